@@ -1,0 +1,96 @@
+"""Every error a user meets, each with the code it has on the wire.
+
+EdgeVlmError
+ |- InvalidInput (ValueError)            INVALID_ARG   a tensor, a prompt or a parameter is wrong
+ |   |- FingerprintMismatch              INVALID_ARG   the embeddings come from another tower
+ |   '- MediaError                       INVALID_ARG   not a picture, truncated, too large
+ |- BundleError (ValueError)             INTERNAL      an edge bundle or checkpoint is damaged or of another format
+ |- ParityError (ValueError)             INTERNAL      an export misses its gate
+ |- MissingExtra (ImportError)           UNSUPPORTED   an optional dependency is not installed
+ |- NotFound (LookupError)               NOT_FOUND     a key the server does not hold
+ |- Unavailable (RuntimeError)           UNAVAILABLE   the server is full, loading or away
+ '- ServerError (RuntimeError)           INTERNAL      the server failed
+
+Messages name the offending value, the allowed one and what to do. On streams and through BLS Triton keeps only the
+text of an error, so the code is written into it: `[INVALID_ARG] ...`.
+"""
+
+import re
+
+
+class EdgeVlmError(Exception):
+    """Root of all errors of this package."""
+
+    code = "INTERNAL"
+
+    def wire(self) -> str:
+        """The message as it travels, code first."""
+        return f"[{self.code}] {self}"
+
+
+class InvalidInput(EdgeVlmError, ValueError):
+    """A tensor, a prompt or a parameter that breaks the contract."""
+
+    code = "INVALID_ARG"
+
+
+class FingerprintMismatch(InvalidInput):
+    """Embeddings of another tower than the one the language model was trained with."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        super().__init__(
+            f"encoder_fingerprint is {got!r}, this server answers for {expected!r}: export the bundle from the "
+            "checkpoint the server runs"
+        )
+
+
+class MediaError(InvalidInput):
+    """A picture or video that cannot be used."""
+
+
+class BundleError(EdgeVlmError, ValueError):
+    """An edge bundle or language checkpoint that is damaged, incomplete or of another format version."""
+
+
+class ParityError(EdgeVlmError, ValueError):
+    """An exported graph that does not compute what the original tower computes."""
+
+
+class MissingExtra(EdgeVlmError, ImportError):
+    """An optional dependency that is not installed."""
+
+    code = "UNSUPPORTED"
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'edge-vlm[{extra}]'")
+
+
+class NotFound(EdgeVlmError, LookupError):
+    """Something asked for by name that is not there."""
+
+    code = "NOT_FOUND"
+
+
+class Unavailable(EdgeVlmError, RuntimeError):
+    """The server cannot take the request now; the same request may succeed later."""
+
+    code = "UNAVAILABLE"
+
+
+class ServerError(EdgeVlmError, RuntimeError):
+    """The server failed, or answered something outside the contract."""
+
+
+_BY_CODE: dict[str, type[EdgeVlmError]] = {
+    "INVALID_ARG": InvalidInput,
+    "NOT_FOUND": NotFound,
+    "UNAVAILABLE": Unavailable,
+}
+
+
+def from_wire(message: str) -> EdgeVlmError:
+    """The typed error behind a message received from a server; ServerError where it carries no known code."""
+    match = re.search(r"\[([A-Z_]+)\] (.*)", message, re.DOTALL)
+    if match and match[1] in _BY_CODE:
+        return _BY_CODE[match[1]](match[2])
+    return ServerError(match[2] if match else message)

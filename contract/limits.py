@@ -1,0 +1,15 @@
+"""How much one request may ask for; published in the model's parameters, checked before anything is allocated."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_items counts pictures and videos, max_embedding_bytes the request's embedding tensors together."""
+
+    max_items: int = 64
+    max_prompt_tokens: int = 32_768
+    max_output_tokens: int = 8_192
+    max_embedding_bytes: int = 1 << 30
+    max_active: int = 16  # sequences decoded at once
+    max_waiting: int = 64  # requests in the queue behind them

@@ -1,0 +1,48 @@
+"""The tensors of wire contract v1, in KServe v2 terms; the models' config.pbtxt are tested against these lists."""
+
+from dataclasses import dataclass
+
+MODEL, UNARY_MODEL = "qwen3_vl", "qwen3_vl_unary"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor: KServe data type, shape with -1 for any length, and its meaning."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    meaning: str
+
+
+INPUTS = (
+    TensorSpec("input_ids", "INT64", (-1,), "prompt tokens with one pad token per embedding row"),
+    TensorSpec("text_input", "BYTES", (1,), "instead of input_ids: prompt text with one pad token per item"),
+    TensorSpec("attention_mask", "INT64", (-1,), "accepted, must be all ones"),
+    TensorSpec(
+        "vision_embeddings", "FP16", (-1, -1), "(N, H), or (N, (1+L)*H) packed main first; rows in prompt order"
+    ),
+    TensorSpec("deepstack_embeddings", "FP16", (-1, -1, -1), "(L, N, H); absent when packed or L = 0"),
+    TensorSpec("vision_embeddings_fp32", "FP32", (-1, -1), "the same in full precision, instead of the FP16 tensor"),
+    TensorSpec("deepstack_embeddings_fp32", "FP32", (-1, -1, -1), "the same in full precision"),
+    TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
+    TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
+    TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),
+    TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder; required with embeddings"),
+    TensorSpec("sampling_parameters", "BYTES", (1,), "JSON object, vLLM's names"),
+    TensorSpec("stream", "BOOL", (1,), "false: one response with the whole text"),
+    TensorSpec("exclude_input_in_output", "BOOL", (1,), "false: the prompt text comes first in text_output"),
+    TensorSpec("return_finish_reason", "BOOL", (1,), "ask for finish_reason"),
+    TensorSpec("return_num_input_tokens", "BOOL", (1,), "ask for num_input_tokens"),
+    TensorSpec("return_num_output_tokens", "BOOL", (1,), "ask for num_output_tokens"),
+    TensorSpec("cancel", "BOOL", (1,), "true: ends the running request with the same request id"),
+)
+
+OUTPUTS = (
+    TensorSpec("text_output", "BYTES", (-1,), "text since the last response"),
+    TensorSpec("token_ids", "INT64", (-1,), "tokens since the last response"),
+    TensorSpec("finish_reason", "BYTES", (-1,), "stop, length, cancelled or error; empty while running"),
+    TensorSpec("error", "BYTES", (-1,), "what failed after the first token; empty otherwise"),
+    TensorSpec("num_input_tokens", "UINT32", (-1,), "tokens of the prompt"),
+    TensorSpec("num_output_tokens", "UINT32", (-1,), "tokens since the last response"),
+)
