@@ -5,6 +5,7 @@ blocks of other requests. Nothing is allocated before the sizes are known to be 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,8 @@ class Prompt:
     """
 
     input_ids: NDArray[np.int64]
-    main: NDArray[np.floating]
-    deepstack: NDArray[np.floating]
+    main: NDArray[np.floating[Any]]
+    deepstack: NDArray[np.floating[Any]]
     image_grid_thw: NDArray[np.int64]
     video_grid_thw: NDArray[np.int64]
 
@@ -95,12 +96,12 @@ def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArr
 
 
 def _split(
-    embeddings: NDArray[np.floating] | None,
-    deepstack: NDArray[np.floating] | None,
+    embeddings: NDArray[np.floating[Any]] | None,
+    deepstack: NDArray[np.floating[Any]] | None,
     rows: int,
     card: ModelCard,
     limits: Limits,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     width, levels = card.hidden_size, card.num_deepstack_levels
     if embeddings is None:
         if deepstack is not None:
@@ -149,8 +150,8 @@ def check_prompt(
     limits: Limits,
     *,
     input_ids: NDArray[np.int64],
-    vision_embeddings: NDArray[np.floating] | None = None,
-    deepstack_embeddings: NDArray[np.floating] | None = None,
+    vision_embeddings: NDArray[np.floating[Any]] | None = None,
+    deepstack_embeddings: NDArray[np.floating[Any]] | None = None,
     image_grid_thw: NDArray[np.int64] | None = None,
     video_grid_thw: NDArray[np.int64] | None = None,
     encoder_fingerprint: str | None = None,

@@ -6,7 +6,6 @@ together on questions. In some steps the main embeddings are zeroed, so that the
 answers need, and a server that drops them is found out.
 """
 
-import argparse
 import json
 import math
 import os
@@ -114,14 +113,14 @@ class Trainer:
         with (self.out / "train.jsonl").open("a") as file:
             file.write(line + "\n")
 
-    def train_tower(self, cpu_minutes: float, lr: float, muon_lr: float, count: int = 48) -> None:
+    def train_tower(self, steps: int, lr: float, muon_lr: float, count: int = 48) -> None:
         visual = self.model.model.visual
         named = [(n, p) for n, p in visual.named_parameters() if "merger" not in n]
         named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
-        optimizers, start, step, right = Optimizers(named, lr, muon_lr), time.process_time(), 0, []
+        optimizers, start, right = Optimizers(named, lr, muon_lr), time.process_time(), []
         kinds = {"shapes": 0.45, "text": 0.55}
-        while (progress := (time.process_time() - start) / 60 / cpu_minutes) < 1:
-            step += 1
+        for step in range(1, steps + 1):
+            progress = (step - 1) / steps
             batch = self.batch(count, kinds=kinds)
             with torch.autocast("cpu", torch.bfloat16):
                 scores = self.dense_head(self.tower(batch).last_hidden_state)
@@ -142,10 +141,8 @@ class Trainer:
                          shape=round(shape, 3), color=round(color, 3), character=round(character, 3))  # fmt: skip
         self.save()
 
-    def answer_loss(
-        self, batch: Batch, drop_main: bool
-    ) -> tuple[torch.Tensor, BaseModelOutput, torch.Tensor, torch.Tensor]:
-        """Mean cross entropy of the answer tokens; also the tower's output, the logits and their targets."""
+    def answer_loss(self, batch: Batch, drop_main: bool) -> tuple[torch.Tensor, BaseModelOutput]:
+        """Mean cross entropy of the answer tokens, and the tower's output."""
         tower = self.tower(batch)
         main = tower.pooler_output * 0 if drop_main else tower.pooler_output
         features = type(tower)(pooler_output=[main], deepstack_features=[[level] for level in tower.deepstack_features])
@@ -158,17 +155,17 @@ class Trainer:
         ).last_hidden_state
         answered = batch.labels != IGNORE
         logits = self.model.lm_head(hidden[answered]).float()
-        return cross_entropy(logits, batch.labels[answered]), tower, logits, batch.labels[answered]
+        return cross_entropy(logits, batch.labels[answered]), tower
 
-    def train_all(self, cpu_minutes: float, lr: float, muon_lr: float, count: int = 24) -> None:
+    def train_all(self, steps: int, lr: float, muon_lr: float, count: int = 24) -> None:
         named = list(self.model.named_parameters())
         named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
-        optimizers, start, step, seen = Optimizers(named, lr, muon_lr), time.process_time(), 0, {}
-        while (progress := (time.process_time() - start) / 60 / cpu_minutes) < 1:
-            step += 1
+        optimizers, start, seen = Optimizers(named, lr, muon_lr), time.process_time(), {}
+        for step in range(1, steps + 1):
+            progress = (step - 1) / steps
             batch = self.batch(count, chained=self.random.random() < 0.12)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, tower, logits, labels = self.answer_loss(batch, drop_main=self.random.random() < 0.15)
+                loss, tower = self.answer_loss(batch, drop_main=self.random.random() < 0.15)
                 if (weight := 0.3 * max(0.0, 1 - progress / 0.7)) > 0 and not batch.is_video:
                     loss = loss + weight * dense_loss(self.dense_head(tower.last_hidden_state), batch.targets)
             optimizers.step(loss, step, progress)

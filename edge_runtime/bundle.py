@@ -1,0 +1,53 @@
+"""An edge bundle, verified and opened: manifest, tokenizer, chat template and the path of the graph."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from contract.errors import BundleError
+from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What `python -m export.vision` wrote; nothing is read from the network."""
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: Tokenizer
+    chat_template: str
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / GRAPH
+
+    def token(self, token_id: int) -> str:
+        """Text of a token of the model's config.
+
+        Raises:
+            BundleError: the tokenizer does not know it.
+        """
+        text = self.tokenizer.id_to_token(token_id)
+        if text is None:
+            raise BundleError(f"{self.folder / TOKENIZER} has no token {token_id}, the model's config names it")
+        return text
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "Bundle":
+        """Open and verify a bundle.
+
+        Raises:
+            BundleError: a file is missing or changed, or the manifest is of another format version or incomplete.
+        """
+        path = Path(folder)
+        manifest = read_manifest(path)
+        try:
+            tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
+        bundle = cls(path, manifest, tokenizer, (path / CHAT_TEMPLATE).read_text(encoding="utf-8"))
+        for token_id in (manifest.card.image_token_id, manifest.card.video_token_id):
+            bundle.token(token_id)
+        return bundle

@@ -1,0 +1,47 @@
+"""What a bundle is, and whether a request's embeddings look like embeddings."""
+
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.request import Request
+
+
+def bundle_card(bundle: Bundle) -> dict[str, Any]:
+    """The facts of a bundle a person asks for first."""
+    manifest = bundle.manifest
+    worst = [row["max_abs"] for row in manifest.parity if "max_abs" in row]
+    return {
+        "family": manifest.card.family,
+        "hidden_size": manifest.card.hidden_size,
+        "deepstack_levels": manifest.card.num_deepstack_levels,
+        "precision": manifest.precision,
+        "encoder_fingerprint": manifest.card.encoder_fingerprint,
+        "image_pixels": [manifest.image.min_pixels, manifest.image.max_pixels],
+        "graph_bytes": sum(
+            (bundle.folder / name).stat().st_size for name in manifest.files if name.startswith("vision.")
+        ),
+        "parity_rows": len(manifest.parity),
+        "parity_max_abs": max(worst, default=None),
+    }
+
+
+def request_report(request: Request, image_token_id: int, video_token_id: int) -> dict[str, Any]:
+    """Token ids, grids, where the pads stand, and checks of the embeddings: finite, not zero, width, row count."""
+    pads = np.flatnonzero(np.isin(request.input_ids, (image_token_id, video_token_id)))
+    levels = [request.main, *request.deepstack]
+    return {
+        "input_ids": request.input_ids.tolist(),
+        "image_grid_thw": request.image_grid_thw.tolist(),
+        "video_grid_thw": request.video_grid_thw.tolist(),
+        "vision_token_positions": pads.tolist(),
+        "embeddings": {
+            "shape": list(request.main.shape),
+            "deepstack_shape": list(request.deepstack.shape),
+            "finite": all(bool(np.isfinite(level).all()) for level in levels),
+            "nonzero": all(bool((np.abs(level).max(axis=-1) > 0).all()) for level in levels if level.size),
+            "rows_match_pads": len(pads) == len(request.main),
+            "rms_per_level": [round(float(np.sqrt((level**2).mean())), 6) for level in levels if level.size],
+        },
+    }

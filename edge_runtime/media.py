@@ -1,0 +1,99 @@
+"""Pictures from wherever they come, as upright RGB.
+
+Three choices are made here and nowhere else: EXIF orientation is applied, transparency is composited on white (as
+qwen-vl-utils does; transformers drops the alpha channel), and a file that cannot be decoded whole is an error.
+"""
+
+import base64
+import binascii
+import io
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from contract.errors import MediaError
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+MAX_DECODED_PIXELS = 1 << 27  # 134 million: a bomb is refused before it is decoded
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_DECODED_PIXELS:
+                raise MediaError(
+                    f"{name} is {image.width} x {image.height}, {MAX_DECODED_PIXELS} pixels are allowed: shrink it first"
+                )
+            image.load()
+    except UnidentifiedImageError as error:
+        raise MediaError(
+            f"{name} is no picture ({len(data)} bytes of an unknown format): send JPEG, PNG, WebP …"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(f"{name} cannot be decoded: {error}; is the file cut short?") from error
+    return image
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _open(source: Picture) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] not in (3, 4) or not source.size:
+            raise MediaError(
+                f"picture array is {source.dtype} {list(source.shape)}, uint8 [height, width, 3 or 4] is expected"
+            )
+        return Image.fromarray(source)
+    if isinstance(source, bytes):
+        return _decode(source, "picture")
+    text = os.fspath(source)
+    if text.startswith("data:"):
+        header, comma, body = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            raise MediaError(f"data URL starts with {header[:40]!r}, data:image/…;base64,… is expected")
+        try:
+            return _decode(base64.b64decode(body, validate=True), "data URL")
+        except binascii.Error as error:
+            raise MediaError(f"data URL is no base64: {error}") from error
+    if text.startswith("file://"):
+        path = Path(unquote(urlsplit(text).path))
+    elif "://" in text[:16]:
+        raise MediaError(f"{text.split(':')[0]}:// is not read here: fetch the picture and pass its bytes or path")
+    else:
+        path = Path(text)
+    return _decode(_read(path), str(path))
+
+
+def load_picture(source: Picture) -> Image.Image:
+    """An upright RGB picture.
+
+    Args:
+        source: a path, file:// or data: URL, encoded bytes, a PIL image, or a uint8 array (height, width, 3 or 4).
+
+    Raises:
+        MediaError: not a picture, cut short, too large, or of an unknown kind.
+    """
+    image = ImageOps.exif_transpose(_open(source))
+    if image.width < 1 or image.height < 1:
+        raise MediaError(f"picture is {image.width} x {image.height}")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")

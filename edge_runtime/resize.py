@@ -1,0 +1,54 @@
+"""The size a picture or video is encoded at.
+
+Python's round, floor and ceil in exactly this order decide the grid, and the grid decides the prompt: one pixel of
+difference is another number of tokens.
+"""
+
+import math
+
+from contract.errors import MediaError
+
+MAX_ASPECT_RATIO = 200
+
+
+def _fit(height: int, width: int, factor: int, frames: int, low: int, high: int, count: int) -> tuple[int, int]:
+    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise MediaError(f"picture is {width} x {height}, an aspect ratio up to {MAX_ASPECT_RATIO} is allowed")
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if count * new_height * new_width > high:
+        beta = math.sqrt(frames * height * width / high)
+        new_height = max(factor, math.floor(height / beta / factor) * factor)
+        new_width = max(factor, math.floor(width / beta / factor) * factor)
+    elif count * new_height * new_width < low:
+        beta = math.sqrt(low / (frames * height * width))
+        new_height = math.ceil(height * beta / factor) * factor
+        new_width = math.ceil(width * beta / factor) * factor
+    return new_height, new_width
+
+
+def image_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width, multiples of `factor`, whose product lies between min_pixels and max_pixels.
+
+    Raises:
+        MediaError: an aspect ratio above 200.
+
+    The rule is `smart_resize` of transformers' Qwen2-VL image processor.
+    """
+    return _fit(height, width, factor, 1, min_pixels, max_pixels, 1)
+
+
+def video_size(
+    num_frames: int, height: int, width: int, factor: int, temporal_patch_size: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Height and width of every frame; the budget counts frames x height x width.
+
+    Raises:
+        MediaError: an aspect ratio above 200.
+
+    The rule is `smart_resize` of transformers' Qwen3-VL video processor.
+    """
+    if height < factor or width < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    count = round(num_frames / temporal_patch_size) * temporal_patch_size
+    return _fit(height, width, factor, num_frames, min_pixels, max_pixels, count)
