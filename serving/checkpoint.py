@@ -1,0 +1,92 @@
+"""Loads a language checkpoint: a transformers checkpoint folder whose vision tower was taken out.
+
+transformers would allocate the missing tower and fill it with random numbers. It is built here with no blocks and
+thrown away, so the server pays for the language model only. Everything is read from the folder, nothing from a network.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers.utils import logging
+
+from contract.card import ModelCard
+from contract.errors import BundleError
+from contract.language import read_language_card
+from serving.tokenizer import load_tokenizer
+
+ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A language model without its tower, ready to run.
+
+    decoder is transformers' text model (embeddings and layers), head its output projection.
+    """
+
+    card: ModelCard
+    tokenizer: Tokenizer
+    decoder: Any
+    head: torch.nn.Module
+    end_ids: frozenset[int]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
+    """Load the model, its tokenizer and its end tokens.
+
+    Args:
+        dtype: "fp32", "bf16", "fp16", or "auto": float32 on a CPU, on a GPU what the checkpoint was stored in.
+
+    Raises:
+        BundleError: the folder is no language checkpoint, or tensors are missing from it.
+    """
+    card, tokenizer = read_language_card(folder), load_tokenizer(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in ARCHITECTURES:
+        raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(ARCHITECTURES)}")
+    vision = config.vision_config
+    vision.depth, vision.deepstack_visual_indexes, vision.num_position_embeddings = 0, [], 1
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stored: torch.dtype | str = "auto" if device.type == "cuda" else torch.float32
+    model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("model.visual."))
+    if missing:
+        raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
+    model.model.visual = None
+    model = model.to(device).eval()
+    return LanguageModel(
+        card, tokenizer, model.model.language_model, model.lm_head, _end_ids(folder, config), model.dtype, device
+    )
+
+
+def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the missing tower is no news
+    logging.disable_progress_bar()
+    try:
+        model, report = getattr(transformers, architecture).from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        return model, report
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{folder} cannot be loaded: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
+def _end_ids(folder: Path, config: Any) -> frozenset[int]:
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ends = values.get("eos_token_id", getattr(config.text_config, "eos_token_id", None))
+    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)

@@ -1,0 +1,60 @@
+"""What an engine is: a checked prompt in, a stream of token deltas out.
+
+Engines know nothing of Triton, and Triton's models know nothing of engines but this protocol, so another engine is one
+more file. Whoever consumes a stream owns the request: leaving the iterator is the cancellation.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from contract.prompt import Prompt
+from contract.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a sequence produced since its last delta.
+
+    token_ids may come with an empty text: a character or a stop string may still be incomplete. finish_reason is
+    "stop" or "length" on the last delta, else None.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts since the engine started; num_active and num_waiting are those of this moment."""
+
+    num_active: int = 0
+    num_waiting: int = 0
+    num_finished: int = 0
+    num_cancelled: int = 0
+    num_failed: int = 0
+    num_input_tokens: int = 0
+    num_output_tokens: int = 0
+
+
+class Engine(Protocol):
+    """Runs many sequences at once, each independent of the others."""
+
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Delta]:
+        """Stream one answer. Closing the iterator, or cancelling the task that reads it, frees the slot at the next step.
+
+        Raises (while iterating):
+            Unavailable: the queue is full, or the engine is closing.
+            InvalidInput: the embeddings do not fit the engine's number format.
+            ServerError: the engine failed on this request, or is dead.
+        """
+        ...
+
+    def stats(self) -> Stats:
+        """Counters, safe to read from any thread."""
+        ...
+
+    def close(self) -> None:
+        """End every running request with Unavailable and stop the engine's threads."""
+        ...
