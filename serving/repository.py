@@ -1,0 +1,51 @@
+"""A private copy of the model repository with one checkpoint's facts filled in.
+
+Clients adapt to what GET /v2/models/qwen3_vl/config publishes: widths, levels, accepted types, limits, fingerprint.
+Paths are not among it; they go into settings.json, which only the models read.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from contract.card import ModelCard
+from contract.errors import ServerError
+from contract.language import read_language_card
+from contract.tensors import INPUTS, MODEL, UNARY_MODEL
+from serving.settings import Settings
+
+TEMPLATES = Path(__file__).parents[1] / "triton_models"
+
+
+def render_repository(target: Path, settings: Settings) -> ModelCard:
+    """Write both models into the folder `target`; returns the checkpoint's card.
+
+    Raises:
+        BundleError: settings.model is no language checkpoint.
+        ServerError: the installation lacks the templates.
+    """
+    card = read_language_card(Path(settings.model))
+    published = "".join(
+        f"parameters {{ key: {json.dumps(name)} value {{ string_value: {json.dumps(value)} }} }}\n"
+        for name, value in model_parameters(card, settings).items()
+    )
+    for model in (MODEL, UNARY_MODEL):
+        if not (TEMPLATES / model / "config.pbtxt").is_file():
+            raise ServerError(f"{TEMPLATES / model} is missing: install edge-vlm from its repository")
+        folder = target / model
+        (folder / "1").mkdir(parents=True)
+        shutil.copyfile(TEMPLATES / model / "1" / "model.py", folder / "1" / "model.py")
+        template = (TEMPLATES / model / "config.pbtxt").read_text(encoding="utf-8")
+        (folder / "config.pbtxt").write_text(f"{template}\n{published}", encoding="utf-8")
+        settings.write(folder / "1")
+    return card
+
+
+def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
+    """What a client may know, as Triton's string parameters: the card, the limits, the engine, the embedding types."""
+    types = [spec.datatype for spec in INPUTS if spec.name.startswith("vision_embeddings")]
+    facts = asdict(card) | asdict(settings.limits)
+    facts |= {"contract_version": 1, "engine": settings.engine, "dtype": settings.dtype}
+    facts["embedding_datatypes"] = ",".join(types)
+    return {name: str(value) for name, value in facts.items()}

@@ -1,0 +1,63 @@
+"""What the launcher tells the model: where the checkpoint is, which engine runs it, how much it may take.
+
+Travels as settings.json beside model.py, in the launcher's private copy of the repository; Triton's own model
+configuration is published to clients and must not hold paths.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from contract.errors import BundleError, InvalidInput, MissingExtra
+from contract.limits import Limits
+from serving.engine import Engine
+
+ENGINES = ("transformers",)
+NAME = "settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one server runs one language checkpoint.
+
+    num_threads are torch's; None means all cores. needs_numpy_below_2 is a fact about the Triton that hosts the model.
+    """
+
+    model: str
+    engine: str = "transformers"
+    dtype: str = "auto"
+    num_threads: int | None = None
+    needs_numpy_below_2: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def write(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Settings":
+        """Read what `write` wrote.
+
+        Raises:
+            BundleError: the folder has no settings: this is the template of the repository, not a rendered copy.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            raise BundleError(f"{NAME} is missing beside model.py: start the server with python -m serving")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**values | {"limits": Limits(**values["limits"])})
+
+    def load_engine(self) -> Engine:
+        """Load the checkpoint into the engine of this name.
+
+        Raises:
+            InvalidInput: no engine has this name.
+            MissingExtra: its libraries are not installed.
+            BundleError: the checkpoint cannot be used.
+        """
+        if self.engine != "transformers":
+            raise InvalidInput(f"engine is {self.engine!r}, allowed are {', '.join(ENGINES)}")
+        try:
+            from serving.transformers_engine import TransformersEngine
+        except ImportError as error:
+            raise MissingExtra("the transformers engine", "server") from error
+        return TransformersEngine.load(Path(self.model), self.limits, self.dtype, self.num_threads)

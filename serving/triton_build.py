@@ -1,0 +1,83 @@
+"""The two Tritons this package runs on, and the command that starts either: the one place for versions and flags.
+
+Both start with the same flags, so that what the tests prove on the wheel holds in the image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.limits import Limits
+from serving.cache import made_once
+from serving.pip import install_into
+
+WHEEL_REQUIREMENT = "nvidia-pytriton==0.7.0"
+EXIT_TIMEOUT_SECONDS = 8
+
+
+@dataclass(frozen=True)
+class TritonBuild:
+    """Facts about a release that the launcher must respect."""
+
+    release: str
+    version: str
+    needs_numpy_below_2: bool  # its stub reads numpy 2 arrays as zeros (fixed in 24.11)
+    has_http_limit: bool  # HTTP bodies above 64 MB need a flag (from 25.06)
+
+
+WHEEL = TritonBuild("24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False)
+IMAGE = TritonBuild("26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of one server; 0 means: choose a free one."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+
+def wheel_folder() -> Path:
+    """Triton's folder from the wheel, downloaded (55 MB) on first use.
+
+    Raises:
+        ServerError: pip could not install it.
+    """
+    root = made_once(WHEEL_REQUIREMENT.replace("==", "-"), lambda work: install_into(work, WHEEL_REQUIREMENT))
+    return root / "pytriton" / "tritonserver"
+
+
+def command(
+    build: TritonBuild,
+    folder: Path,
+    repository: Path,
+    ports: Ports,
+    limits: Limits,
+    *,
+    host: str,
+    shm_prefix: str,
+    backends: Path | None = None,
+) -> list[str]:
+    """The tritonserver command line.
+
+    Args:
+        folder: Triton's own folder, with bin/ and caches/.
+        backends: another backend directory than the folder's.
+    """
+    flags = {
+        "model-repository": repository,
+        "backend-directory": backends or folder / "backends",
+        "cache-directory": folder / "caches",
+        "allow-gpu-metrics": "false",  # no NVML on a CPU machine
+        "pinned-memory-pool-byte-size": "0",
+        "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
+        "backend-config": f"python,shm-region-prefix-name={shm_prefix}",
+    }
+    for protocol in ("http", "grpc", "metrics"):
+        flags[f"{protocol}-address"] = host
+        flags[f"{protocol}-port"] = getattr(ports, protocol)
+    if build.has_http_limit:
+        flags["http-max-input-size"] = limits.max_embedding_bytes + (64 << 20)
+    options = [f"--{name}={value}" for name, value in flags.items()]
+    options.append("--disable-auto-complete-config")  # ours are complete; saves a second start of every stub
+    return [str(folder / "bin" / "tritonserver"), *options]

@@ -1,0 +1,1 @@
+"""The Triton model repository's templates, and what their model.py files share."""

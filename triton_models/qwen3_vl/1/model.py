@@ -1,0 +1,141 @@
+"""Triton's adapter to an engine: tensors in, a stream of responses out, one asyncio task a request.
+
+Triton's side of the work only: what a request means is serving.request, what a response holds serving.answer. Rules
+that the server's behaviour forces: an error after the first response must not be a Triton error (a BLS caller would
+hang), the final flag must be sent whatever happens (a client would), and cancellation has to be asked for.
+"""
+
+import asyncio
+import json
+import locale
+import threading
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from contract.errors import EdgeVlmError, NotFound
+from contract.language import read_language_card
+from contract.tensors import INPUTS
+from serving.answer import CANCELLED, ERROR, Answer
+from serving.metrics import METRICS
+from serving.request import RequestParser, flag
+from serving.settings import Settings
+from serving.tokenizer import load_tokenizer
+from triton_models.replies import FINAL, failure, outputs, unexpected
+
+POLL_SECONDS = 0.05
+
+
+class Job:
+    """A request that is being answered."""
+
+    def __init__(self, request, sender, parsed):
+        self.id, self.sender = request.request_id(), sender
+        self.parsed, self.answer = parsed, Answer(parsed)
+        timeout_us = request.timeout()
+        self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        self.task, self.is_answered = None, False
+
+    def send(self, answer, is_last):
+        self.is_answered = is_last
+        self.sender.send(answer, flags=FINAL if is_last else 0)
+
+    def is_abandoned(self):
+        return self.sender.is_cancelled() or (self.deadline is not None and time.monotonic() > self.deadline)
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # the stub starts in the C locale, whatever the environment says
+        settings = Settings.read(Path(args["model_repository"]) / args["model_version"])
+        if settings.needs_numpy_below_2 and int(np.__version__.split(".")[0]) >= 2:
+            raise pb_utils.TritonModelException(
+                f"numpy {np.__version__} corrupts tensors in this Triton: run python -m serving --prepare, which makes an environment with numpy 1"
+            )
+        folder = Path(settings.model)
+        self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder))
+        self.engine = settings.load_engine()
+        kinds = {"gauge": pb_utils.MetricFamily.GAUGE, "counter": pb_utils.MetricFamily.COUNTER}
+        self.metrics = {m.field: pb_utils.MetricFamily(m.name, m.meaning, kinds[m.kind]).Metric() for m in METRICS}
+        self.jobs = set()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, name="responses", daemon=True)
+        self.thread.start()
+        self.poller = asyncio.run_coroutine_threadsafe(self.poll(), self.loop)
+
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self.accept(request, sender)
+            except EdgeVlmError as error:
+                sender.send(failure(error), flags=FINAL)
+            except Exception:
+                sender.send(failure(unexpected()), flags=FINAL)
+
+    def accept(self, request, sender):
+        named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in INPUTS)
+        tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
+        if flag(tensors, "cancel", False):
+            self.loop.call_soon_threadsafe(self.cancel, request.request_id(), sender)
+            return
+        job = Job(request, sender, self.parser.parse(tensors, json.loads(request.parameters() or "{}")))
+        self.loop.call_soon_threadsafe(self.start, job)
+
+    def start(self, job):
+        job.task = self.loop.create_task(self.serve(job))
+        self.jobs.add(job)
+        job.task.add_done_callback(lambda _: self.end(job))
+
+    def cancel(self, request_id, sender):
+        found = [job for job in self.jobs if job.id == request_id]
+        for job in found:
+            job.task.cancel()
+        missing = failure(NotFound(f"no request with id {request_id!r} is running"))
+        sender.send(pb_utils.InferenceResponse([]) if found else missing, flags=FINAL)
+
+    async def serve(self, job):
+        try:
+            async with aclosing(self.engine.generate(job.parsed.prompt, job.parsed.sampling)) as deltas:
+                async for delta in deltas:
+                    if (tensors := job.answer.add(delta)) is not None:
+                        job.send(outputs(tensors), is_last=delta.finish_reason is not None)
+        except Exception as error:
+            known = error if isinstance(error, EdgeVlmError) else unexpected()
+            end = outputs(job.answer.end(ERROR, known.wire())) if job.answer.is_begun else failure(known)
+            job.send(end, is_last=True)
+
+    def end(self, job):
+        """A cancelled task ends without a last response, even before its first line, so it is sent here."""
+        self.jobs.discard(job)
+        how = "answered" if job.is_answered else "cancelled"
+        pb_utils.Logger.log_info(f"request {job.id!r} {how}, tokens: {job.answer.num_output_tokens}")
+        if not job.is_answered:
+            job.send(outputs(job.answer.end(CANCELLED)), is_last=True)
+
+    async def poll(self):
+        """Look after requests that produce no tokens, and publish the engine's counters."""
+        published = dict.fromkeys(self.metrics, 0)
+        while True:
+            for job in list(self.jobs):
+                if job.is_abandoned():
+                    job.task.cancel()
+            stats = self.engine.stats()
+            for field, metric in self.metrics.items():
+                if (value := getattr(stats, field)) != published[field]:
+                    metric.increment(value - published[field])
+                    published[field] = value
+            await asyncio.sleep(POLL_SECONDS)
+
+    def finalize(self):
+        self.poller.cancel()
+        self.engine.close()  # every running request ends with Unavailable
+        asyncio.run_coroutine_threadsafe(self.drain(), self.loop).result(5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+
+    async def drain(self):
+        await asyncio.gather(*(job.task for job in self.jobs), return_exceptions=True)

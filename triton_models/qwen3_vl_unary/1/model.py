@@ -1,0 +1,124 @@
+"""The same request with one response, for HTTP infer and unary gRPC, which Triton refuses on a decoupled model.
+
+Asks qwen3_vl through BLS from a pool's threads; execute returns at once, or requests would queue behind each other.
+A BLS caller cannot cancel what it asked for, so a watcher sends a control request under the inner request's id. That
+id is unique, because clients that number their requests from 1 would otherwise end each other's.
+"""
+
+import json
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable, from_wire
+from contract.tensors import INPUTS, MODEL, OUTPUTS
+from serving.settings import Settings
+from triton_models.replies import FINAL, failure, unexpected
+
+POLL_SECONDS = 0.05
+
+
+class Job:
+    """A request on its way through qwen3_vl."""
+
+    def __init__(self, request, sender):
+        self.client_id, self.inner_id, self.sender = (
+            request.request_id(),
+            uuid.uuid4().hex,
+            request.get_response_sender(),
+        )
+        self.parameters, self.timeout_us = json.loads(request.parameters() or "{}"), request.timeout()
+        named = {spec.name: pb_utils.get_input_tensor_by_name(request, spec.name) for spec in INPUTS}
+        self.is_cancel = named["cancel"] is not None and bool(named["cancel"].as_numpy().any())
+        self.inputs = [
+            tensor for name, tensor in named.items() if tensor is not None and name not in ("stream", "cancel")
+        ]
+        self.inputs.append(pb_utils.Tensor("stream", np.array([False])))  # (1,)
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        limits = Settings.read(Path(args["model_repository"]) / args["model_version"]).limits
+        self.num_places = limits.max_active + limits.max_waiting
+        self.pool = ThreadPoolExecutor(self.num_places, thread_name_prefix="unary")
+        self.jobs, self.lock, self.closing = {}, threading.Lock(), threading.Event()
+        self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
+        self.watcher.start()
+
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self.accept(Job(request, sender))
+            except EdgeVlmError as error:
+                sender.send(failure(error), flags=FINAL)
+            except Exception:
+                sender.send(failure(unexpected()), flags=FINAL)
+
+    def accept(self, job):
+        with self.lock:
+            if job.is_cancel:
+                found = [other.inner_id for other in self.jobs.values() if other.client_id == job.client_id]
+                if not found:
+                    raise NotFound(f"no request with id {job.client_id!r} is running")
+                self.pool.submit(self.cancel, found, job.sender)
+                return
+            if len(self.jobs) >= self.num_places:
+                raise Unavailable(f"{self.num_places} requests are running or waiting: try again later")
+            self.jobs[job.inner_id] = job
+        self.pool.submit(self.serve, job)
+
+    def serve(self, job):
+        try:
+            job.sender.send(self.ask(job), flags=FINAL)
+        except EdgeVlmError as error:
+            job.sender.send(failure(error), flags=FINAL)
+        except Exception:
+            job.sender.send(failure(unexpected()), flags=FINAL)
+        finally:
+            with self.lock:
+                del self.jobs[job.inner_id]
+
+    def ask(self, job):
+        """The one response of qwen3_vl. The iterator is always read to its end: one left early never unloads."""
+        if not job.inputs[:-1]:
+            raise InvalidInput("neither of input_ids and text_input given: send exactly one of them")
+        answers = list(call(job.inputs, job.inner_id, job.parameters, job.timeout_us))
+        for answer in answers:
+            if answer.has_error():
+                raise from_wire(answer.error().message())  # through BLS only the text survives
+        outputs = [tensor for answer in answers for tensor in answer.output_tensors()]
+        return pb_utils.InferenceResponse(outputs)
+
+    def cancel(self, inner_ids, sender=None):
+        for inner_id in inner_ids:
+            list(call([pb_utils.Tensor("cancel", np.array([True]))], inner_id))  # (1,); NOT_FOUND: it has just ended
+        if sender is not None:
+            sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
+
+    def watch(self):
+        """A client that left sends nothing, so its request is asked."""
+        while not self.closing.wait(POLL_SECONDS):
+            with self.lock:
+                jobs = list(self.jobs.values())
+            self.cancel([job.inner_id for job in jobs if job.sender.is_cancelled()])
+
+    def finalize(self):
+        self.closing.set()
+        self.watcher.join(5)
+        self.pool.shutdown(wait=True)
+
+
+def call(inputs, request_id, parameters=None, timeout_us=0):
+    return pb_utils.InferenceRequest(
+        model_name=MODEL,
+        request_id=request_id,
+        inputs=inputs,
+        requested_output_names=[spec.name for spec in OUTPUTS],
+        parameters=parameters or {},
+        timeout=timeout_us,
+    ).exec(decoupled=True)

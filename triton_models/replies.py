@@ -1,0 +1,29 @@
+"""What both models send through Triton's helper module: outputs, typed failures, and nothing of a bug's inside.
+
+The code of an error stands in its text as well, because on streams and through BLS only the text survives.
+"""
+
+import traceback
+
+import triton_python_backend_utils as pb_utils
+
+from contract.errors import ServerError
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+def outputs(tensors):
+    """A response of the named arrays."""
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in tensors.items()])
+
+
+def failure(error):
+    """A response that is an EdgeVlmError; allowed as a request's first and only one."""
+    code = getattr(pb_utils.TritonError, error.code)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), code))
+
+
+def unexpected():
+    """The error for the client in place of the exception being handled, whose traceback goes to the log."""
+    pb_utils.Logger.log_error(traceback.format_exc())
+    return ServerError("the server failed on this request, its log says why")
