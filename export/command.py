@@ -1,0 +1,36 @@
+"""What the two command lines share: arguments, exit codes, and errors as one line of text.
+
+0 published, 1 the graph misses its gate, 2 anything else the user can put right.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from contract.errors import EdgeVlmError, ParityError
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser with MODEL, OUT and --json."""
+    arguments = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    arguments.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
+    arguments.add_argument("out", metavar="OUT", help="folder to write; an earlier export there is replaced")
+    arguments.add_argument("--json", action="store_true", help="end with one line of JSON")
+    return arguments
+
+
+def run(work: Callable[[], None]) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        work()
+    except ParityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except EdgeVlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def progress(line: str) -> None:
+    print(line, flush=True)

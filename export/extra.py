@@ -1,0 +1,23 @@
+"""The optional dependencies of this folder, asked for by name before the first import of any of them.
+
+A raw ImportError would name a module; the user needs the name of the extra.
+"""
+
+from importlib.util import find_spec
+
+from contract.errors import MissingExtra
+
+
+def require(feature: str, *modules: str) -> None:
+    """Check that `modules`, all of the extra `export`, are installed.
+
+    Raises:
+        MissingExtra: one of them is absent.
+    """
+    for module in modules:
+        try:
+            is_found = find_spec(module) is not None
+        except ValueError:  # the name is blocked in sys.modules
+            is_found = False
+        if not is_found:
+            raise MissingExtra(f"{feature} ({module} is not installed)", "export")

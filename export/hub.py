@@ -1,0 +1,44 @@
+"""Where a checkpoint lies: a folder as it is, or a hub id brought into the local cache.
+
+Of a hub checkpoint the tower's export fetches the small files first, and then only the shards that hold the tower:
+two of four for an 8B model, instead of 17 GB.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from contract.errors import BundleError
+
+SMALL_FILES = ["*.json", "*.jinja", "merges.txt"]
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+def local_folder(model: str, wanted: Callable[[str], bool]) -> Path:
+    """The checkpoint folder behind `model`.
+
+    Args:
+        model: a folder, or a hub id `owner/name`.
+        wanted: says of a tensor name whether its shard is needed; asked for hub ids only.
+
+    Raises:
+        BundleError: no such folder and no hub id, or the hub has no such model.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.absolute()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise BundleError(f"{model} is no folder and no hub id of the form owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, allow_patterns=SMALL_FILES))
+        shards = {SINGLE}
+        if (folder / INDEX).is_file():
+            places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            shards = {shard for name, shard in places.items() if wanted(name)}
+        return Path(snapshot_download(model, allow_patterns=[*SMALL_FILES, *sorted(shards)]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BundleError(f"{model} is no folder, and the hub did not give it: {error}") from error

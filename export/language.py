@@ -1,0 +1,117 @@
+"""python -m export.language MODEL OUT: the checkpoint without its vision tower, for the server.
+
+What stays is byte for byte the original: config, tokenizer, templates and every other tensor. A mark names the encoder
+the model belongs to, so that a server refuses the embeddings of another one.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.errors import BundleError
+from contract.files import published
+from contract.language import NAME as MARK
+from contract.language import LanguageCheckpoint
+from export import command, extra
+from export.hub import INDEX, SINGLE, local_folder
+from export.place import check_place
+
+if TYPE_CHECKING:
+    from export.checkpoint import Checkpoint
+
+REQUIRED = ("config.json", "tokenizer.json", "preprocessor_config.json", "video_preprocessor_config.json")
+OPTIONAL = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+@dataclass(frozen=True)
+class LanguageExport:
+    """What an export gave: the folder, its encoder, and what it holds."""
+
+    checkpoint: str
+    fingerprint: str
+    tensors: int
+    bytes: int
+    seconds: float
+
+
+def export_language(model: str, out: Path, progress: Callable[[str], None] = lambda _: None) -> LanguageExport:
+    """Write the language checkpoint of `model`, a folder or hub id, to `out`.
+
+    Raises:
+        BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out.
+        InvalidInput: out must not be replaced.
+        MissingExtra: torch or safetensors is not installed.
+    """
+    extra.require("export.language", "torch", "safetensors")
+    from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
+
+    started = time.monotonic()
+    checkpoint = Checkpoint(local_folder(model, lambda _: True))
+    check_place(out, checkpoint.folder, MARK)
+    for name in REQUIRED:
+        if not (checkpoint.folder / name).is_file():
+            raise BundleError(f"{checkpoint.folder / name} does not exist: the server needs it")
+    _ = checkpoint.chat_template  # raises where there is none
+    fingerprint = checkpoint.card.encoder_fingerprint
+    progress(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
+    with published(out) as work:
+        num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
+        for name in (*REQUIRED, *OPTIONAL):
+            if (checkpoint.folder / name).is_file():
+                shutil.copyfile(checkpoint.folder / name, work / name)
+        LanguageCheckpoint(fingerprint, HAS_OUTER_VIDEO_WRAPPER).write(work)
+    progress(f"published   {out}: {num_tensors} tensors, {num_bytes / 1e6:.1f} MB")
+    return LanguageExport(str(out), fingerprint, num_tensors, num_bytes, round(time.monotonic() - started, 3))
+
+
+def _copy_tensors(checkpoint: "Checkpoint", work: Path, progress: Callable[[str], None]) -> tuple[int, int]:
+    """Copy all tensors outside the tower, shard by shard; returns their number and bytes."""
+    from export.checkpoint import tower_name
+    from export.shards import write_shard
+
+    kept = {file: [name for name in names if tower_name(name) is None] for file, names in checkpoint.shards.items()}
+    kept = {file: names for file, names in kept.items() if names}
+    if not kept:
+        raise BundleError(f"{checkpoint.folder} has no tensor outside the vision tower")
+    is_single = list(checkpoint.shards) == [SINGLE] and not (checkpoint.folder / INDEX).is_file()
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, (file, names) in enumerate(kept.items(), 1):
+        target = SINGLE if is_single else f"model-{number:05d}-of-{len(kept):05d}.safetensors"
+        total += write_shard(work / target, checkpoint.stored(file, names), checkpoint.metadata(file))
+        weight_map |= dict.fromkeys(names, target)
+        progress(f"weights     {target}: {len(names)} tensors")
+    if not is_single:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (work / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    return len(weight_map), total
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = command.parser("export.language", "Write a Qwen3-VL checkpoint without its vision tower.").parse_args(argv)
+
+    def work() -> None:
+        result = export_language(args.model, Path(args.out), command.progress)
+        if args.json:
+            print(json.dumps(asdict(result)))
+
+    return command.run(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
