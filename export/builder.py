@@ -1,0 +1,96 @@
+"""An ONNX graph under construction: nodes with stable names, constants, and weights that stay on disk until written.
+
+Weights are streamed one at a time into one data file whose tensors begin at multiples of 4096 bytes, so that a device
+maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, CONTRIB_OPSET, IR_VERSION = 20, 1, 10
+CONTRIB = "com.microsoft"
+ALIGNMENT = 4096  # bytes, a memory page
+MIN_EXTERNAL = 1024  # bytes; smaller tensors stay in the graph file
+
+Array = NDArray[Any]
+
+
+class Builder:
+    """Collects the nodes of a graph, or of a Loop body inside it; weights and constants belong to the outer graph."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: dict[str, Callable[[], Array]] = {}
+        self._counts: dict[str, int] = {}
+
+    def op(self, kind: str, inputs: list[str], name: str | None = None, *, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name, `name` where given."""
+        return self.ops(kind, inputs, [name or self._fresh(kind)], domain=domain, **attributes)[0]
+
+    def ops(self, kind: str, inputs: list[str], names: list[str], *, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node with the outputs `names`."""
+        self._nodes.append(
+            helper.make_node(kind, inputs, names, name=f"{names[0]}/{kind}", domain=domain, **attributes)
+        )
+        return names
+
+    def _fresh(self, kind: str) -> str:
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind.lower()}_{self._counts[kind]}"
+
+    def weight(self, name: str, read: Callable[[], Array]) -> str:
+        """A named tensor, read when the graph is written."""
+        self._tensors.setdefault(name, read)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """An int64 constant of shape (len(values),)."""
+        return self.weight("ints_" + "_".join(map(str, values)), lambda: np.array(values, np.int64))
+
+    def scalar(self, value: float, dtype: Any = np.float32) -> str:
+        """A constant of shape ()."""
+        return self.weight(f"{np.dtype(dtype).name}_{value}", lambda: np.array(value, dtype))
+
+    @contextmanager
+    def body(self) -> Iterator[list[onnx.NodeProto]]:
+        """Nodes added inside the block go to the list it yields, for a Loop's sub-graph."""
+        outer, self._nodes = self._nodes, []
+        try:
+            yield self._nodes
+        finally:
+            self._nodes = outer
+
+    def num_nodes(self) -> int:
+        """Nodes of the graph and of its bodies."""
+        bodies = [a.g.node for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        return len(self._nodes) + sum(len(nodes) for nodes in bodies)
+
+    def save(self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
+        """Write `path` and `path` + .data."""
+        data = path.with_name(path.name + ".data")
+        with data.open("wb") as file:
+            tensors = [self._tensor(name, np.ascontiguousarray(read()), file) for name, read in self._tensors.items()]
+        graph = helper.make_graph(self._nodes, "vision_tower", inputs, outputs, tensors)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-vlm")
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    @staticmethod
+    def _tensor(name: str, values: Array, file: Any) -> TensorProto:
+        if values.nbytes < MIN_EXTERNAL:
+            return numpy_helper.from_array(values, name)
+        file.write(b"\0" * (-file.tell() % ALIGNMENT))
+        tensor = TensorProto(name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+        tensor.data_location = TensorProto.EXTERNAL
+        places = {"location": Path(file.name).name, "offset": file.tell(), "length": values.nbytes}
+        for key, value in places.items():
+            tensor.external_data.add(key=key, value=str(value))
+        file.write(values.data)
+        return tensor

@@ -1,0 +1,81 @@
+"""The tower's layers as ONNX nodes: patch embedding, transformer block, merger.
+
+Rows stay (patches, width) throughout, so that a linear layer is one Gemm over the weight as the checkpoint stores it;
+only attention sees frames. Attention and rotary embedding are onnxruntime's fused operators: without a mask they take
+its flash path, which never holds the scores of a whole frame.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.builder import CONTRIB, Builder
+from export.tower import Tower
+
+NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config
+
+
+class Layers:
+    """Adds layers to a graph. `read` gives a tower tensor by its tower-local name, float32."""
+
+    def __init__(self, graph: Builder, tower: Tower, read: Callable[[str], NDArray[np.float32]]) -> None:
+        self._graph, self._tower, self._read = graph, tower, read
+
+    def weight(self, name: str) -> str:
+        return self._graph.weight(name, lambda: self._read(name))
+
+    def linear(self, rows: str, name: str) -> str:
+        """(patches, in) to (patches, out). The one place that a lower precision changes."""
+        weight = self._graph.weight(f"{name}.weight", lambda: _matrix(self._read(f"{name}.weight")))  # (out, in)
+        return self._graph.op("Gemm", [rows, weight, self.weight(f"{name}.bias")], name, transB=1)
+
+    def norm(self, rows: str, name: str) -> str:
+        inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
+        return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=NORM_EPSILON)
+
+    def patch_embed(self, patches: str, positions: str, num_frames: str, frame_patches: str) -> str:
+        """(frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
+        graph, op, hidden = self._graph, self._graph.op, self._tower.hidden_size
+        rows = self.linear(patches, "patch_embed.proj")
+        frames = op("Concat", [num_frames, frame_patches, graph.ints(hidden)], axis=0)
+        rows = op("Add", [op("Reshape", [rows, frames]), positions])  # (frames, hw, hidden)
+        return op("Reshape", [rows, graph.ints(-1, hidden)])
+
+    def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
+        """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
+        graph, op, name, hidden = self._graph, self._graph.op, f"blocks.{number}", self._tower.hidden_size
+        packed = self.linear(self.norm(rows, f"{name}.norm1"), f"{name}.attn.qkv")
+        packed = op("Reshape", [packed, frames])  # (frames, hw, 3 * hidden)
+        parts = [f"{name}.attn.{part}" for part in ("query", "key", "value")]
+        query, key, value = graph.ops("Split", [packed], parts, axis=2, num_outputs=3)  # 3 x (frames, hw, hidden)
+        query, key = self._rotate(query, rotary), self._rotate(key, rotary)
+        attended = op(
+            "MultiHeadAttention", [query, key, value], domain=CONTRIB,
+            num_heads=self._tower.num_heads, scale=float(self._tower.head_dim**-0.5),
+        )  # fmt: skip
+        attended = op("Reshape", [attended, graph.ints(-1, hidden)])  # (patches, hidden)
+        rows = op("Add", [rows, self.linear(attended, f"{name}.attn.proj")])
+        wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
+        wide = op("FastGelu", [wide], domain=CONTRIB)  # the tanh form
+        return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)
+
+    def _rotate(self, rows: str, rotary: tuple[str, str]) -> str:
+        """Rotary embedding of (frames, hw, hidden), head by head; every frame starts at position 0."""
+        inputs = [rows, self._graph.ints(0), *rotary]
+        return self._graph.op("RotaryEmbedding", inputs, domain=CONTRIB, interleaved=0, num_heads=self._tower.num_heads)
+
+    def merger(self, rows: str, name: str, *, is_norm_after_merge: bool) -> str:
+        """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""
+        merged = self._graph.ints(-1, self._tower.merged_size)
+        if is_norm_after_merge:  # the deepstack levels
+            rows = self.norm(self._graph.op("Reshape", [rows, merged]), f"{name}.norm")
+        else:  # the main output
+            rows = self._graph.op("Reshape", [self.norm(rows, f"{name}.norm"), merged])
+        rows = self._graph.op("Gelu", [self.linear(rows, f"{name}.linear_fc1")], approximate="none")
+        return self.linear(rows, f"{name}.linear_fc2")
+
+
+def _matrix(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A patch convolution (out, channels, t, h, w) as a matrix; matrices stay as they are."""
+    return values.reshape(len(values), -1)

@@ -1,0 +1,72 @@
+"""Where each patch of one frame stands, and what follows from it: interpolated positions and rotary angles.
+
+All of it is arithmetic on (h, w) inside the graph, so a caller passes pixels and grids and nothing else. Tables are made
+for one frame and shared by all frames of its item.
+"""
+
+import numpy as np
+
+from export.builder import Builder
+from export.tower import Tower
+
+
+class FramePositions:
+    """Graph values of one frame of h x w patches in merge-block order.
+
+    Rows and columns follow transformers' `get_vision_interpolation_indices_and_weights` (vision_utils.py).
+    """
+
+    def __init__(self, graph: Builder, tower: Tower, height: str, width: str, num_patches: str) -> None:
+        """height, width, num_patches: int64 (1,), the last their product."""
+        self._graph, self._tower = graph, tower
+        op, merge = graph.op, graph.ints(tower.merge_size)
+        zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
+        places = op("Range", [zero, op("Squeeze", [num_patches]), one])  # (hw,)
+        blocks_w = op("Max", [op("Div", [width, merge]), graph.ints(1)])  # (1,); never 0, a division by it is a crash
+        block = op("Div", [places, graph.ints(tower.merge_size**2)])
+        in_row = op("Mod", [op("Div", [places, merge]), merge])
+        in_col = op("Mod", [places, merge])
+        block_row, block_col = op("Div", [block, blocks_w]), op("Mod", [block, blocks_w])
+        row = op("Add", [op("Mul", [block_row, merge]), in_row], "row")
+        col = op("Add", [op("Mul", [block_col, merge]), in_col], "col")
+        self._row, self._col = (op("Cast", [axis], to=1) for axis in (row, col))  # float32 (hw,)
+        self._height, self._width = height, width
+
+    def _taps(self, index: str, size: str) -> list[tuple[str, str]]:
+        """(table index int64 (hw,), weight float32 (hw, 1)) of the two neighbours on one axis, align_corners=True."""
+        graph, op, last = self._graph, self._graph.op, self._tower.table_side - 1
+        steps = op("Cast", [op("Max", [op("Sub", [size, graph.ints(1)]), graph.ints(1)])], to=1)
+        source = op("Div", [op("Mul", [index, graph.scalar(last)]), steps])  # (hw,), 0 .. last
+        floor = op("Floor", [source])
+        low = op("Cast", [floor], to=7)
+        high = op("Min", [op("Add", [low, graph.ints(1)]), graph.ints(last)])
+        fraction = op("Unsqueeze", [op("Sub", [source, floor]), graph.ints(1)])  # (hw, 1)
+        return [(low, op("Sub", [graph.scalar(1.0), fraction])), (high, fraction)]
+
+    def embeddings(self, table: str) -> str:
+        """float32 (hw, hidden): the learned table resampled to the frame, four taps summed in float32."""
+        graph, op = self._graph, self._graph.op
+        rows, cols = self._taps(self._row, self._height), self._taps(self._col, self._width)
+        total = ""
+        for row, row_weight in rows:
+            start = op("Mul", [row, graph.ints(self._tower.table_side)])
+            for col, col_weight in cols:
+                tap = op("Gather", [table, op("Add", [start, col])], axis=0)  # (hw, hidden)
+                tap = op("Mul", [tap, op("Mul", [row_weight, col_weight])])
+                total = op("Add", [total, tap]) if total else tap
+        return total
+
+    def rotary(self) -> tuple[str, str]:
+        """Cosines and sines, float32 (hw, head_dim / 2): a row's angles in the first half, a column's in the second.
+
+        Frequencies as in transformers' `Qwen3VLVisionRotaryEmbedding.compute_axial_rope_parameters`.
+        """
+        graph, op, axis_dim = self._graph, self._graph.op, self._tower.head_dim // 2
+        exponent = np.arange(0, axis_dim, 2, dtype=np.float32) / np.float32(axis_dim)
+        inverse = (1.0 / np.float32(self._tower.rope_theta) ** exponent).astype(np.float32)  # (head_dim / 4,)
+        frequencies = graph.weight("rotary_inverse_frequencies", lambda: inverse)
+        halves = [
+            op("Mul", [op("Unsqueeze", [axis, graph.ints(1)]), frequencies]) for axis in (self._row, self._col)
+        ]  # 2 x (hw, head_dim / 4)
+        angles = op("Concat", halves, axis=1)  # (hw, head_dim / 2)
+        return op("Cos", [angles], "rotary_cos"), op("Sin", [angles], "rotary_sin")
