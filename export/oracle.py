@@ -1,0 +1,65 @@
+"""transformers' own vision tower, built from the checkpoint's tower tensors alone: what every graph is compared with.
+
+The language model is never constructed. The tower is made without storage and its parameters are put in, so loading
+costs one float32 copy of the tower.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import BundleError
+
+Outputs = dict[str, NDArray[np.float32]]
+
+# family: package in transformers.models, prefix of its class names
+CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}
+
+
+class Oracle:
+    """A callable tower in float32, in eval mode."""
+
+    def __init__(self, config: dict[str, Any], names: list[str], read: Callable[[str], NDArray[np.float32]]) -> None:
+        """
+        Args:
+            config: config.json of the checkpoint.
+            names, read: the tower-local tensor names, and a reader for one of them.
+
+        Raises:
+            BundleError: transformers' tower has other tensors than the checkpoint.
+        """
+        import torch
+
+        family = config["model_type"]
+        package = f"transformers.models.{family}"
+        settings = getattr(import_module(f"{package}.configuration_{family}"), f"{CLASSES[family]}VisionConfig")
+        modeling = import_module(f"{package}.modeling_{family}")
+        vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
+        vision._attn_implementation = "sdpa"
+        with torch.device("meta"):
+            tower = getattr(modeling, f"{CLASSES[family]}VisionModel")(vision)
+        state = {name: torch.from_numpy(np.array(read(name))) for name in names}
+        try:
+            tower.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise BundleError(f"transformers' {family} tower does not take these tensors: {error}") from error
+        # Its frequencies are no parameter of the checkpoint: made again, on a real device.
+        tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
+        self._tower = tower.eval().requires_grad_(False)
+
+    def __call__(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
+        """pixel_values float32 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
+        import torch
+
+        with torch.inference_mode():
+            out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
+        levels = {level_name(i): rows.numpy() for i, rows in enumerate(out.deepstack_features)}
+        return {"image_embeds": out.pooler_output.numpy()} | levels
+
+
+def level_name(level: int) -> str:
+    """The name of one deepstack level in a parity report."""
+    return f"deepstack_embeds[{level}]"

@@ -1,0 +1,99 @@
+"""The grids a bundle is proven on, and the pixels for them.
+
+A pack is what one call of the graph gets: pictures and videos, one after another. The list covers what broke other
+exports: one row of merge blocks, odd ratios, sides beyond the position table, videos, groups of frames that do not
+divide evenly, and mixed packs in both orders.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.tower import Tower
+
+Grid = tuple[int, int, int]
+Pack = tuple[Grid, ...]
+
+ALWAYS: tuple[Pack, ...] = (
+    ((1, 2, 2),),
+    ((1, 2, 4),),
+    ((1, 4, 2),),
+    ((1, 4, 4),),
+    ((1, 6, 10),),
+    ((1, 10, 6),),
+    ((1, 16, 16),),
+    ((1, 16, 30),),
+    ((1, 30, 16),),
+    ((1, 2, 64),),
+    ((1, 64, 2),),
+    ((1, 50, 6),),
+    ((1, 34, 18),),
+    ((2, 4, 4),),
+    ((3, 6, 4),),
+    ((4, 12, 22),),
+    ((5, 2, 8),),
+    ((6, 10, 4),),
+    ((7, 4, 6),),
+    ((8, 16, 16),),
+    ((1, 8, 12), (1, 4, 6)),
+    ((1, 8, 8), (1, 8, 8)),
+    ((2, 8, 8), (1, 6, 6), (1, 2, 4)),
+    ((1, 2, 4), (3, 6, 6), (1, 10, 14), (2, 4, 12)),
+)
+# Cheapest first; taken while they fit the budget.
+LARGE: tuple[Pack, ...] = (
+    ((1, 32, 32),),
+    ((2, 24, 40),),
+    ((1, 50, 38),),
+    ((1, 48, 48),),
+    ((5, 32, 32), (1, 26, 54)),
+    ((1, 64, 64),),
+    ((8, 24, 24),),
+    ((1, 96, 64),),
+)
+BUDGET_FLOP = 2e13  # of the large packs together: minutes on one core
+
+
+def name(pack: Pack) -> str:
+    return " + ".join("x".join(map(str, grid)) for grid in pack)
+
+
+def flop(tower: Tower, pack: Pack) -> float:
+    """Multiplications and additions of one pass, matrix products and attention."""
+    hidden, merged = tower.hidden_size, tower.merged_size
+    patches = sum(t * h * w for t, h, w in pack)
+    block = 2 * patches * (4 * hidden**2 + 2 * hidden * tower.intermediate_size)
+    block += sum(4 * t * (h * w) ** 2 * hidden for t, h, w in pack)
+    merger = 2 * patches / tower.merge_size**2 * merged * (merged + tower.out_hidden_size)
+    return float(2 * patches * tower.patch_width * hidden + tower.depth * block + (1 + len(tower.taps)) * merger)
+
+
+def packs_for(tower: Tower) -> tuple[Pack, ...]:
+    """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows."""
+    taken, left = list(ALWAYS), BUDGET_FLOP
+    for pack in LARGE:
+        left -= flop(tower, pack)
+        if left < 0:
+            break
+        taken.append(pack)
+    step = tower.merge_size
+    return tuple(tuple((t, h // 2 * step, w // 2 * step) for t, h, w in pack) for pack in taken)
+
+
+def pixels(tower: Tower, pack: Pack, seed: int) -> NDArray[np.float32]:
+    """float32 (num_patches, patch_width) in -1 .. 1: coarse and fine noise and a colour per patch.
+
+    The frames of a still picture are equal, as preprocessing makes them.
+    """
+    rng = np.random.default_rng(seed)
+    parts, side = [], tower.patch_size
+    for t, h, w in pack:
+        shape = (t * h * w, 3, tower.temporal_patch_size)
+        cells = -(-side // 4)
+        coarse = rng.standard_normal((*shape, cells, cells), dtype=np.float32).repeat(4, -1).repeat(4, -2)
+        values = 0.4 * coarse[..., :side, :side]
+        values += 0.15 * rng.standard_normal((*shape, side, side), dtype=np.float32)
+        values += 0.4 * rng.standard_normal((t * h * w, 3, 1, 1, 1), dtype=np.float32)
+        if t == 1:
+            values[:] = values[:, :, :1]
+        parts.append(np.clip(values, -1, 1).reshape(t * h * w, -1))
+    return np.concatenate(parts)

@@ -1,0 +1,130 @@
+"""The gate: a written graph against the original tower, every output and deepstack level by itself.
+
+A graph can be wrong without an error: a wrong patch order or a lost level still gives plausible numbers. So nothing is
+published that has not been run as onnxruntime will run it and compared on every pack of export.packs.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import ParityError
+from export.oracle import Oracle, level_name
+from export.packs import Pack, name, pixels
+from export.tower import Tower
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What one precision must keep: max |got - expected| over the scale, and the cosine of the worst token row."""
+
+    max_relative_error: float
+    min_cosine: float
+
+
+GATES = {"fp32": Gate(1e-4, 0.999999)}  # one for each of contract.manifest.PRECISIONS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output on one pack. scale is the root mean square of the original's output on this pack; a value that is not
+    finite is None."""
+
+    pack: str
+    output: str
+    scale: float
+    max_abs_error: float | None
+    relative_error: float | None
+    min_cosine: float | None
+
+    def passes(self, gate: Gate) -> bool:
+        if self.relative_error is None or self.min_cosine is None:
+            return False
+        return self.relative_error <= gate.max_relative_error and self.min_cosine >= gate.min_cosine
+
+
+def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[np.float32]) -> Row:
+    """Both (N, H). A wrong shape or a value that is not finite gives a row that passes no gate."""
+    wide = expected.astype(np.float64)
+    scale = float(np.sqrt(np.mean(wide**2)))
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return Row(pack, output, scale, None, None, None)
+    other = got.astype(np.float64)
+    error = float(np.abs(wide - other).max())
+    norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)  # (N,)
+    cosine = float(np.min((wide * other).sum(1) / np.maximum(norms, 1e-300)))
+    return Row(pack, output, scale, error, error / scale if scale else math.inf, cosine)
+
+
+def measure(
+    graph: Path, tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], progress: Callable[[str], None] = lambda _: None
+) -> list[Row]:
+    """Run a written graph with onnxruntime's defaults on the CPU and compare it with the original.
+
+    Args:
+        progress: called with a line of text after each pack.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rows = []
+    for seed, pack in enumerate(packs):
+        values, grid = pixels(tower, pack, seed), np.array(pack, np.int64)
+        expected = oracle(values, grid)
+        main, deepstack = session.run(
+            ["image_embeds", "deepstack_embeds"], {"pixel_values": values, "grid_thw": grid}
+        )  # (N, H), (L, N, H)
+        got = {"image_embeds": main} | {level_name(i): rows_ for i, rows_ in enumerate(deepstack)}
+        if got.keys() != expected.keys():
+            raise ParityError(f"the graph has {len(got) - 1} deepstack levels, the original {len(expected) - 1}")
+        rows += [compare(name(pack), output, expected[output], got[output]) for output in expected]
+        progress(_line(rows[-len(expected) :]))
+    return rows
+
+
+HEADER = f"{'pack':<40} {'rel. error':>11} {'1 - cosine':>11}  per output: worst of main and levels"
+
+
+def _line(rows: list[Row]) -> str:
+    errors = [math.inf if row.relative_error is None else row.relative_error for row in rows]
+    cosines = [-math.inf if row.min_cosine is None else row.min_cosine for row in rows]
+    each = " ".join(f"{error:.1e}" for error in errors)
+    return f"{rows[0].pack:<40} {max(errors):>11.2e} {max(0.0, 1 - min(cosines)):>11.2e}  {each}"
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """The worst of rows that passed, for one line of JSON."""
+    return {
+        "packs": len({row.pack for row in rows}),
+        "rows": len(rows),
+        "max_relative_error": max((row.relative_error for row in rows if row.relative_error is not None), default=None),
+        "min_cosine": min((row.min_cosine for row in rows if row.min_cosine is not None), default=None),
+    }
+
+
+def require(rows: list[Row], precision: str, report: Path) -> None:
+    """Hold the rows against the gate of a precision.
+
+    Raises:
+        ParityError: a row misses it; all rows are then in `report`.
+    """
+    gate = GATES[precision]
+    failed = [row for row in rows if not row.passes(gate)]
+    if not failed and rows:
+        report.unlink(missing_ok=True)
+        return
+    facts = {"precision": precision, "gate": asdict(gate), "rows": [asdict(row) for row in rows]}
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(facts, indent=2) + "\n")
+    worst = max(failed, key=lambda row: math.inf if row.relative_error is None else row.relative_error)
+    raise ParityError(
+        f"{len(failed)} of {len(rows)} comparisons miss the {precision} gate (relative error <= "
+        f"{gate.max_relative_error:g}, cosine >= {gate.min_cosine}); the worst is {worst.output} on {worst.pack}: "
+        f"relative error {worst.relative_error}, cosine {worst.min_cosine}. Nothing was published, see {report}"
+    )
