@@ -1,0 +1,168 @@
+"""Bundles of real-layout checkpoints: parity, files, bytes, and what a failing gate leaves behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from contract.errors import BundleError
+from contract.manifest import PRECISIONS, read_manifest
+from export import layers, parity, vision
+from export.builder import ALIGNMENT
+from export.vision import export_vision, main
+from tests.export.tiny_checkpoint import change_json
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "edge"
+    export_vision(str(checkpoint), out)
+    return out
+
+
+def test_every_output_passes_on_every_pack(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert len({row["pack"] for row in manifest.parity}) >= 28
+    outputs = {row["output"] for row in manifest.parity}
+    assert outputs == {"image_embeds", *(f"deepstack_embeds[{i}]" for i in range(3))}
+    assert max(row["relative_error"] for row in manifest.parity) < 2e-5
+    assert min(row["min_cosine"] for row in manifest.parity) > 0.9999999999
+    names = " ".join(row["pack"] for row in manifest.parity)
+    for pack in ("1x2x2", "1x96x64", "8x24x24", "1x50x38", "1x2x4 + 3x6x6 + 1x10x14 + 2x4x12"):
+        assert pack in names
+
+
+def test_head_dim_72_without_deepstack(no_levels: Path, tmp_path: Path) -> None:
+    result = export_vision(str(no_levels), tmp_path / "edge")
+    assert result.parity["max_relative_error"] < 2e-5
+    session = onnxruntime.InferenceSession(tmp_path / "edge" / "vision.onnx")
+    feeds = {"pixel_values": np.zeros((48, 1536), np.float32), "grid_thw": np.array([[2, 4, 6]])}
+    main_rows, deepstack = session.run(["image_embeds", "deepstack_embeds"], feeds)
+    assert main_rows.shape == (12, 48)
+    assert deepstack.shape == (0, 12, 48)
+
+
+@pytest.mark.usefixtures("few_packs")
+def test_moe_family(checkpoint: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    change_json(model / "config.json", model_type="qwen3_vl_moe", vision_config__model_type="qwen3_vl_moe_vision")
+    export_vision(str(model), tmp_path / "edge")
+    assert read_manifest(tmp_path / "edge").card.family == "qwen3_vl_moe"
+
+
+def test_manifest_holds_what_the_device_needs(bundle: Path, checkpoint: Path) -> None:
+    manifest = read_manifest(bundle)
+    card = manifest.card
+    assert (card.hidden_size, card.num_deepstack_levels, card.image_token_id, card.merge_size) == (48, 3, 60, 2)
+    assert (manifest.image.max_pixels, manifest.video.fps, manifest.precision) == (1 << 20, 2.0, "fp32")
+    assert manifest.has_outer_video_wrapper
+    assert set(manifest.libraries) == {"torch", "transformers", "onnx", "onnxruntime"}
+    assert set(manifest.files) == {"vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"}
+    assert (bundle / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["vision.onnx", "vision.onnx.data", "tokenizer.json"])
+def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256"):
+        read_manifest(copy)
+
+
+def test_graph_is_valid_mappable_and_fused(bundle: Path) -> None:
+    onnx.checker.check_model(bundle / "vision.onnx")
+    model = onnx.load(bundle / "vision.onnx", load_external_data=False)
+    offsets = [
+        int(entry.value)
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "offset"
+    ]
+    assert len(offsets) > 20
+    assert all(offset % ALIGNMENT == 0 for offset in offsets)
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    kinds = [node.op_type for node in loop.attribute[0].g.node]
+    assert kinds.count("MultiHeadAttention") == 4
+    assert kinds.count("RotaryEmbedding") == 8
+    assert "Softmax" not in kinds
+
+
+@pytest.mark.usefixtures("few_packs")
+def test_same_checkpoint_same_bytes(bundle: Path, sharded: Path, tmp_path: Path) -> None:
+    export_vision(str(sharded), tmp_path / "edge")  # the same weights in another layout
+    for name in ("vision.onnx", "vision.onnx.data"):
+        assert (tmp_path / "edge" / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_a_pack_equals_its_items_alone(bundle: Path) -> None:
+    session = onnxruntime.InferenceSession(bundle / "vision.onnx")
+    grid = np.array([[3, 20, 28], [1, 2, 6], [2, 8, 4]])  # the first is cut into groups of one frame
+    ends = np.cumsum(grid.prod(1))
+    values = np.random.default_rng(0).uniform(-1, 1, (ends[-1], 1536)).astype(np.float32)
+    names = ["image_embeds", "deepstack_embeds"]
+    rows, levels = session.run(names, {"pixel_values": values, "grid_thw": grid})
+    for item, end, start in zip(grid, ends, np.r_[0, ends], strict=False):
+        alone = session.run(names, {"pixel_values": values[start:end], "grid_thw": item[None]})
+        np.testing.assert_allclose(rows[start // 4 : end // 4], alone[0], atol=2e-5)
+        np.testing.assert_allclose(levels[:, start // 4 : end // 4], alone[1], atol=2e-5)
+
+
+def test_empty_and_contradictory_packs(bundle: Path) -> None:
+    session = onnxruntime.InferenceSession(bundle / "vision.onnx")
+
+    def run(patches: int, *grid: tuple[int, int, int]) -> list[np.ndarray]:
+        items = np.array(grid, np.int64).reshape(-1, 3)
+        return session.run(None, {"pixel_values": np.zeros((patches, 1536), np.float32), "grid_thw": items})
+
+    assert [out.shape for out in run(0)] == [(0, 48), (3, 0, 48)]
+    for patches in (12, 20):
+        with pytest.raises(Exception, match="reshaped"):
+            run(patches, (1, 4, 4))
+
+
+@pytest.mark.usefixtures("few_packs")
+def test_a_failing_gate_publishes_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "edge", tmp_path / "edge.parity-failed.json"
+    with monkeypatch.context() as wrong:
+        wrong.setattr(layers, "NORM_EPSILON", 1e-3)
+        assert main([str(checkpoint), str(out)]) == 1
+    assert "miss the fp32 gate" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [report.name]
+    rows = json.loads(report.read_text())["rows"]
+    assert len(rows) == 5 * 4
+    assert max(row["relative_error"] for row in rows) > 1e-4
+
+    assert main([str(checkpoint), str(out)]) == 0
+    assert not report.exists()
+    before = read_manifest(out)
+    monkeypatch.setattr(layers, "NORM_EPSILON", 1e-3)
+    assert main([str(checkpoint), str(out)]) == 1
+    assert read_manifest(out) == before  # an earlier bundle stays
+
+
+def test_every_precision_has_a_gate() -> None:
+    assert set(parity.GATES) == set(PRECISIONS)
+
+
+def test_command_line_ends_in_json(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export.vision", str(checkpoint), str(tmp_path / "edge"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"})
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["fingerprint"] == read_manifest(tmp_path / "edge").card.encoder_fingerprint
+    assert result["nodes"] > 100
+    assert result["parity"]["packs"] >= 28
+    assert "1x96x64" in done.stdout
+    failed = subprocess.run([*command[:3], "nowhere", str(tmp_path / "x")], capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: nowhere is no folder")
+    assert vision.PRECISIONS == PRECISIONS

@@ -1,0 +1,167 @@
+"""The gate can fail: graphs with one mistake each, made by editing the written model, must miss it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, helper, numpy_helper
+
+from export import parity
+from export.checkpoint import Checkpoint
+from export.graph import write_graph
+from export.oracle import Oracle
+from export.packs import Pack
+from export.tower import Tower
+
+PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)))
+GATE = parity.GATES["fp32"]
+
+
+class Written:
+    """A written graph and its oracle; `edit` gives a changed copy beside it."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        checkpoint = Checkpoint(source)
+        self.tower, self.path = Tower.from_config(checkpoint.config), folder / "vision.onnx"
+        self.oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
+        write_graph(self.tower, checkpoint.tower_tensor, self.path)
+
+    def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:
+        """Parity rows after `edit`, which gets the graph and the nodes of the loop's body."""
+        model = onnx.load(self.path, load_external_data=False)
+        (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+        body = loop.attribute[0].g
+        nodes = list(body.node)
+        edit(model.graph, nodes)
+        del body.node[:]
+        body.node.extend(nodes)
+        changed = self.path.with_name("changed.onnx")
+        changed.write_bytes(model.SerializeToString())
+        return parity.measure(changed, self.tower, self.oracle, PACKS)
+
+
+@pytest.fixture(scope="module")
+def written(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("graph"), checkpoint)
+
+
+def made(nodes: list[NodeProto], output: str) -> NodeProto:
+    (node,) = (node for node in nodes if output in node.output)
+    return node
+
+
+def levels(nodes: list[NodeProto]) -> NodeProto:
+    """The node that joins the deepstack levels."""
+    return made(nodes, made(nodes, "deepstack_embeds_next").input[1])
+
+
+def drop_level(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    joined = levels(nodes)
+    nodes.insert(nodes.index(joined), helper.make_node("Mul", [joined.input[1], "nothing"], ["dropped"]))
+    joined.input[1] = "dropped"
+
+
+def swap_levels(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    joined = levels(nodes)
+    joined.input[0], joined.input[1] = joined.input[1], joined.input[0]
+
+
+def raster_order(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    (places,) = (node.output[0] for node in nodes if node.op_type == "Range")
+    for name, kind in (("row", "Div"), ("col", "Mod")):
+        node = made(nodes, name)
+        nodes[nodes.index(node)] = helper.make_node(kind, [places, "w"], [name])
+
+
+def swap_rotary_axes(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    angles = made(nodes, made(nodes, "rotary_cos").input[0])
+    angles.input[0], angles.input[1] = angles.input[1], angles.input[0]
+
+
+def count_patches_in_a_line(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    """1-D positions: the angles of a patch come from its place in the sequence."""
+    (places,) = (node.output[0] for node in nodes if node.op_type == "Range")
+    angles = made(nodes, made(nodes, "rotary_cos").input[0])
+    for half in angles.input:
+        cast = made(nodes, made(nodes, made(nodes, half).input[0]).input[0])
+        shared = [node for node in nodes if cast.output[0] in node.input and node.op_type == "Unsqueeze"]
+        line = helper.make_node("Cast", [places], [f"{half}_line"], to=1)
+        nodes.insert(nodes.index(shared[0]), line)
+        shared[0].input[0] = line.output[0]
+
+
+def attend_across_frames(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.array([1, -1, 64]), "one_sequence"))
+    for node in [node for node in nodes if node.op_type == "MultiHeadAttention"]:
+        for i, name in enumerate(list(node.input)):
+            joined = helper.make_node("Reshape", [name, "one_sequence"], [f"{name}_joined"])
+            nodes.insert(nodes.index(node), joined)
+            node.input[i] = joined.output[0]
+
+
+def tanh_gelu_in_mergers(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    for node in nodes:
+        if node.op_type == "Gelu":
+            node.attribute[0].s = b"tanh"
+
+
+def exact_gelu_in_blocks(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    for node in nodes:
+        if node.op_type == "FastGelu":
+            node.op_type, node.domain = "Gelu", ""
+
+
+def norm_after_merge(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    norm = made(nodes, "merger.norm")
+    (merge,) = (node for node in nodes if node.op_type == "Reshape" and node.input[0] == "merger.norm")
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for i in (1, 2):  # 64 wide, inside the graph file: the four patches of a block get the same scale
+        wide = np.tile(numpy_helper.to_array(stored[norm.input[i]]), 4)
+        graph.initializer.append(numpy_helper.from_array(wide, f"{norm.input[i]}_wide"))
+        norm.input[i] += "_wide"
+    merge.input[0], norm.input[0] = norm.input[0], "merged_first"
+    norm.output[0], merge.output[0] = merge.output[0], "merged_first"
+    a, b = nodes.index(norm), nodes.index(merge)
+    nodes[a], nodes[b] = merge, norm
+
+
+def test_the_unchanged_graph_passes(written: Written) -> None:
+    rows = written.rows(lambda graph, nodes: None)
+    assert len(rows) == len(PACKS) * 4
+    assert all(row.passes(GATE) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("edit", "only"),
+    [
+        (drop_level, {"deepstack_embeds[1]"}),
+        (swap_levels, {"deepstack_embeds[0]", "deepstack_embeds[1]"}),
+        (raster_order, None),
+        (swap_rotary_axes, None),
+        (count_patches_in_a_line, None),
+        (tanh_gelu_in_mergers, None),
+        (exact_gelu_in_blocks, None),
+        (norm_after_merge, {"image_embeds"}),
+    ],
+)
+def test_a_mutation_fails(written: Written, edit: Callable[..., None], only: set[str] | None) -> None:
+    rows = written.rows(edit)
+    failed = {row.output for row in rows if not row.passes(GATE)}
+    assert failed == (only or {row.output for row in rows})
+
+
+def test_attention_across_frames_fails_on_videos_alone(written: Written) -> None:
+    rows = written.rows(attend_across_frames)
+    assert {row.pack for row in rows if not row.passes(GATE)} == {"3x6x4", "1x6x10 + 2x4x8"}
+
+
+def test_values_that_are_not_finite_fail() -> None:
+    expected = np.ones((4, 8), np.float32)
+    got = expected.copy()
+    got[2, 3] = np.nan
+    assert not parity.compare("1x2x2", "image_embeds", expected, got).passes(GATE)
+    assert not parity.compare("1x2x2", "image_embeds", expected, expected[:2]).passes(GATE)
+    assert parity.compare("1x2x2", "image_embeds", expected, expected).passes(GATE)
