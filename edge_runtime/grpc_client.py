@@ -5,6 +5,7 @@ One stream a request: a cancel ends every request of its stream, and errors on a
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -92,7 +93,8 @@ class GrpcClient:
         try:
             stream.start_stream(callback=lambda result, error: answers.put((result, error)))
             tensors = request.tensors(sampling or Sampling(), self._precision)
-            stream.async_stream_infer(MODEL, _inputs(tensors), request_id=uuid4().hex)
+            with suppress(InferenceServerException):  # a stream that broke says why through the callback
+                stream.async_stream_infer(MODEL, _inputs(tensors), request_id=uuid4().hex)
             while not ended:
                 try:
                     result, error = answers.get(timeout=self._timeout_s)
@@ -110,8 +112,6 @@ class GrpcClient:
                     raise from_wire(message)
                 if outputs["text_output"] is not None:
                     yield read_delta({k: v for k, v in outputs.items() if v is not None})
-        except InferenceServerException as error:
-            raise _typed(error) from error
         finally:
             stream.stop_stream(cancel_requests=not ended)
             stream.close()

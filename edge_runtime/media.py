@@ -8,7 +8,6 @@ import base64
 import binascii
 import io
 import os
-import warnings
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,21 +24,17 @@ MAX_DECODED_PIXELS = 1 << 27  # 134 million: a bomb is refused before it is deco
 
 def _decode(data: bytes, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_DECODED_PIXELS:
-                raise MediaError(
-                    f"{name} is {image.width} x {image.height}, {MAX_DECODED_PIXELS} pixels are allowed: shrink it first"
-                )
-            image.load()
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_DECODED_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+        image.load()
     except UnidentifiedImageError as error:
         raise MediaError(
             f"{name} is no picture ({len(data)} bytes of an unknown format): send JPEG, PNG, WebP …"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, MediaError):
-            raise
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{name} is too large: {error}; up to {MAX_DECODED_PIXELS} pixels are allowed") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise MediaError(f"{name} cannot be decoded: {error}; is the file cut short?") from error
     return image
 

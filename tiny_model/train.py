@@ -6,6 +6,7 @@ together on questions. In some steps the main embeddings are zeroed, so that the
 answers need, and a server that drops them is found out.
 """
 
+import argparse
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttentio
 
 from tiny_model.architecture import tiny_config
 from tiny_model.batches import IGNORE, TARGETS, Batch, Collator, draw_items
+from tiny_model.evaluate import accuracy
+from tiny_model.package import package
 from tiny_model.vocabulary import build_tokenizer
 
 KINDS = {"shapes": 0.56, "text": 0.26, "moving": 0.06, "slideshow": 0.12}
@@ -176,8 +179,6 @@ class Trainer:
                 seen = {}
             if step % 500 == 0:
                 self.save()
-                from tiny_model.evaluate import accuracy
-
                 self.log(stage="eval", step=step, **accuracy(self.model, self.tokenizer, num_items=60))
                 self.model.train()
         self.save()
@@ -185,3 +186,23 @@ class Trainer:
     def save(self) -> None:
         self.model.save_pretrained(self.out)
         torch.save(self.dense_head.state_dict(), self.out / "dense_head.pt")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the bundled model from nothing.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: weights, tokenizer, log")
+    parser.add_argument("--package", type=Path, help="write the finished checkpoint here")
+    parser.add_argument("--tower-steps", type=int, default=1320)
+    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # with other work on the machine two threads wait for each other
+    trainer = Trainer(args.out, args.seed)
+    trainer.train_tower(args.tower_steps, lr=2e-3, muon_lr=1.2e-2)
+    trainer.train_all(args.steps, lr=1.5e-3, muon_lr=4e-3)
+    if args.package:
+        package(args.out, args.package)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# Ten verbs; CI and people run the same ones.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+TORCHVISION := .cache/torchvision
+
+.PHONY: setup demo test check format serve export tiny-model evaluate clean help
+
+help: ## list the verbs
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make .venv with everything, and Triton's own small environment
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	rm -rf $(TORCHVISION)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
+	$(BIN)/python -m serving --prepare
+	touch $@
+
+demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
+	$(BIN)/python -m examples.demo
+
+test: $(READY) ## the whole suite against real parts
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## let ruff format and repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+export: $(READY) ## edge bundle and language checkpoint of the bundled model, in .cache/
+	$(BIN)/python -m export.vision models/tiny .cache/bundle
+	$(BIN)/python -m export.language models/tiny .cache/language
+
+serve: export ## Triton on 127.0.0.1:8000 (HTTP), 8001 (gRPC), 8002 (metrics)
+	$(BIN)/python -m serving --model .cache/language --engine transformers
+
+tiny-model: $(READY) ## train the bundled model from nothing: about an hour on one core
+	$(BIN)/python -m tiny_model.train --out .cache/tiny-run --package models/tiny
+	$(MAKE) evaluate
+
+evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
+	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json
+
+clean: ## remove what setup and the runs made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

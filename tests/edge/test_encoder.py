@@ -1,0 +1,115 @@
+"""Pixels to embeddings on the device against transformers' tower, and bundles that must not open."""
+
+import json
+import shutil
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+from contract.errors import BundleError, InvalidInput
+from edge_runtime import Bundle, Encoder, Pipeline
+from edge_runtime.items import Item, frames_item, picture_item
+from tests.conftest import CHECKPOINT
+from tiny_model.clips import slideshow_clip
+from tiny_model.scenes import shapes_scene
+
+
+def some_items(bundle: Bundle) -> list[Item]:
+    """Two pictures of different size with a video between."""
+    random, manifest = Random(3), bundle.manifest
+    wide, tall = (shapes_scene(random, w, h, 2).image for w, h in ((160, 96), (96, 128)))
+    clip = slideshow_clip(random, 96, 96, 3)
+    return [
+        picture_item(wide, manifest.image, manifest.card),
+        frames_item(clip.frames, manifest.video, manifest.card),
+        picture_item(tall, manifest.image, manifest.card),
+    ]
+
+
+def test_one_call_is_the_tower_item_by_item(pipeline: Pipeline) -> None:
+    tower = Qwen3VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).model.visual.eval()
+    items = some_items(pipeline.encoder.bundle)
+    ours = pipeline.encoder.encode(items)
+    start = 0
+    for item in items:
+        with torch.no_grad():
+            oracle = tower(
+                torch.from_numpy(item.pixel_values), grid_thw=torch.tensor([item.grid_thw]), return_dict=True
+            )
+        rows = slice(start, start + len(oracle.pooler_output))
+        for got, want in zip(
+            [ours.image_embeds, *ours.deepstack_embeds], [oracle.pooler_output, *oracle.deepstack_features], strict=True
+        ):
+            scale = want.abs().max().item()
+            np.testing.assert_allclose(got[rows], want.numpy(), atol=1e-4 * scale)
+        start = rows.stop
+    assert start == len(ours.image_embeds)
+
+
+def test_no_items_no_rows(pipeline: Pipeline) -> None:
+    embeddings = pipeline.encoder.encode([])
+    card = pipeline.encoder.bundle.manifest.card
+    assert embeddings.image_embeds.shape == (0, card.hidden_size)
+    assert embeddings.deepstack_embeds.shape == (card.num_deepstack_levels, 0, card.hidden_size)
+
+
+def test_unknown_provider_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(InvalidInput, match="CPUExecutionProvider"):
+        Encoder.from_bundle(bundle, provider="NoSuchExecutionProvider")
+
+
+@pytest.fixture
+def copied(bundle_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("name", ["vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"])
+def test_a_changed_byte_is_found(copied: Path, name: str) -> None:
+    data = bytearray((copied / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copied / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} has SHA-256"):
+        Bundle.load(copied)
+
+
+def test_a_cut_or_missing_file_is_found(copied: Path) -> None:
+    data = (copied / "vision.onnx.data").read_bytes()
+    (copied / "vision.onnx.data").write_bytes(data[:-1])
+    with pytest.raises(BundleError, match="changed or cut short"):
+        Bundle.load(copied)
+    (copied / "vision.onnx.data").unlink()
+    with pytest.raises(BundleError, match="is missing"):
+        Bundle.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda m: m.pop("card"), "card"),
+        (lambda m: m["card"].pop("hidden_size"), "hidden_size"),
+        (lambda m: m.update(format_version=99), "format_version is 99"),
+        (lambda m: m["card"].update(family="other"), "model family is 'other'"),
+        (lambda m: m["files"].pop("vision.onnx"), "vision.onnx"),
+        (lambda m: m["files"].update({"../x": "0"}), "files of the bundle itself"),
+        (lambda m: m.update(surprise=1), "unknown key 'surprise'"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(copied: Path, edit: object, says: str) -> None:
+    path = copied / "manifest.json"
+    values = json.loads(path.read_text())
+    edit(values)  # type: ignore[operator]
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=says):
+        Bundle.load(copied)
+
+
+def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"export\.vision"):
+        Bundle.load(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="no JSON"):
+        Bundle.load(tmp_path)

@@ -1,0 +1,36 @@
+"""transformers' own Qwen3-VL processor, the oracle of preprocessing.
+
+It needs torchvision even for text. Beside a CPU build of torch the wheel's compiled operators cannot load, so it lies
+in a folder of its own (`make setup`) and the two operators its Python names are declared before it is imported; no
+operator is used by the processors. Import this module before transformers.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_FOLDER = Path(__file__).parent.parent / ".cache" / "torchvision"
+_library = torch.library.Library("torchvision", "FRAGMENT")
+
+
+def _declare() -> None:
+    if str(_FOLDER) not in sys.path:
+        sys.path.append(str(_FOLDER))
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+_declare()
+
+
+def load_processor(checkpoint: Path) -> Any:
+    """AutoProcessor of a checkpoint folder, with the PIL image backend that the device uses."""
+    from transformers import AutoProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+    return processor

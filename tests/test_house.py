@@ -1,0 +1,54 @@
+"""Traits of the tree itself: who imports what, what the public face shows."""
+
+import ast
+from pathlib import Path
+
+import edge_runtime
+
+ROOT = Path(__file__).parent.parent
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_model_files_import_serving_contract_and_tritons_helper() -> None:
+    """import-linter cannot see the repository: a version folder named 1 is no package."""
+    files = sorted((ROOT / "triton_models").glob("*/*/model.py"))
+    assert [f.parts[-3] for f in files] == ["qwen3_vl", "qwen3_vl_unary"]
+    for path in files:
+        assert not imported(path) & {"edge_runtime", "export", "tiny_model", "torch", "transformers"}, path
+        assert "triton_python_backend_utils" in imported(path)
+
+
+def test_only_model_files_import_tritons_helper() -> None:
+    for folder in ("contract", "edge_runtime", "export", "serving", "tiny_model"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "triton_python_backend_utils" not in imported(path), path
+
+
+def test_the_edge_imports_nothing_heavy() -> None:
+    for folder in ("contract", "edge_runtime"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not imported(path) & {"torch", "transformers", "torchvision", "onnx"}, path
+
+
+def test_the_public_face() -> None:
+    assert edge_runtime.__all__ == sorted(edge_runtime.__all__)
+    for name in edge_runtime.__all__:
+        assert getattr(edge_runtime, name).__module__.split(".")[0] in ("edge_runtime", "contract")
+
+
+def test_nothing_is_pickled() -> None:
+    """No pickle and no torch.load where tensors or bundles arrive."""
+    for folder in ("contract", "edge_runtime", "export", "serving", "triton_models"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "pickle" not in imported(path), path
+            assert "torch.load" not in path.read_text(), path
