@@ -53,7 +53,10 @@ class TransformersEngine:
         """
         if num_threads:
             torch.set_num_threads(num_threads)
-        return cls(load_language_model(folder, dtype), limits)
+        model = load_language_model(folder, dtype)
+        with torch.inference_mode():  # the first run allocates; not a client's time
+            model.head(model.decoder(input_ids=torch.zeros((1, 8), dtype=torch.long, device=model.device))[0])
+        return cls(model, limits)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Delta]:
         """See `Engine.generate`."""

@@ -44,6 +44,8 @@ class Job:
         self.sender.send(answer, flags=FINAL if is_last else 0)
 
     def is_abandoned(self):
+        if self.is_answered:  # Triton has released the request: asking about it would crash the server
+            return False
         return self.sender.is_cancelled() or (self.deadline is not None and time.monotonic() > self.deadline)
 
 
@@ -59,7 +61,9 @@ class TritonPythonModel:
         self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder))
         self.engine = settings.load_engine()
         kinds = {"gauge": pb_utils.MetricFamily.GAUGE, "counter": pb_utils.MetricFamily.COUNTER}
-        self.metrics = {m.field: pb_utils.MetricFamily(m.name, m.meaning, kinds[m.kind]).Metric() for m in METRICS}
+        self.families = {m.field: pb_utils.MetricFamily(m.name, m.meaning, kinds[m.kind]) for m in METRICS}
+        self.metrics = {field: family.Metric() for field, family in self.families.items()}  # families must outlive them
+        self.published = dict.fromkeys(self.metrics, 0)
         self.jobs = set()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="responses", daemon=True)
@@ -118,17 +122,21 @@ class TritonPythonModel:
 
     async def poll(self):
         """Look after requests that produce no tokens, and publish the engine's counters."""
-        published = dict.fromkeys(self.metrics, 0)
         while True:
-            for job in list(self.jobs):
-                if job.is_abandoned():
-                    job.task.cancel()
-            stats = self.engine.stats()
-            for field, metric in self.metrics.items():
-                if (value := getattr(stats, field)) != published[field]:
-                    metric.increment(value - published[field])
-                    published[field] = value
             await asyncio.sleep(POLL_SECONDS)
+            try:
+                for job in list(self.jobs):
+                    if job.is_abandoned():
+                        job.task.cancel()
+                self.publish(self.engine.stats())
+            except Exception:
+                unexpected()  # logged; the next round tries again
+
+    def publish(self, stats):
+        for field, metric in self.metrics.items():
+            if (value := getattr(stats, field)) != self.published[field]:
+                metric.increment(value - self.published[field])
+                self.published[field] = value
 
     def finalize(self):
         self.poller.cancel()

@@ -26,11 +26,7 @@ class Job:
     """A request on its way through qwen3_vl."""
 
     def __init__(self, request, sender):
-        self.client_id, self.inner_id, self.sender = (
-            request.request_id(),
-            uuid.uuid4().hex,
-            request.get_response_sender(),
-        )
+        self.client_id, self.inner_id, self.sender = request.request_id(), uuid.uuid4().hex, sender
         self.parameters, self.timeout_us = json.loads(request.parameters() or "{}"), request.timeout()
         named = {spec.name: pb_utils.get_input_tensor_by_name(request, spec.name) for spec in INPUTS}
         self.is_cancel = named["cancel"] is not None and bool(named["cancel"].as_numpy().any())
@@ -38,13 +34,24 @@ class Job:
             tensor for name, tensor in named.items() if tensor is not None and name not in ("stream", "cancel")
         ]
         self.inputs.append(pb_utils.Tensor("stream", np.array([False])))  # (1,)
+        self.lock, self.is_answered = threading.Lock(), False
+
+    def answer(self, response):
+        with self.lock:
+            self.is_answered = True
+            self.sender.send(response, flags=FINAL)
+
+    def is_abandoned(self):
+        """Triton releases a request with its response; asking about it afterwards would crash the server."""
+        with self.lock:
+            return not self.is_answered and self.sender.is_cancelled()
 
 
 class TritonPythonModel:
     def initialize(self, args):
         limits = Settings.read(Path(args["model_repository"]) / args["model_version"]).limits
         self.num_places = limits.max_active + limits.max_waiting
-        self.pool = ThreadPoolExecutor(self.num_places, thread_name_prefix="unary")
+        self.pool = ThreadPoolExecutor(self.num_places + 1, thread_name_prefix="unary")  # one is free to cancel
         self.jobs, self.lock, self.closing = {}, threading.Lock(), threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
         self.watcher.start()
@@ -74,11 +81,11 @@ class TritonPythonModel:
 
     def serve(self, job):
         try:
-            job.sender.send(self.ask(job), flags=FINAL)
+            job.answer(self.ask(job))
         except EdgeVlmError as error:
-            job.sender.send(failure(error), flags=FINAL)
+            job.answer(failure(error))
         except Exception:
-            job.sender.send(failure(unexpected()), flags=FINAL)
+            job.answer(failure(unexpected()))
         finally:
             with self.lock:
                 del self.jobs[job.inner_id]
@@ -105,7 +112,10 @@ class TritonPythonModel:
         while not self.closing.wait(POLL_SECONDS):
             with self.lock:
                 jobs = list(self.jobs.values())
-            self.cancel([job.inner_id for job in jobs if job.sender.is_cancelled()])
+            try:
+                self.cancel([job.inner_id for job in jobs if job.is_abandoned()])
+            except Exception:
+                unexpected()  # logged; the next round tries again
 
     def finalize(self):
         self.closing.set()

@@ -1,0 +1,250 @@
+"""The engine against transformers' own generate on the pixels; every fault of a split must change the tokens."""
+
+import asyncio
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contract.errors import BundleError, InvalidInput, ServerError, Unavailable
+from contract.limits import Limits
+from contract.sampling import Sampling
+from serving import sequence
+from serving.checkpoint import load_language_model
+from serving.positions import mrope_positions
+from serving.transformers_engine import TransformersEngine
+from tests.serving.reference import MAX_NEW_TOKENS, Reference, remove_tensor, write_config
+
+GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
+VISUAL = ("one image", "several sizes", "video", "mixed", "multi-turn", "two videos")
+
+
+@pytest.fixture(scope="module")
+def model(reference):
+    return load_language_model(reference.language, "fp32")
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    engine = TransformersEngine(model)
+    yield engine
+    engine.close()
+
+
+async def collect(engine, prompt, sampling=GREEDY):
+    tokens, text, reason = [], "", None
+    async for delta in engine.generate(prompt, sampling):
+        tokens += delta.token_ids
+        text += delta.text
+        reason = delta.finish_reason
+    return tuple(tokens), text, reason
+
+
+def answer(engine, prompt, sampling=GREEDY):
+    return asyncio.run(collect(engine, prompt, sampling))
+
+
+@pytest.mark.parametrize("name", ["text", *VISUAL, "long text"])
+def test_tokens_equal_transformers_on_the_pixels(reference, cases, engine, name):
+    tokens, _, reason = answer(engine, cases[name].prompt(reference.card))
+    assert tokens == cases[name].expected
+    assert reason == "length"
+
+
+def test_concurrent_answers_equal_those_alone_and_interleave(reference, cases, engine):
+    order = []
+
+    async def one(case):
+        tokens = []
+        async for delta in engine.generate(case.prompt(reference.card), GREEDY):
+            tokens += delta.token_ids
+            order.append(case.name)
+        return tuple(tokens)
+
+    async def all_of_them():
+        return await asyncio.gather(*(one(case) for case in cases.values()))
+
+    assert asyncio.run(all_of_them()) == [case.expected for case in cases.values()]
+    assert len(cases) == 8
+    switches = sum(a != b for a, b in itertools.pairwise(order))
+    assert switches > len(cases) * MAX_NEW_TOKENS // 2
+
+
+def test_prompt_in_chunks(reference, cases, model):
+    engine = TransformersEngine(model, prefill_chunk_tokens=7)  # cuts inside pictures
+    for case in cases.values():
+        assert answer(engine, case.prompt(reference.card))[0] == case.expected
+    engine.close()
+
+
+def test_tied_embeddings(tmp_path):
+    reference = Reference(tmp_path, tied=True)
+    case = reference.case("tied", "Look ", (1, 8, 8), " now", seed=3)
+    engine = TransformersEngine(load_language_model(reference.language, "fp32"))
+    assert answer(engine, case.prompt(reference.card))[0] == case.expected
+    engine.close()
+
+
+@pytest.mark.parametrize("name", VISUAL)
+def test_deepstack_matters(reference, cases, engine, name):
+    case = cases[name]
+    swapped = case.prompt(reference.card, deepstack_embeddings=case.deepstack[::-1].copy())
+    absent = case.prompt(reference.card, deepstack_embeddings=np.zeros_like(case.deepstack))
+    assert answer(engine, swapped)[0] != case.expected
+    assert answer(engine, absent)[0] != case.expected
+
+
+def _flat(input_ids, *_):
+    return np.broadcast_to(np.arange(len(input_ids)), (3, len(input_ids))), 0
+
+
+def _stale(*args):
+    positions, delta = mrope_positions(*args)
+    return positions, delta + 5
+
+
+@pytest.mark.parametrize("name", VISUAL)
+@pytest.mark.parametrize("mutation", [_flat, _stale])
+def test_positions_matter(reference, cases, engine, name, mutation, monkeypatch):
+    monkeypatch.setattr(sequence, "mrope_positions", mutation)
+    assert answer(engine, cases[name].prompt(reference.card))[0] != cases[name].expected
+
+
+def test_end_token_ends(reference, cases, engine, model):
+    case = cases["text"]
+    ending = replace(model, end_ids=frozenset([case.expected[3]]))
+    other = TransformersEngine(ending)
+    tokens, text, reason = answer(other, case.prompt(reference.card))
+    assert (tokens, reason) == (case.expected[:4], "stop")
+    assert text == reference.tokenizer.decode(case.expected[:3])
+    ignoring = Sampling(max_tokens=MAX_NEW_TOKENS, ignore_eos=True)
+    assert answer(other, case.prompt(reference.card), ignoring)[0] == case.expected
+    later = answer(other, case.prompt(reference.card), Sampling(max_tokens=MAX_NEW_TOKENS, min_tokens=6))[0]
+    assert case.expected[3] not in later[:5]
+    other.close()
+
+
+def test_stop_string_and_stop_token(reference, cases, engine):
+    case = cases["text"]
+    whole = reference.tokenizer.decode(case.expected)
+    stop = whole[4:6]
+    tokens, text, reason = answer(engine, case.prompt(reference.card), Sampling(max_tokens=20, stop=(stop,)))
+    assert (text, reason) == (whole[: whole.index(stop)], "stop")
+    assert tokens == case.expected[: len(tokens)]
+    by_id = Sampling(max_tokens=20, stop_token_ids=(case.expected[5],))
+    assert answer(engine, case.prompt(reference.card), by_id)[0] == case.expected[:6]
+
+
+def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
+    prompt = cases["one image"].prompt(reference.card)
+    sampling = Sampling(max_tokens=12, temperature=1.0, top_k=50, top_p=0.95, seed=11)
+
+    async def beside():
+        others = [collect(engine, cases[name].prompt(reference.card), GREEDY) for name in VISUAL]
+        return (await asyncio.gather(collect(engine, prompt, sampling), *others))[0]
+
+    first, other = answer(engine, prompt, sampling)[0], answer(engine, prompt, replace(sampling, seed=12))[0]
+    assert asyncio.run(beside())[0] == first
+    assert other != first
+
+
+def test_leaving_frees_the_slot(reference, cases, model):
+    engine = TransformersEngine(model, Limits(max_active=1, max_waiting=0))
+    prompt = cases["text"].prompt(reference.card)
+    long = Sampling(max_tokens=1000, ignore_eos=True)
+
+    async def leave():
+        stream = engine.generate(prompt, long)
+        await anext(stream)
+        with pytest.raises(Unavailable, match="1 are allowed"):
+            await collect(engine, prompt)
+        await stream.aclose()
+        while engine.stats().num_active:
+            await asyncio.sleep(0.001)
+        task = asyncio.create_task(collect(engine, prompt, long))
+        while not engine.stats().num_output_tokens > 2:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while engine.stats().num_active:
+            await asyncio.sleep(0.001)
+        return await collect(engine, prompt)
+
+    assert asyncio.run(asyncio.wait_for(leave(), 20))[0] == cases["text"].expected
+    assert engine.stats().num_cancelled == 2
+    engine.close()
+
+
+def test_one_bad_request_fails_alone(reference, cases, engine):
+    good, bad = cases["text"], cases["one image"]
+    huge = bad.prompt(reference.card, deepstack_embeddings=np.full_like(bad.deepstack, 3e38))  # their sum is inf
+
+    async def both():
+        return await asyncio.gather(
+            collect(engine, huge), collect(engine, good.prompt(reference.card)), return_exceptions=True
+        )
+
+    failed, served = asyncio.run(both())
+    assert isinstance(failed, ServerError)
+    assert served[0] == good.expected
+
+
+def test_values_too_large_for_float16(reference, cases):
+    engine = TransformersEngine(load_language_model(reference.language, "fp16"))
+    case = cases["one image"]
+    with pytest.raises(InvalidInput, match="too large"):
+        answer(engine, case.prompt(reference.card, vision_embeddings=np.full_like(case.main, 1e5)))
+    engine.close()
+
+
+def test_a_dead_engine_refuses(reference, cases, model, monkeypatch):
+    engine = TransformersEngine(model)
+    monkeypatch.setattr(engine, "_retire", lambda: 1 / 0)
+    prompt = cases["text"].prompt(reference.card)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="died"):
+            answer(engine, prompt)
+
+
+def test_close_ends_running_requests(reference, cases, model):
+    engine = TransformersEngine(model)
+
+    async def run():
+        stream = engine.generate(cases["text"].prompt(reference.card), Sampling(max_tokens=1000, ignore_eos=True))
+        await anext(stream)
+        await asyncio.to_thread(engine.close)
+        async for _ in stream:
+            pass
+
+    with pytest.raises(Unavailable):
+        asyncio.run(run())
+
+
+def test_context_ends_the_answer(reference, cases, engine):
+    prompt = reference.case("full", "x" * 2040, seed=1).prompt(reference.card)
+    tokens, _, reason = answer(engine, prompt, Sampling(max_tokens=100, ignore_eos=True))
+    assert (len(tokens), reason) == (8, "length")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("bf16", torch.bfloat16), ("auto", torch.float32)])
+def test_number_formats(reference, dtype, expected):
+    model = load_language_model(reference.language, dtype)
+    if model.device.type == "cpu":
+        assert model.dtype == expected
+    names = [name for name, _ in model.decoder.named_parameters()]
+    assert names
+    assert not any("visual" in name for name in names)
+
+
+def test_bad_checkpoints(reference, tmp_path):
+    remove_tensor(reference.language, tmp_path / "hole", "layers.2.mlp.up_proj.weight")
+    with pytest.raises(BundleError, match=r"layers\.2\.mlp\.up_proj"):
+        load_language_model(tmp_path / "hole")
+    remove_tensor(reference.language, tmp_path / "other", "norm.weight")
+    write_config(tmp_path / "other", architectures=["Other"])
+    with pytest.raises(BundleError, match="architecture is Other"):
+        load_language_model(tmp_path / "other")
+    with pytest.raises(BundleError, match="no language checkpoint"):
+        load_language_model(reference.full)

@@ -1,0 +1,53 @@
+"""The model repository says what the contract says, as a template and as a rendered copy."""
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from contract.errors import BundleError
+from contract.limits import Limits
+from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL
+from serving.repository import TEMPLATES, render_repository
+from serving.settings import Settings
+
+
+def parse(path):
+    return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+
+
+def datatype(number):
+    name = model_config_pb2.DataType.Name(number).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name
+
+
+@pytest.mark.parametrize("model", [MODEL, UNARY_MODEL])
+def test_config_is_the_contract(model):
+    config = parse(TEMPLATES / model / "config.pbtxt")
+    assert config.name == model
+    assert config.max_batch_size == 0
+    assert config.model_transaction_policy.decoupled == (model == MODEL)
+    for tensors, specs in ((config.input, INPUTS), (config.output, OUTPUTS)):
+        found = [(tensor.name, datatype(tensor.data_type), tuple(tensor.dims)) for tensor in tensors]
+        assert found == [(spec.name, spec.datatype, spec.shape) for spec in specs]
+    assert all(tensor.optional for tensor in config.input)
+
+
+def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
+    settings = Settings(str(reference.language), limits=Limits(max_active=3))
+    render_repository(tmp_path / "models", settings)
+    for model in (MODEL, UNARY_MODEL):
+        config = parse(tmp_path / "models" / model / "config.pbtxt")
+        values = {name: value.string_value for name, value in config.parameters.items()}
+        assert values["hidden_size"] == "64"
+        assert values["num_deepstack_levels"] == "3"
+        assert values["encoder_fingerprint"] == reference.card.encoder_fingerprint
+        assert values["embedding_datatypes"] == "FP16,FP32"
+        assert values["max_active"] == "3"
+        assert values["engine"] == "transformers"
+        assert not any("/" in value for value in values.values())
+        assert Settings.read(tmp_path / "models" / model / "1") == settings
+
+
+def test_a_template_is_no_model():
+    with pytest.raises(BundleError, match="python -m serving"):
+        Settings.read(TEMPLATES / MODEL / "1")

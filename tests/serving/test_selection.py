@@ -1,0 +1,63 @@
+"""Each sampling name does to the logits what transformers' generate does under the same name."""
+
+import pytest
+import torch
+
+from contract.sampling import Sampling
+from serving.selection import Selection
+from tests.serving.reference import Reference
+
+PROMPT = torch.arange(6)
+NO_ENDS: frozenset[int] = frozenset()
+
+
+def chosen(sampling: Sampling, logits: torch.Tensor, times: int = 300) -> list[int]:
+    selection = Selection(sampling, PROMPT, times, NO_ENDS)
+    return [selection.choose(logits) for _ in range(times)]
+
+
+def test_greedy_takes_the_largest():
+    assert set(chosen(Sampling(), torch.tensor([0.0, 3.0, 1.0]), 5)) == {1}
+
+
+@pytest.mark.parametrize(
+    ("values", "allowed"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_k": -1}, {0, 1, 2, 3}),
+        ({"top_p": 0.5}, {0}),
+        ({"top_p": 0.75}, {0, 1}),
+        ({"min_p": 0.4}, {0, 1}),
+    ],
+)
+def test_filters(values, allowed):
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert set(chosen(Sampling(temperature=1, seed=1, **values), logits)) == allowed
+
+
+def test_temperature_sharpens():
+    logits = torch.tensor([0.6, 0.4]).log()
+    cold, hot = (chosen(Sampling(temperature=t, seed=1), logits).count(0) / 300 for t in (0.2, 5.0))
+    assert cold > 0.8
+    assert hot < 0.62
+
+
+def test_no_seed_differs():
+    logits = torch.zeros(1000)
+    assert chosen(Sampling(temperature=1), logits, 20) != chosen(Sampling(temperature=1), logits, 20)
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.8])
+def test_repetition_penalty_and_min_tokens_as_generate_has_them(reference: Reference, penalty):
+    ids = torch.tensor([reference.tokenizer.encode("again and again").ids])
+    kwargs = {"max_new_tokens": 16, "do_sample": False, "repetition_penalty": penalty, "min_new_tokens": 8}
+    reference.model.model.rope_deltas = None
+    expected = reference.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **kwargs)[0].tolist()
+    ends = frozenset(reference.model.generation_config.eos_token_id)
+    selection = Selection(Sampling(max_tokens=16, min_tokens=8, repetition_penalty=penalty), ids[0], 16, ends)
+    got = ids[0].tolist()
+    for _ in range(len(expected) - len(got)):
+        with torch.no_grad():
+            reference.model.model.rope_deltas = None
+            got.append(selection.choose(reference.model(input_ids=torch.tensor([got])).logits[0, -1]))
+    assert got == expected

@@ -1,0 +1,240 @@
+"""The real server: every way of asking gives the tokens of transformers on the pixels, and bad requests hurt nobody."""
+
+import json
+import queue
+import re
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+from tritonclient.utils import InferenceServerException
+
+from contract.errors import InvalidInput, NotFound, Unavailable, from_wire
+from contract.tensors import MODEL, UNARY_MODEL
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from tests.serving.reference import MAX_NEW_TOKENS
+from tests.serving.wire import TIMEOUT_SECONDS, inputs, is_final, opened, stream, tensors, unary
+
+LONG = {"max_tokens": 1900, "ignore_eos": True}
+ALL = ("text", "one image", "several sizes", "video", "mixed", "multi-turn", "two videos", "long text")
+
+
+def post(server, path, **body):
+    request = urllib.request.Request(f"http://{server.http_url}/v2/models/{path}", json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(server, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=5) as answer:
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
+    return float(values[0]) if values else 0.0
+
+
+def wait_for(condition):
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stream(server, cases, name):
+    tokens, _, reason = stream(server.grpc_url, tensors(cases[name]))
+    assert tokens == cases[name].expected
+    assert reason == "length"
+
+
+@pytest.mark.parametrize("client", [grpcclient, httpclient])
+@pytest.mark.parametrize("name", ALL)
+def test_unary(server, cases, name, client):
+    url = server.grpc_url if client is grpcclient else server.http_url
+    result = unary(url, tensors(cases[name]), client)
+    assert tuple(result.as_numpy("token_ids").tolist()) == cases[name].expected
+    assert result.as_numpy("finish_reason")[0] == b"length"
+
+
+@pytest.mark.parametrize("twin", ["fp16", "packed"])
+def test_half_precision_twins(server, cases, twin):
+    results = [stream(server.grpc_url, tensors(cases["mixed"], twin=kind)) for kind in ("fp16", twin)]
+    assert results[0] == results[1]
+
+
+def test_concurrent_streams_equal_those_alone(server, cases):
+    with ThreadPoolExecutor(len(ALL)) as pool:
+        results = pool.map(lambda name: stream(server.grpc_url, tensors(cases[name])), ALL)
+        assert [tokens for tokens, _, _ in results] == [cases[name].expected for name in ALL]
+
+
+def test_concurrent_unary_requests_run_beside_each_other(server, cases):
+    with ThreadPoolExecutor(len(ALL)) as pool:
+        results = pool.map(lambda name: unary(server.http_url, tensors(cases[name]), httpclient), ALL)
+        found = [tuple(result.as_numpy("token_ids").tolist()) for result in results]
+    assert found == [cases[name].expected for name in ALL]
+
+
+def test_extra_outputs(server, cases):
+    case = cases["one image"]
+    asked = {f"return_{name}": np.array([True]) for name in ("num_input_tokens", "num_output_tokens")}
+    result = unary(server.grpc_url, tensors(case) | asked)
+    assert result.as_numpy("num_input_tokens").tolist() == [case.input_ids.size]
+    assert result.as_numpy("num_output_tokens").tolist() == [MAX_NEW_TOKENS]
+    assert result.as_numpy("error") is None
+
+
+def test_json(server, cases, reference):
+    expected = list(cases["text"].expected[:6])
+    status, body = post(server, f"{UNARY_MODEL}/generate", text_input="Tell me something.", max_tokens=6)
+    assert status == 200
+    assert json.loads(body)["token_ids"] == expected
+    status, body = post(server, f"{MODEL}/generate_stream", text_input="Tell me something.", max_tokens=6)
+    events = [json.loads(line.removeprefix("data: ")) for line in body.split("\n\n") if line]
+    assert [event["token_ids"] for event in events] == expected
+    echoing = {"exclude_input_in_output": False, "stream": False, "max_tokens": 6}
+    status, body = post(server, f"{MODEL}/generate", text_input="Tell me something.", **echoing)
+    assert json.loads(body)["text_output"].startswith("Tell me something.")
+
+
+def test_metadata(server, reference):
+    with httpclient.InferenceServerClient(server.http_url) as client:
+        values = {k: v["string_value"] for k, v in client.get_model_config(MODEL)["parameters"].items()}
+        assert client.get_model_metadata(UNARY_MODEL)["name"] == UNARY_MODEL
+    assert values["encoder_fingerprint"] == reference.card.encoder_fingerprint
+    assert int(values["hidden_size"]) == reference.card.hidden_size
+    assert int(values["max_embedding_bytes"]) == 1 << 30
+
+
+CASE_ROWS = 24
+WRONG = {
+    "width": {"vision_embeddings_fp32": np.zeros((CASE_ROWS, 60), np.float32)},
+    "count": {"vision_embeddings_fp32": np.zeros((CASE_ROWS + 1, 64), np.float32)},
+    "NaN": {"vision_embeddings_fp32": np.full((CASE_ROWS, 64), np.nan, np.float32)},
+    "inf": {"deepstack_embeddings_fp32": np.full((3, CASE_ROWS, 64), np.inf, np.float32)},
+    "fingerprint": {"encoder_fingerprint": "another"},
+    "no ids": {"input_ids": None},
+    "id": {"input_ids": np.array([3, 1 << 40])},
+    "rank": {"image_grid_thw": np.array([[1, 9, 12]])},
+    "huge grid": {"image_grid_thw": np.array([[1, 1 << 62, 1 << 62]])},
+    "sampling name": {"sampling_parameters": '{"max_token": 3}'},
+    "sampling value": {"sampling_parameters": '{"top_p": 2}'},
+    "deep JSON": {"sampling_parameters": "[" * 100_000},
+    "twins": {"vision_embeddings": np.zeros((CASE_ROWS, 64), np.float16)},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_requests_are_refused_alone(server, cases, name):
+    case = cases["one image"]
+    values = {k: v for k, v in (tensors(case) | WRONG[name]).items() if v is not None}
+    with pytest.raises(InferenceServerException) as streamed:
+        stream(server.grpc_url, values)
+    assert isinstance(from_wire(streamed.value.message()), InvalidInput)
+    with pytest.raises(InferenceServerException) as over_grpc:
+        unary(server.grpc_url, values)
+    assert over_grpc.value.status() == "StatusCode.INVALID_ARGUMENT"
+    with pytest.raises(InferenceServerException) as over_http:
+        unary(server.http_url, values, httpclient)
+    assert over_http.value.status() == "400"
+    for error in (streamed, over_grpc, over_http):
+        assert "[INVALID_ARG]" in error.value.message()
+        assert "/" not in error.value.message().split("[INVALID_ARG]")[1]
+    assert stream(server.grpc_url, tensors(case))[0] == case.expected
+
+
+def test_unknown_parameters_are_refused(server, cases):
+    status, body = post(server, f"{MODEL}/generate_stream", text_input="hi", max_tokns=3)
+    assert status == 400
+    assert "'max_tokns'" in body
+    with pytest.raises(InferenceServerException, match="'colour'"):
+        unary(server.grpc_url, tensors(cases["text"]), parameters={"colour": "red"})
+    with pytest.raises(InferenceServerException, match="neither of input_ids and text_input"):
+        unary(server.grpc_url, {"return_finish_reason": np.array([True])})
+
+
+def test_sampling_over_the_wire(server, cases):
+    warm = {"temperature": 1.0, "seed": 4, "max_tokens": 8}
+    results = {stream(server.grpc_url, tensors(cases["text"], sampling=warm))[0] for _ in range(2)}
+    assert len(results) == 1
+    assert results != {cases["text"].expected[:8]}
+
+
+def test_leaving_a_stream_frees_the_slot(server, cases):
+    before = metric(server, "edge_vlm_cancelled_requests_total")
+    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
+        answers.get(timeout=TIMEOUT_SECONDS)
+    wait_for(lambda: metric(server, "edge_vlm_cancelled_requests_total") == before + 1)
+    assert metric(server, "edge_vlm_active_requests") == 0
+
+
+def test_leaving_a_unary_request_frees_the_slot(server, cases):
+    before = metric(server, "edge_vlm_cancelled_requests_total")
+    errors: queue.Queue = queue.Queue()
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        call = client.async_infer(
+            UNARY_MODEL,
+            inputs(grpcclient, tensors(cases["text"], sampling=LONG)),
+            callback=lambda result, error: errors.put(error),
+        )
+        wait_for(lambda: metric(server, "edge_vlm_active_requests") == 1)
+        call.cancel()
+        assert "CANCELLED" in str(errors.get(timeout=TIMEOUT_SECONDS))
+    wait_for(lambda: metric(server, "edge_vlm_cancelled_requests_total") == before + 1)
+
+
+def test_cancel_request(server, cases):
+    values = {"cancel": np.array([True])}
+    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), request_id="long") as (_client, answers):
+        answers.get(timeout=TIMEOUT_SECONDS)
+        with opened(server.grpc_url, values, request_id="long"):
+            while True:
+                result, error = answers.get(timeout=TIMEOUT_SECONDS)
+                assert error is None
+                if is_final(result):
+                    break
+    assert result.as_numpy("finish_reason")[0] == b"cancelled"
+    with pytest.raises(InferenceServerException) as absent:
+        unary(server.grpc_url, values, request_id="nobody")
+    assert isinstance(from_wire(absent.value.message()), NotFound)
+    assert absent.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_cancel_request_of_a_unary_one(server, cases):
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(unary, server.http_url, tensors(cases["text"], sampling=LONG), httpclient, request_id="u")
+        wait_for(lambda: metric(server, "edge_vlm_active_requests") == 1)
+        unary(server.http_url, {"cancel": np.array([True])}, httpclient, request_id="u")
+        result = running.result(TIMEOUT_SECONDS)
+    assert result.as_numpy("finish_reason")[0] == b"cancelled"
+    assert len(result.as_numpy("token_ids")) > 0
+
+
+def test_a_deadline_ends_a_request(server, cases):
+    result = unary(server.grpc_url, tensors(cases["text"], sampling=LONG), timeout=200_000)  # microseconds
+    assert result.as_numpy("finish_reason")[0] == b"cancelled"
+
+
+def test_a_full_server_says_so(reference, cases):
+    from contract.limits import Limits
+
+    limits = Limits(max_active=1, max_waiting=0)
+    long, short = tensors(cases["text"], sampling=LONG), tensors(cases["one image"])
+    with TritonServer(Settings(str(reference.language), dtype="fp32", num_threads=1, limits=limits)) as small:
+        with opened(small.grpc_url, long) as (_, answers):
+            answers.get(timeout=TIMEOUT_SECONDS)
+            with pytest.raises(InferenceServerException) as streamed:
+                stream(small.grpc_url, short)
+            assert isinstance(from_wire(streamed.value.message()), Unavailable)
+            with pytest.raises(InferenceServerException) as refused:
+                unary(small.http_url, short, httpclient)
+            assert refused.value.status() == "503"
+        wait_for(lambda: metric(small, "edge_vlm_active_requests") == 0)
+        assert stream(small.grpc_url, short)[0] == cases["one image"].expected
