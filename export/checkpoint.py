@@ -117,21 +117,27 @@ class Checkpoint:
             if not (self.folder / file).is_file() and places is not None:
                 shards[file] = [name for name, place in places.items() if place == file]  # left out by hub.local_folder
                 continue
-            with self._open(file) as handle:
-                shards[file] = list(handle.offset_keys())
+            shards[file] = list(self._open(file).offset_keys())
             listed = shards[file] if places is None else [name for name, place in places.items() if place == file]
             if missing := set(listed) - set(shards[file]):
                 raise BundleError(f"{self.folder / file} has no tensor {sorted(missing)[0]!r}, {INDEX} says it has")
         return shards
 
+    @cached_property
+    def _handles(self) -> dict[str, Any]:
+        """Mapped files; kept, because a header of a large checkpoint takes longer to parse than a tensor to read."""
+        return {}
+
     def _open(self, file: str) -> Any:
+        if file in self._handles:
+            return self._handles[file]
         from safetensors import SafetensorError, safe_open
 
         path = self.folder / file
         if not path.is_file():
             raise BundleError(f"{path} is missing: {INDEX} names it")
         try:
-            return safe_open(path, "pt")
+            return self._handles.setdefault(file, safe_open(path, "pt"))
         except SafetensorError as error:
             raise BundleError(f"{path} is no safetensors file, or cut short: {error}") from error
 
@@ -158,12 +164,9 @@ class Checkpoint:
     def tower_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Tower-local name to (stored dtype, shape), headers only."""
         shapes = {}
-        for file in {file for file, _ in self._tower.values()}:
-            with self._open(file) as handle:
-                for local, (place, name) in self._tower.items():
-                    if place == file:
-                        part = handle.get_slice(name)
-                        shapes[local] = (part.get_dtype(), tuple(part.get_shape()))
+        for local, (file, name) in self._tower.items():
+            part = self._open(file).get_slice(name)
+            shapes[local] = (part.get_dtype(), tuple(part.get_shape()))
         return shapes
 
     def tower_tensor(self, name: str) -> NDArray[np.float32]:
@@ -173,29 +176,25 @@ class Checkpoint:
         if (dtype := self.tower_shapes[name][0]) not in FLOAT_TYPES:
             raise BundleError(f"tower tensor {name!r} is {dtype}, {', '.join(FLOAT_TYPES)} can be exported")
         file, stored = self._tower[name]
-        with self._open(file) as handle:
-            values: NDArray[np.float32] = handle.get_tensor(stored).float().numpy()
+        values: NDArray[np.float32] = self._open(file).get_tensor(stored).float().numpy()
         return values
 
     def stored_bytes(self, file: str, name: str) -> memoryview:
         """The little-endian bytes of one tensor, as stored; backed by the file's mapping."""
         import torch
 
-        with self._open(file) as handle:
-            tensor = handle.get_tensor(name).contiguous().reshape(-1)
+        tensor = self._open(file).get_tensor(name).contiguous().reshape(-1)
         return memoryview(tensor.view(torch.uint8).numpy()) if math.prod(tensor.shape) else memoryview(b"")
 
     def stored(self, file: str, names: list[str]) -> Iterator[Stored]:
         """The tensors `names` of one file, to be copied."""
-        with self._open(file) as handle:
-            for name in names:
-                part, read = handle.get_slice(name), partial(self.stored_bytes, file, name)
-                yield Stored(name, part.get_dtype(), tuple(part.get_shape()), len(read()), read)
+        for name in names:
+            part, read = self._open(file).get_slice(name), partial(self.stored_bytes, file, name)
+            yield Stored(name, part.get_dtype(), tuple(part.get_shape()), len(read()), read)
 
     def metadata(self, file: str) -> dict[str, str] | None:
         """The free-form header of one file; transformers wants its `format`."""
-        with self._open(file) as handle:
-            values: dict[str, str] | None = handle.metadata()
+        values: dict[str, str] | None = self._open(file).metadata()
         return values
 
     def _tower_bytes(self) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
