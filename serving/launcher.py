@@ -5,6 +5,7 @@ the wheel's backend, log) and in a process group of its own, which the guardian 
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from serving.triton_build import EXIT_TIMEOUT_SECONDS, WHEEL, Ports, command, wh
 
 HOST = "127.0.0.1"
 ANY_PORTS = Ports(0, 0, 0)
-LOG_TAIL_BYTES = 4000
+LOG_TAIL_CHARACTERS = 4000
 
 
 class TritonServer:
@@ -155,18 +156,27 @@ class TritonServer:
         raise ServerError(f"Triton is not ready after {self._ready_timeout_seconds} s. Its log: {self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The end of Triton's log."""
-        return self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        """The errors at the end of Triton's log, or its last lines where it names none."""
+        lines = self.log_path.read_bytes().decode(errors="replace").splitlines()
+        errors = [line for line in lines if re.match(r"E\d{4} |error: ", line)]
+        return "\n".join(errors[-5:] or lines[-30:])[-LOG_TAIL_CHARACTERS:]
 
 
 def _free_ports(wanted: Ports) -> Ports:
-    """Replace zeros by free ports; all are held until all are chosen, so that they differ."""
+    """Replace zeros by free ports; all are held until all are chosen, so that they differ.
+
+    Raises:
+        ServerError: a port that was asked for is in use.
+    """
     with ExitStack() as stack:
         chosen = {}
         for protocol in ("http", "grpc", "metrics"):
             probe = stack.enter_context(socket.socket())
-            if not (port := getattr(wanted, protocol)):
-                probe.bind((HOST, 0))
-                port = probe.getsockname()[1]
-            chosen[protocol] = port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just closed is free
+            port = getattr(wanted, protocol)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise ServerError(f"{protocol} port {port} of {HOST} cannot be used: {error.strerror}") from error
+            chosen[protocol] = probe.getsockname()[1]
     return Ports(**chosen)

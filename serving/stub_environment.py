@@ -18,6 +18,7 @@ from serving.cache import made_once
 from serving.pip import install_into
 
 NUMPY_REQUIREMENT = "numpy>=1.26,<2"
+SYSTEM_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
 _LAYOUT = 1  # raise when the environment is made in another way
 _ASK = """import json, sys, sysconfig as s
 print(json.dumps([list(sys.version_info[:3]), s.get_config_var("LIBDIR"), s.get_config_var("INSTSONAME")]))"""
@@ -62,7 +63,7 @@ def find_interpreter() -> Interpreter:
         ServerError: neither has; says which package to install.
     """
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name, Path("/usr/local/bin") / name):
+    for python in (folder / name for folder in (Path(sys.base_prefix) / "bin", *SYSTEM_FOLDERS)):
         if not python.is_file():
             continue
         answer = subprocess.run([python, "-I", "-c", _ASK], capture_output=True, text=True, check=False)

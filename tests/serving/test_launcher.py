@@ -1,0 +1,164 @@
+"""The launcher leaves nothing behind, however it ends, and says in one line why it does not start."""
+
+import glob
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from contract.errors import BundleError, ServerError
+from contract.limits import Limits
+from serving import stub_environment
+from serving.cache import cache_folder, made_once
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from serving.triton_build import IMAGE, WHEEL, Ports, command
+from tests.serving.reference import remove_tensor
+from tests.serving.wire import stream, tensors
+
+
+def processes() -> dict[int, list[str]]:
+    found = {}
+    for folder in glob.glob("/proc/[0-9]*"):
+        try:
+            words = Path(folder, "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if words[0]:
+            found[int(folder[6:])] = words
+    return found
+
+
+def shm_prefix(launcher: int) -> str:
+    """The mark of the server that a launcher process runs, from its guardian's arguments."""
+    for pid, words in processes().items():
+        status = Path(f"/proc/{pid}/stat").read_text()
+        if int(status.rsplit(")", 1)[1].split()[1]) == launcher and any("guardian" in word for word in words):
+            return next(word for word in words if word.startswith("edge_vlm_"))
+    raise AssertionError("no guardian")
+
+
+def left_of(prefix: str) -> list[str]:
+    names = [" ".join(words) for words in processes().values() if any(prefix in word for word in words)]
+    return names + glob.glob(f"/dev/shm/{prefix}*")
+
+
+def wait_until_gone(prefix: str) -> None:
+    give_up = time.monotonic() + 20
+    while left := left_of(prefix):
+        assert time.monotonic() < give_up, left
+        time.sleep(0.05)
+
+
+def start(*options: str | Path) -> subprocess.Popen:
+    line = [sys.executable, "-m", "serving", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    return subprocess.Popen(
+        [*line, "--threads", "1", *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left(reference, cases, number):
+    with start("--model", reference.language, "--dtype", "fp32") as process:
+        words = process.stdout.readline().split()
+        assert words[::2] == ["ready", "grpc", "metrics"]
+        assert stream(words[3], tensors(cases["text"]))[0] == cases["text"].expected
+        prefix = shm_prefix(process.pid)
+        assert len(left_of(prefix)) >= 4  # guardian, server, two stubs, shared memory
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (out, err) == ("", "")
+    assert process.returncode == (0 if number == signal.SIGTERM else -number)
+    wait_until_gone(prefix)
+
+
+@pytest.mark.parametrize("kind", ["absent", "full checkpoint", "no JSON"])
+def test_a_folder_that_is_no_language_checkpoint(reference, tmp_path, kind):
+    folder = reference.full if kind == "full checkpoint" else tmp_path / "model"
+    if kind == "no JSON":
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "edge_vlm.json").write_text("{")
+    with start("--model", folder) as process:
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(folder) in err
+
+
+def test_a_model_that_does_not_load(reference, tmp_path):
+    remove_tensor(reference.language, tmp_path / "model", "layers.1.mlp.up_proj.weight")
+    server = TritonServer(Settings(str(tmp_path / "model"), num_threads=1))
+    with pytest.raises(ServerError, match=r"layers\.1\.mlp\.up_proj"):
+        server.start()
+    wait_until_gone(server._shm_prefix)
+
+
+def test_a_port_in_use(reference):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"port {port} of 127.0.0.1"):
+            TritonServer(Settings(str(reference.language)), Ports(port, 0, 0)).start()
+
+
+def test_nothing_starts_for_a_bad_folder(tmp_path):
+    server = TritonServer(Settings(str(tmp_path)))
+    with pytest.raises(BundleError):
+        server.start()
+    server.stop()
+
+
+def test_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_VLM_CACHE", str(tmp_path))
+    made = []
+
+    def make(work):
+        time.sleep(0.05)
+        made.append(work)
+        (work / "file").write_text("x")
+
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: made_once("thing", make), range(4)))
+    assert folders == {tmp_path / "thing"}
+    assert len(made) == 1
+
+    def fail(work):
+        raise ServerError("no")
+
+    with pytest.raises(ServerError):
+        made_once("other", fail)
+    assert sorted(os.listdir(tmp_path)) == ["other.lock", "thing", "thing.lock"]
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("EDGE_VLM_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "edge-vlm"
+
+
+def test_no_shared_libpython_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(stub_environment, "SYSTEM_FOLDERS", ())
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(ServerError, match=rf"apt-get install libpython{minor}"):
+        stub_environment.find_interpreter()
+
+
+def test_the_image_gets_the_same_flags_and_the_body_limit(tmp_path):
+    lines = [
+        command(build, tmp_path, tmp_path / "models", Ports(), Limits(), host="127.0.0.1", shm_prefix="p_")
+        for build in (WHEEL, IMAGE)
+    ]
+    limit = f"--http-max-input-size={Limits().max_embedding_bytes + (64 << 20)}"
+    assert set(lines[1]) - set(lines[0]) == {limit}
+    assert set(lines[0]) <= set(lines[1])
