@@ -8,6 +8,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,23 +17,25 @@ from tokenizers import Tokenizer
 from transformers import Qwen3VLForConditionalGeneration
 
 from tiny_model.batches import IGNORE, Batch, Collator, Item, draw_item
-from tiny_model.questions import CLAIMED
+from tiny_model.questions import CLAIMED, IMAGE_KINDS, SUBJECTS, VIDEO_KINDS
 from tiny_model.scenes import SIDES
 
 HELD_OUT_SEED = 987_654_321  # training draws from Random(small seed)
-MIX = {"shapes": 0.5, "text": 0.2, "moving": 0.1, "slideshow": 0.2}
 Features = tuple[torch.Tensor, list[torch.Tensor]]  # main (N, H), deepstack levels of (N, H)
 
 
-def held_out_items(count: int, seed: int = HELD_OUT_SEED) -> list[Item]:
-    """Fresh pictures and clips, all sizes."""
-    random = Random(seed)
-    items = []
-    for _ in range(count):
-        kind = random.choices(list(MIX), list(MIX.values()))[0]
-        is_clip = kind in ("moving", "slideshow")
+def held_out_items(per_kind: int, seed: int = HELD_OUT_SEED) -> list[Item]:
+    """Fresh pictures and clips of all sizes, with `per_kind` questions of every kind in all."""
+    random, items, asked = Random(seed), [], Counter[str]()
+    missing = lambda: [k for k in (*IMAGE_KINDS, *VIDEO_KINDS) if asked[k] < per_kind]  # noqa: E731
+    while short := missing():
+        subject = next(name for name, kinds in SUBJECTS.items() if short[0] in kinds)
+        is_clip = subject in ("moving", "slideshow")
         width, height = (random.choice([96, 128]), 96) if is_clip else (random.choice(SIDES), random.choice(SIDES))
-        items.append(draw_item(random, kind, width, height, random.choice([2, 3, 4])))
+        item = draw_item(random, subject, width, height, random.choice([2, 3, 4]))
+        kept = [q for q in item.questions if asked[q.kind] < per_kind]
+        asked.update(q.kind for q in kept)
+        items.append(replace(item, questions=kept))
     return items
 
 
@@ -70,37 +73,39 @@ def predictions(model: Qwen3VLForConditionalGeneration, batch: Batch, fault: str
 
 
 def accuracy(
-    model: Qwen3VLForConditionalGeneration, tokenizer: Tokenizer, num_items: int = 300, fault: str = "none"
+    model: Qwen3VLForConditionalGeneration, tokenizer: Tokenizer, per_kind: int = 40, fault: str = "none"
 ) -> dict[str, float]:
     """Share of exactly right answers per kind of question, and `claimed`: over all questions of the claimed kinds."""
     model.eval()
     collate, right, asked = Collator(tokenizer), Counter[str](), Counter[str]()
-    for item in held_out_items(num_items):
+    for item in held_out_items(per_kind):
         batch = collate([item])
         good = (predictions(model, batch, fault) == batch.labels) | (batch.labels == IGNORE)
         for number, question in enumerate(item.questions):
             asked[question.kind] += 1
             right[question.kind] += bool(good[batch.branches == number].all())
-    table = {kind: round(right[kind] / asked[kind], 3) for kind in sorted(asked)}
-    claimed = [kind for kind in asked if kind in CLAIMED]
-    table["claimed"] = round(sum(right[k] for k in claimed) / sum(asked[k] for k in claimed), 3)
+    table = {kind: round(right[kind] / asked[kind], 3) for kind in (*IMAGE_KINDS, *VIDEO_KINDS)}
+    table["claimed"] = round(sum(right[k] for k in CLAIMED) / sum(asked[k] for k in CLAIMED), 3)
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the bundled model and what faults cost it.")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--items", type=int, default=600)
+    parser.add_argument("--per-kind", type=int, default=100, help="questions of every kind")
     parser.add_argument("--out", type=Path, help="write the table as JSON here")
     args = parser.parse_args()
     model = Qwen3VLForConditionalGeneration.from_pretrained(args.checkpoint, dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(args.checkpoint / "tokenizer.json"))
     tables = {}
     for fault in FAULTS:
-        tables[fault] = accuracy(model, tokenizer, args.items, fault)
+        tables[fault] = accuracy(model, tokenizer, args.per_kind, fault)
         print(f"{fault:28s} {json.dumps(tables[fault])}", flush=True)
     if args.out:
-        args.out.write_text(json.dumps({"items": args.items, "accuracy": tables}, indent=2) + "\n")
+        args.out.write_text(
+            json.dumps({"questions_per_kind": args.per_kind, "claimed_kinds": CLAIMED, "accuracy": tables}, indent=2)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

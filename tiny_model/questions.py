@@ -12,11 +12,14 @@ from tiny_model.scenes import COLORS, SHAPES, Scene, Shape
 DESCRIBE = ("Describe the image.", "Describe this image.", "What is in the image?", "What do you see?")
 READ = ("What text is shown?", "Read the text.", "What does the text say?", "What is written in the image?")
 NUMBERS = ("zero", "one", "two", "three", "four")
-IMAGE_KINDS = (
-    "describe", "count", "count_shape", "count_color", "what_at", "color_of", "where", "relation",
-    "read_text", "text_color", "describe_text",
-)  # fmt: skip
-VIDEO_KINDS = ("motion", "first", "last", "shown_at")
+SUBJECTS = {
+    "shapes": ("relation", "where", "color_of", "describe", "count", "count_shape", "count_color", "what_at"),
+    "text": ("read_text", "text_color", "describe_text"),
+    "moving": ("motion",),
+    "slideshow": ("first", "last", "shown_at"),
+}
+IMAGE_KINDS = SUBJECTS["shapes"] + SUBJECTS["text"]
+VIDEO_KINDS = SUBJECTS["moving"] + SUBJECTS["slideshow"]
 CLAIMED = IMAGE_KINDS + VIDEO_KINDS
 
 

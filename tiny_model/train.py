@@ -2,8 +2,9 @@
 
 Two stages. First the vision tower alone, on dense targets known from the drawing (a linear head per patch, thrown away
 afterwards): without it, counting by shape and reading text stay at chance for most of an hour. Then everything
-together on questions. In some steps the main embeddings are zeroed, so that the deepstack levels carry what the
-answers need, and a server that drops them is found out.
+together on questions. What the model must come to need is made the only reliable source: the main embeddings are zeroed
+in some steps, so that a server that drops deepstack is found out, and the position table is shifted (windows.py), so
+that one that counts positions in one dimension is.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -27,8 +29,31 @@ from tiny_model.batches import IGNORE, TARGETS, Batch, Collator, draw_items
 from tiny_model.evaluate import accuracy
 from tiny_model.package import package
 from tiny_model.vocabulary import build_tokenizer
+from tiny_model.windows import random_windows
 
-KINDS = {"shapes": 0.56, "text": 0.26, "moving": 0.06, "slideshow": 0.12}
+TOWER_KINDS = {"shapes": 0.45, "text": 0.55}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of joint training: how often each kind of item is drawn, and what is taken away from the model.
+
+    `horizon` is the length of the cosine that the learning rate follows; a phase shorter than it ends early.
+    """
+
+    steps: int
+    horizon: int
+    lr: float
+    muon_lr: float
+    kinds: dict[str, float]
+    drop_main: float
+    window: float
+
+
+PHASES = (
+    Phase(1500, 3200, 1.5e-3, 4e-3, {"shapes": 0.56, "text": 0.26, "moving": 0.06, "slideshow": 0.12}, 0.15, 0.0),
+    Phase(2600, 2600, 1.2e-3, 4e-3, {"shapes": 0.44, "text": 0.30, "moving": 0.12, "slideshow": 0.14}, 0.4, 0.5),
+)
 
 
 class EqualSizeAttention(Qwen3VLVisionAttention):
@@ -96,7 +121,7 @@ class Trainer:
             block.attn.__class__ = EqualSizeAttention
         self.dense_head = torch.nn.Linear(self.model.config.vision_config.hidden_size, sum(TARGETS))
 
-    def batch(self, count: int, chained: bool = False, kinds: dict[str, float] = KINDS) -> Batch:
+    def batch(self, count: int, kinds: dict[str, float], chained: bool = False) -> Batch:
         kind = self.random.choices(list(kinds), list(kinds.values()))[0]
         return self.collate(self._chosen(draw_items(self.random, kind, count), chained), chained)
 
@@ -107,8 +132,10 @@ class Trainer:
                 del item.questions[4:]
         return items
 
-    def tower(self, batch: Batch) -> BaseModelOutput:
-        return self.model.model.visual(batch.pixel_values, grid_thw=batch.grid_thw, return_dict=True)
+    def tower(self, batch: Batch, window: bool = False) -> BaseModelOutput:
+        visual = self.model.model.visual
+        places = random_windows(self.random, batch.grid_thw, visual.num_grid_per_side) if window else {}
+        return visual(batch.pixel_values, grid_thw=batch.grid_thw, return_dict=True, **places)
 
     def log(self, **values: object) -> None:
         line = json.dumps(values)
@@ -121,10 +148,9 @@ class Trainer:
         named = [(n, p) for n, p in visual.named_parameters() if "merger" not in n]
         named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
         optimizers, start, right = Optimizers(named, lr, muon_lr), time.process_time(), []
-        kinds = {"shapes": 0.45, "text": 0.55}
         for step in range(1, steps + 1):
             progress = (step - 1) / steps
-            batch = self.batch(count, kinds=kinds)
+            batch = self.batch(count, TOWER_KINDS)
             with torch.autocast("cpu", torch.bfloat16):
                 scores = self.dense_head(self.tower(batch).last_hidden_state)
                 loss = dense_loss(scores, batch.targets)
@@ -144,9 +170,9 @@ class Trainer:
                          shape=round(shape, 3), color=round(color, 3), character=round(character, 3))  # fmt: skip
         self.save()
 
-    def answer_loss(self, batch: Batch, drop_main: bool) -> tuple[torch.Tensor, BaseModelOutput]:
+    def answer_loss(self, batch: Batch, drop_main: bool, window: bool) -> tuple[torch.Tensor, BaseModelOutput]:
         """Mean cross entropy of the answer tokens, and the tower's output."""
-        tower = self.tower(batch)
+        tower = self.tower(batch, window)
         main = tower.pooler_output * 0 if drop_main else tower.pooler_output
         features = type(tower)(pooler_output=[main], deepstack_features=[[level] for level in tower.deepstack_features])
         hidden = self.model.model(
@@ -160,15 +186,19 @@ class Trainer:
         logits = self.model.lm_head(hidden[answered]).float()
         return cross_entropy(logits, batch.labels[answered]), tower
 
-    def train_all(self, steps: int, lr: float, muon_lr: float, count: int = 24) -> None:
+    def train_all(self, phase: Phase, count: int = 24) -> None:
         named = list(self.model.named_parameters())
         named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
-        optimizers, start, seen = Optimizers(named, lr, muon_lr), time.process_time(), {}
-        for step in range(1, steps + 1):
-            progress = (step - 1) / steps
-            batch = self.batch(count, chained=self.random.random() < 0.12)
+        optimizers, start, seen = Optimizers(named, phase.lr, phase.muon_lr), time.process_time(), {}
+        for step in range(1, phase.steps + 1):
+            progress = (step - 1) / phase.horizon
+            batch = self.batch(count, phase.kinds, chained=self.random.random() < 0.12)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, tower = self.answer_loss(batch, drop_main=self.random.random() < 0.15)
+                loss, tower = self.answer_loss(
+                    batch,
+                    drop_main=self.random.random() < phase.drop_main,
+                    window=self.random.random() < phase.window,
+                )
                 if (weight := 0.3 * max(0.0, 1 - progress / 0.7)) > 0 and not batch.is_video:
                     loss = loss + weight * dense_loss(self.dense_head(tower.last_hidden_state), batch.targets)
             optimizers.step(loss, step, progress)
@@ -179,7 +209,7 @@ class Trainer:
                 seen = {}
             if step % 500 == 0:
                 self.save()
-                self.log(stage="eval", step=step, **accuracy(self.model, self.tokenizer, num_items=60))
+                self.log(stage="eval", step=step, **accuracy(self.model, self.tokenizer, per_kind=12))
                 self.model.train()
         self.save()
 
@@ -193,13 +223,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: weights, tokenizer, log")
     parser.add_argument("--package", type=Path, help="write the finished checkpoint here")
     parser.add_argument("--tower-steps", type=int, default=1320)
-    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)  # with other work on the machine two threads wait for each other
     trainer = Trainer(args.out, args.seed)
     trainer.train_tower(args.tower_steps, lr=2e-3, muon_lr=1.2e-2)
-    trainer.train_all(args.steps, lr=1.5e-3, muon_lr=4e-3)
+    for phase in PHASES:
+        trainer.train_all(phase)
     if args.package:
         package(args.out, args.package)
 
