@@ -22,10 +22,11 @@ class TritonBuild:
     version: str
     needs_numpy_below_2: bool  # its stub reads numpy 2 arrays as zeros (fixed in 24.11)
     has_http_limit: bool  # HTTP bodies above 64 MB need a flag (from 25.06)
+    has_gpu: bool  # else it must not look for one: NVML tries cost time
 
 
-WHEEL = TritonBuild("24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False)
-IMAGE = TritonBuild("26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True)
+WHEEL = TritonBuild("24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False, has_gpu=False)
+IMAGE = TritonBuild("26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True, has_gpu=True)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def command(
         "model-repository": repository,
         "backend-directory": backends or folder / "backends",
         "cache-directory": folder / "caches",
-        "allow-gpu-metrics": "false",  # no NVML on a CPU machine
+        "allow-gpu-metrics": str(build.has_gpu).lower(),
         "pinned-memory-pool-byte-size": "0",
         "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
         "backend-config": f"python,shm-region-prefix-name={shm_prefix}",

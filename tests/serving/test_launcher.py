@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -154,11 +155,32 @@ def test_no_shared_libpython_names_the_package(monkeypatch, tmp_path):
         stub_environment.find_interpreter()
 
 
-def test_the_image_gets_the_same_flags_and_the_body_limit(tmp_path):
-    lines = [
-        command(build, tmp_path, tmp_path / "models", Ports(), Limits(), host="127.0.0.1", shm_prefix="p_")
+def test_the_image_differs_in_two_flags(tmp_path):
+    wheel, image = (
+        set(command(build, tmp_path, tmp_path, Ports(), Limits(), host="127.0.0.1", shm_prefix="p_"))
         for build in (WHEEL, IMAGE)
-    ]
+    )
+    assert wheel - image == {"--allow-gpu-metrics=false"}
     limit = f"--http-max-input-size={Limits().max_embedding_bytes + (64 << 20)}"
-    assert set(lines[1]) - set(lines[0]) == {limit}
-    assert set(lines[0]) <= set(lines[1])
+    assert image - wheel == {"--allow-gpu-metrics=true", limit}
+
+
+def test_the_image_is_pinned_once():
+    dockerfile = (Path(__file__).parents[2] / "Dockerfile.triton").read_text()
+    assert f"FROM nvcr.io/nvidia/tritonserver:{IMAGE.release}-py3\n" in dockerfile
+
+
+def test_the_image_entry_point_renders_and_becomes_triton(reference, tmp_path):
+    """`--exec-tritonserver` against a stand-in binary that prints what it was started with."""
+    fake = tmp_path / "bin" / "tritonserver"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    line = [sys.executable, "-m", "serving", "--model", reference.language, "--exec-tritonserver", tmp_path]
+    flags = subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    assert "--http-address=0.0.0.0" in flags
+    assert "--grpc-port=8001" in flags
+    repository = Path(next(flag for flag in flags if flag.startswith("--model-repository=")).split("=")[1])
+    settings = Settings.read(repository / "qwen3_vl" / "1")
+    assert (settings.model, settings.needs_numpy_below_2) == (str(reference.language), False)
+    shutil.rmtree(repository)
