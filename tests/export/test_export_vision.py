@@ -13,17 +13,25 @@ import pytest
 
 from contract.errors import BundleError
 from contract.manifest import PRECISIONS, read_manifest
-from export import layers, parity, vision
+from export import layers, packs, parity
 from export.builder import ALIGNMENT
 from export.vision import export_vision, main
 from tests.export.tiny_checkpoint import change_json
 
 
 @pytest.fixture(scope="module")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A bundle made as a user makes it, and what the command printed."""
     out = tmp_path_factory.mktemp("bundle") / "edge"
-    export_vision(str(checkpoint), out)
-    return out
+    command = [sys.executable, "-m", "export.vision", str(checkpoint), str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: tuple[Path, str]) -> Path:
+    return exported[0]
 
 
 def test_every_output_passes_on_every_pack(bundle: Path) -> None:
@@ -38,7 +46,8 @@ def test_every_output_passes_on_every_pack(bundle: Path) -> None:
         assert pack in names
 
 
-def test_head_dim_72_without_deepstack(no_levels: Path, tmp_path: Path) -> None:
+def test_head_dim_72_without_deepstack(no_levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "BUDGET_FLOP", 0)
     result = export_vision(str(no_levels), tmp_path / "edge")
     assert result.parity["max_relative_error"] < 2e-5
     session = onnxruntime.InferenceSession(tmp_path / "edge" / "vision.onnx")
@@ -154,15 +163,16 @@ def test_every_precision_has_a_gate() -> None:
     assert set(parity.GATES) == set(PRECISIONS)
 
 
-def test_command_line_ends_in_json(checkpoint: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export.vision", str(checkpoint), str(tmp_path / "edge"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"})
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["fingerprint"] == read_manifest(tmp_path / "edge").card.encoder_fingerprint
+def test_command_line_ends_in_json(exported: tuple[Path, str]) -> None:
+    bundle, printed = exported
+    result = json.loads(printed.splitlines()[-1])
+    assert result["bundle"] == str(bundle)
+    assert result["fingerprint"] == read_manifest(bundle).card.encoder_fingerprint
     assert result["nodes"] > 100
     assert result["parity"]["packs"] >= 28
-    assert "1x96x64" in done.stdout
-    failed = subprocess.run([*command[:3], "nowhere", str(tmp_path / "x")], capture_output=True, text=True, check=False)
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("error: nowhere is no folder")
-    assert vision.PRECISIONS == PRECISIONS
+    assert "1x96x64" in printed
+
+
+def test_command_line_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err.startswith("error: nowhere is no folder")
