@@ -13,7 +13,7 @@ from contract.errors import EdgeVlmError
 from contract.limits import Limits
 from serving.launcher import TritonServer
 from serving.repository import render_repository
-from serving.settings import ENGINES, Settings
+from serving.settings import DTYPES, ENGINES, Settings
 from serving.stub_environment import stub_environment
 from serving.triton_build import IMAGE, Ports, command, wheel_folder
 
@@ -24,7 +24,7 @@ def _options() -> argparse.ArgumentParser:
     what.add_argument("--model", type=Path, help="language checkpoint, made by python -m export.language")
     what.add_argument("--prepare", action="store_true", help="only download Triton and make its environment")
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
-    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
     parser.add_argument("--max-active", type=int, default=Limits.max_active, help="sequences decoded at once")
     parser.add_argument("--max-waiting", type=int, default=Limits.max_waiting, help="requests waiting behind them")

@@ -1,10 +1,10 @@
 """What an engine is: a checked prompt in, a stream of token deltas out.
 
 Engines know nothing of Triton, and Triton's models know nothing of engines but this protocol, so another engine is one
-more file. Whoever consumes a stream owns the request: leaving the iterator is the cancellation.
+more file. Whoever consumes a stream owns the request: closing the generator is the cancellation.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class Stats:
 class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
-    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Delta]:
-        """Stream one answer. Closing the iterator, or cancelling the task that reads it, frees the slot at the next step.
+    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """Stream one answer. Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
 
         Raises (while iterating):
             Unavailable: the queue is full, or the engine is closing.

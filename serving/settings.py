@@ -13,6 +13,7 @@ from contract.limits import Limits
 from serving.engine import Engine
 
 ENGINES = ("transformers",)
+DTYPES = ("auto", "fp32", "bf16", "fp16")
 NAME = "settings.json"
 
 
@@ -21,6 +22,9 @@ class Settings:
     """How one server runs one language checkpoint.
 
     num_threads are torch's; None means all cores. needs_numpy_below_2 is a fact about the Triton that hosts the model.
+
+    Raises:
+        InvalidInput: no engine or number format has this name.
     """
 
     model: str
@@ -29,6 +33,11 @@ class Settings:
     num_threads: int | None = None
     needs_numpy_below_2: bool = False
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):
+            if value not in allowed:
+                raise InvalidInput(f"{name} is {value!r}, allowed are {', '.join(allowed)}")
 
     def write(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -50,12 +59,9 @@ class Settings:
         """Load the checkpoint into the engine of this name.
 
         Raises:
-            InvalidInput: no engine has this name.
             MissingExtra: its libraries are not installed.
             BundleError: the checkpoint cannot be used.
         """
-        if self.engine != "transformers":
-            raise InvalidInput(f"engine is {self.engine!r}, allowed are {', '.join(ENGINES)}")
         try:
             from serving.transformers_engine import TransformersEngine
         except ImportError as error:

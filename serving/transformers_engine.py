@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class TransformersEngine:
             model.head(model.decoder(input_ids=torch.zeros((1, 8), dtype=torch.long, device=model.device))[0])
         return cls(model, limits)
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncIterator[Delta]:
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
         self._check_room()
         sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, asyncio.get_running_loop())

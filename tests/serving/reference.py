@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+)
 
 from contract.card import ModelCard
 from contract.language import LanguageCheckpoint, read_language_card
@@ -45,7 +51,7 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_model(*, tied: bool = False) -> Qwen3VLForConditionalGeneration:
+def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
     text = {
         "vocab_size": 272,
         "hidden_size": 64,
@@ -73,7 +79,9 @@ def make_model(*, tied: bool = False) -> Qwen3VLForConditionalGeneration:
         "deepstack_visual_indexes": [0, 1, 2],
         "num_position_embeddings": 64,
     }
-    config = Qwen3VLConfig(
+    if is_moe:
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    config = (Qwen3VLMoeConfig if is_moe else Qwen3VLConfig)(
         text_config=text,
         vision_config=vision,
         image_token_id=IMAGE,
@@ -82,7 +90,7 @@ def make_model(*, tied: bool = False) -> Qwen3VLForConditionalGeneration:
         vision_end_token_id=START + 1,
         tie_word_embeddings=tied,
     )
-    model = Qwen3VLForConditionalGeneration(config).eval()
+    model = (Qwen3VLMoeForConditionalGeneration if is_moe else Qwen3VLForConditionalGeneration)(config).eval()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -127,8 +135,8 @@ class Case:
 class Reference:
     """The full model, its two checkpoint folders, and the cases every engine must answer alike."""
 
-    def __init__(self, root: Path, *, tied: bool = False) -> None:
-        self.model, self.tokenizer = make_model(tied=tied), make_tokenizer()
+    def __init__(self, root: Path, *, tied: bool = False, is_moe: bool = False) -> None:
+        self.model, self.tokenizer = make_model(tied=tied, is_moe=is_moe), make_tokenizer()
         self.full, self.language = root / "full", root / "language"
         self.model.save_pretrained(self.full)
         self.tokenizer.save(str(self.full / "tokenizer.json"))
