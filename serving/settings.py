@@ -64,6 +64,6 @@ class Settings:
         """
         try:
             from serving.transformers_engine import TransformersEngine
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtra("the transformers engine", "server") from error
         return TransformersEngine.load(Path(self.model), self.limits, self.dtype, self.num_threads)

@@ -15,6 +15,7 @@ import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
 from contract.errors import InvalidInput, NotFound, Unavailable, from_wire
+from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
 from serving.launcher import TritonServer
 from serving.settings import Settings
@@ -150,6 +151,17 @@ def test_bad_requests_are_refused_alone(server, cases, name):
     assert stream(server.grpc_url, tensors(case))[0] == case.expected
 
 
+def test_a_request_the_engine_fails_on_fails_alone(server, cases):
+    case = cases["one image"]
+    values = tensors(case) | {"deepstack_embeddings_fp32": np.full_like(case.deepstack, 3e38)}  # their sum is inf
+    with pytest.raises(InferenceServerException, match=r"\[INTERNAL\] the model gave logits that are not finite"):
+        stream(server.grpc_url, values)
+    with pytest.raises(InferenceServerException) as failed:
+        unary(server.http_url, values, httpclient)
+    assert failed.value.status() == "500"
+    assert stream(server.grpc_url, tensors(case))[0] == case.expected
+
+
 def test_unknown_parameters_are_refused(server, cases):
     status, body = post(server, f"{MODEL}/generate_stream", text_input="hi", max_tokns=3)
     assert status == 400
@@ -223,8 +235,6 @@ def test_a_deadline_ends_a_request(server, cases):
 
 
 def test_a_full_server_says_so(reference, cases):
-    from contract.limits import Limits
-
     limits = Limits(max_active=1, max_waiting=0)
     long, short = tensors(cases["text"], sampling=LONG), tensors(cases["one image"])
     with TritonServer(Settings(str(reference.language), dtype="fp32", num_threads=1, limits=limits)) as small:
@@ -236,5 +246,5 @@ def test_a_full_server_says_so(reference, cases):
             with pytest.raises(InferenceServerException) as refused:
                 unary(small.http_url, short, httpclient)
             assert refused.value.status() == "503"
-        wait_for(lambda: metric(small, "edge_vlm_active_requests") == 0)
+        wait_for(lambda: metric(small, "edge_vlm_cancelled_requests_total") == 1)
         assert stream(small.grpc_url, short)[0] == cases["one image"].expected
