@@ -1,10 +1,10 @@
-# Ten verbs; CI and people run the same ones.
+# The verbs; CI and people run the same ones.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 
-.PHONY: setup demo test check format serve export tiny-model evaluate clean help
+.PHONY: setup demo test check format serve export tiny-model evaluate bench clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ serve: export ## Triton on 127.0.0.1:8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 tiny-model: $(READY) ## train the bundled model from nothing: about an hour on one core
 	$(BIN)/python -m tiny_model.train --out .cache/tiny-run --package models/tiny
 	$(MAKE) evaluate
+
+bench: $(READY) ## the tower against transformers, one JSON line
+	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

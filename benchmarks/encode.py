@@ -1,0 +1,135 @@
+"""The tower on onnxruntime against transformers' own, interleaved in one process: `make bench`.
+
+The ceiling is what one fp32 matrix product of the tower's own shape reaches on this machine with the same threads. Medians
+of interleaved rounds; the last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from onnx import TensorProto, helper
+
+from edge_runtime import Encoder
+from edge_runtime.items import Item
+
+GRIDS = ((1, 6, 8), (1, 10, 10), (1, 16, 16), (1, 32, 32), (4, 10, 10))
+
+
+def flop(config: transformers.PreTrainedConfig, grid: tuple[int, int, int]) -> float:
+    """Multiply-adds of one item, times two: patch embedding, blocks with attention, mergers."""
+    t, h, w = grid
+    patches, width, merged = t * h * w, config.hidden_size, config.hidden_size * config.spatial_merge_size**2
+    block = 4 * width**2 + 2 * width * config.intermediate_size + 2 * h * w * width
+    merger = (merged**2 + merged * config.out_hidden_size) / config.spatial_merge_size**2
+    pixels = 3 * config.temporal_patch_size * config.patch_size**2
+    levels = 1 + len(config.deepstack_visual_indexes)
+    return 2.0 * patches * (pixels * width + config.depth * block + levels * merger)
+
+
+def matrix_peak(threads: int, size: int = 1024) -> float:
+    """FLOP/s of onnxruntime's fp32 matrix product, the best of several."""
+    shape = [size, size]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "abc"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "peak", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {name: np.random.default_rng(0).normal(size=shape).astype(np.float32) for name in "ab"}
+    return 2 * size**3 / min(seconds(lambda: session.run(None, feed)) for _ in range(12))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def machine() -> str:
+    """Processor, cores and system, as a reader of the results needs them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{name}, {os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+
+
+def measure(model: Path, threads: int, rounds: int) -> list[dict[str, object]]:
+    """One row a grid: medians of both sides, their ratio, and the share of the ceiling."""
+    torch.set_num_threads(threads)
+    tower = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).model.visual.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        export = [sys.executable, "-m", "export.vision", model, f"{folder}/bundle"]
+        subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
+        encoder = Encoder.from_bundle(f"{folder}/bundle", threads=threads)
+        width, peak, rows = encoder.bundle.manifest.card.patch_width, matrix_peak(threads), []
+        for grid in GRIDS:
+            pixels = np.random.default_rng(1).uniform(-1, 1, (int(np.prod(grid)), width)).astype(np.float32)
+            item, tensor, sizes = Item(pixels, grid), torch.from_numpy(pixels), torch.tensor([grid])
+
+            def ours(item: Item = item) -> object:
+                return encoder.encode([item])
+
+            def theirs(tensor: torch.Tensor = tensor, sizes: torch.Tensor = sizes) -> object:
+                with torch.inference_mode():
+                    return tower(tensor, grid_thw=sizes)
+
+            for warm in (ours, theirs, ours, theirs):
+                warm()
+            pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+            edge, torch_eager = (statistics.median(side) for side in zip(*pairs, strict=True))
+            ratio = statistics.median(b / a for a, b in pairs)
+            rows.append(
+                {
+                    "grid": "x".join(map(str, grid)),
+                    "edge_ms": round(edge * 1e3, 3),
+                    "transformers_ms": round(torch_eager * 1e3, 3),
+                    "speedup": round(ratio, 2),
+                    "share_of_peak": round(flop(tower.config, grid) / edge / peak, 3),
+                }
+            )
+            print(
+                "{grid:>9}  edge {edge_ms:>9} ms  transformers {transformers_ms:>9} ms  x {speedup:<6} peak {share_of_peak}".format(
+                    **rows[-1]
+                ),
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the exported tower against transformers.")
+    parser.add_argument("--model", type=Path, default=Path("models/tiny"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    result = {
+        "benchmark": "encode",
+        "model": args.model.name,
+        "threads": args.threads,
+        "machine": machine(),
+        "versions": {m.__name__: m.__version__ for m in (onnxruntime, torch, transformers)},
+        "rows": measure(args.model, args.threads, args.rounds),
+    }
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
