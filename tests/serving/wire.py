@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,13 +56,20 @@ def inputs(client: types.ModuleType, values: dict[str, Any]) -> list[Any]:
 def opened(url: str, values: dict[str, Any], **options: Any) -> Iterator[tuple[Any, queue.Queue]]:
     """A client with one running stream, and the queue of its (result, error) pairs. Cancelled when the block ends."""
     answers: queue.Queue = queue.Queue()
+    is_ended = threading.Event()  # cancelling what has ended can keep this Triton from unloading the model
+
+    def receive(result: Any, error: Any) -> None:
+        if error is not None or is_final(result):
+            is_ended.set()
+        answers.put((result, error))
+
     with grpcclient.InferenceServerClient(url) as client:
-        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        client.start_stream(callback=receive)
         client.async_stream_infer(MODEL, inputs(grpcclient, values), **options)
         try:
             yield client, answers
         finally:
-            client.stop_stream(cancel_requests=True)
+            client.stop_stream(cancel_requests=not is_ended.is_set())
 
 
 def is_final(result: Any) -> bool:
