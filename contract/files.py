@@ -13,8 +13,11 @@ from contract.errors import BundleError
 
 def sha256(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

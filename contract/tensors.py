@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+VERSION = 1  # raise when a tensor changes its meaning
 MODEL, UNARY_MODEL = "qwen3_vl", "qwen3_vl_unary"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from contract.card import ModelCard
 from contract.errors import ServerError
 from contract.language import read_language_card
-from contract.tensors import INPUTS, MODEL, UNARY_MODEL
+from contract.tensors import INPUTS, MODEL, UNARY_MODEL, VERSION
 from serving.settings import Settings
 
 TEMPLATES = Path(__file__).parents[1] / "triton_models"
@@ -46,6 +46,6 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     """What a client may know, as Triton's string parameters: the card, the limits, the engine, the embedding types."""
     types = [spec.datatype for spec in INPUTS if spec.name.startswith("vision_embeddings")]
     facts = asdict(card) | asdict(settings.limits)
-    facts |= {"contract_version": 1, "engine": settings.engine, "dtype": settings.dtype}
+    facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items()}
