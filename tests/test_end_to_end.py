@@ -269,6 +269,7 @@ def test_inspect_shows_tokens_and_checks(bundle_folder: Path, tmp_path: Path, pi
     request = pipeline.request(messages)
     assert report["input_ids"] == request.input_ids.tolist()
     assert report["image_grid_thw"] == request.image_grid_thw.tolist()
+    assert 0 < report["bundle"]["parity_max_relative_error"] <= 1e-4
     checks = report["embeddings"]
     assert checks["finite"] and checks["nonzero"] and checks["rows_match_pads"]  # noqa: PT018
 
