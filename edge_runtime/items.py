@@ -1,7 +1,9 @@
 """Pictures and videos made ready for the tower: resized, normalised, cut into patches."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,13 @@ from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.media import Picture, load_picture
 from edge_runtime.patches import to_patches
-from edge_runtime.resize import image_size, video_size
+from edge_runtime.resize import image_size
+from edge_runtime.source import Source, find
+from edge_runtime.video_options import VideoOptions, timestamps
+
+Video = Source | Sequence[Picture] | NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+DEFAULTS = VideoOptions()
 
 
 @dataclass(frozen=True)
@@ -59,31 +67,77 @@ def picture_item(source: Picture, how: ImageProcessing, card: ModelCard) -> Item
     return Item(*_patches(_pixels(image, height, width)[None], how, card))
 
 
-def frames_item(frames: Sequence[Picture], how: VideoProcessing, card: ModelCard, sample_fps: float = 2.0) -> Item:
-    """A video given as frames already sampled at `sample_fps` frames per second.
+def _clip(
+    images: Iterable[Image.Image],
+    indices: NDArray[np.int64],
+    fps: float,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions,
+) -> Item:
+    """Frames, resized as they come, with the time of each temporal patch."""
+    depth, factor = card.temporal_patch_size, card.patch_size * card.merge_size
+    pixels: list[NDArray[np.uint8]] = []
+    original = size = (0, 0)
+    for image in images:
+        if not pixels:
+            original = image.size
+            size = options.size(len(indices), image.height, image.width, factor, depth, how)
+        elif image.size != original:
+            raise MediaError(f"video frames have sizes {original} and {image.size}, one size is expected")
+        pixels.append(_pixels(image, *size))
+    return Item(*_patches(np.stack(pixels), how, card), timestamps(indices, fps, depth))
+
+
+def frames_item(
+    frames: Sequence[Picture], how: VideoProcessing, card: ModelCard, options: VideoOptions = DEFAULTS
+) -> Item:
+    """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
 
     Raises:
         MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
     """
     if not 1 <= len(frames) <= how.max_frames:
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
-    if not sample_fps > 0:
-        raise MediaError(f"sample_fps is {sample_fps}, a positive number is expected")
-    images = [load_picture(frame) for frame in frames]
-    if len(sizes := {image.size for image in images}) > 1:
-        raise MediaError(f"video frames have sizes {sorted(sizes)}, one size is expected")
-    depth = card.temporal_patch_size
-    indices = [*range(len(images)), *[len(images) - 1] * (-len(images) % depth)]
-    height, width = video_size(
-        max(len(images), depth),
-        images[0].height,
-        images[0].width,
-        card.patch_size * card.merge_size,
-        depth,
-        how.min_pixels,
-        how.max_pixels,
-    )
-    pixels = np.stack([_pixels(image, height, width) for image in images])
-    seconds = [index / sample_fps for index in indices]
-    timestamps = tuple((seconds[i] + seconds[i + depth - 1]) / 2 for i in range(0, len(seconds), depth))
-    return Item(*_patches(pixels, how, card), timestamps)
+    fps = options.raw_fps or options.sample_fps or 2.0
+    return _clip(map(load_picture, frames), np.arange(len(frames)), fps, how, card, options)
+
+
+def video_item(
+    source: Video,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions = DEFAULTS,
+    progress: Progress | None = None,
+) -> Item:
+    """A video from a file, its bytes, a list of frames, or a folder of frames (sorted by name).
+
+    Args:
+        progress: called with the number of frames read and the number wanted, a file's frames only.
+
+    Raises:
+        MediaError: it cannot be decoded, or the options ask for frames it does not have.
+        MissingExtra: a file, and PyAV is not installed.
+    """
+    if isinstance(source, np.ndarray):  # (frames, height, width, 3 or 4)
+        source = list(source)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return frames_item(source, how, card, options)
+    if not isinstance(source, str | bytes | os.PathLike):
+        raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
+    found = find(source, "video")
+    if isinstance(found, Path) and found.is_dir():
+        frames = sorted(path for path in found.iterdir() if path.is_file() and not path.name.startswith("."))
+        return frames_item(frames, how, card, options)
+    from edge_runtime.video import VideoFile  # needs the extra `video`
+
+    with VideoFile(found) as video:
+        indices = options.indices(video.num_frames, video.fps, how)
+
+        def images() -> Iterator[Image.Image]:
+            for done, image in enumerate(video.frames(indices), 1):
+                yield image
+                if progress is not None:
+                    progress(done, len(indices))
+
+        return _clip(images(), indices, video.fps, how, card, options)

@@ -4,18 +4,15 @@ Three choices are made here and nowhere else: EXIF orientation is applied, trans
 qwen-vl-utils does; transformers drops the alpha channel), and a file that cannot be decoded whole is an error.
 """
 
-import base64
-import binascii
 import io
 import os
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contract.errors import MediaError
+from edge_runtime.source import find, read
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
@@ -39,13 +36,6 @@ def _decode(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def _open(source: Picture) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
@@ -55,24 +45,10 @@ def _open(source: Picture) -> Image.Image:
                 f"picture array is {source.dtype} {list(source.shape)}, uint8 [height, width, 3 or 4] is expected"
             )
         return Image.fromarray(source)
-    if isinstance(source, bytes):
-        return _decode(source, "picture")
-    text = os.fspath(source)
-    if text.startswith("data:"):
-        header, comma, body = text.partition(",")
-        if not comma or not header.endswith(";base64"):
-            raise MediaError(f"data URL starts with {header[:40]!r}, data:image/…;base64,… is expected")
-        try:
-            return _decode(base64.b64decode(body, validate=True), "data URL")
-        except binascii.Error as error:
-            raise MediaError(f"data URL is no base64: {error}") from error
-    if text.startswith("file://"):
-        path = Path(unquote(urlsplit(text).path))
-    elif "://" in text[:16]:
-        raise MediaError(f"{text.split(':')[0]}:// is not read here: fetch the picture and pass its bytes or path")
-    else:
-        path = Path(text)
-    return _decode(_read(path), str(path))
+    found = find(source, "picture")
+    if isinstance(found, bytes):
+        return _decode(found, "data URL" if isinstance(source, str) else "picture")
+    return _decode(read(found), str(found))
 
 
 def load_picture(source: Picture) -> Image.Image:

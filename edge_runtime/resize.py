@@ -52,3 +52,40 @@ def video_size(
         height, width = int(height * scale), int(width * scale)
     count = round(num_frames / temporal_patch_size) * temporal_patch_size
     return _fit(height, width, factor, num_frames, min_pixels, max_pixels, count)
+
+
+def frame_size(
+    num_frames: int,
+    height: int,
+    width: int,
+    factor: int,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    total_pixels: int | None,
+) -> tuple[int, int]:
+    """Height and width of every frame under budgets of one frame and of all temporal patches together.
+
+    Raises:
+        MediaError: an aspect ratio above 200, or min_pixels above what max_pixels and total_pixels leave.
+
+    The rule and its constants (128 to 768 tokens a frame, nine tenths of 128,000 tokens in all) are those of
+    `fetch_video` and `smart_resize` of qwen-vl-utils 0.0.14; one difference: a side is never below `factor`.
+    """
+    low = 128 * factor**2 if min_pixels is None else min_pixels
+    total = 128_000 * factor**2 * 0.9 if total_pixels is None else total_pixels
+    cap = max(min(768 * factor**2, total / num_frames * 2), int(low * 1.05))
+    high = cap if max_pixels is None else min(max_pixels, cap)
+    if low > high:
+        raise MediaError(
+            f"min_pixels is {low}, the most for a frame {high:g}: it must not be smaller, give min_pixels too"
+        )
+    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise MediaError(f"video is {width} x {height}, an aspect ratio up to {MAX_ASPECT_RATIO} is allowed")
+    new_height, new_width = (max(factor, round(side / factor) * factor) for side in (height, width))
+    if new_height * new_width > high:
+        beta = math.sqrt(height * width / high)
+        new_height, new_width = (max(factor, math.floor(side / beta / factor) * factor) for side in (height, width))
+    elif new_height * new_width < low:
+        beta = math.sqrt(low / (height * width))
+        new_height, new_width = (math.ceil(side * beta / factor) * factor for side in (height, width))
+    return new_height, new_width

@@ -1,0 +1,70 @@
+"""The pictures and videos among chat messages, in the order the chat template meets them.
+
+A part is a picture or a video by the rule of Qwen3-VL's own template, so that pads and items never come apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from contract.errors import MediaError
+from edge_runtime.chat_template import Message
+from edge_runtime.video_options import VideoOptions
+
+
+@dataclass(frozen=True)
+class MediaPart:
+    """One picture (options is None) or video of a conversation."""
+
+    source: Any
+    options: VideoOptions | None = None
+
+
+def _source(part: dict[str, Any], kind: str) -> Any:
+    """What a content part shows: transformers' `image` or `video`, `path`, `url`, or OpenAI's `image_url`, `video_url`."""
+    value = part.get(f"{kind}_url")
+    if isinstance(value, dict):
+        value = value.get("url")
+    if value is None:
+        value = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
+    if value is None:
+        noun = "picture" if kind == "image" else kind
+        raise MediaError(f"content part {sorted(part)} has no {noun}: give {kind}, path, url or {kind}_url")
+    return value
+
+
+def _parts(message: Message) -> Iterator[dict[str, Any]]:
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict):
+            raise MediaError(f"content part is {type(part).__name__}, an object is expected")
+        yield part
+
+
+def media_parts(messages: list[Message]) -> Iterator[MediaPart]:
+    """Pictures and videos in prompt order.
+
+    Raises:
+        MediaError: a part names no picture or video, or its options are wrong.
+    """
+    for message in messages:
+        for part in _parts(message):
+            kind = part.get("type")
+            if kind in ("image", "image_url") or "image" in part or "image_url" in part:
+                yield MediaPart(_source(part, "image"))
+            elif kind in ("video", "video_url") or "video" in part:
+                yield MediaPart(_source(part, "video"), VideoOptions.of(part))
+
+
+def plain(messages: list[Message]) -> list[Message]:
+    """The messages with OpenAI's video_url parts as the `video` parts that chat templates know."""
+
+    def renamed(part: Any) -> Any:
+        return {"type": "video"} if isinstance(part, dict) and part.get("type") == "video_url" else part
+
+    return [
+        {**message, "content": [renamed(part) for part in message["content"]]}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in messages
+    ]

@@ -1,0 +1,118 @@
+"""Video files to upright frames, through PyAV (extra `video`).
+
+Frames come one at a time, so that only resized ones are ever held. The file is opened here and handed to FFmpeg as a
+stream, and only plain containers are admitted: a playlist could name other files and addresses.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import MediaError, MissingExtra
+from edge_runtime.media import MAX_DECODED_PIXELS
+from edge_runtime.source import Source, find
+
+try:
+    import av
+except ImportError as error:
+    raise MissingExtra("video files", "video") from error
+
+CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,m4v,flv,ogg,asf,gif,ivf,h264,hevc"
+MAX_SOURCE_FRAMES = 1 << 20  # 9.7 hours at 30 a second
+TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+
+
+class VideoFile:
+    """An opened video.
+
+    Args:
+        source: a path, file:// or data: URL, or the bytes of a file.
+
+    Attributes:
+        num_frames: frames that will be shown; those an edit list discards do not count.
+        fps: average rate, frames per second.
+
+    Raises:
+        MediaError: no video, cut short, too large, or its rate is unknown.
+        MissingExtra: PyAV is not installed (when this module is imported).
+    """
+
+    def __init__(self, source: Source) -> None:
+        found = find(source, "video")
+        self.name = "video" if isinstance(found, bytes) else str(found)
+        try:
+            self._file: BinaryIO = io.BytesIO(found) if isinstance(found, bytes) else found.open("rb")
+        except OSError as error:
+            raise MediaError(f"{found!s:.200} cannot be read: {error.strerror}") from error
+        try:
+            with self._stream() as (container, stream):
+                rate, declared = stream.average_rate, stream.frames
+                pixels = stream.codec_context.width * stream.codec_context.height
+                if pixels > MAX_DECODED_PIXELS or declared > MAX_SOURCE_FRAMES:
+                    raise MediaError(
+                        f"{self.name} is too large: {pixels} pixels a frame, {declared} frames; up to "
+                        f"{MAX_DECODED_PIXELS} and {MAX_SOURCE_FRAMES} are allowed"
+                    )
+                packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+        except BaseException:
+            self.close()
+            raise
+        self.num_frames = len(packets) - sum(packets)
+        if not rate or not self.num_frames:
+            self.close()
+            raise MediaError(f"{self.name} has {self.num_frames} frames at {rate} a second: nothing to look at")
+        if len(packets) < declared:
+            self.close()
+            raise MediaError(f"{self.name} holds {len(packets)} of {declared} frames: it is cut short")
+        self.fps = float(rate)
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @contextmanager
+    def _stream(self) -> Iterator[tuple[Any, Any]]:
+        """The container from its start, and its first video stream; FFmpeg's errors become MediaError."""
+        self._file.seek(0)
+        try:
+            with av.open(self._file, container_options={"format_whitelist": CONTAINERS}) as container:
+                if not container.streams.video:
+                    raise MediaError(f"{self.name} has no video stream")
+                yield container, container.streams.video[0]
+        except av.FFmpegError as error:
+            raise MediaError(f"{self.name} cannot be decoded: {error.strerror}; is it a video, and whole?") from error
+
+    def frames(self, indices: NDArray[np.int64]) -> Iterator[Image.Image]:
+        """The frames of ascending indices as RGB pictures, turned as the file's rotation says.
+
+        Everything up to the last index is decoded: seeking would not land on exact indices. Mirroring and angles other
+        than quarter turns are left as stored.
+
+        Raises:
+            MediaError: a frame cannot be decoded.
+        """
+        wanted, last, seen = set(indices.tolist()), int(indices[-1]), -1
+        with self._stream() as (container, stream):
+            stream.thread_type = "AUTO"
+            for seen, frame in enumerate(container.decode(stream)):
+                if seen in wanted:
+                    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+                    turn = TURNS.get(round(frame.rotation) % 360)
+                    yield image.transpose(turn) if turn is not None else image
+                if seen == last:
+                    return
+        raise MediaError(f"{self.name} gives {seen + 1} frames, frame {last} is needed: is it cut short?")

@@ -1,0 +1,120 @@
+"""Which frames of a video are looked at, and how large: the names are those of qwen-vl-utils.
+
+Frames are chosen by index, as both references do: a video of variable frame rate is sampled evenly over its frames, and
+a frame's time is its index over the average rate. Where a value is not given the bundle's processor files decide.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import MediaError
+from contract.preprocessing import VideoProcessing
+from edge_runtime.resize import frame_size, video_size
+
+WHOLE = ("nframes", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What a message may say about a video.
+
+    Attributes:
+        fps: frames looked at per second of video. nframes: how many instead.
+        min_frames, max_frames: bounds of the number that follows from fps.
+        video_start, video_end: seconds of the part that is looked at.
+        min_pixels, max_pixels: bounds of one frame after resizing; total_pixels: of all temporal patches together. Any
+            of them puts qwen-vl-utils' rule in the place of the bundle's own budget.
+        sample_fps: rate of a list or folder of frames; raw_fps: rate its timestamps are counted in, if another.
+
+    Raises:
+        MediaError: a value is no number, not positive, or fps comes with nframes.
+    """
+
+    fps: float | None = None
+    nframes: int | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+    video_start: float | None = None
+    video_end: float | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+    sample_fps: float | None = None
+    raw_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, low = getattr(self, field.name), field.name.startswith("video_")
+            if value is None:
+                continue
+            kinds = (int,) if field.name in WHOLE else (int, float)
+            right = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+            if not right or not (value >= 0 if low else value > 0):
+                noun = "whole number" if field.name in WHOLE else "number"
+                raise MediaError(f"{field.name} is {value!r}, a {noun} {'from' if low else 'above'} 0 is expected")
+        if self.fps is not None and self.nframes is not None:
+            raise MediaError(f"fps is {self.fps} and nframes is {self.nframes}: give one of them")
+
+    @classmethod
+    def of(cls, part: dict[str, Any]) -> "VideoOptions":
+        """The options among the keys of a content part."""
+        return cls(**{field.name: part[field.name] for field in fields(cls) if field.name in part})
+
+    def indices(self, num_frames: int, source_fps: float, how: VideoProcessing) -> NDArray[np.int64]:
+        """Frames to look at, int64 (n,), ascending, out of `num_frames` at `source_fps` per second.
+
+        Raises:
+            MediaError: the part of the video is empty, or more frames are asked for than there are or may be.
+
+        The choice is `sample_frames` of transformers' Qwen3-VL video processor; the part between video_start and
+        video_end is that of qwen-vl-utils' `calculate_video_frame_range` (a part of one frame is allowed here).
+        """
+        first, last = 0, num_frames - 1
+        if self.video_start is not None:
+            first = math.ceil(min(self.video_start, num_frames / source_fps) * source_fps)
+        if self.video_end is not None:
+            last = min(math.floor(self.video_end * source_fps), last)
+        total = last - first + 1
+        if total < 1:
+            raise MediaError(
+                f"video_start {self.video_start} to video_end {self.video_end} holds no frame of a video of "
+                f"{num_frames} frames at {source_fps:g} a second"
+            )
+        most = how.max_frames if self.max_frames is None else self.max_frames
+        if max(most, self.nframes or 0) > how.max_frames:
+            raise MediaError(f"{max(most, self.nframes or 0)} frames are asked for, up to {how.max_frames} are allowed")
+        if self.nframes is None:
+            least = how.min_frames if self.min_frames is None else self.min_frames
+            wanted = int(total / source_fps * (how.fps if self.fps is None else self.fps))
+            count = min(max(wanted, least), most, total)
+        elif (count := self.nframes) > total:
+            raise MediaError(f"nframes is {count}, the video has {total} frames there")
+        return np.linspace(first, last, count).round().astype(np.int64)
+
+    def size(
+        self, num_frames: int, height: int, width: int, factor: int, depth: int, how: VideoProcessing
+    ) -> tuple[int, int]:
+        """Height and width that `num_frames` frames are resized to.
+
+        Raises:
+            MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+        """
+        if self.min_pixels is self.max_pixels is self.total_pixels is None:
+            frames = max(num_frames, depth)
+            return video_size(frames, height, width, factor, depth, how.min_pixels, how.max_pixels)
+        padded = num_frames + -num_frames % depth
+        return frame_size(padded, height, width, factor, self.min_pixels, self.max_pixels, self.total_pixels)
+
+
+def timestamps(indices: NDArray[np.int64], source_fps: float, depth: int) -> tuple[float, ...]:
+    """Seconds of each temporal patch: mean of its first and last frame; an odd tail repeats the last index.
+
+    The rule is `_calculate_timestamps` of transformers' Qwen3-VL processor.
+    """
+    padded = [*indices.tolist(), *[int(indices[-1])] * (-len(indices) % depth)]
+    seconds = [index / source_fps for index in padded]
+    return tuple((seconds[i] + seconds[i + depth - 1]) / 2 for i in range(0, len(seconds), depth))
