@@ -9,6 +9,7 @@ from typing import Any
 
 from contract.errors import MediaError
 from edge_runtime.chat_template import Message
+from edge_runtime.fetch import Fetcher
 from edge_runtime.video_options import VideoOptions
 
 
@@ -33,6 +34,14 @@ def _source(part: dict[str, Any], kind: str) -> Any:
     return value
 
 
+def _fetched(source: Any, fetch: Fetcher | None) -> Any:
+    if not isinstance(source, str) or not source.startswith(("http://", "https://")):
+        return source
+    if fetch is None:
+        raise MediaError(f"{source} is not fetched: fetching is off (Pipeline(fetch=Fetcher()) or --fetch allows it)")
+    return fetch(source)
+
+
 def _parts(message: Message) -> Iterator[dict[str, Any]]:
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
@@ -41,19 +50,22 @@ def _parts(message: Message) -> Iterator[dict[str, Any]]:
         yield part
 
 
-def media_parts(messages: list[Message]) -> Iterator[MediaPart]:
-    """Pictures and videos in prompt order.
+def media_parts(messages: list[Message], fetch: Fetcher | None = None) -> Iterator[MediaPart]:
+    """Pictures and videos in prompt order; those behind http and https as the bytes that were fetched.
+
+    Args:
+        fetch: reads URLs; None refuses them.
 
     Raises:
-        MediaError: a part names no picture or video, or its options are wrong.
+        MediaError: a part names no picture or video, its options are wrong, or its URL may not or cannot be read.
     """
     for message in messages:
         for part in _parts(message):
             kind = part.get("type")
             if kind in ("image", "image_url") or "image" in part or "image_url" in part:
-                yield MediaPart(_source(part, "image"))
+                yield MediaPart(_fetched(_source(part, "image"), fetch))
             elif kind in ("video", "video_url") or "video" in part:
-                yield MediaPart(_source(part, "video"), VideoOptions.of(part))
+                yield MediaPart(_fetched(_source(part, "video"), fetch), VideoOptions.of(part))
 
 
 def plain(messages: list[Message]) -> list[Message]:

@@ -6,6 +6,7 @@ from contract.errors import InvalidInput
 from edge_runtime.chat_template import Message, render
 from edge_runtime.content import media_parts, plain
 from edge_runtime.encoder import Encoder
+from edge_runtime.fetch import Fetcher
 from edge_runtime.items import Item, Progress, picture_item, video_item
 from edge_runtime.media import Picture
 from edge_runtime.prompt import grids, prompt_ids
@@ -16,11 +17,12 @@ class Pipeline:
     """Everything between a question and the bytes that are sent.
 
     Args:
+        fetch: reads http and https URLs of pictures and videos; None refuses them.
         progress: called with the number of frames read and the number wanted while a video file is decoded.
     """
 
-    def __init__(self, encoder: Encoder, *, progress: Progress | None = None) -> None:
-        self.encoder, self._progress = encoder, progress
+    def __init__(self, encoder: Encoder, *, fetch: Fetcher | None = None, progress: Progress | None = None) -> None:
+        self.encoder, self._fetch, self._progress = encoder, fetch, progress
 
     def items(self, messages: list[Message]) -> list[Item]:
         """Pictures and videos of the messages in prompt order, ready for the tower.
@@ -33,7 +35,7 @@ class Pipeline:
             picture_item(part.source, manifest.image, manifest.card)
             if part.options is None
             else video_item(part.source, manifest.video, manifest.card, part.options, self._progress)
-            for part in media_parts(messages)
+            for part in media_parts(messages, self._fetch)
         ]
 
     def request(self, messages: list[Message], tools: list[Any] | None = None) -> Request:

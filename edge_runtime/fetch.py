@@ -1,0 +1,142 @@
+"""Media from http and https, for a device that was told to allow it.
+
+What is fetched may have been named by somebody else, so an address is judged after its name is resolved, at every
+redirect, and the connection goes to the very address that was judged. Proxies of the environment are not used: one
+would resolve the name itself.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import urljoin, urlsplit
+
+from contract.errors import MediaError
+
+MAX_REDIRECTS = 5
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Reads a URL, within limits.
+
+    Attributes:
+        max_bytes: the largest body.
+        timeout_s: longest time for the whole fetch, redirects included (looking up a name has the system's own limit).
+        allowed_hosts: host names that may be asked; None for any.
+        allow_private: also loopback, private and link-local addresses.
+    """
+
+    max_bytes: int = 64 << 20
+    timeout_s: float = 20.0
+    allowed_hosts: frozenset[str] | None = None
+    allow_private: bool = False
+
+    def __call__(self, url: str) -> bytes:
+        """The body behind a URL.
+
+        Raises:
+            MediaError: another scheme, a host or address that is not allowed, no answer in time, a status other than
+                200, too many redirects, or a body that is too large or cut short.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                body, url = self._get(url, deadline)
+            except MediaError:
+                raise
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                late = time.monotonic() >= deadline
+                reason = f"it took longer than {self.timeout_s} s" if late else str(error) or type(error).__name__
+                raise MediaError(f"{url} cannot be fetched: {reason}") from error
+            if body is not None:
+                return body
+        raise MediaError(f"{url} redirects more than {MAX_REDIRECTS} times")
+
+    def _get(self, url: str, deadline: float) -> tuple[bytes | None, str]:
+        """The body and its URL, or None and where the redirect leads."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MediaError(f"{url} is not fetched: http:// or https:// with a host is expected")
+        if self.allowed_hosts is not None and parts.hostname not in self.allowed_hosts:
+            raise MediaError(
+                f"{url} is not fetched: allowed hosts are {', '.join(sorted(self.allowed_hosts)) or 'none'}"
+            )
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        connection = http.client.HTTPConnection(parts.hostname, port)
+        connection.sock = self._connect(parts.hostname, port, parts.scheme == "https", deadline)
+        try:
+            with _watch(connection.sock, deadline):
+                if isinstance(connection.sock, ssl.SSLSocket):
+                    connection.sock.do_handshake()
+                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                host = parts.netloc.rpartition("@")[2]
+                connection.request("GET", target, headers={"Host": host, "User-Agent": "edge-vlm", "Accept": "*/*"})
+                answer = connection.getresponse()
+                if answer.status in (301, 302, 303, 307, 308) and (place := answer.headers.get("Location")):
+                    return None, urljoin(url, place)
+                if answer.status != 200:
+                    raise MediaError(f"{url} answers {answer.status} {answer.reason}")
+                body = self._body(answer, url)
+            _left(deadline)  # a body that the watch ended must not pass for a whole one
+            return body, url
+        finally:
+            connection.close()
+
+    def _connect(self, host: str, port: int, is_tls: bool, deadline: float) -> socket.socket:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, place = address
+        if not (self.allow_private or ipaddress.ip_address(place[0]).is_global):
+            raise MediaError(f"{host} is {place[0]}, which is not a public address: it is not fetched")
+        connected = socket.socket(family, kind, protocol)
+        try:
+            connected.settimeout(_left(deadline))
+            connected.connect(place)
+            if not is_tls:
+                return connected
+            context = ssl.create_default_context()
+            return context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        except BaseException:
+            connected.close()
+            raise
+
+    def _body(self, answer: http.client.HTTPResponse, url: str) -> bytes:
+        if (announced := answer.length) is not None and announced > self.max_bytes:
+            raise MediaError(f"{url} has {announced} bytes, up to {self.max_bytes} are fetched")
+        body = bytearray()
+        while block := answer.read1(BLOCK):
+            body += block
+            if len(body) > self.max_bytes:
+                raise MediaError(f"{url} has more than {self.max_bytes} bytes, which is the most that is fetched")
+        if announced is not None and len(body) != announced:
+            raise MediaError(f"{url} sent {len(body)} of {announced} bytes: the connection was cut")
+        return bytes(body)
+
+
+def _left(deadline: float) -> float:
+    if (left := deadline - time.monotonic()) <= 0:
+        raise TimeoutError("it took too long")
+    return left
+
+
+@contextmanager
+def _watch(connected: socket.socket, deadline: float) -> Iterator[None]:
+    """End a connection at its deadline, however slowly bytes trickle in."""
+
+    def end() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,176 @@
+"""Pictures and videos behind URLs, from a real HTTP server on the loopback."""
+
+import io
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract.errors import MediaError
+from edge_runtime import Pipeline
+from edge_runtime.fetch import Fetcher
+
+PICTURE = Image.effect_noise((96, 128), 60).convert("RGB")
+OPEN = Fetcher(allow_private=True, timeout_s=5)
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    PICTURE.save(file, "PNG")
+    return file.getvalue()
+
+
+class Host(BaseHTTPRequestHandler):
+    """A web host with every bad habit."""
+
+    def do_GET(self) -> None:
+        body = png()
+        if self.path == "/picture.png?size=1":
+            self.answer(200, body)
+        elif self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.end_headers()
+        elif self.path == "/cut":
+            self.answer(200, body[:500], length=len(body))
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(bytes(1 << 16))
+        elif self.path in ("/slow-head", "/slow-body"):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if self.path == "/slow-body" else b""))
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+        else:
+            self.answer(404, b"")
+
+    def answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args: object) -> None:
+        """A client that leaves is what these tests are about."""
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    with Quiet(("127.0.0.1", 0), Host) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def user(part: dict[str, object]) -> list[dict[str, object]]:
+    return [{"role": "user", "content": [part]}]
+
+
+def test_a_picture_is_read_also_behind_redirects(pipeline: Pipeline, host: str) -> None:
+    open_pipeline = Pipeline(pipeline.encoder, fetch=OPEN)
+    (want,) = pipeline.items(user({"type": "image", "image": png()}))
+    url = f"{host}/picture.png?size=1"
+    for part in (
+        {"type": "image", "image": url},
+        {"type": "image", "url": url},
+        {"type": "image_url", "image_url": {"url": f"{host}/to?{url}"}},
+        {"type": "image_url", "image_url": f"{host}/to?/to?/picture.png?size=1"},
+    ):
+        (item,) = open_pipeline.items(user(part))
+        np.testing.assert_array_equal(item.pixel_values, want.pixel_values)
+
+
+def test_fetching_is_off_unless_allowed(pipeline: Pipeline, host: str) -> None:
+    with pytest.raises(MediaError, match="fetching is off"):
+        pipeline.items(user({"type": "image", "image": f"{host}/picture.png?size=1"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/none", "answers 404"),
+        ("/cut", "sent 500 of"),
+        ("/endless", "more than 50000 bytes"),
+        ("/slow-head", "longer than 0.5 s"),
+        ("/slow-body", "longer than 0.5 s"),
+        ("/to?file:///etc/passwd", "http:// or https://"),
+        ("/to?ftp://127.0.0.1/x", "http:// or https://"),
+        ("/to?http://other.invalid/x", "allowed hosts are 127.0.0.1"),
+    ],
+)
+def test_what_a_host_may_not_do(host: str, path: str, says: str) -> None:
+    fetch = Fetcher(50_000, 0.5, frozenset({"127.0.0.1"}), allow_private=True)
+    started = time.monotonic()
+    with pytest.raises(MediaError, match=says):
+        fetch(host + path)
+    assert time.monotonic() - started < 3
+
+
+def test_a_large_body_is_refused_by_its_announced_size(host: str) -> None:
+    with pytest.raises(MediaError, match="up to 1000 are fetched"):
+        Fetcher(1000, allow_private=True)(f"{host}/picture.png?size=1")
+
+
+def test_redirects_end(host: str) -> None:
+    path = "/picture.png?size=1"
+    for _ in range(6):
+        path = f"/to?{path}"
+    with pytest.raises(MediaError, match="more than 5 times"):
+        OPEN(host + path)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "10.1.2.3", "169.254.169.254", "0.0.0.0"])
+def test_private_addresses_are_refused(name: str) -> None:
+    with pytest.raises(MediaError, match=r"not a public address|cannot be fetched: .*family"):
+        Fetcher(timeout_s=2)(f"http://{name}:9/x")
+
+
+def test_nobody_there(host: str) -> None:
+    with pytest.raises(MediaError, match=r"cannot be fetched: .*refused"):
+        OPEN("http://127.0.0.1:9/picture.png")
+    with pytest.raises(MediaError, match="cannot be fetched"):
+        OPEN(host.replace("http", "https") + "/x")  # no TLS spoken there
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_nobody_vouches_for_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("tls")
+    pair = ["-keyout", str(folder / "k.pem"), "-out", str(folder / "c.pem")]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+        *pair,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    with Quiet(("127.0.0.1", 0), Host) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "c.pem", folder / "k.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(MediaError, match="certificate"):
+            OPEN(f"https://127.0.0.1:{server.server_port}/picture.png?size=1")
+        server.shutdown()
