@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from contract.sampling import Sampling
 from edge_runtime.bundle import Bundle
+from edge_runtime.embedding_cache import EmbeddingCache
 from edge_runtime.encoder import Embeddings, Encoder
+from edge_runtime.fetch import Fetcher
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta, Request
 
@@ -12,7 +14,19 @@ if TYPE_CHECKING:
     from edge_runtime.grpc_client import GrpcClient
     from edge_runtime.http_client import HttpClient
 
-__all__ = ["Bundle", "Delta", "Embeddings", "Encoder", "GrpcClient", "HttpClient", "Pipeline", "Request", "Sampling"]
+__all__ = [
+    "Bundle",
+    "Delta",
+    "EmbeddingCache",
+    "Embeddings",
+    "Encoder",
+    "Fetcher",
+    "GrpcClient",
+    "HttpClient",
+    "Pipeline",
+    "Request",
+    "Sampling",
+]
 
 
 def __getattr__(name: str) -> Any:

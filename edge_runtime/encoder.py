@@ -9,10 +9,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
+from edge_runtime.batches import batches
 from edge_runtime.bundle import Bundle
+from edge_runtime.embedding_cache import EmbeddingCache, content_key
+from edge_runtime.embedding_files import Rows
 from edge_runtime.items import Item
 
 CPU = "CPUExecutionProvider"
+MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 96 MiB of pixels
 
 
 @dataclass(frozen=True)
@@ -23,33 +27,54 @@ class Embeddings:
         image_embeds: float32 (N, H), rows in the order of the items.
         deepstack_embeds: float32 (L, N, H).
         grid_thw: int64 (items, 3) in patches.
+        num_encoded: items the tower ran on; the others were in the cache, or equal to another of the call.
     """
 
     image_embeds: NDArray[np.float32]
     deepstack_embeds: NDArray[np.float32]
     grid_thw: NDArray[np.int64]
+    num_encoded: int = 0
 
 
 class Encoder:
     """A tower ready to run. Safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
-        self.bundle = bundle
-        self._session = session
+    def __init__(
+        self,
+        bundle: Bundle,
+        session: onnxruntime.InferenceSession,
+        max_patches: int = MAX_PATCHES,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        self.bundle, self.cache = bundle, cache
+        self._session, self._max_patches = session, max_patches
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle | str | PathLike[str], *, threads: int = 0, provider: str = CPU) -> "Encoder":
+    def from_bundle(
+        cls,
+        bundle: Bundle | str | PathLike[str],
+        *,
+        threads: int = 0,
+        provider: str = CPU,
+        max_patches: int = MAX_PATCHES,
+        cache: EmbeddingCache | None = None,
+    ) -> "Encoder":
         """Open a bundle.
 
         Args:
             bundle: the folder that `python -m export.vision` wrote, or a Bundle.
             threads: cores for one call; 0 takes all.
             provider: an onnxruntime execution provider by name.
+            max_patches: most patches of 16 x 16 pixels in one call of the tower (6 KiB of input each); more are encoded
+                in several calls, with the same result.
+            cache: finds what was encoded before; None encodes everything.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.
-            InvalidInput: the provider is not in this onnxruntime, or did not bind.
+            InvalidInput: the provider is not in this onnxruntime, or did not bind; max_patches is below 1.
         """
+        if max_patches < 1:
+            raise InvalidInput(f"max_patches is {max_patches}, at least 1 is expected")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         available = onnxruntime.get_available_providers()
         if provider not in available:
@@ -67,17 +92,44 @@ class Encoder:
             raise InvalidInput(
                 f"provider {provider!r} did not bind, onnxruntime fell back to {session.get_providers()[0]}"
             )
-        return cls(opened, session)
+        return cls(opened, session, max_patches, cache)
 
     def encode(self, items: Sequence[Item]) -> Embeddings:
-        """Encode pictures and videos of any sizes in one call; no items give no rows."""
-        card = self.bundle.manifest.card
-        if not items:
-            empty = np.zeros((0, card.hidden_size), np.float32)
-            levels = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)
-            return Embeddings(empty, levels, np.zeros((0, 3), np.int64))
-        grid_thw = np.array([item.grid_thw for item in items], np.int64)
-        pixel_values = np.concatenate([item.pixel_values for item in items])  # (patches, patch_width)
-        names = ["image_embeds", "deepstack_embeds"]
-        main, deepstack = self._session.run(names, {"pixel_values": pixel_values, "grid_thw": grid_thw})
-        return Embeddings(main, deepstack, grid_thw)
+        """Encode pictures and videos of any sizes; no items give no rows."""
+        if self.cache is None:
+            return Embeddings(*self._run(items), _grids(items), len(items))
+        keys = [content_key(item, self.bundle) for item in items]
+        known = {key: self.cache.get(key) for key in keys}
+        missing = {key: item for key, item in zip(keys, items, strict=True) if known[key] is None}
+        main, deepstack = self._run(list(missing.values()))
+        start = 0
+        for key, item in missing.items():
+            end = start + item.num_rows(self.bundle.manifest.card.merge_size)
+            known[key] = main[start:end], deepstack[:, start:end]
+            self.cache.put(key, (main[start:end], deepstack[:, start:end]))
+            start = end
+        empty = self._run([])
+        found = [rows for key in keys if (rows := known[key]) is not None]
+        return Embeddings(
+            np.concatenate([empty[0], *[rows[0] for rows in found]]),
+            np.concatenate([empty[1], *[rows[1] for rows in found]], axis=1),
+            _grids(items),
+            len(missing),
+        )
+
+    def _run(self, items: Sequence[Item]) -> Rows:
+        """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for."""
+        card, names = self.bundle.manifest.card, ["image_embeds", "deepstack_embeds"]
+        main = [np.zeros((0, card.hidden_size), np.float32)]
+        deepstack = [np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)]
+        for pixel_values, grid_thw in batches(items, self._max_patches):
+            outputs = self._session.run(names, {"pixel_values": pixel_values, "grid_thw": grid_thw})
+            main.append(outputs[0])
+            deepstack.append(outputs[1])
+        if len(main) == 2:  # one call: nothing to join
+            return main[1], deepstack[1]
+        return np.concatenate(main), np.concatenate(deepstack, axis=1)
+
+
+def _grids(items: Sequence[Item]) -> NDArray[np.int64]:
+    return np.array([item.grid_thw for item in items], np.int64).reshape(-1, 3)

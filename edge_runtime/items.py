@@ -41,6 +41,11 @@ class Item:
     def is_video(self) -> bool:
         return bool(self.timestamps)
 
+    def num_rows(self, merge_size: int) -> int:
+        """Embedding rows: one for merge_size x merge_size patches of a frame."""
+        frames, height, width = self.grid_thw
+        return frames * height * width // merge_size**2
+
 
 def _pixels(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
     if image.size != (width, height):
@@ -74,6 +79,7 @@ def _clip(
     how: VideoProcessing,
     card: ModelCard,
     options: VideoOptions,
+    max_pixels: int | None,
 ) -> Item:
     """Frames, resized as they come, with the time of each temporal patch."""
     depth, factor = card.temporal_patch_size, card.patch_size * card.merge_size
@@ -82,7 +88,7 @@ def _clip(
     for image in images:
         if not pixels:
             original = image.size
-            size = options.size(len(indices), image.height, image.width, factor, depth, how)
+            size = options.size(len(indices), image.height, image.width, factor, depth, how, max_pixels)
         elif image.size != original:
             raise MediaError(f"video frames have sizes {original} and {image.size}, one size is expected")
         pixels.append(_pixels(image, *size))
@@ -90,9 +96,16 @@ def _clip(
 
 
 def frames_item(
-    frames: Sequence[Picture], how: VideoProcessing, card: ModelCard, options: VideoOptions = DEFAULTS
+    frames: Sequence[Picture],
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions = DEFAULTS,
+    max_pixels: int | None = None,
 ) -> Item:
     """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
+
+    Args:
+        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
 
     Raises:
         MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
@@ -100,7 +113,7 @@ def frames_item(
     if not 1 <= len(frames) <= how.max_frames:
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or 2.0
-    return _clip(map(load_picture, frames), np.arange(len(frames)), fps, how, card, options)
+    return _clip(map(load_picture, frames), np.arange(len(frames)), fps, how, card, options, max_pixels)
 
 
 def video_item(
@@ -108,11 +121,13 @@ def video_item(
     how: VideoProcessing,
     card: ModelCard,
     options: VideoOptions = DEFAULTS,
+    max_pixels: int | None = None,
     progress: Progress | None = None,
 ) -> Item:
     """A video from a file, its bytes, a list of frames, or a folder of frames (sorted by name).
 
     Args:
+        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
         progress: called with the number of frames read and the number wanted, a file's frames only.
 
     Raises:
@@ -122,13 +137,13 @@ def video_item(
     if isinstance(source, np.ndarray):  # (frames, height, width, 3 or 4)
         source = list(source)
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return frames_item(source, how, card, options)
+        return frames_item(source, how, card, options, max_pixels)
     if not isinstance(source, str | bytes | os.PathLike):
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
     found = find(source, "video")
     if isinstance(found, Path) and found.is_dir():
         frames = sorted(path for path in found.iterdir() if path.is_file() and not path.name.startswith("."))
-        return frames_item(frames, how, card, options)
+        return frames_item(frames, how, card, options, max_pixels)
     from edge_runtime.video import VideoFile  # needs the extra `video`
 
     with VideoFile(found) as video:
@@ -140,4 +155,4 @@ def video_item(
                 if progress is not None:
                     progress(done, len(indices))
 
-        return _clip(images(), indices, video.fps, how, card, options)
+        return _clip(images(), indices, video.fps, how, card, options, max_pixels)

@@ -1,5 +1,6 @@
 """Chat messages to a request: find the media, render the prompt, encode, count the pads."""
 
+from dataclasses import replace
 from typing import Any
 
 from contract.errors import InvalidInput
@@ -12,17 +13,36 @@ from edge_runtime.media import Picture
 from edge_runtime.prompt import grids, prompt_ids
 from edge_runtime.request import Request
 
+DEVICE_MAX_PIXELS = 1 << 20
+
 
 class Pipeline:
     """Everything between a question and the bytes that are sent.
 
     Args:
+        max_pixels: most pixels of a picture or video frame after resizing, where the bundle allows more: the tower's
+            time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
         progress: called with the number of frames read and the number wanted while a video file is decoded.
+
+    Raises:
+        InvalidInput: max_pixels is below the bundle's smallest picture.
     """
 
-    def __init__(self, encoder: Encoder, *, fetch: Fetcher | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        max_pixels: int | None = DEVICE_MAX_PIXELS,
+        fetch: Fetcher | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.encoder, self._fetch, self._progress = encoder, fetch, progress
+        image, self._max_pixels = encoder.bundle.manifest.image, max_pixels
+        if max_pixels is not None and max_pixels < image.min_pixels:
+            raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
+        most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
+        self._image = replace(image, max_pixels=most)
 
     def items(self, messages: list[Message]) -> list[Item]:
         """Pictures and videos of the messages in prompt order, ready for the tower.
@@ -32,9 +52,9 @@ class Pipeline:
         """
         manifest = self.encoder.bundle.manifest
         return [
-            picture_item(part.source, manifest.image, manifest.card)
+            picture_item(part.source, self._image, manifest.card)
             if part.options is None
-            else video_item(part.source, manifest.video, manifest.card, part.options, self._progress)
+            else video_item(part.source, manifest.video, manifest.card, part.options, self._max_pixels, self._progress)
             for part in media_parts(messages, self._fetch)
         ]
 
@@ -65,6 +85,7 @@ class Pipeline:
             grids(items, False),
             grids(items, True),
             bundle.manifest.card.encoder_fingerprint,
+            embeddings.num_encoded,
         )
 
     def ask(self, picture: Picture, question: str) -> Request:

@@ -20,6 +20,7 @@ class Request:
         input_ids: int64 (S,), one pad token per embedding row.
         main, deepstack: float32 (N, H) and (L, N, H).
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
+        num_encoded: pictures and videos the tower ran on; the others came from the cache.
     """
 
     input_ids: NDArray[np.int64]
@@ -28,6 +29,7 @@ class Request:
     image_grid_thw: NDArray[np.int64]
     video_grid_thw: NDArray[np.int64]
     encoder_fingerprint: str
+    num_encoded: int = 0
 
     def tensors(
         self, sampling: Sampling, precision: Precision = "fp16", stream: bool = True

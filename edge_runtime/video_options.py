@@ -96,18 +96,28 @@ class VideoOptions:
         return np.linspace(first, last, count).round().astype(np.int64)
 
     def size(
-        self, num_frames: int, height: int, width: int, factor: int, depth: int, how: VideoProcessing
+        self,
+        num_frames: int,
+        height: int,
+        width: int,
+        factor: int,
+        depth: int,
+        how: VideoProcessing,
+        device_pixels: int | None = None,
     ) -> tuple[int, int]:
-        """Height and width that `num_frames` frames are resized to.
+        """Height and width that `num_frames` frames are resized to; `device_pixels` bounds one frame in any case.
 
         Raises:
             MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
         """
+        bounds = [bound for bound in (self.max_pixels, device_pixels) if bound is not None]
         if self.min_pixels is self.max_pixels is self.total_pixels is None:
             frames = max(num_frames, depth)
-            return video_size(frames, height, width, factor, depth, how.min_pixels, how.max_pixels)
+            most = min([how.max_pixels, *[bound * frames for bound in bounds]])
+            return video_size(frames, height, width, factor, depth, min(how.min_pixels, most), most)
         padded = num_frames + -num_frames % depth
-        return frame_size(padded, height, width, factor, self.min_pixels, self.max_pixels, self.total_pixels)
+        most_of_one = min(bounds, default=None)
+        return frame_size(padded, height, width, factor, self.min_pixels, most_of_one, self.total_pixels)
 
 
 def timestamps(indices: NDArray[np.int64], source_fps: float, depth: int) -> tuple[float, ...]:

@@ -1,0 +1,47 @@
+"""Items cut into calls that fit a memory budget.
+
+Attention never crosses a frame, so a long video may be cut between temporal patches and the parts' rows put together
+again: the result is that of one call.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.items import Item
+
+Piece = tuple[NDArray[np.float32], tuple[int, int, int]]  # pixel_values (patches, patch_width) and their grid
+
+
+def _pieces(items: Sequence[Item], max_patches: int) -> Iterator[Piece]:
+    for item in items:
+        frames, height, width = item.grid_thw
+        step = max(1, max_patches // (height * width))
+        for first in range(0, frames, step):
+            count = min(step, frames - first)
+            rows = slice(first * height * width, (first + count) * height * width)
+            yield item.pixel_values[rows], (count, height, width)
+
+
+def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """pixel_values and grid_thw of each call, in the order of the items.
+
+    Args:
+        max_patches: most patches of one call; a single frame with more is a call of its own.
+    """
+    batch: list[Piece] = []
+    held = 0
+    for piece in _pieces(items, max_patches):
+        if batch and held + len(piece[0]) > max_patches:
+            yield _joined(batch)
+            batch, held = [], 0
+        batch.append(piece)
+        held += len(piece[0])
+    if batch:
+        yield _joined(batch)
+
+
+def _joined(batch: list[Piece]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    pixels = batch[0][0] if len(batch) == 1 else np.concatenate([pixels for pixels, _ in batch])
+    return pixels, np.array([grid for _, grid in batch], np.int64)

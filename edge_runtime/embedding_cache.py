@@ -1,0 +1,77 @@
+"""Embeddings of what was encoded before, found by content.
+
+The key is the SHA-256 of an item's pixels and grid, the encoder's fingerprint and the bundle's precision: the same
+picture in another file, size or turn of a conversation is found, and another tower's rows never are.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from os import PathLike
+
+import numpy as np
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.embedding_files import EmbeddingFiles, Rows
+from edge_runtime.items import Item
+
+
+def content_key(item: Item, bundle: Bundle) -> str:
+    """Name of an item's embeddings, 64 hex digits."""
+    manifest = bundle.manifest
+    facts = f"1 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} {item.pixel_values.dtype} "
+    digest = hashlib.sha256(facts.encode())
+    digest.update(np.ascontiguousarray(item.pixel_values).data)
+    return digest.hexdigest()
+
+
+class EmbeddingCache:
+    """Rows by key in memory, and in a folder where one is given. Safe to share between threads.
+
+    Args:
+        max_bytes: memory the rows may take; the longest unused go first. A 512 x 512 picture of a 2B model takes 8 MiB.
+        folder: where rows outlive the process; None keeps them in memory only.
+        max_disk_bytes: size of that folder.
+
+    Raises:
+        InvalidInput: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = 256 << 20,
+        *,
+        folder: str | PathLike[str] | None = None,
+        max_disk_bytes: int = 1 << 30,
+    ) -> None:
+        self.max_bytes, self.num_bytes = max_bytes, 0
+        self._files = EmbeddingFiles(folder, max_disk_bytes) if folder is not None else None
+        self._rows: OrderedDict[str, Rows] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Rows | None:
+        """Main (N, H) and deepstack (L, N, H) of a key, or None."""
+        with self._lock:
+            if (rows := self._rows.get(key)) is not None:
+                self._rows.move_to_end(key)
+                return rows
+        if self._files is not None and (rows := self._files.get(key)) is not None:
+            self._keep(key, rows)
+        return rows
+
+    def put(self, key: str, rows: Rows) -> None:
+        """Keep a copy of the rows of a key."""
+        own = (rows[0].copy(), rows[1].copy())
+        self._keep(key, own)
+        if self._files is not None:
+            self._files.put(key, own)
+
+    def _keep(self, key: str, rows: Rows) -> None:
+        with self._lock:
+            if key in self._rows:
+                return
+            self._rows[key] = rows
+            self.num_bytes += sum(array.nbytes for array in rows)
+            while self.num_bytes > self.max_bytes:
+                _, old = self._rows.popitem(last=False)
+                self.num_bytes -= sum(array.nbytes for array in old)

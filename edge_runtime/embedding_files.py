@@ -1,0 +1,90 @@
+"""Embeddings kept on disk between runs: one file a key, whole or absent, the longest unused go first.
+
+A file is the SHA-256 of what follows, then the two arrays in numpy's own format; nothing is pickled. Several processes
+may share a folder.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import InvalidInput
+
+Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack (L, N, H)
+SUFFIX = ".embeddings"
+DIGEST = hashlib.sha256().digest_size
+
+
+class EmbeddingFiles:
+    """A bounded folder of embeddings.
+
+    Args:
+        folder: made where it does not exist.
+        max_bytes: size the files may have together.
+
+    Raises:
+        InvalidInput: the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | PathLike[str], max_bytes: int) -> None:
+        self.folder, self.max_bytes = Path(folder), max_bytes
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"cache folder {self.folder} cannot be made: {error.strerror}") from error
+
+    def get(self, key: str) -> Rows | None:
+        """The rows of a key, or None; a damaged file is removed."""
+        path = self.folder / (key + SUFFIX)
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+            path.unlink(missing_ok=True)
+            return None
+        file = io.BytesIO(data[DIGEST:])
+        return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
+
+    def put(self, key: str, rows: Rows) -> None:
+        """Keep the rows of a key; a full or read-only disk is a warning, the answer does not depend on it."""
+        file = io.BytesIO()
+        for array in rows:
+            np.save(file, array, allow_pickle=False)
+        payload = file.getvalue()
+        if len(payload) + DIGEST > self.max_bytes:
+            return
+        work = None
+        try:
+            handle, work = tempfile.mkstemp(prefix=".", dir=self.folder)
+            with os.fdopen(handle, "wb") as target:
+                target.write(hashlib.sha256(payload).digest() + payload)
+            os.replace(work, self.folder / (key + SUFFIX))
+        except OSError as error:
+            warnings.warn(f"embeddings are not kept in {self.folder}: {error.strerror}", stacklevel=2)
+            if work is not None:
+                with suppress(OSError):
+                    os.unlink(work)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        ages = []
+        for path in self.folder.glob("*" + SUFFIX):
+            with suppress(OSError):  # another process removed it
+                status = path.stat()
+                ages.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in ages)
+        for _, size, path in sorted(ages):
+            if total <= self.max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
