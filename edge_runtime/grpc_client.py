@@ -4,7 +4,7 @@ One stream a request: a cancel ends every request of its stream, and errors on a
 """
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -81,7 +81,7 @@ class GrpcClient:
             raise _typed(error) from error
         return {name: value.string_value for name, value in config.parameters.items()}
 
-    def stream(self, request: Request, sampling: Sampling | None = None) -> Iterator[Delta]:
+    def stream(self, request: Request, sampling: Sampling | None = None) -> Generator[Delta, None, None]:
         """Send a request and yield its answer piece by piece; closing the iterator cancels it on the server.
 
         Raises:

@@ -1,0 +1,23 @@
+"""ask: one picture or video, one question, one streamed answer."""
+
+import argparse
+from typing import Any
+
+from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.turn import add_server_arguments, answer, open_client
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("media", help="picture or video file, folder of frames, or URL with --fetch")
+    parser.add_argument("question")
+    add_server_arguments(parser)
+    add_media_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Ask once."""
+    content = [content_part(args.media, args), {"type": "text", "text": args.question}]
+    pipeline = open_pipeline(args)
+    with open_client(args) as client:
+        return {"question": args.question} | answer(pipeline, client, [{"role": "user", "content": content}], args)

@@ -1,0 +1,76 @@
+"""bench: what this device takes to load a bundle and to encode, as one JSON line."""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from contract.errors import InvalidInput
+from edge_runtime.encoder import Encoder
+from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=512, help="side of the pictures, in pixels (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures in one call (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls after one that warms up (default %(default)s)")  # fmt: skip
+    parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="as for encode (default %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def peak_rss_bytes() -> int | None:
+    """Most memory this process has held, or None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Load, encode noise pictures until warm, then time `repeats` calls; medians, nothing is cached."""
+    if min(args.size, args.batch, args.repeats) < 1:
+        raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
+    started = time.perf_counter()
+    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider)
+    load_ms = (time.perf_counter() - started) * 1e3
+    pipeline, random = Pipeline(encoder, max_pixels=args.max_pixels or None), np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (args.size, args.size, 3), np.uint8) for _ in range(args.batch)]
+    messages = [{"role": "user", "content": [{"type": "image", "image": picture} for picture in pictures]}]
+    preparing, encoding = [], []
+    for _ in range(args.repeats + 1):
+        begun = time.perf_counter()
+        items = pipeline.items(messages)
+        prepared = time.perf_counter()
+        embeddings = encoder.encode(items)
+        encoding.append(time.perf_counter() - prepared)
+        preparing.append(prepared - begun)
+    seconds = statistics.median(encoding[1:])
+    report = {
+        "picture": f"{args.size}x{args.size}",
+        "grid_thw": embeddings.grid_thw[0].tolist(),
+        "batch": args.batch,
+        "threads": args.threads,
+        "precision": encoder.bundle.manifest.precision,
+        "load_ms": round(load_ms, 2),
+        "first_embedding_ms": round(load_ms + (preparing[0] + encoding[0]) * 1e3, 2),
+        "prepare_ms": round(statistics.median(preparing[1:]) * 1e3, 2),
+        "encode_ms": round(seconds * 1e3, 2),
+        "encode_ms_best": round(min(encoding[1:]) * 1e3, 2),
+        "pictures_per_s": round(args.batch / seconds, 3),
+        "rows_per_s": round(len(embeddings.image_embeds) / seconds, 1),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "weight_bytes": sum(path.stat().st_size for path in encoder.bundle.folder.glob("vision.onnx*")),
+        "machine": platform.machine(),
+        "onnxruntime": onnxruntime.__version__,
+    }
+    if not args.json:
+        for name, value in report.items():
+            print(f"{name:20} {value}")
+    return report

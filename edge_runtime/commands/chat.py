@@ -1,0 +1,53 @@
+"""chat: several questions about one picture or video; it is encoded for the first and kept for the rest."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from edge_runtime.chat_template import Message
+from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.turn import add_server_arguments, answer, open_client
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("media", help="picture or video file, folder of frames, or URL with --fetch")
+    parser.add_argument("--system", help="what the model is told before everything else")
+    add_server_arguments(parser)
+    add_media_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _note(report: dict[str, Any]) -> str:
+    if report["num_encoded"]:
+        work = f"encoded {report['num_encoded']} in {report['encode_ms']:.0f} ms"
+    else:
+        work = "encoded nothing: the embeddings were kept"
+    return f"[{work}; sent {report['upload_bytes']} bytes, first token after {report['ttft_ms']:.0f} ms]"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read questions from standard input, one a line, until it ends; with --json one object a turn.
+
+    Ctrl-C while an answer comes ends that answer, at the prompt it ends the chat.
+    """
+    messages: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
+    shown = [content_part(args.media, args)]
+    pipeline = open_pipeline(args)
+    with open_client(args) as client:
+        while True:
+            if sys.stdin.isatty():
+                print("> ", end="", file=sys.stderr, flush=True)
+            if not (line := sys.stdin.readline()):
+                return
+            if not (question := line.strip()):
+                continue
+            content = [*shown, {"type": "text", "text": question}]
+            turn: list[Message] = [*messages, {"role": "user", "content": content}]
+            try:
+                report = answer(pipeline, client, turn, args)
+            except KeyboardInterrupt:
+                print("\n[cancelled: this question is forgotten]", file=sys.stderr)
+                continue
+            messages, shown = [*turn, {"role": "assistant", "content": report["answer"]}], []
+            print(json.dumps({"question": question} | report) if args.json else _note(report), flush=True)

@@ -1,0 +1,69 @@
+"""The device as the command line describes it: bundle, cache, budgets, and whether URLs may be read."""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge_runtime.embedding_cache import EmbeddingCache
+from edge_runtime.encoder import Encoder
+from edge_runtime.fetch import Fetcher
+from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
+from edge_runtime.video_options import WHOLE, VideoOptions
+
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".3gp",
+}  # fmt: skip
+
+
+def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every verb."""
+    parser.add_argument("--bundle", default=os.environ.get("EDGE_VLM_BUNDLE", "bundle"), help="folder python -m export.vision wrote ($EDGE_VLM_BUNDLE, else ./bundle)")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="cores for the tower, 0 for all")
+    parser.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime execution provider")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text, errors too")
+
+
+def add_media_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that encode what they are given."""
+    parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
+    parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
+    parser.add_argument("--fetch", action="store_true", help="allow http:// and https:// media from public addresses")
+    videos = parser.add_argument_group("videos", "which frames are looked at, and how large; names as in qwen-vl-utils")
+    for field in fields(VideoOptions):
+        if field.name != "max_pixels":
+            kind = int if field.name in WHOLE else float
+            videos.add_argument(f"--{field.name.replace('_', '-')}", type=kind, dest=f"video_{field.name}", metavar="N")
+
+
+def content_part(source: str, args: argparse.Namespace) -> dict[str, Any]:
+    """A picture or video part: a folder, or a name that ends like a video's, is a video."""
+    suffix = PurePosixPath(urlsplit(source).path if "://" in source else source).suffix.lower()
+    if not (os.path.isdir(source) or suffix in VIDEO_SUFFIXES):
+        return {"type": "image", "image": source}
+    given = {field.name: getattr(args, f"video_{field.name}", None) for field in fields(VideoOptions)}
+    return {"type": "video", "video": source, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _progress(done: int, total: int) -> None:
+    end = "\r\033[K" if done == total else ""
+    print(f"\rframe {done} of {total}{end}", end="", file=sys.stderr, flush=True)
+
+
+def open_pipeline(args: argparse.Namespace) -> Pipeline:
+    """The pipeline of the arguments; embeddings are kept in memory, and in --cache where it is given.
+
+    Raises:
+        BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.
+    """
+    cache = EmbeddingCache(folder=args.cache)
+    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, cache=cache)
+    return Pipeline(
+        encoder,
+        max_pixels=args.max_pixels or None,
+        fetch=Fetcher() if args.fetch else None,
+        progress=_progress if sys.stderr.isatty() else None,
+    )

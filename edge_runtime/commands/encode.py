@@ -1,0 +1,49 @@
+"""encode: pictures and videos to a file of embeddings."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contract.errors import InvalidInput
+from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.safetensors_file import write_safetensors
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("media", nargs="+", help="picture and video files, folders of frames, URLs with --fetch")
+    parser.add_argument("--out", type=Path, required=True, help="file with image_embeds, deepstack_embeds, grid_thw")
+    parser.add_argument("--format", choices=["npz", "safetensors"], help="by default what the name of --out ends in, else npz")  # fmt: skip
+    add_media_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Encode in one go and write; an existing file is replaced."""
+    pipeline = open_pipeline(args)
+    items = pipeline.items([{"role": "user", "content": [content_part(source, args) for source in args.media]}])
+    started = time.perf_counter()
+    embeddings = pipeline.encoder.encode(items)
+    encode_ms = (time.perf_counter() - started) * 1e3
+    arrays = {name: getattr(embeddings, name) for name in ("image_embeds", "deepstack_embeds", "grid_thw")}
+    form = args.format or ("safetensors" if args.out.suffix == ".safetensors" else "npz")
+    try:
+        with args.out.open("wb") as file:
+            write_safetensors(file, arrays) if form == "safetensors" else np.savez(file, **arrays)
+    except OSError as error:
+        raise InvalidInput(f"{args.out} cannot be written: {error.strerror}") from error
+    rows = embeddings.image_embeds.shape
+    if not args.json:
+        levels = len(embeddings.deepstack_embeds)
+        print(f"{args.out}: {rows[0]} rows of {rows[1]}, {levels} deepstack levels, {encode_ms:.1f} ms")
+    return {
+        "out": str(args.out),
+        "format": form,
+        "rows": rows[0],
+        "grid_thw": embeddings.grid_thw.tolist(),
+        "timestamps": [list(item.timestamps) for item in items],
+        "num_encoded": embeddings.num_encoded,
+        "encode_ms": round(encode_ms, 2),
+    }

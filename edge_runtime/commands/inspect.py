@@ -1,0 +1,35 @@
+"""inspect: a bundle's card, or the token ids, grids and embedding checks of messages."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from contract.errors import InvalidInput
+from edge_runtime.bundle import Bundle
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.inspection import bundle_card, request_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--messages", type=Path, help="JSON file with a list of chat messages")
+    add_media_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Report on the bundle, and on the messages where they are given."""
+    bundle = Bundle.load(args.bundle)
+    report = {"bundle": bundle_card(bundle)}
+    if args.messages:
+        try:
+            messages = json.loads(args.messages.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{args.messages} is no JSON list of messages: {error}") from error
+        card = bundle.manifest.card
+        request = open_pipeline(args).request(messages)
+        report |= request_report(request, card.image_token_id, card.video_token_id)
+    if not args.json:
+        for name, value in report.items():
+            print(f"{name}: {json.dumps(value, indent=2) if isinstance(value, dict) else value}")
+    return report

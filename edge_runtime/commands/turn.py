@@ -1,0 +1,68 @@
+"""One question and its answer over gRPC, printed as it arrives."""
+
+import argparse
+import os
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from contract.sampling import Sampling
+from edge_runtime.chat_template import Message
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.request import upload_bytes
+
+if TYPE_CHECKING:
+    from edge_runtime.grpc_client import GrpcClient
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that talk to a server."""
+    parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC ($EDGE_VLM_TRITON)")  # fmt: skip
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--precision", choices=["fp16", "fp32"], default="fp16", help="type the embeddings travel in")
+    parser.add_argument("--timeout", type=float, default=60.0, help="longest wait for the next piece, in seconds")
+
+
+def open_client(args: argparse.Namespace) -> "GrpcClient":
+    """The client of the arguments.
+
+    Raises:
+        MissingExtra: tritonclient is not installed.
+    """
+    from edge_runtime.grpc_client import GrpcClient  # needs the extra `client`
+
+    return GrpcClient(args.triton, timeout_s=args.timeout, precision=args.precision)
+
+
+def answer(
+    pipeline: Pipeline, client: "GrpcClient", messages: list[Message], args: argparse.Namespace
+) -> dict[str, Any]:
+    """Encode what is new, ask, and print the answer as it comes; leaving early cancels it on the server."""
+    sampling = Sampling(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
+    started = time.perf_counter()
+    request = pipeline.request(messages)
+    encoded = time.perf_counter()
+    text, num_tokens, num_input_tokens, reason, first = "", 0, 0, "", None
+    with closing(client.stream(request, sampling)) as deltas:
+        for delta in deltas:
+            first = first or time.perf_counter()
+            text, num_tokens, reason = text + delta.text, num_tokens + len(delta.token_ids), delta.finish_reason
+            num_input_tokens = max(num_input_tokens, delta.num_input_tokens)
+            if not args.json:
+                print(delta.text, end="", flush=True)
+    if not args.json:
+        print()
+    return {
+        "answer": text,
+        "finish_reason": reason,
+        "num_tokens": num_tokens,
+        "num_input_tokens": num_input_tokens,
+        "num_encoded": request.num_encoded,
+        "encode_ms": round((encoded - started) * 1e3, 2),
+        "ttft_ms": round(((first or encoded) - encoded) * 1e3, 2),
+        "upload_bytes": upload_bytes(request.tensors(sampling, args.precision)),
+        "edge_has_torch": "torch" in sys.modules,
+    }

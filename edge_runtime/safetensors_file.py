@@ -1,0 +1,26 @@
+"""Arrays to a .safetensors file, without the library: the format is a length, a JSON header and the bytes.
+
+Source of the layout: the format section of huggingface/safetensors' README.
+"""
+
+import json
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
+
+
+def write_safetensors(file: BinaryIO, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write float32, float16 and int64 arrays, little-endian and row-major."""
+    header, offset = {}, 0
+    for name, array in arrays.items():
+        end = offset + array.nbytes
+        header[name] = {"dtype": DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the data starts aligned
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in arrays.values():
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())

@@ -1,0 +1,212 @@
+"""The verbs as a user types them: files, video, cache, bench, chat with a real server, Ctrl-C, exit codes."""
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edge_runtime import GrpcClient, Pipeline, Sampling
+from edge_runtime.__main__ import main
+from serving.launcher import TritonServer
+from tests.conftest import ROOT
+from tests.edge.video_files import write_video
+from tiny_model.scenes import shapes_scene
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("media") / "picture.png"
+    shapes_scene(Random(5), 160, 128, 3).image.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("media") / "video.mp4", 27, 10, 96, 96)
+
+
+def command(verb: str, bundle_folder: Path, *rest: str | Path) -> list[str]:
+    return [verb, "--bundle", str(bundle_folder), "--threads", "1", *map(str, rest)]
+
+
+def told(capsys: pytest.CaptureFixture[str], *args: Any) -> dict[str, Any]:
+    """The JSON object a verb prints."""
+    assert main([*command(*args), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def user(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(content)}
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x"])
+def test_encode_writes_what_the_pipeline_makes(
+    tmp_path: Path, bundle_folder: Path, pipeline: Pipeline, picture: Path, video: Path,
+    capsys: pytest.CaptureFixture[str], name: str,
+) -> None:  # fmt: skip
+    out = tmp_path / name
+    report = told(capsys, "encode", bundle_folder, "--out", out, picture, video, "--fps", "1.5", "--max-pixels", 9216)
+    here = Pipeline(pipeline.encoder, max_pixels=9216)
+    parts = {"type": "image", "image": str(picture)}, {"type": "video", "video": str(video), "fps": 1.5}
+    want = pipeline.encoder.encode(here.items([user(*parts)]))
+    got = load_file(out) if name.endswith("safetensors") else np.load(out, allow_pickle=False)
+    for key in ("image_embeds", "deepstack_embeds", "grid_thw"):
+        np.testing.assert_allclose(got[key], getattr(want, key), atol=1e-4)
+    assert report["grid_thw"] == want.grid_thw.tolist()
+    assert report["format"] == ("safetensors" if name.endswith("safetensors") else "npz")
+    assert report["timestamps"] == [[], [0.45, 2.15]]  # frames 0, 9, 17, 26 of 10 a second
+    assert report["num_encoded"] == 2
+
+
+def test_a_cache_folder_outlives_the_run(
+    tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("encode", bundle_folder, "--out", tmp_path / "x.npz", "--cache", tmp_path / "kept", picture)
+    assert [told(capsys, *args)["num_encoded"] for _ in range(2)] == [1, 0]
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        shapes_scene(Random(number), 96, 96, 1).image.save(tmp_path / f"{number}.png")
+    out = tmp_path.parent / "x.npz"
+    report = told(capsys, "encode", bundle_folder, "--out", out, tmp_path, "--sample-fps", 1)
+    assert report["grid_thw"] == [[2, 6, 6]]
+    assert report["timestamps"] == [[0.5, 2.0]]
+
+
+def test_bench_is_one_json_line(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(capsys, "bench", bundle_folder, "--size", 128, "--batch", 2, "--repeats", 2)
+    assert report["grid_thw"] == [1, 8, 8]
+    assert report["rows_per_s"] == pytest.approx(16 * report["pictures_per_s"], rel=0.01)
+    assert report["pictures_per_s"] == pytest.approx(2000 / report["encode_ms"], rel=0.01)
+    assert report["first_embedding_ms"] > report["load_ms"] > 0
+    assert report["peak_rss_bytes"] > report["weight_bytes"] > 1 << 20
+    assert main(command("bench", bundle_folder, "--repeats", "0")) == 2
+
+
+def test_exit_codes_and_errors(
+    tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.png").write_bytes(picture.read_bytes()[:200])
+    out = str(tmp_path / "x.npz")
+    cases: list[tuple[list[str], int, str, str]] = [
+        (command("encode", bundle_folder, "--out", out, tmp_path / "bad.png"), 2, "INVALID_ARG", "cut short"),
+        (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png"), 2, "INVALID_ARG", "--fetch allows"),
+        (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png", "--fetch"), 2, "INVALID_ARG", "public"),
+        (command("encode", bundle_folder, "--out", tmp_path / "no" / "x", picture), 2, "INVALID_ARG", "cannot be written"),
+        (command("encode", bundle_folder, "--out", out, picture, "--provider", "x"), 2, "INVALID_ARG", "provider is 'x'"),
+        (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
+        (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "is Triton running"),
+    ]  # fmt: skip
+    for args, status, code, says in cases:
+        assert main([*args, "--json"]) == status
+        printed = capsys.readouterr()
+        error = json.loads(printed.out)
+        assert error["code"] == code
+        assert says in error["error"]
+        assert printed.err == f"error: {error['error']}\n"
+    with pytest.raises(SystemExit) as stop:
+        main(["encode"])
+    assert stop.value.code == 2
+
+
+def test_progress_is_for_people(tmp_path: Path, bundle_folder: Path, video: Path) -> None:
+    """On a terminal frames are counted; in a pipe standard error stays empty."""
+    args = command("encode", bundle_folder, "--out", tmp_path / "x.npz", video)
+    run = [sys.executable, "-m", "edge_runtime", *args]
+    assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, timeout=60).stderr == b""
+    ours, theirs = pty.openpty()
+    subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert [int(n) for n in re.findall(r"\rframe (\d) of 5", shown)] == [1, 2, 3, 4, 5]
+
+
+QUESTIONS = ["How many shapes are there?", "Describe the image."]
+
+
+def test_chat_encodes_once(
+    server: TritonServer, pipeline: Pipeline, bundle_folder: Path, picture: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    args = command("chat", bundle_folder, picture, "--triton", server.grpc_url, "--max-tokens", "16")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([QUESTIONS[0], "", QUESTIONS[1]])))
+    assert main([*args, "--json"]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (first["num_encoded"], second["num_encoded"]) == (1, 0)
+    messages: list[dict[str, Any]] = []
+    for report, question in ((first, QUESTIONS[0]), (second, QUESTIONS[1])):
+        shown = [] if messages else [{"type": "image", "image": str(picture)}]
+        messages.append(user(*shown, {"type": "text", "text": question}))
+        request = pipeline.request(messages)
+        with GrpcClient(server.grpc_url) as client:
+            answer = "".join(delta.text for delta in client.stream(request, Sampling(max_tokens=16)))
+        assert report["question"] == question
+        assert report["answer"] == answer
+        assert report["num_input_tokens"] == len(request.input_ids)
+        messages.append({"role": "assistant", "content": answer})
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(QUESTIONS)))
+    assert main(args) == 0
+    lines = capsys.readouterr().out
+    assert lines.count("[encoded 1 in ") == 1
+    assert lines.count("[encoded nothing: the embeddings were kept") == 1
+    assert lines.startswith(first["answer"])
+
+
+def test_a_video_is_asked_about(
+    server: TritonServer, pipeline: Pipeline, bundle_folder: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--triton", server.grpc_url, "--max-tokens", 12, "--nframes", 4)
+    report = told(capsys, "ask", bundle_folder, video, "What appears last?", *where)
+    part = {"type": "video", "video": str(video), "nframes": 4}
+    request = pipeline.request([user(part, {"type": "text", "text": "What appears last?"})])
+    assert report["num_input_tokens"] == len(request.input_ids)
+    with GrpcClient(server.grpc_url) as client:
+        assert report["answer"] == "".join(d.text for d in client.stream(request, Sampling(max_tokens=12)))
+
+
+def cancelled(server: TritonServer) -> float:
+    """The server's own count of requests that were cancelled."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:
+        found = re.findall(r"^edge_vlm_cancelled_requests_total\S* (\S+)$", answer.read().decode(), re.MULTILINE)
+    return sum(map(float, found))
+
+
+def until(condition: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_control_c_cancels_on_the_server(
+    server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path
+) -> None:
+    before = cancelled(server)
+    args = command("ask", bundle_folder, picture, "Describe the image.", "--triton", server.grpc_url)
+    run = [sys.executable, "-m", "edge_runtime", *args, "--max-tokens", "2000", "--temperature", "5", "--seed"]
+    for seed in range(8):  # an answer may end by itself before the signal arrives
+        with subprocess.Popen([*run, str(seed)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        assert b"Traceback" not in errors
+        if process.returncode != 0:
+            break
+    assert process.returncode == 130
+    until(lambda: cancelled(server) == before + 1)
