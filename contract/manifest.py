@@ -13,7 +13,7 @@ from contract.preprocessing import ImageProcessing, VideoProcessing
 FORMAT_VERSION = 1
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Builder:
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._tensors: dict[str, Callable[[], Array]] = {}
+        self._outer = self._nodes
+        self._tensors: dict[tuple[str, ...], Callable[[], tuple[Array, ...]]] = {}
         self._counts: dict[str, int] = {}
 
     def op(self, kind: str, inputs: list[str], name: str | None = None, *, domain: str = "", **attributes: Any) -> str:
@@ -41,14 +42,23 @@ class Builder:
         )
         return names
 
+    def before(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Add a node to the outer graph, also from inside a body: it runs once, or onnxruntime folds it when it loads."""
+        self._outer.append(helper.make_node(kind, inputs, [name], name=f"{name}/{kind}", **attributes))
+        return name
+
     def _fresh(self, kind: str) -> str:
         self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind.lower()}_{self._counts[kind]}"
 
     def weight(self, name: str, read: Callable[[], Array]) -> str:
         """A named tensor, read when the graph is written."""
-        self._tensors.setdefault(name, read)
-        return name
+        return self.weights((name,), lambda: (read(),))[0]
+
+    def weights(self, names: tuple[str, ...], read: Callable[[], tuple[Array, ...]]) -> tuple[str, ...]:
+        """Named tensors that are made together, such as a quantised matrix and its scales."""
+        self._tensors.setdefault(names, read)
+        return names
 
     def ints(self, *values: int) -> str:
         """An int64 constant of shape (len(values),)."""
@@ -76,7 +86,11 @@ class Builder:
         """Write `path` and `path` + .data."""
         data = path.with_name(path.name + ".data")
         with data.open("wb") as file:
-            tensors = [self._tensor(name, np.ascontiguousarray(read()), file) for name, read in self._tensors.items()]
+            tensors = [
+                self._tensor(name, np.asarray(values, order="C"), file)
+                for names, read in self._tensors.items()
+                for name, values in zip(names, read(), strict=True)
+            ]
         graph = helper.make_graph(self._nodes, "vision_tower", inputs, outputs, tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-vlm")

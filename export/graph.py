@@ -5,7 +5,7 @@ mask exists, and memory is bounded by the group and not by the pack. The loop li
 around each attention, so the fused operators and the weights see what a single picture would show them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from export.builder import Builder
 from export.layers import Layers
+from export.linear import Linear, fp32
 from export.positions import FramePositions
 from export.tower import Tower
 
@@ -23,7 +24,13 @@ GROUP_PATCHES = 1024  # frames are grouped up to this many patches a turn; a lar
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 
-def write_graph(tower: Tower, read: Callable[[str], NDArray[np.float32]], path: Path) -> int:
+def write_graph(
+    tower: Tower,
+    read: Callable[[str], NDArray[np.float32]],
+    path: Path,
+    linear: Linear = fp32,
+    factors: Mapping[str, NDArray[np.float32]] | None = None,
+) -> int:
     """Write the graph and its weights to `path` and `path` + .data; returns the number of nodes.
 
     Inputs: pixel_values float32 (num_patches, patch_width) in merge-block order, items one after another;
@@ -32,6 +39,7 @@ def write_graph(tower: Tower, read: Callable[[str], NDArray[np.float32]], path: 
 
     Args:
         read: gives a tower tensor by its tower-local name.
+        linear, factors: as in Layers.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
     # A pack whose grids ask for another number of patches fails here instead of being cut short.
@@ -46,7 +54,7 @@ def write_graph(tower: Tower, read: Callable[[str], NDArray[np.float32]], path: 
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    body = _turn(graph, Layers(graph, tower, read), tower, pixels, num_items)
+    body = _turn(graph, Layers(graph, tower, read, linear, factors), tower, pixels, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3
     names = [f"last_{name}" for name in ("item", "frame", "patch")] + [f"{name}_groups" for name in empties]

@@ -5,30 +5,57 @@ only attention sees frames. Attention and rotary embedding are onnxruntime's fus
 its flash path, which never holds the scores of a whole frame.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
+from export.linear import Linear, Source, fp32
 from export.tower import Tower
 
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config
 
 
 class Layers:
-    """Adds layers to a graph. `read` gives a tower tensor by its tower-local name, float32."""
+    """Adds layers to a graph. `read` gives a tower tensor by its tower-local name, float32.
 
-    def __init__(self, graph: Builder, tower: Tower, read: Callable[[str], NDArray[np.float32]]) -> None:
+    Args:
+        linear: how matrices are stored and multiplied.
+        factors: for some linear layers, what their input channels are multiplied with, float32 (in,); `read` gives
+            those layers' weights already divided by it.
+    """
+
+    def __init__(
+        self,
+        graph: Builder,
+        tower: Tower,
+        read: Callable[[str], NDArray[np.float32]],
+        linear: Linear = fp32,
+        factors: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         self._graph, self._tower, self._read = graph, tower, read
+        self._linear, self._factors = linear, factors or {}
+        self._shapes = dict(tower.tensors())
 
     def weight(self, name: str) -> str:
         return self._graph.weight(name, lambda: self._read(name))
 
     def linear(self, rows: str, name: str) -> str:
         """(patches, in) to (patches, out). The one place that a lower precision changes."""
-        weight = self._graph.weight(f"{name}.weight", lambda: _matrix(self._read(f"{name}.weight")))  # (out, in)
-        return self._graph.op("Gemm", [rows, weight, self.weight(f"{name}.bias")], name, transB=1)
+        if name in self._factors:
+            factors = self._graph.weight(f"{name}.factors", lambda: self._factors[name])  # (in,)
+            rows = self._graph.op("Mul", [rows, factors])
+        num_outputs, *inputs = self._shapes[f"{name}.weight"]
+        source = Source(
+            name,
+            math.prod(inputs),
+            num_outputs,
+            lambda: _matrix(self._read(f"{name}.weight")),
+            lambda: self._read(f"{name}.bias"),
+        )
+        return self._linear(self._graph, rows, source)
 
     def norm(self, rows: str, name: str) -> str:
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]

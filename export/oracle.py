@@ -4,7 +4,7 @@ The language model is never constructed. The tower is made without storage and i
 costs one float32 copy of the tower.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from contract.errors import BundleError
 
 Outputs = dict[str, NDArray[np.float32]]
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # pixel_values, grid_thw
 
 # family: package in transformers.models, prefix of its class names
 CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}
@@ -58,6 +59,26 @@ class Oracle:
             out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
         levels = {level_name(i): rows.numpy() for i, rows in enumerate(out.deepstack_features)}
         return {"image_embeds": out.pooler_output.numpy()} | levels
+
+    def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
+        """Per linear layer the largest magnitude of each input channel over `batches`, float32 (in,)."""
+        import torch
+
+        peaks: dict[str, Any] = {}
+
+        def listen(name: str) -> Callable[..., None]:
+            def hook(_: Any, inputs: tuple[Any, ...]) -> None:
+                peak = inputs[0].reshape(-1, inputs[0].shape[-1]).abs().amax(0)  # (in,)
+                peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
+
+            return hook
+
+        handles = [self._tower.get_submodule(name).register_forward_pre_hook(listen(name)) for name in layers]
+        for pixel_values, grid_thw in batches:
+            self(pixel_values, grid_thw)
+        for handle in handles:
+            handle.remove()
+        return {name: peaks[name].numpy() for name in layers}
 
 
 def level_name(level: int) -> str:

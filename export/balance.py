@@ -1,0 +1,48 @@
+"""Hidden channels of equal loudness: a factor before the second layer of each MLP, its inverse inside that layer.
+
+A rotation cannot pass the activation function in front of these layers, so their input is multiplied in the graph, one
+operation a layer. Factors are powers of two: the change is exact to the last bit, and does not follow the rounding of
+the measurement. Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.tower import Tower
+
+Read = Callable[[str], NDArray[np.float32]]
+LOUDNESS_FLOOR, MAX_EXPONENT = 1e-5, 10
+
+
+def balanced_layers(tower: Tower) -> list[str]:
+    """The layers behind an activation function."""
+    mergers = ["merger", *(f"deepstack_merger_list.{i}" for i in range(len(tower.taps)))]
+    return [f"blocks.{i}.mlp.linear_fc2" for i in range(tower.depth)] + [f"{name}.linear_fc2" for name in mergers]
+
+
+def factors(peaks: Mapping[str, NDArray[np.float32]], read: Read) -> dict[str, NDArray[np.float32]]:
+    """What each layer's input channels are multiplied with, float32 (in,).
+
+    Args:
+        peaks: per layer the largest magnitude of each input channel, (in,).
+    """
+    found = {}
+    for name, peak in peaks.items():
+        columns = np.linalg.norm(read(f"{name}.weight").astype(np.float64), axis=0)  # (in,), the same in any basis
+        loudness = np.log2(np.maximum(peak, LOUDNESS_FLOOR)) - np.log2(np.maximum(columns, LOUDNESS_FLOOR))
+        exponent = -0.5 * (loudness - loudness.mean())
+        found[name] = np.exp2(np.rint(exponent).clip(-MAX_EXPONENT, MAX_EXPONENT)).astype(np.float32)
+    return found
+
+
+def divided(read: Read, by: Mapping[str, NDArray[np.float32]]) -> Read:
+    """`read`, with the columns of the balanced layers' weights divided by their factors."""
+
+    def change(name: str) -> NDArray[np.float32]:
+        owner, _, kind = name.rpartition(".")
+        values = read(name)
+        return values / by[owner] if kind == "weight" and owner in by else values
+
+    return change

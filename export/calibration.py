@@ -1,0 +1,79 @@
+"""Pictures on which the loudness of hidden channels is measured before they are quantised.
+
+Real ones that the user passes, or drawn ones: smooth surfaces, edges, fine texture and noise, which is what makes
+channels of a vision tower loud. A picture is shrunk first, because a channel's peak needs variety and not resolution.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from contract.card import ModelCard
+from contract.errors import InvalidInput, MediaError
+from contract.preprocessing import ImageProcessing
+from edge_runtime.items import picture_item
+
+MAX_PICTURES = 16  # of a folder, in the order of their names
+MAX_PIXELS = 384 * 384
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+DRAWN_SIZES = ((256, 256), (384, 256), (320, 448))
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def pictures(folder: Path | None) -> list[Image.Image | Path]:
+    """The pictures of `folder`, or drawn ones for None.
+
+    Raises:
+        InvalidInput: the folder does not exist or holds no pictures.
+    """
+    if folder is None:
+        return [_drawn(width, height, seed) for seed, (width, height) in enumerate(DRAWN_SIZES)]
+    if not folder.is_dir():
+        raise InvalidInput(f"--calibration is {folder}, which is no folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InvalidInput(f"--calibration is {folder}, a folder without pictures ({', '.join(SUFFIXES)})")
+    return list(found[:MAX_PICTURES])
+
+
+def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Iterator[Batch]:
+    """Patches (num_patches, patch_width) and grid (1, 3) of each picture.
+
+    Raises:
+        InvalidInput: the folder does not exist or holds no pictures, or one of them cannot be used.
+    """
+    smaller = replace(image, max_pixels=max(image.min_pixels, min(image.max_pixels, MAX_PIXELS)))
+    for picture in pictures(folder):
+        try:
+            item = picture_item(picture, smaller, card)
+        except MediaError as error:
+            raise InvalidInput(f"--calibration: {error}") from error
+        yield item.pixel_values, np.array([item.grid_thw], np.int64)
+
+
+def _drawn(width: int, height: int, seed: int) -> Image.Image:
+    """A colour gradient under shapes, stripes and letters, with grain."""
+    rng = np.random.default_rng(seed)
+    across, down = np.linspace(0, 1, width)[None, :, None], np.linspace(0, 1, height)[:, None, None]
+    corners = rng.uniform(0, 255, (4, 3))
+    values = (corners[0] * (1 - across) + corners[1] * across) * (1 - down)
+    values += (corners[2] * (1 - across) + corners[3] * across) * down  # (height, width, 3)
+    picture = Image.fromarray(values.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for number in range(14):
+        left, top, side = (int(v) for v in rng.uniform(0, 1, 3) * (width, height, width / 3))
+        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+        box = (left, top, left + side + 2, top + side + 2)
+        (draw.ellipse, draw.rectangle)[number % 2](box, fill=colour)
+        draw.line((left, 0, width - left, height), fill=colour[::-1], width=1 + number % 4)
+        draw.text((top % width, left % height), f"{number * 7919}", fill=(0, 0, 0))
+    draw.rectangle((0, 0, width // 6, height // 6), fill=(255, 255, 255))
+    draw.rectangle((width - width // 6, 0, width, height // 6), fill=(0, 0, 0))
+    grain = np.asarray(picture).astype(np.float32)
+    grain[height // 2 :] += rng.normal(0, 24, grain[height // 2 :].shape)
+    return Image.fromarray(grain.clip(0, 255).astype(np.uint8))

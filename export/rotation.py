@@ -1,0 +1,91 @@
+"""The tower in another basis: every weight rewritten so that the outputs stay what they are and no channel stands out.
+
+Real towers have channels a hundred times louder than the rest, and one scale for a row of 8-bit numbers then leaves
+nothing for the quiet ones. An orthogonal matrix mixes the channels of the residual stream, another one those of each
+head's values. Both are folded into the weights, so the graph stays the same and costs nothing. Each norm's gain and
+bias move into the linear layer behind it first. A LayerNorm subtracts the mean, so the residual's matrix must leave
+the all-ones direction where it is. The idea for models with RMSNorm: https://arxiv.org/abs/2404.00456 (QuaRot).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.tower import Tower
+
+Read = Callable[[str], NDArray[np.float32]]
+Matrix = NDArray[np.float64]
+
+
+def mixing_matrix(size: int) -> Matrix:
+    """An orthogonal and symmetric (size, size) with no large entry that leaves the all-ones vector as it is.
+
+    Cosine transform, random signs on all frequencies but the constant one, and back.
+    """
+    frequency, place = np.arange(size)[:, None], np.arange(size)[None] + 0.5
+    cosines = np.sqrt(2 / size) * np.cos(np.pi / size * frequency * place)  # (size, size), DCT-II
+    cosines[0] = np.sqrt(1 / size)
+    signs = 1.0 - 2 * np.random.default_rng(0).integers(0, 2, size)
+    signs[0] = 1
+    return (cosines.T * signs) @ cosines
+
+
+class Rotation:
+    """Reads the tensors of a tower in the new basis; names and shapes stay."""
+
+    def __init__(self, tower: Tower, read: Read) -> None:
+        self._tower, self._read = tower, read
+        self._stream = mixing_matrix(tower.hidden_size)
+        self._head = mixing_matrix(tower.head_dim)
+
+    def __call__(self, name: str) -> NDArray[np.float32]:
+        """One tensor by its tower-local name."""
+        owner, _, kind = name.rpartition(".")
+        *_, last = owner.split(".")
+        if last in ("norm", "norm1", "norm2"):
+            return np.full_like(self._read(name), kind == "weight")
+        if owner == "pos_embed":
+            return self._right(self._wide(name)).astype(np.float32)
+        if last in ("qkv", "linear_fc1"):
+            values = self._weight_behind_norm(owner) if kind == "weight" else self._bias_behind_norm(owner)
+            if last == "qkv":
+                values[2 * self._tower.hidden_size :] = self._heads(values[2 * self._tower.hidden_size :])
+            return values.astype(np.float32)
+        if owner.startswith("blocks.") or owner == "patch_embed.proj":  # writes to the residual stream
+            values = self._wide(name)
+            if last == "proj" and kind == "weight" and owner != "patch_embed.proj":
+                values = self._heads(values.T).T
+            shape = values.shape
+            return (self._stream @ values.reshape(len(values), -1)).reshape(shape).astype(np.float32)
+        return self._read(name)  # a merger's last layer: the outputs keep their basis
+
+    def _wide(self, name: str) -> Matrix:
+        return self._read(name).astype(np.float64)
+
+    def _norm_of(self, owner: str) -> str:
+        """The norm in front of a linear layer."""
+        if owner.endswith("attn.qkv"):
+            return owner.replace("attn.qkv", "norm1")
+        return owner.replace("mlp.linear_fc1", "norm2").replace("linear_fc1", "norm")
+
+    def _weight_behind_norm(self, owner: str) -> Matrix:
+        """(out, in) times the norm's gain, read from the new basis."""
+        values = self._wide(f"{owner}.weight")
+        gain = self._wide(f"{self._norm_of(owner)}.weight")
+        return self._right(values * np.tile(gain, values.shape[1] // len(gain)))
+
+    def _bias_behind_norm(self, owner: str) -> Matrix:
+        values = self._wide(f"{owner}.weight")
+        bias = self._wide(f"{self._norm_of(owner)}.bias")
+        total: Matrix = self._wide(f"{owner}.bias") + values @ np.tile(bias, values.shape[1] // len(bias))
+        return total
+
+    def _right(self, values: Matrix) -> Matrix:
+        """(rows, n * hidden) with every hidden-wide part in the new basis."""
+        return (values.reshape(-1, len(self._stream)) @ self._stream).reshape(values.shape)
+
+    def _heads(self, values: Matrix) -> Matrix:
+        """(hidden, ...) with the channels of every head mixed."""
+        parts = values.reshape(self._tower.num_heads, self._tower.head_dim, -1)
+        return (self._head @ parts).reshape(values.shape)

@@ -1,0 +1,180 @@
+"""Lower precisions: each under its gate on towers with and without loud channels, through the runtime, byte for byte."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import InvalidInput
+from contract.manifest import PRECISIONS, read_manifest
+from edge_runtime import Encoder
+from edge_runtime.items import Item
+from export import balance, parity
+from export.checkpoint import Checkpoint
+from export.graph import write_graph
+from export.linear import LINEARS
+from export.oracle import Oracle
+from export.packs import Pack, pixels
+from export.quantise import BLOCK, int4_blocks, int8_columns
+from export.rotation import Rotation, mixing_matrix
+from export.tower import Tower
+from export.vision import export_vision, main
+from tests.export.outliers import make_loud
+from tests.export.tiny_checkpoint import write_checkpoint
+
+TOWER = {  # wide enough for loud channels to be few
+    "depth": 4,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_heads": 4,
+    "deepstack_visual_indexes": [0, 2, 3],
+    "num_position_embeddings": 576,
+}
+PACKS: tuple[Pack, ...] = (((1, 2, 2),), ((1, 16, 12),), ((1, 6, 10), (2, 4, 8)), ((1, 30, 16),))
+Read = Callable[[str], NDArray[np.float32]]
+
+
+class Loud:
+    """One checkpoint with loud channels, its oracle, and graphs of it."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder = write_checkpoint(folder / kind, TOWER)
+        make_loud(self.folder, kind)
+        self.source, self.graph = Checkpoint(self.folder), folder / f"{kind}.onnx"
+        self.tower = Tower.from_config(self.source.config)
+        self.oracle = Oracle(self.source.config, list(self.source.tower_shapes), self.source.tower_tensor)
+        batches = [(pixels(self.tower, pack, 90), np.array(pack)) for pack in PACKS[1:3]]
+        peaks = self.oracle.input_peaks(balance.balanced_layers(self.tower), batches)
+        self.factors = balance.factors(peaks, self.source.tower_tensor)
+        self.read: Read = balance.divided(Rotation(self.tower, self.source.tower_tensor), self.factors)
+
+    def rows(self, precision: str, *, is_prepared: bool = True) -> list[parity.Row]:
+        read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
+        write_graph(self.tower, read, self.graph, LINEARS[precision], factors)
+        return parity.measure(self.graph, self.tower, self.oracle, PACKS)
+
+
+@pytest.fixture(scope="module")
+def mid(tmp_path_factory: pytest.TempPathFactory) -> Loud:
+    return Loud(tmp_path_factory.mktemp("loud"), "mid")
+
+
+@pytest.fixture(scope="module")
+def harsh(tmp_path_factory: pytest.TempPathFactory) -> Loud:
+    return Loud(tmp_path_factory.mktemp("loud"), "harsh")
+
+
+def worst_mean(rows: list[parity.Row]) -> float:
+    return min(row.mean_cosine or -1 for row in rows)
+
+
+@pytest.mark.parametrize("size", [64, 72, 1152])
+def test_the_mixing_matrix(size: int) -> None:
+    matrix = mixing_matrix(size)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(size), atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+    assert np.abs(matrix).max() < 6 / np.sqrt(size)
+
+
+def test_the_rotated_and_balanced_tower_is_the_same_in_fp32(mid: Loud) -> None:
+    assert any((factor != 1).any() for factor in mid.factors.values())
+    rows = mid.rows("fp32")
+    assert all(row.passes(parity.GATES["fp32"]) for row in rows)
+    assert max(row.relative_error or 1 for row in rows) < 3e-5
+
+
+def test_the_rotated_tower_in_the_originals_own_code(mid: Loud) -> None:
+    rotated = Oracle(mid.source.config, list(mid.source.tower_shapes), Rotation(mid.tower, mid.source.tower_tensor))
+    values, grid = pixels(mid.tower, PACKS[2], 5), np.array(PACKS[2])
+    expected, got = mid.oracle(values, grid), rotated(values, grid)
+    for name, rows in expected.items():
+        np.testing.assert_allclose(got[name], rows, atol=3e-5 * float(np.abs(rows).max()))
+
+
+def test_a_rotation_that_moves_the_mean_is_found(mid: Loud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The all-ones direction must stay: a LayerNorm subtracts the mean."""
+    flipped = np.diag([-1.0, *[1.0] * 255])
+    monkeypatch.setattr(mid.read.__closure__[1].cell_contents, "_stream", flipped)  # type: ignore[index]
+    assert not any(row.passes(parity.GATES["fp32"]) for row in mid.rows("fp32"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_each_gate_holds_with_loud_channels(mid: Loud, precision: str) -> None:
+    assert all(row.passes(parity.GATES[precision]) for row in mid.rows(precision))
+
+
+def test_preparation_takes_error_away(mid: Loud) -> None:
+    prepared, plain = worst_mean(mid.rows("int8")), worst_mean(mid.rows("int8", is_prepared=False))
+    assert 1 - prepared < 0.8 * (1 - plain)
+
+
+def test_harsh_channels(harsh: Loud) -> None:
+    assert worst_mean(harsh.rows("int8")) >= 0.99
+    assert worst_mean(harsh.rows("int8", is_prepared=False)) < worst_mean(harsh.rows("int8"))
+
+
+def test_int8_steps() -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 40), dtype=np.float32)
+    weight[2] = 0
+    values, steps = int8_columns(weight)
+    assert values.shape == (40, 6)
+    assert np.abs(values.T * steps[:, None] - weight).max() <= np.abs(weight).max() / 127 / 2 + 1e-6
+
+
+def test_int4_blocks_can_be_read_back() -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 2 * BLOCK + 12), dtype=np.float32)
+    packed, steps, zeros = int4_blocks(weight)
+    assert packed.shape == (6, 3, BLOCK // 2)
+    assert zeros.shape == (6, 2)
+    values = np.stack([packed & 15, packed >> 4], -1).reshape(6, 3, BLOCK).astype(np.float32)
+    zero = np.stack([zeros & 15, zeros >> 4], -1).reshape(6, 4)[:, :3, None]
+    back = ((values - zero) * steps[..., None]).reshape(6, -1)[:, : weight.shape[1]]
+    assert np.corrcoef(back.ravel(), weight.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.usefixtures("few_packs")
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_a_bundle_is_reproducible_and_runs(checkpoint: Path, sharded: Path, tmp_path: Path, precision: str) -> None:
+    for source, name in ((checkpoint, "a"), (sharded, "b")):
+        export_vision(str(source), tmp_path / name, precision)
+    first, second = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
+    assert first == second
+    assert first.precision == precision
+    assert first.card.encoder_fingerprint == Checkpoint(checkpoint).fingerprint
+    item = Item(np.zeros((48, 1536), np.float32), (2, 4, 6))
+    embeddings = Encoder.from_bundle(tmp_path / "a").encode([item])
+    assert embeddings.image_embeds.shape == (12, 48)
+    assert embeddings.deepstack_embeds.shape == (3, 12, 48)
+    assert np.isfinite(embeddings.image_embeds).all()
+
+
+@pytest.mark.usefixtures("few_packs")
+def test_calibration_on_pictures(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pictures").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "pictures" / "noise.png")
+    command = [str(checkpoint), str(tmp_path / "edge"), "--precision", "int8", "--json"]
+    assert main([*command, "--calibration", str(tmp_path / "pictures")]) == 0
+    printed = capsys.readouterr().out
+    assert f"calibration on {tmp_path / 'pictures'}" in printed
+    assert json.loads(printed.splitlines()[-1])["precision"] == "int8"
+    data = (tmp_path / "edge" / "vision.onnx.data").read_bytes()
+    assert main(command) == 0
+    assert (tmp_path / "edge" / "vision.onnx.data").read_bytes() != data
+
+
+def test_calibration_that_cannot_be_used(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="for int8 and int4, precision is fp32"):
+        export_vision(str(checkpoint), tmp_path / "edge", calibration=tmp_path)
+    with pytest.raises(InvalidInput, match="no folder"):
+        export_vision(str(checkpoint), tmp_path / "edge", "int8", calibration=tmp_path / "none")
+    with pytest.raises(InvalidInput, match="without pictures"):
+        export_vision(str(checkpoint), tmp_path / "edge", "int8", calibration=tmp_path)
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    with pytest.raises(InvalidInput, match="is no picture"):
+        export_vision(str(checkpoint), tmp_path / "edge", "int8", calibration=tmp_path)
+    assert not (tmp_path / "edge").exists()
