@@ -1,5 +1,6 @@
 """The part that runs on the device: pictures and questions in, embeddings out, answers streamed back. No torch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from contract.sampling import Sampling
@@ -11,10 +12,13 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta, Request
 
 if TYPE_CHECKING:
+    from edge_runtime.async_grpc_client import AsyncGrpcClient
+    from edge_runtime.grpc_call import Tls
     from edge_runtime.grpc_client import GrpcClient
     from edge_runtime.http_client import HttpClient
 
 __all__ = [
+    "AsyncGrpcClient",
     "Bundle",
     "Delta",
     "EmbeddingCache",
@@ -26,17 +30,20 @@ __all__ = [
     "Pipeline",
     "Request",
     "Sampling",
+    "Tls",
 ]
+
+
+CLIENTS = {
+    "AsyncGrpcClient": "async_grpc_client",
+    "GrpcClient": "grpc_client",
+    "HttpClient": "http_client",
+    "Tls": "grpc_call",
+}
 
 
 def __getattr__(name: str) -> Any:
     """The clients need the extra `client`, the rest does not."""
-    if name == "GrpcClient":
-        from edge_runtime.grpc_client import GrpcClient
-
-        return GrpcClient
-    if name == "HttpClient":
-        from edge_runtime.http_client import HttpClient
-
-        return HttpClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"edge_runtime.{CLIENTS[name]}"), name)

@@ -1,35 +1,14 @@
-"""Answers streamed over gRPC from the decoupled model.
-
-One stream a request: a cancel ends every request of its stream, and errors on a stream carry no request id.
-"""
+"""Answers streamed over gRPC from the decoupled model, in a loop that blocks."""
 
 import queue
+import time
 from collections.abc import Generator
-from contextlib import suppress
 from types import TracebackType
-from typing import Any
-from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from contract.errors import EdgeVlmError, MissingExtra, Unavailable, from_wire
 from contract.sampling import Sampling
-from contract.tensors import MODEL, OUTPUTS
-from edge_runtime.request import Delta, Precision, Request, read_delta
-
-try:
-    import tritonclient.grpc as triton
-    from tritonclient.utils import InferenceServerException, np_to_triton_dtype
-except ImportError as error:
-    raise MissingExtra("the gRPC client", "client") from error
-
-
-def _typed(error: "InferenceServerException") -> EdgeVlmError:
-    status = str(error.status() or "")
-    if any(word in status for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED")):
-        return Unavailable(f"{error.message()}: is Triton running at this address, and is the deadline long enough?")
-    return from_wire(error.message() or str(error))
+from contract.tensors import MODEL
+from edge_runtime.grpc_call import Answer, Call, Connection, Tls, typed_errors
+from edge_runtime.request import Delta, Precision, Request
 
 
 class GrpcClient:
@@ -39,11 +18,24 @@ class GrpcClient:
         url: host:port.
         timeout_s: longest wait for the next piece of an answer, in seconds.
         precision: type the embeddings travel in.
+        retry_s: how long to keep trying while nobody listens at the address (a server that starts); what a server
+            has received is never sent twice.
+        tls: encrypt, with these certificates; None speaks plain text.
+        headers: metadata sent with every request, such as authorization.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001", *, timeout_s: float = 60.0, precision: Precision = "fp16") -> None:
-        self._url, self._timeout_s, self._precision = url, timeout_s, precision
-        self._client = triton.InferenceServerClient(url)
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        *,
+        timeout_s: float = 60.0,
+        precision: Precision = "fp16",
+        retry_s: float = 0.0,
+        tls: Tls | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._connection = Connection(url, timeout_s, precision, retry_s, tls, headers or {})
+        self._client = self._connection.open()
 
     def __enter__(self) -> "GrpcClient":
         return self
@@ -63,10 +55,9 @@ class GrpcClient:
         Raises:
             Unavailable: nobody answers.
         """
-        try:
-            metadata = self._client.get_server_metadata(client_timeout=self._timeout_s)
-        except InferenceServerException as error:
-            raise _typed(error) from error
+        timeout_s, headers = self._connection.timeout_s, self._connection.metadata
+        with typed_errors():
+            metadata = self._client.get_server_metadata(headers, client_timeout=timeout_s)
         return metadata.name, metadata.version
 
     def parameters(self, model: str = MODEL) -> dict[str, str]:
@@ -75,53 +66,36 @@ class GrpcClient:
         Raises:
             NotFound, Unavailable: no such model, or nobody answers.
         """
-        try:
-            config = self._client.get_model_config(model, client_timeout=self._timeout_s).config
-        except InferenceServerException as error:
-            raise _typed(error) from error
+        timeout_s, headers = self._connection.timeout_s, self._connection.metadata
+        with typed_errors():
+            config = self._client.get_model_config(model, headers=headers, client_timeout=timeout_s).config
         return {name: value.string_value for name, value in config.parameters.items()}
 
-    def stream(self, request: Request, sampling: Sampling | None = None) -> Generator[Delta, None, None]:
+    def stream(
+        self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
+    ) -> Generator[Delta, None, None]:
         """Send a request and yield its answer piece by piece; closing the iterator cancels it on the server.
 
+        Args:
+            deadline_s: longest time for the whole answer, in seconds; None bounds only the wait for each piece.
+
         Raises:
-            InvalidInput: the server refuses the request; NotFound, Unavailable, ServerError likewise.
+            InvalidInput: the server refuses the request; NotFound, ServerError likewise.
+            Unavailable: nobody listens, the answer is late, or the connection was lost in the middle of it.
         """
-        answers: queue.SimpleQueue[tuple[Any, InferenceServerException | None]] = queue.SimpleQueue()
-        stream = triton.InferenceServerClient(self._url)
-        ended = False
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        call = Call(self._connection, request, sampling or Sampling(), deadline_s, answers.put)
         try:
-            stream.start_stream(callback=lambda result, error: answers.put((result, error)))
-            tensors = request.tensors(sampling or Sampling(), self._precision)
-            with suppress(InferenceServerException):  # a stream that broke says why through the callback
-                stream.async_stream_infer(MODEL, _inputs(tensors), request_id=uuid4().hex)
-            while not ended:
+            call.start()
+            while not call.ended:
                 try:
-                    result, error = answers.get(timeout=self._timeout_s)
+                    answer = answers.get(timeout=call.wait_s())
                 except queue.Empty:
-                    raise Unavailable(
-                        f"{self._url} sent nothing for {self._timeout_s} s: raise timeout_s or look at the server"
-                    ) from None
-                if error is not None:
-                    ended = True
-                    raise _typed(error)
-                response = result.get_response()
-                ended = response.parameters["triton_final_response"].bool_param
-                outputs = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
-                if (failure := outputs["error"]) is not None and (message := b"".join(failure.tolist()).decode()):
-                    raise from_wire(message)
-                if outputs["text_output"] is not None:
-                    yield read_delta({k: v for k, v in outputs.items() if v is not None})
+                    raise call.late() from None
+                if (pause_s := call.retry_pause_s(answer)) is not None:
+                    time.sleep(pause_s)
+                    call.start()
+                elif (delta := call.read(answer)) is not None:
+                    yield delta
         finally:
-            stream.stop_stream(cancel_requests=not ended)
-            stream.close()
-
-
-def _inputs(tensors: dict[str, NDArray[Any]]) -> list[Any]:
-    inputs = []
-    for name, array in tensors.items():
-        datatype = "BYTES" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)
-        tensor = triton.InferInput(name, list(array.shape), datatype)
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        inputs.append(tensor)
-    return inputs
+            call.close()
