@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from edge_runtime.grpc_client import GrpcClient
 
 
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no header, 'name: value' is expected")
+    return name.strip(), value.strip()
+
+
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that talk to a server."""
     parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC ($EDGE_VLM_TRITON)")  # fmt: skip
@@ -24,6 +31,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--precision", choices=["fp16", "fp32"], default="fp16", help="type the embeddings travel in")
     parser.add_argument("--timeout", type=float, default=60.0, help="longest wait for the next piece, in seconds")
+    parser.add_argument("--deadline", type=float, help="longest time for a whole answer, in seconds")
+    parser.add_argument("--retry", type=float, default=0.0, help="how long to keep trying while nobody listens, in seconds")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="encrypt the connection")
+    parser.add_argument("--tls-ca", metavar="FILE", help="certificates to trust instead of the usual ones (implies --tls)")  # fmt: skip
+    parser.add_argument("--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="sent with every request; may be repeated")  # fmt: skip
 
 
 def open_client(args: argparse.Namespace) -> "GrpcClient":
@@ -32,9 +44,17 @@ def open_client(args: argparse.Namespace) -> "GrpcClient":
     Raises:
         MissingExtra: tritonclient is not installed.
     """
-    from edge_runtime.grpc_client import GrpcClient  # needs the extra `client`
+    from edge_runtime.grpc_call import Tls  # needs the extra `client`
+    from edge_runtime.grpc_client import GrpcClient
 
-    return GrpcClient(args.triton, timeout_s=args.timeout, precision=args.precision)
+    return GrpcClient(
+        args.triton,
+        timeout_s=args.timeout,
+        precision=args.precision,
+        retry_s=args.retry,
+        tls=Tls(args.tls_ca) if args.tls or args.tls_ca else None,
+        headers=dict(args.header),
+    )
 
 
 def answer(
@@ -46,7 +66,7 @@ def answer(
     request = pipeline.request(messages)
     encoded = time.perf_counter()
     text, num_tokens, num_input_tokens, reason, first = "", 0, 0, "", None
-    with closing(client.stream(request, sampling)) as deltas:
+    with closing(client.stream(request, sampling, deadline_s=args.deadline)) as deltas:
         for delta in deltas:
             first = first or time.perf_counter()
             text, num_tokens, reason = text + delta.text, num_tokens + len(delta.token_ids), delta.finish_reason

@@ -22,9 +22,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class Door(grpc.GenericRpcHandler):
-    """Passes every call on as bytes; `seen` holds the metadata of each."""
+    """Passes every call on as bytes; `seen` holds the metadata of each. `guests` is whom it lets in, by certificate."""
 
-    def __init__(self, target: str, port: int = 0, pair: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, target: str, port: int = 0, pair: tuple[Path, Path] | None = None, guests: Path | None = None
+    ) -> None:
         self.seen: list[dict[str, Any]] = []
         self._channel = grpc.insecure_channel(target)
         self._server = grpc.server(ThreadPoolExecutor(8), handlers=[self], options=[("grpc.so_reuseport", 0)])
@@ -32,7 +34,11 @@ class Door(grpc.GenericRpcHandler):
         if pair is None:
             self.port = self._server.add_insecure_port(address)
         else:
-            keys = grpc.ssl_server_credentials([(pair[0].read_bytes(), pair[1].read_bytes())])
+            keys = grpc.ssl_server_credentials(
+                [(pair[0].read_bytes(), pair[1].read_bytes())],
+                root_certificates=guests.read_bytes() if guests else None,
+                require_client_auth=guests is not None,
+            )
             self.port = self._server.add_secure_port(address, keys)
         self.url = f"127.0.0.1:{self.port}"
 

@@ -5,7 +5,9 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from edge_runtime import GrpcClient, Pipeline, Sampling
 from edge_runtime.__main__ import main
 from serving.launcher import TritonServer
 from tests.conftest import ROOT
+from tests.edge.grpc_door import Door, certificate
 from tests.edge.video_files import write_video
 from tiny_model.scenes import shapes_scene
 
@@ -177,6 +180,38 @@ def test_a_video_is_asked_about(
     assert report["num_input_tokens"] == len(request.input_ids)
     with GrpcClient(server.grpc_url) as client:
         assert report["answer"] == "".join(d.text for d in client.stream(request, Sampling(max_tokens=12)))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_the_server_may_stand_behind_tls_and_a_password(
+    server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair, question = certificate(tmp_path), QUESTIONS[1]
+    plain = told(capsys, "ask", bundle_folder, picture, question, "--triton", server.grpc_url, "--max-tokens", 8)
+    with Door(server.grpc_url, pair=pair) as door:
+        args = [picture, question, "--triton", door.url, "--max-tokens", 8, "--tls-ca", pair[1]]
+        report = told(capsys, "ask", bundle_folder, *args, "--header", "Authorization: Bearer 7", "--header", "x-a:b")
+        assert (door.seen[0]["authorization"], door.seen[0]["x-a"]) == ("Bearer 7", "b")
+        assert report["answer"] == plain["answer"]
+        untrusted = command("ask", bundle_folder, picture, question, "--triton", door.url, "--tls", "--timeout", "10")
+        assert main(untrusted) == 1
+    with pytest.raises(SystemExit):
+        main(command("ask", bundle_folder, picture, question, "--header", "nonsense"))
+
+
+def test_deadline_and_retry(
+    server: TritonServer, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = ["--triton", server.grpc_url, "--deadline", "0.001"]
+    assert main(command("ask", bundle_folder, picture, QUESTIONS[1], *late)) == 1
+    assert "longer than its deadline of 0.001 s" in capsys.readouterr().err
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    started = time.monotonic()
+    nobody = ["--triton", f"127.0.0.1:{port}", "--retry", "1"]
+    assert main(command("ask", bundle_folder, picture, QUESTIONS[1], *nobody)) == 1
+    assert time.monotonic() - started > 0.5
 
 
 def cancelled(server: TritonServer) -> float:

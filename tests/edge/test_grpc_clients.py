@@ -193,3 +193,15 @@ def test_tls_and_headers_reach_the_server(server: TritonServer, request_: Reques
         assert len(door.seen) == 1
     with pytest.raises(InvalidInput, match="cannot be read"):
         ask(door.url, request_, SHORT, tls=Tls(tmp_path / "none.pem"))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_server_may_ask_who_we_are(server: TritonServer, request_: Request, tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    pair, ours = certificate(tmp_path), certificate(tmp_path / "ours")
+    with Door(server.grpc_url, pair=pair, guests=ours[1]) as door:
+        deltas = blocking(door.url, request_, SHORT, tls=Tls(pair[1], private_key=ours[0], certificate_chain=ours[1]))
+        assert deltas[-1].finish_reason in ("stop", "length")
+        with pytest.raises(Unavailable):
+            blocking(door.url, request_, SHORT, tls=Tls(pair[1]), timeout_s=10)
+        assert len(door.seen) == 1
