@@ -89,6 +89,16 @@ def accuracy(
     return table
 
 
+def markdown(tables: dict[str, dict[str, float]]) -> str:
+    """The evaluation as a table: a row per kind of question, a column per fault."""
+    faults = list(tables)
+    lines = ["| question | " + " | ".join(faults) + " |", "|---" * (len(faults) + 1) + "|"]
+    for kind in tables["none"]:
+        cells = " | ".join(f"{tables[fault][kind]:.2f}" for fault in faults)
+        lines.append(f"| {kind} | {cells} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the bundled model and what faults cost it.")
     parser.add_argument("checkpoint", type=Path)
@@ -100,7 +110,8 @@ def main() -> None:
     tables = {}
     for fault in FAULTS:
         tables[fault] = accuracy(model, tokenizer, args.per_kind, fault)
-        print(f"{fault:28s} {json.dumps(tables[fault])}", flush=True)
+        print(f"{fault:28s} claimed {tables[fault]['claimed']}", flush=True)
+    print(markdown(tables))
     if args.out:
         args.out.write_text(
             json.dumps({"questions_per_kind": args.per_kind, "claimed_kinds": CLAIMED, "accuracy": tables}, indent=2)

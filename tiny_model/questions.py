@@ -20,7 +20,8 @@ SUBJECTS = {
 }
 IMAGE_KINDS = SUBJECTS["shapes"] + SUBJECTS["text"]
 VIDEO_KINDS = SUBJECTS["moving"] + SUBJECTS["slideshow"]
-CLAIMED = IMAGE_KINDS + VIDEO_KINDS
+UNCLAIMED = ("relation",)  # asked in training and evaluation, answered at chance (docs/decisions.md)
+CLAIMED = tuple(kind for kind in IMAGE_KINDS + VIDEO_KINDS if kind not in UNCLAIMED)
 
 
 @dataclass(frozen=True)

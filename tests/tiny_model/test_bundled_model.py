@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, ROOT
 from tests.processor import load_processor
-from tiny_model.evaluate import FAULTS, accuracy
+from tiny_model.evaluate import FAULTS, accuracy, markdown
 from tiny_model.questions import CLAIMED
 from tiny_model.vocabulary import build_tokenizer
 
@@ -31,6 +31,11 @@ def test_published_evaluation_keeps_the_promise() -> None:
     assert tables["none"]["claimed"] >= MIN_ACCURACY
     for fault in DETECTED:
         assert tables[fault]["claimed"] <= tables["none"]["claimed"] - MIN_FALL
+
+
+def test_the_page_shows_the_published_evaluation() -> None:
+    tables = json.loads((CHECKPOINT / "evaluation.json").read_text())["accuracy"]
+    assert markdown(tables) in (ROOT / "docs" / "tiny-model.md").read_text()
 
 
 def test_accuracy_and_its_fall_measured_here(model: Qwen3VLForConditionalGeneration) -> None:
