@@ -65,6 +65,8 @@ def export_vision(
     from export.linear import LINEARS
     from export.oracle import Oracle
     from export.packs import packs_for
+    from export.picture import NAME as PICTURE
+    from export.picture import draw_parity
     from export.rotation import Rotation
     from export.tower import Tower
 
@@ -103,6 +105,7 @@ def export_vision(
         parity.require(rows, precision, out.with_name(out.name + ".parity-failed.json"))
         worst = parity.summary(rows)
         progress(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
+        draw_parity(rows, precision, work / PICTURE)
         shutil.copyfile(tokenizer, work / TOKENIZER)
         (work / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
         Manifest(

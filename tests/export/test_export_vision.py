@@ -72,7 +72,8 @@ def test_manifest_holds_what_the_device_needs(bundle: Path, checkpoint: Path) ->
     assert (manifest.image.max_pixels, manifest.video.fps, manifest.precision) == (1 << 20, 2.0, "fp32")
     assert manifest.has_outer_video_wrapper
     assert set(manifest.libraries) == {"torch", "transformers", "onnx", "onnxruntime"}
-    assert set(manifest.files) == {"vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"}
+    names = ("vision.onnx", "vision.onnx.data", "parity.png")
+    assert set(manifest.files) == {*names, "tokenizer.json", "chat_template.jinja"}
     assert (bundle / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
 
 
