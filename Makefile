@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 
-.PHONY: setup demo test check format serve export tiny-model evaluate bench clean help
+.PHONY: setup demo test check format serve export tiny-model evaluate bench precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ tiny-model: $(READY) ## train the bundled model from nothing: about an hour on o
 
 bench: $(READY) ## the tower against transformers, one JSON line
 	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
+
+precisions: $(READY) ## what each precision costs in answers, one JSON line
+	$(BIN)/python -m benchmarks.precisions --out benchmarks/results/precisions.json
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

@@ -11,7 +11,9 @@ from edge_runtime.request import Request
 def bundle_card(bundle: Bundle) -> dict[str, Any]:
     """The facts of a bundle a person asks for first."""
     manifest = bundle.manifest
-    worst = [row["relative_error"] for row in manifest.parity if row.get("relative_error") is not None]
+    errors, cosines = (
+        [row[key] for row in manifest.parity if row.get(key) is not None] for key in ("relative_error", "min_cosine")
+    )
     return {
         "family": manifest.card.family,
         "hidden_size": manifest.card.hidden_size,
@@ -23,7 +25,8 @@ def bundle_card(bundle: Bundle) -> dict[str, Any]:
             (bundle.folder / name).stat().st_size for name in manifest.files if name.startswith("vision.")
         ),
         "parity_rows": len(manifest.parity),
-        "parity_max_relative_error": max(worst, default=None),
+        "parity_max_relative_error": max(errors, default=None),
+        "parity_min_cosine": min(cosines, default=None),
     }
 
 

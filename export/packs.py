@@ -50,7 +50,7 @@ LARGE: tuple[Pack, ...] = (
     ((8, 24, 24),),
     ((1, 96, 64),),
 )
-BUDGET_FLOP = 1e12  # of the large packs together: seconds on one core, all of them for a small tower
+BUDGET_FLOP = 2e13  # of the large packs together: minutes on one core for a 2B tower, seconds for a small one
 
 
 def name(pack: Pack) -> str:
