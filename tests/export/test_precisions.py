@@ -55,7 +55,7 @@ class Loud:
     def rows(self, precision: str, *, is_prepared: bool = True) -> list[parity.Row]:
         read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
         write_graph(self.tower, read, self.graph, LINEARS[precision], factors)
-        return parity.measure(self.graph, self.tower, self.oracle, PACKS)
+        return parity.measure(self.graph, self.tower, parity.answers(self.tower, self.oracle, PACKS), PACKS)
 
 
 @pytest.fixture(scope="module")
