@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -182,7 +181,6 @@ def test_a_video_is_asked_about(
         assert report["answer"] == "".join(d.text for d in client.stream(request, Sampling(max_tokens=12)))
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_the_server_may_stand_behind_tls_and_a_password(
     server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import socket
 import threading
 import time
@@ -180,7 +179,6 @@ def test_a_lost_connection_is_said_and_nothing_is_sent_twice(server: TritonServe
     until(lambda: counted(server, "active_requests") == 0)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @both
 def test_tls_and_headers_reach_the_server(server: TritonServer, request_: Request, ask: Ask, tmp_path: Path) -> None:
     pair = certificate(tmp_path)
@@ -195,7 +193,6 @@ def test_tls_and_headers_reach_the_server(server: TritonServer, request_: Reques
         ask(door.url, request_, SHORT, tls=Tls(tmp_path / "none.pem"))
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_server_may_ask_who_we_are(server: TritonServer, request_: Request, tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     pair, ours = certificate(tmp_path), certificate(tmp_path / "ours")
