@@ -45,7 +45,7 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
         return np.zeros((0, 3), np.int64)
     if grid.ndim != 2 or grid.shape[1] != 3:
         raise InvalidInput(f"{name} has shape {list(grid.shape)}, [items, 3] is expected")
-    for item, (t, h, w) in enumerate(grid.tolist()):
+    for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
         if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
             raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed")
         if h % card.merge_size or w % card.merge_size:
@@ -55,6 +55,20 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
         if name == "image_grid_thw" and t != 1:
             raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw")
     return grid
+
+
+def check_items(
+    image_grid_thw: NDArray[np.int64] | None, video_grid_thw: NDArray[np.int64] | None, card: ModelCard, limits: Limits
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both grid tensors, checked; their number first, because the rest looks at every item.
+
+    Raises:
+        InvalidInput: too many items, or a grid that check_grids refuses.
+    """
+    items = sum(len(grid) for grid in (image_grid_thw, video_grid_thw) if grid is not None and grid.ndim)
+    if items > limits.max_items:
+        raise InvalidInput(f"the request has {items} pictures and videos, {limits.max_items} are allowed")
+    return check_grids("image_grid_thw", image_grid_thw, card), check_grids("video_grid_thw", video_grid_thw, card)
 
 
 def num_rows(grid: NDArray[np.int64], card: ModelCard) -> int:
@@ -165,12 +179,8 @@ def check_prompt(
         FingerprintMismatch: the embeddings come from another encoder.
     """
     _check_ids(input_ids, card, limits)
-    image_grid_thw = check_grids("image_grid_thw", image_grid_thw, card)
-    video_grid_thw = check_grids("video_grid_thw", video_grid_thw, card)
-    items = len(image_grid_thw) + len(video_grid_thw)
-    if items > limits.max_items:
-        raise InvalidInput(f"the request has {items} pictures and videos, {limits.max_items} are allowed")
-    if items and encoder_fingerprint is None:
+    image_grid_thw, video_grid_thw = check_items(image_grid_thw, video_grid_thw, card, limits)
+    if len(image_grid_thw) + len(video_grid_thw) and encoder_fingerprint is None:
         raise InvalidInput("encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings")
     if encoder_fingerprint is not None and encoder_fingerprint != card.encoder_fingerprint:
         raise FingerprintMismatch(encoder_fingerprint, card.encoder_fingerprint)

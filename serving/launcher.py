@@ -60,6 +60,7 @@ class TritonServer:
         self._wanted, self._log_file, self._ready_timeout_seconds = ports, log_file, ready_timeout_seconds
         self._shm_prefix = f"edge_vlm_{uuid.uuid4().hex[:10]}_"
         self._guardian: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
 
     def __enter__(self) -> "TritonServer":
         self.start()
@@ -98,7 +99,9 @@ class TritonServer:
             self._guardian.stdin.close()
             self._guardian.wait()
             self._guardian = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def poll(self) -> int | None:
         """The exit code of a server that ended by itself, None while it runs."""

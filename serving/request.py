@@ -17,7 +17,7 @@ from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
 from contract.limits import Limits
-from contract.prompt import Prompt, check_grids, check_prompt
+from contract.prompt import Prompt, check_items, check_prompt, num_rows
 from contract.sampling import Sampling
 from contract.tensors import INPUTS
 
@@ -87,8 +87,8 @@ class RequestParser:
         for name, values in tensors.items():
             _check_shape(name, values)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
-        images = check_grids("image_grid_thw", tensors.get("image_grid_thw"), self._card)
-        videos = check_grids("video_grid_thw", tensors.get("video_grid_thw"), self._card)
+        grids = (tensors.get("image_grid_thw"), tensors.get("video_grid_thw"))
+        images, videos = check_items(*grids, self._card, self._limits)
         prompt_text = text(tensors, "text_input")
         prompt = check_prompt(
             self._card,
@@ -149,7 +149,7 @@ class RequestParser:
             raise InvalidInput(
                 f"text_input has {len(prompt_text)} characters, {self._limits.max_prompt_tokens} tokens are allowed"
             )
-        rows = sum(t * h * w for t, h, w in (*images.tolist(), *videos.tolist())) // self._card.merge_size**2
+        rows = num_rows(images, self._card) + num_rows(videos, self._card)
         if rows > self._limits.max_prompt_tokens:
             raise InvalidInput(f"the grids ask for {rows} rows, {self._limits.max_prompt_tokens} tokens are allowed")
         ids = np.array(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids, np.int64)

@@ -83,10 +83,10 @@ class Optimizers:
     """Muon for the matrices inside the blocks, AdamW for the rest, under one warm-up and cosine."""
 
     def __init__(self, named: list[tuple[str, torch.nn.Parameter]], lr: float, muon_lr: float) -> None:
-        inner = [(n, p) for n, p in named if p.ndim == 2 and "embed" not in n and "dense_head" not in n]
-        chosen = {n for n, _ in inner}
-        matrices = [p for n, p in named if n in chosen]
-        others = [p for n, p in named if n not in chosen]
+        matrices, others = [], []
+        for name, parameter in named:
+            is_inner = parameter.ndim == 2 and "embed" not in name and "dense_head" not in name
+            (matrices if is_inner else others).append(parameter)
         self.optimizers = [
             torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),

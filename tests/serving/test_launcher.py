@@ -184,3 +184,9 @@ def test_the_image_entry_point_renders_and_becomes_triton(reference, tmp_path):
     settings = Settings.read(repository / "qwen3_vl" / "1")
     assert (settings.model, settings.needs_numpy_below_2) == (str(reference.language), False)
     shutil.rmtree(repository)
+
+
+def test_stopping_what_was_never_started(tmp_path):
+    server = TritonServer(Settings(model=str(tmp_path)))
+    server.stop()
+    assert server.poll() == 0

@@ -150,3 +150,10 @@ def test_an_early_end_says_so_unasked(parser, good, reason):
     assert out["finish_reason"][0] == reason.encode()
     assert out["text_output"][0] == b"a"
     assert ("error" in out) == (reason == ERROR)
+
+
+def test_too_many_items_are_refused_before_they_are_looked_at(parser, good):
+    """The number is judged first: a million grids cost nothing, and the first bad one is not reached."""
+    grids = np.zeros((1_000_000, 3), np.int64)
+    with pytest.raises(InvalidInput, match="1000000 pictures and videos, 4"):
+        parser.parse(good | {"image_grid_thw": grids}, {})
