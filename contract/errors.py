@@ -9,6 +9,7 @@ EdgeVlmError
  |- MissingExtra (ImportError)           UNSUPPORTED   an optional dependency is not installed
  |- NotFound (LookupError)               NOT_FOUND     a key the server does not hold
  |- Unavailable (RuntimeError)           UNAVAILABLE   the server is full, loading or away
+ |- DeadlineExceeded (TimeoutError)      DEADLINE_EXCEEDED  the request's time was over before its answer
  '- ServerError (RuntimeError)           INTERNAL      the server failed
 
 Messages name the offending value, the allowed one and what to do. On streams and through BLS Triton keeps only the
@@ -77,6 +78,12 @@ class Unavailable(EdgeVlmError, RuntimeError):
     code = "UNAVAILABLE"
 
 
+class DeadlineExceeded(EdgeVlmError, TimeoutError):
+    """The request's time, or its time in the queue, was over. Triton has no such code: it travels as UNAVAILABLE."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
 class ServerError(EdgeVlmError, RuntimeError):
     """The server failed, or answered something outside the contract."""
 
@@ -85,6 +92,7 @@ _BY_CODE: dict[str, type[EdgeVlmError]] = {
     "INVALID_ARG": InvalidInput,
     "NOT_FOUND": NotFound,
     "UNAVAILABLE": Unavailable,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
 }
 
 

@@ -13,3 +13,6 @@ class Limits:
     max_embedding_bytes: int = 1 << 30
     max_active: int = 16  # sequences decoded at once
     max_waiting: int = 64  # requests in the queue behind them
+    max_queue_seconds: float = 60.0  # wait for a slot, then the request is given up
+    max_kv_bytes: int = 4 << 30  # keys and values of all sequences; a request reserves its prompt and max_tokens
+    max_reuse_bytes: int = 1 << 30  # embeddings kept for requests by key; 0 keeps none

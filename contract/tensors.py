@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 VERSION = 1  # raise when a tensor changes its meaning
-MODEL, UNARY_MODEL = "qwen3_vl", "qwen3_vl_unary"
+MODEL, UNARY_MODEL, VISION_MODEL = "qwen3_vl", "qwen3_vl_unary", "qwen3_vl_vision"
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,11 @@ INPUTS = (
     TensorSpec("deepstack_embeddings", "FP16", (-1, -1, -1), "(L, N, H); absent when packed or L = 0"),
     TensorSpec("vision_embeddings_fp32", "FP32", (-1, -1), "the same in full precision, instead of the FP16 tensor"),
     TensorSpec("deepstack_embeddings_fp32", "FP32", (-1, -1, -1), "the same in full precision"),
+    TensorSpec("vision_embeddings_q", "INT8", (-1, -1, -1), "(1+L, N, H) quantised, main first; instead of the above"),
+    TensorSpec("vision_scales", "FP16", (-1, -1), "(1+L, N): what each row of vision_embeddings_q is multiplied by"),
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
+    TensorSpec("vision_keys", "BYTES", (-1,), "per item in prompt order: its key, or empty where its tensors come along"),
     TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),
     TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder; required with embeddings"),
     TensorSpec("sampling_parameters", "BYTES", (1,), "JSON object, vLLM's names"),
@@ -46,4 +49,22 @@ OUTPUTS = (
     TensorSpec("error", "BYTES", (-1,), "what failed after the first token; empty otherwise"),
     TensorSpec("num_input_tokens", "UINT32", (-1,), "tokens of the prompt"),
     TensorSpec("num_output_tokens", "UINT32", (-1,), "tokens since the last response"),
+    TensorSpec("logprobs", "BYTES", (-1,), "a JSON object per token: id, token, logprob, top; if sampling asks for it"),
+    TensorSpec("vision_keys", "BYTES", (-1,), "first response: the key of each item in prompt order"),
+)
+
+# The optional model for clients that cannot encode: their pictures in, what they would have computed out.
+VISION_INPUTS = (
+    TensorSpec("image", "BYTES", (-1,), "per picture: the bytes of its file"),
+    TensorSpec("pixel_values", "FP32", (-1, -1), "instead of image: patches as the transformers processor makes them"),
+    TensorSpec("image_grid_thw", "INT64", (-1, 3), "with pixel_values: per picture frames, height, width in patches"),
+    TensorSpec("video_grid_thw", "INT64", (-1, 3), "with pixel_values: the same of the videos, behind the pictures"),
+)
+VISION_OUTPUTS = (
+    TensorSpec("vision_embeddings", "FP16", (-1, -1), "(N, H), pictures before videos"),
+    TensorSpec("deepstack_embeddings", "FP16", (-1, -1, -1), "(L, N, H)"),
+    TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
+    TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
+    TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder"),
+    TensorSpec("vision_keys", "BYTES", (-1,), "if asked for: the items are kept on the server under these keys"),
 )

@@ -13,6 +13,16 @@ from contract.sampling import Sampling
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its text alone, its log-probability in nats before penalties and temperature, and the likeliest instead."""
+
+    id: int
+    token: str
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
     """What a sequence produced since its last delta.
 
@@ -23,6 +33,7 @@ class Delta:
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()  # one a token, where sampling asks for them
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class Stats:
     num_failed: int = 0
     num_input_tokens: int = 0
     num_output_tokens: int = 0
+    kv_bytes: int = 0  # reserved now
+    max_kv_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -46,7 +59,9 @@ class Engine(Protocol):
 
         Raises (while iterating):
             Unavailable: the queue is full, or the engine is closing.
-            InvalidInput: the embeddings do not fit the engine's number format.
+            DeadlineExceeded: no slot became free within max_queue_seconds.
+            InvalidInput: the embeddings do not fit the engine's number format, the request needs more than
+                max_kv_bytes, or it asks for something this engine does not have.
             ServerError: the engine failed on this request, or is dead.
         """
         ...

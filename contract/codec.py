@@ -1,0 +1,34 @@
+"""Embeddings in fewer bytes: int8 with one scale a row and level, half of fp16.
+
+A row and level of its own scale, because levels differ in size and single tokens carry the outliers.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HIGHEST = 127
+
+
+def quantise(
+    main: NDArray[np.floating[Any]], deepstack: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Main (N, H) and deepstack (L, N, H) as vision_embeddings_q (1+L, N, H) and vision_scales (1+L, N).
+
+    The scale is the row's largest magnitude / 127, rounded to fp16 first, so that both machines multiply by the same.
+    """
+    levels = np.concatenate([main[None], deepstack]).astype(np.float32)  # (1+L, N, H)
+    peaks = np.abs(levels).max(axis=-1, initial=0.0)  # (1+L, N)
+    smallest = np.finfo(np.float16).smallest_subnormal
+    scales = np.maximum(peaks / HIGHEST, smallest).astype(np.float16)
+    quotients = np.rint(levels / scales[..., None].astype(np.float32))
+    return np.clip(quotients, -HIGHEST, HIGHEST).astype(np.int8), scales
+
+
+def dequantise(
+    values: NDArray[np.int8], scales: NDArray[np.float16]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Main (N, H) and deepstack (L, N, H) from their quantised pair."""
+    levels = values * scales[..., None].astype(np.float32)  # (1+L, N, H)
+    return levels[0], levels[1:]

@@ -1,0 +1,54 @@
+"""Which rows belong to which picture or video, and the name each has by its content.
+
+Rows stand in prompt order, pictures and videos mixed; grids stand by kind. The key of an item is a hash of its bytes as
+they travel, so both machines compute the same one, and nobody can name what he does not have.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import ModelCard
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """A picture or video of a prompt. rows are its places among the embedding rows, grid_thw in patches."""
+
+    is_video: bool
+    grid_thw: tuple[int, int, int]
+    rows: slice
+
+
+def prompt_items(
+    input_ids: NDArray[np.int64], image_grid_thw: NDArray[np.int64], video_grid_thw: NDArray[np.int64], card: ModelCard
+) -> list[ItemRows]:
+    """The items of a checked prompt, in prompt order."""
+    pads = input_ids[np.isin(input_ids, (card.image_token_id, card.video_token_id))]  # (N,)
+    grids = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
+    items: list[ItemRows] = []
+    start = 0
+    while start < len(pads):
+        is_video = bool(pads[start] == card.video_token_id)
+        t, h, w = next(grids[is_video])
+        end = start + t * h * w // card.merge_size**2
+        items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
+        start = end
+    return items
+
+
+def item_key(fingerprint: str, item: ItemRows, *arrays: NDArray[np.generic]) -> str:
+    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types and bytes.
+
+    Args:
+        arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or the quantised pair
+            (1+L, n, H) and (1+L, n).
+    """
+    kind = "video" if item.is_video else "image"
+    types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays)
+    digest = hashlib.sha256(f"edge-vlm 1 {fingerprint} {kind} {item.grid_thw} {types}\n".encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
