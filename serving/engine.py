@@ -70,6 +70,10 @@ class Engine(Protocol):
         """Counters, safe to read from any thread."""
         ...
 
+    def is_dead(self) -> bool:
+        """Whether the engine failed as a whole: every request gets ServerError until it is loaded anew."""
+        ...
+
     def close(self) -> None:
         """End every running request with Unavailable and stop the engine's threads."""
         ...

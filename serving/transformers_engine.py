@@ -80,6 +80,10 @@ class TransformersEngine:
         with self._changed:
             return replace(self._stats, num_active=len(self._active), num_waiting=len(self._waiting))
 
+    def is_dead(self) -> bool:
+        """See `Engine.is_dead`."""
+        return isinstance(self._death, ServerError)
+
     def close(self) -> None:
         """See `Engine.close`."""
         with self._changed:

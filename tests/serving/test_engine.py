@@ -204,9 +204,12 @@ def test_a_dead_engine_refuses(reference, cases, model, monkeypatch):
     engine = TransformersEngine(model)
     monkeypatch.setattr(engine, "_retire", lambda: 1 / 0)
     prompt = cases["text"].prompt(reference.card)
+    assert not engine.is_dead()
     for _ in range(2):
         with pytest.raises(ServerError, match="died"):
             answer(engine, prompt)
+    assert engine.is_dead()
+    assert engine.stats().num_active == 0
 
 
 def test_close_ends_running_requests(reference, cases, model):
