@@ -1,14 +1,13 @@
 """A transformers checkpoint folder: its small files, and its tensors one at a time.
 
-Nothing here loads a model. A tensor is read when it is asked for and dropped afterwards, so a 30B checkpoint needs the
-memory of its largest tensor. Both exports compute the fingerprint here, from the bytes as stored.
+Nothing here loads a model or maps a file. A tensor is read when it is asked for and dropped afterwards, so a 235B
+checkpoint needs the memory of its largest tensor. Both exports compute the fingerprint here, from the bytes as stored.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,10 @@ from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing, image_processing, video_processing
 from export.hub import INDEX, SINGLE
-from export.shards import Stored
+from export.shards import Stored, read_shard
 
 PREFIXES = ("model.visual.", "visual.")
 HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vision_end around all frames of a video
-FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
 
 
 def tower_name(name: str) -> str | None:
@@ -100,58 +98,54 @@ class Checkpoint:
 
     @cached_property
     def shards(self) -> dict[str, list[str]]:
-        """The safetensors files and the names each holds, in stored order."""
-        if (self.folder / INDEX).is_file():
-            places = self.json(INDEX).get("weight_map")
-            if not isinstance(places, dict) or not places:
-                raise BundleError(f"{self.folder / INDEX} has no weight_map")
-            files = sorted(set(map(str, places.values())))
-            if outside := [file for file in files if Path(file).name != file]:
-                raise BundleError(f"{self.folder / INDEX} names {outside[0]!r}: only files of the folder are allowed")
-        elif (self.folder / SINGLE).is_file():
-            places, files = None, [SINGLE]
-        else:
-            raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}")
-        shards = {}
-        for file in files:
-            if not (self.folder / file).is_file() and places is not None:
-                shards[file] = [name for name, place in places.items() if place == file]  # left out by hub.local_folder
-                continue
-            shards[file] = list(self._open(file).offset_keys())
-            listed = shards[file] if places is None else [name for name, place in places.items() if place == file]
-            if missing := set(listed) - set(shards[file]):
-                raise BundleError(f"{self.folder / file} has no tensor {sorted(missing)[0]!r}, {INDEX} says it has")
+        """The safetensors files and the tensor names in each: as the index says, or as the single file does.
+
+        No file of an index is opened here, so that a tower is found without its language model's files.
+        """
+        if not (self.folder / INDEX).is_file():
+            if not (self.folder / SINGLE).is_file():
+                raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}")
+            return {SINGLE: list(self.tensors(SINGLE))}
+        places = self.json(INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise BundleError(f"{self.folder / INDEX} has no weight_map")
+        shards: dict[str, list[str]] = {str(file): [] for file in sorted(set(map(str, places.values())))}
+        if outside := [file for file in shards if Path(file).name != file]:
+            raise BundleError(f"{self.folder / INDEX} names {outside[0]!r}: only files of the folder are allowed")
+        for name, file in places.items():
+            shards[str(file)].append(name)
         return shards
 
     @cached_property
-    def _handles(self) -> dict[str, Any]:
-        """Mapped files; kept, because a header of a large checkpoint takes longer to parse than a tensor to read."""
+    def _headers(self) -> dict[str, tuple[dict[str, Stored], dict[str, str] | None]]:
+        """Headers that were read; kept, because one of a large checkpoint takes longer to parse than a tensor to read."""
         return {}
 
-    def _open(self, file: str) -> Any:
-        if file in self._handles:
-            return self._handles[file]
-        from safetensors import SafetensorError, safe_open
+    def tensors(self, file: str) -> dict[str, Stored]:
+        """All tensors of one file by name, in stored order."""
+        if file not in self._headers:
+            self._headers[file] = read_shard(self.folder / file)
+            tensors = self._headers[file][0]
+            if file != SINGLE and (missing := set(self.shards[file]) - tensors.keys()):
+                raise BundleError(f"{self.folder / file} has no tensor {min(missing)!r}, {INDEX} says it has")
+        return self._headers[file][0]
 
-        path = self.folder / file
-        if not path.is_file():
-            raise BundleError(f"{path} is missing: {INDEX} names it")
-        try:
-            return self._handles.setdefault(file, safe_open(path, "pt"))
-        except SafetensorError as error:
-            raise BundleError(f"{path} is no safetensors file, or cut short: {error}") from error
+    def metadata(self, file: str) -> dict[str, str] | None:
+        """The free-form header of one file; transformers wants its `format`."""
+        self.tensors(file)
+        return self._headers[file][1]
 
     @cached_property
-    def _tower(self) -> dict[str, tuple[str, str]]:
-        """Tower-local name to (file, stored name)."""
-        found: dict[str, tuple[str, str]] = {}
+    def _tower(self) -> dict[str, Stored]:
+        """The tower's tensors by tower-local name."""
+        found: dict[str, Stored] = {}
         for file, names in self.shards.items():
             for name in names:
                 if (local := tower_name(name)) is None:
                     continue
                 if local in found:
-                    raise BundleError(f"{local} stands twice, as {found[local][1]} and {name}")
-                found[local] = (file, name)
+                    raise BundleError(f"{local} stands twice, as {found[local].name} and {name}")
+                found[local] = self.tensors(file)[name]
         if not found:
             mark = f" ({LANGUAGE_MARK} says so)" if (self.folder / LANGUAGE_MARK).is_file() else ""
             raise BundleError(
@@ -163,43 +157,17 @@ class Checkpoint:
     @cached_property
     def tower_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Tower-local name to (stored dtype, shape), headers only."""
-        shapes = {}
-        for local, (file, name) in self._tower.items():
-            part = self._open(file).get_slice(name)
-            shapes[local] = (part.get_dtype(), tuple(part.get_shape()))
-        return shapes
+        return {local: (tensor.dtype, tensor.shape) for local, tensor in self._tower.items()}
 
     def tower_tensor(self, name: str) -> NDArray[np.float32]:
         """One tower tensor by its tower-local name, widened to float32 (exact from bfloat16 and float16)."""
         if name not in self._tower:
             raise BundleError(f"{self.folder} has no tower tensor {name!r}")
-        if (dtype := self.tower_shapes[name][0]) not in FLOAT_TYPES:
-            raise BundleError(f"tower tensor {name!r} is {dtype}, {', '.join(FLOAT_TYPES)} can be exported")
-        file, stored = self._tower[name]
-        values: NDArray[np.float32] = self._open(file).get_tensor(stored).float().numpy()
-        return values
-
-    def stored_bytes(self, file: str, name: str) -> memoryview:
-        """The little-endian bytes of one tensor, as stored; backed by the file's mapping."""
-        import torch
-
-        tensor = self._open(file).get_tensor(name).contiguous().reshape(-1)
-        return memoryview(tensor.view(torch.uint8).numpy()) if math.prod(tensor.shape) else memoryview(b"")
-
-    def stored(self, file: str, names: list[str]) -> Iterator[Stored]:
-        """The tensors `names` of one file, to be copied."""
-        for name in names:
-            part, read = self._open(file).get_slice(name), partial(self.stored_bytes, file, name)
-            yield Stored(name, part.get_dtype(), tuple(part.get_shape()), len(read()), read)
-
-    def metadata(self, file: str) -> dict[str, str] | None:
-        """The free-form header of one file; transformers wants its `format`."""
-        values: dict[str, str] | None = self._open(file).metadata()
-        return values
+        return self._tower[name].float32()
 
     def _tower_bytes(self) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
-        for local, (file, name) in self._tower.items():
-            yield (local, *self.tower_shapes[local], self.stored_bytes(file, name))
+        for local, tensor in self._tower.items():
+            yield (local, tensor.dtype, tensor.shape, memoryview(tensor.read()))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -83,18 +83,21 @@ def _copy_tensors(checkpoint: "Checkpoint", work: Path, progress: Callable[[str]
     from export.checkpoint import tower_name
     from export.shards import write_shard
 
-    kept = {file: [name for name in names if tower_name(name) is None] for file, names in checkpoint.shards.items()}
-    kept = {file: names for file, names in kept.items() if names}
+    kept = {
+        file: [tensor for name, tensor in checkpoint.tensors(file).items() if tower_name(name) is None]
+        for file in checkpoint.shards
+    }
+    kept = {file: tensors for file, tensors in kept.items() if tensors}
     if not kept:
         raise BundleError(f"{checkpoint.folder} has no tensor outside the vision tower")
     is_single = list(checkpoint.shards) == [SINGLE] and not (checkpoint.folder / INDEX).is_file()
     weight_map: dict[str, str] = {}
     total = 0
-    for number, (file, names) in enumerate(kept.items(), 1):
+    for number, (file, tensors) in enumerate(kept.items(), 1):
         target = SINGLE if is_single else f"model-{number:05d}-of-{len(kept):05d}.safetensors"
-        total += write_shard(work / target, checkpoint.stored(file, names), checkpoint.metadata(file))
-        weight_map |= dict.fromkeys(names, target)
-        progress(f"weights     {target}: {len(names)} tensors")
+        total += write_shard(work / target, tensors, checkpoint.metadata(file))
+        weight_map |= dict.fromkeys((tensor.name for tensor in tensors), target)
+        progress(f"weights     {target}: {len(tensors)} tensors")
     if not is_single:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (work / INDEX).write_text(json.dumps(index, indent=2) + "\n")

@@ -42,7 +42,7 @@ class Oracle:
         vision._attn_implementation = "sdpa"
         with torch.device("meta"):
             tower = getattr(modeling, f"{CLASSES[family]}VisionModel")(vision)
-        state = {name: torch.from_numpy(np.array(read(name))) for name in names}
+        state = {name: torch.from_numpy(read(name)) for name in names}
         try:
             tower.load_state_dict(state, assign=True)
         except RuntimeError as error:
