@@ -64,7 +64,7 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     model.model.visual = None
     model = model.to(device).eval()
     return LanguageModel(
-        card, tokenizer, model.model.language_model, model.lm_head, _end_ids(folder, config), model.dtype, device
+        card, tokenizer, model.model.language_model, model.lm_head, end_ids(folder, config), model.dtype, device
     )
 
 
@@ -84,7 +84,8 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
         logging.enable_progress_bar()
 
 
-def _end_ids(folder: Path, config: Any) -> frozenset[int]:
+def end_ids(folder: Path, config: Any) -> frozenset[int]:
+    """The tokens that end an answer: generation_config.json's, else those of the transformers config."""
     path = folder / "generation_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     ends = values.get("eos_token_id", getattr(config.text_config, "eos_token_id", None))
