@@ -1,7 +1,7 @@
-"""Starts a real Triton over one language checkpoint, on this machine's loopback, and takes all of it down again.
+"""Starts a real Triton over one language checkpoint, keeps it alive, and takes all of it down again.
 
-Used by the command line, the demo and the tests. The server lives in a folder of its own (rendered repository, links to
-the wheel's backend, log) and in a process group of its own, which the guardian removes.
+Used by the command line, the demo, the tests and NVIDIA's image. The server lives in a folder of its own (rendered
+repository, links to the wheel's backend, log) and in a process group of its own, which the guardian watches and removes.
 """
 
 import os
@@ -12,23 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from contract.card import ModelCard
 from contract.errors import ServerError
-from serving import guardian
+from serving.health import is_ready
 from serving.repository import render_repository
 from serving.settings import Settings
-from serving.stub_environment import StubEnvironment, stub_environment
-from serving.triton_build import EXIT_TIMEOUT_SECONDS, WHEEL, Ports, command, wheel_folder
+from serving.stub_environment import stub_environment
+from serving.triton_build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
 
 HOST = "127.0.0.1"
+ROOT = Path(__file__).parents[1]
 ANY_PORTS = Ports(0, 0, 0)
 LOG_TAIL_CHARACTERS = 4000
 
@@ -36,11 +35,16 @@ LOG_TAIL_CHARACTERS = 4000
 class TritonServer:
     """A running server; `with TritonServer(Settings(model=folder)) as server:` is ready inside the block.
 
+    Args:
+        ports: zeros choose free ones.
+        log_file: keeps Triton's output.
+        triton: NVIDIA's own installation to run in place of the wheel's; its output then goes to this process's own.
+        host: address to listen on.
+
     Attributes:
         card: the checkpoint's card.
         ports: the ports in use.
         http_url, grpc_url: "127.0.0.1:port", as tritonclient wants them.
-        log_path: Triton's output; it goes with the server unless log_file was given.
 
     Raises (on entering):
         BundleError: settings.model is no language checkpoint; nothing was started.
@@ -53,9 +57,12 @@ class TritonServer:
         ports: Ports = ANY_PORTS,
         log_file: Path | None = None,
         ready_timeout_seconds: float = 600,
+        triton: Path | None = None,
+        host: str = HOST,
     ) -> None:
+        self._build, self._triton, self._host = IMAGE if triton else WHEEL, triton, host
         self._settings = replace(
-            settings, model=str(Path(settings.model).absolute()), needs_numpy_below_2=WHEEL.needs_numpy_below_2
+            settings, model=str(Path(settings.model).absolute()), needs_numpy_below_2=self._build.needs_numpy_below_2
         )
         self._wanted, self._log_file, self._ready_timeout_seconds = ports, log_file, ready_timeout_seconds
         self._shm_prefix = f"edge_vlm_{uuid.uuid4().hex[:10]}_"
@@ -84,9 +91,9 @@ class TritonServer:
         folder = self._folder = Path(tempfile.mkdtemp(prefix="edge-vlm-triton-"))
         try:
             self.card: ModelCard = render_repository(folder / "models", self._settings)
-            self.ports = _free_ports(self._wanted)
-            self.log_path = (self._log_file or folder / "triton.log").absolute()
-            self._launch(folder, wheel_folder(), stub_environment())
+            self.ports = _free_ports(self._wanted, self._host)
+            self._log_path = None if self._triton else (self._log_file or folder / "triton.log").absolute()
+            self._launch(folder)
             self._wait_ready()
         except BaseException:
             self.stop()
@@ -107,65 +114,73 @@ class TritonServer:
         """The exit code of a server that ended by itself, None while it runs."""
         return self._guardian.poll() if self._guardian else 0
 
-    def _launch(self, folder: Path, triton: Path, stub: StubEnvironment) -> None:
-        backends = folder / "backends"
-        (backends / "python").mkdir(parents=True)
-        minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-        for source in (
-            triton / "backends/python/libtriton_python.so",
-            triton / "backends/python/triton_python_backend_utils.py",
-            triton / f"python_backend_stubs/{minor}/triton_python_backend_stub",  # found in the backend's folder only
-        ):
-            if not source.exists():
-                raise ServerError(f"this Triton has no {source.name} for Python {minor}")
-            (backends / "python" / source.name).symlink_to(source)
+    def _launch(self, folder: Path) -> None:
+        path, libraries = os.environ.get("PATH", os.defpath), os.environ.get("LD_LIBRARY_PATH", "")
+        if self._triton is None:
+            triton, stub = wheel_folder(), stub_environment()
+            backends = _linked_backends(triton, folder / "backends")
+            path, libraries = f"{stub.bin}:{path}", f"{stub.library_folder}:{libraries}".rstrip(":")
+        else:  # its stub is that of the image's Python, whose environment this process runs in
+            triton, backends = self._triton.absolute(), self._triton.absolute() / "backends"
+            path = f"{Path(sys.executable).parent}:{path}"
         line = command(
-            WHEEL,
+            self._build,
             triton,
             folder / "models",
             self.ports,
             self._settings.limits,
-            host=HOST,
+            host=self._host,
             shm_prefix=self._shm_prefix,
             backends=backends,
         )
-        environment = os.environ | {
-            "PATH": f"{stub.bin}:{os.environ.get('PATH', os.defpath)}",
-            "LD_LIBRARY_PATH": f"{stub.library_folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
-        }
-        grace_seconds = EXIT_TIMEOUT_SECONDS + 4
-        guard = [sys.executable, "-I", "-S", guardian.__file__, self._shm_prefix, str(folder), str(grace_seconds)]
-        with self.log_path.open("wb") as log:
+        guard = [sys.executable, "-E", "-S", "-m", "serving.guardian", self._shm_prefix, str(folder)]
+        guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
+        with self._log_path.open("wb") if self._log_path else nullcontext() as log:
             self._guardian = subprocess.Popen(
                 [*guard, *line],
-                env=environment,
+                cwd=ROOT,  # where -m finds the guardian's package
+                env=os.environ | {"PATH": path, "LD_LIBRARY_PATH": libraries},
                 stdin=subprocess.PIPE,
                 stdout=log,
-                stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
     def _wait_ready(self) -> None:
         give_up = time.monotonic() + self._ready_timeout_seconds
-        while time.monotonic() < give_up:
+        while not is_ready(self.http_url):
             if self.poll() is not None:
                 raise ServerError(f"Triton ended while it started. Its log: {self.log_tail()}")
-            try:
-                with urllib.request.urlopen(f"http://{self.http_url}/v2/health/ready", timeout=1) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:  # URLError and HTTPError are OSErrors
-                time.sleep(0.05)
-        raise ServerError(f"Triton is not ready after {self._ready_timeout_seconds} s. Its log: {self.log_tail()}")
+            if time.monotonic() > give_up:
+                raise ServerError(
+                    f"Triton is not ready after {self._ready_timeout_seconds} s. Its log: {self.log_tail()}"
+                )
+            time.sleep(0.05)
 
     def log_tail(self) -> str:
         """The errors at the end of Triton's log, or its last lines where it names none."""
-        lines = self.log_path.read_bytes().decode(errors="replace").splitlines()
+        if self._log_path is None:
+            return "above"
+        lines = self._log_path.read_bytes().decode(errors="replace").splitlines()
         errors = [line for line in lines if re.match(r"E\d{4} |error: ", line)]
         return "\n".join(errors[-5:] or lines[-30:])[-LOG_TAIL_CHARACTERS:]
 
 
-def _free_ports(wanted: Ports) -> Ports:
+def _linked_backends(triton: Path, folder: Path) -> Path:
+    """A backend directory of links: the wheel keeps one stub a Python version, each where Triton does not look."""
+    (folder / "python").mkdir(parents=True)
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for source in (
+        triton / "backends/python/libtriton_python.so",
+        triton / "backends/python/triton_python_backend_utils.py",
+        triton / f"python_backend_stubs/{minor}/triton_python_backend_stub",
+    ):
+        if not source.exists():
+            raise ServerError(f"this Triton has no {source.name} for Python {minor}")
+        (folder / "python" / source.name).symlink_to(source)
+    return folder
+
+
+def _free_ports(wanted: Ports, host: str) -> Ports:
     """Replace zeros by free ports; all are held until all are chosen, so that they differ.
 
     Raises:
@@ -178,8 +193,8 @@ def _free_ports(wanted: Ports) -> Ports:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just closed is free
             port = getattr(wanted, protocol)
             try:
-                probe.bind((HOST, port))
+                probe.bind((host, port))
             except OSError as error:
-                raise ServerError(f"{protocol} port {port} of {HOST} cannot be used: {error.strerror}") from error
+                raise ServerError(f"{protocol} port {port} of {host} cannot be used: {error.strerror}") from error
             chosen[protocol] = probe.getsockname()[1]
     return Ports(**chosen)

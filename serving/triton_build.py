@@ -22,11 +22,16 @@ class TritonBuild:
     version: str
     needs_numpy_below_2: bool  # its stub reads numpy 2 arrays as zeros (fixed in 24.11)
     has_http_limit: bool  # HTTP bodies above 64 MB need a flag (from 25.06)
+    has_shm_switch: bool  # clients may register shared memory only where a flag allows it (from 26.05)
     has_gpu: bool  # else it must not look for one: NVML tries cost time
 
 
-WHEEL = TritonBuild("24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False, has_gpu=False)
-IMAGE = TritonBuild("26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True, has_gpu=True)
+WHEEL = TritonBuild(
+    "24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False, has_shm_switch=False, has_gpu=False
+)
+IMAGE = TritonBuild(
+    "26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True, has_shm_switch=True, has_gpu=True
+)
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,17 @@ def command(
     *,
     host: str,
     shm_prefix: str,
-    backends: Path | None = None,
+    backends: Path,
 ) -> list[str]:
     """The tritonserver command line.
 
     Args:
         folder: Triton's own folder, with bin/ and caches/.
-        backends: another backend directory than the folder's.
+        backends: the folder that has python/ with the stub.
     """
     flags = {
         "model-repository": repository,
-        "backend-directory": backends or folder / "backends",
+        "backend-directory": backends,
         "cache-directory": folder / "caches",
         "allow-gpu-metrics": str(build.has_gpu).lower(),
         "pinned-memory-pool-byte-size": "0",
@@ -79,6 +84,8 @@ def command(
         flags[f"{protocol}-port"] = getattr(ports, protocol)
     if build.has_http_limit:
         flags["http-max-input-size"] = limits.max_embedding_bytes + (64 << 20)
+    if build.has_shm_switch:
+        flags["allow-client-shm"] = "true"
     options = [f"--{name}={value}" for name, value in flags.items()]
     options.append("--disable-auto-complete-config")  # ours are complete; saves a second start of every stub
     return [str(folder / "bin" / "tritonserver"), *options]

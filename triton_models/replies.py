@@ -3,6 +3,7 @@
 The code of an error stands in its text as well, because on streams and through BLS only the text survives.
 """
 
+import json
 import traceback
 
 import triton_python_backend_utils as pb_utils
@@ -27,3 +28,14 @@ def unexpected():
     """The error for the client in place of the exception being handled, whose traceback goes to the log."""
     pb_utils.Logger.log_error(traceback.format_exc())
     return ServerError("the server failed on this request, its log says why")
+
+
+def refuse_copies(args):
+    """Called by `initialize`. A request's cancel, its keys' tensors and the limits would each be known to one copy only."""
+    groups = json.loads(args["model_config"])["instance_group"]
+    count = sum(group["count"] * max(1, len(group.get("gpus", []))) for group in groups)
+    if count != 1:
+        raise pb_utils.TritonModelException(
+            f"instance_group asks for {count} instances, 1 is allowed: one engine runs many requests at once, and cancel "
+            "and vision_keys have to reach the instance that knows them; start another server on other ports instead"
+        )

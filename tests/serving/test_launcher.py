@@ -1,8 +1,9 @@
 """The launcher leaves nothing behind, however it ends, and says in one line why it does not start."""
 
 import glob
+import json
 import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -17,11 +18,13 @@ from contract.errors import BundleError, ServerError
 from contract.limits import Limits
 from serving import stub_environment
 from serving.cache import cache_folder, made_once
-from serving.launcher import TritonServer
+from serving.launcher import TritonServer, _linked_backends
 from serving.settings import Settings
-from serving.triton_build import IMAGE, WHEEL, Ports, command
+from serving.triton_build import IMAGE, WHEEL, Ports, command, wheel_folder
 from tests.serving.reference import remove_tensor
 from tests.serving.wire import stream, tensors
+
+ROOT = Path(__file__).parents[2]
 
 
 def processes() -> dict[int, list[str]]:
@@ -57,10 +60,14 @@ def wait_until_gone(prefix: str) -> None:
         time.sleep(0.05)
 
 
-def start(*options: str | Path) -> subprocess.Popen:
+def start(*options: str | Path, **environment: str) -> subprocess.Popen:
     line = [sys.executable, "-m", "serving", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     return subprocess.Popen(
-        [*line, "--threads", "1", *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*line, "--threads", "1", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
     )
 
 
@@ -155,14 +162,14 @@ def test_no_shared_libpython_names_the_package(monkeypatch, tmp_path):
         stub_environment.find_interpreter()
 
 
-def test_the_image_differs_in_two_flags(tmp_path):
+def test_the_image_differs_in_three_flags(tmp_path):
     wheel, image = (
-        set(command(build, tmp_path, tmp_path, Ports(), Limits(), host="127.0.0.1", shm_prefix="p_"))
+        set(command(build, tmp_path, tmp_path, Ports(), Limits(), host="127.0.0.1", shm_prefix="p_", backends=tmp_path))
         for build in (WHEEL, IMAGE)
     )
     assert wheel - image == {"--allow-gpu-metrics=false"}
     limit = f"--http-max-input-size={Limits().max_embedding_bytes + (64 << 20)}"
-    assert image - wheel == {"--allow-gpu-metrics=true", limit}
+    assert image - wheel == {"--allow-gpu-metrics=true", "--allow-client-shm=true", limit}
 
 
 def test_the_image_is_pinned_once():
@@ -170,20 +177,35 @@ def test_the_image_is_pinned_once():
     assert f"FROM nvcr.io/nvidia/tritonserver:{IMAGE.release}-py3\n" in dockerfile
 
 
-def test_the_image_entry_point_renders_and_becomes_triton(reference, tmp_path):
-    """`--exec-tritonserver` against a stand-in binary that prints what it was started with."""
-    fake = tmp_path / "bin" / "tritonserver"
-    fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    line = [sys.executable, "-m", "serving", "--model", reference.language, "--exec-tritonserver", tmp_path]
-    flags = subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
-    assert "--http-address=0.0.0.0" in flags
-    assert "--grpc-port=8001" in flags
-    repository = Path(next(flag for flag in flags if flag.startswith("--model-repository=")).split("=")[1])
-    settings = Settings.read(repository / "qwen3_vl" / "1")
-    assert (settings.model, settings.needs_numpy_below_2) == (str(reference.language), False)
-    shutil.rmtree(repository)
+def test_the_image_entry_point(reference, cases, tmp_path):
+    """What the image runs, over a stand-in for its Triton: the wheel's, which lacks the newer flags."""
+    stub = stub_environment.stub_environment()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "caches").symlink_to(wheel_folder() / "caches")
+    _linked_backends(wheel_folder(), tmp_path / "backends")
+    script = tmp_path / "bin" / "tritonserver"
+    script.write_text(f"""#!/bin/bash
+export PATH={stub.bin}:$PATH LD_LIBRARY_PATH={stub.library_folder}
+for flag in "$@"; do
+    case $flag in --http-max-input-size=*|--allow-client-shm=*) ;; *) kept+=("$flag");; esac
+done
+exec {wheel_folder()}/bin/tritonserver "${{kept[@]}}"
+""")
+    script.chmod(0o755)
+    words = re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile.triton").read_text(), re.MULTILINE)
+    assert json.loads(words[0])[:5] == ["python", "-m", "serving", "--triton", "/opt/tritonserver"]
+    environment = {"EDGE_VLM_MODEL": str(reference.language), "EDGE_VLM_ENGINE": "transformers"}
+    with start("--triton", tmp_path, "--host", "0.0.0.0", "--dtype", "fp32", **environment) as process:
+        for line in process.stdout:
+            if line.startswith("ready "):
+                break
+        try:
+            assert stream(line.split()[3], tensors(cases["text"]))[0] == cases["text"].expected
+        finally:
+            process.terminate()
+            log = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert "Started GRPCInferenceService" not in log  # it came before the line that says ready
 
 
 def test_stopping_what_was_never_started(tmp_path):

@@ -1,12 +1,16 @@
 """The model repository says what the contract says, as a template and as a rendered copy."""
 
+import shutil
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contract.errors import BundleError
+from contract.errors import BundleError, ServerError
 from contract.limits import Limits
 from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL
+from serving import repository
+from serving.launcher import TritonServer
 from serving.repository import TEMPLATES, render_repository
 from serving.settings import Settings
 
@@ -51,3 +55,14 @@ def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
 def test_a_template_is_no_model():
     with pytest.raises(BundleError, match="python -m serving"):
         Settings.read(TEMPLATES / MODEL / "1")
+
+
+@pytest.mark.parametrize("model", [MODEL, UNARY_MODEL])
+def test_two_instances_are_refused(reference, tmp_path, monkeypatch, model):
+    shutil.copytree(TEMPLATES, tmp_path / "templates")
+    config = tmp_path / "templates" / model / "config.pbtxt"
+    assert "count: 1" in config.read_text()
+    config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    monkeypatch.setattr(repository, "TEMPLATES", tmp_path / "templates")
+    with pytest.raises(ServerError, match="asks for 2 instances, 1 is allowed"):
+        TritonServer(Settings(str(reference.language), num_threads=1)).start()

@@ -41,8 +41,8 @@ def metric(server, name):
     return float(values[0]) if values else 0.0
 
 
-def wait_for(condition):
-    give_up = time.monotonic() + 10
+def wait_for(condition, seconds=10):
+    give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.02)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import EdgeVlmError, NotFound
+from contract.errors import EdgeVlmError, NotFound, ServerError
 from contract.language import read_language_card
 from contract.tensors import INPUTS
 from serving.answer import CANCELLED, ERROR, Answer
@@ -24,7 +24,7 @@ from serving.metrics import METRICS
 from serving.request import RequestParser, flag
 from serving.settings import Settings
 from serving.tokenizer import load_tokenizer
-from triton_models.replies import FINAL, failure, outputs, unexpected
+from triton_models.replies import FINAL, failure, outputs, refuse_copies, unexpected
 
 POLL_SECONDS = 0.05
 
@@ -51,6 +51,7 @@ class Job:
 
 class TritonPythonModel:
     def initialize(self, args):
+        refuse_copies(args)
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # the stub starts in the C locale, whatever the environment says
         settings = Settings.read(Path(args["model_repository"]) / args["model_version"])
         if settings.needs_numpy_below_2 and int(np.__version__.split(".")[0]) >= 2:
@@ -83,6 +84,8 @@ class TritonPythonModel:
     def accept(self, request, sender):
         named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in INPUTS)
         tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
+        if self.engine.is_dead():  # told to everyone, so also to the health check, which has the server replaced
+            raise ServerError("the engine died: the server is about to be started again")
         if flag(tensors, "cancel", False):
             self.loop.call_soon_threadsafe(self.cancel, request.request_id(), sender)
             return

@@ -17,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable, from_wire
 from contract.tensors import INPUTS, MODEL, OUTPUTS
 from serving.settings import Settings
-from triton_models.replies import FINAL, failure, unexpected
+from triton_models.replies import FINAL, failure, refuse_copies, unexpected
 
 POLL_SECONDS = 0.05
 
@@ -49,6 +49,7 @@ class Job:
 
 class TritonPythonModel:
     def initialize(self, args):
+        refuse_copies(args)
         limits = Settings.read(Path(args["model_repository"]) / args["model_version"]).limits
         self.num_places = limits.max_active + limits.max_waiting
         self.pool = ThreadPoolExecutor(self.num_places + 1, thread_name_prefix="unary")  # one is free to cancel

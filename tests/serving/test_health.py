@@ -1,0 +1,158 @@
+"""A server that dies in any of its parts is back within seconds, on the same ports; one that was asked to go drains first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from contract.tensors import MODEL, UNARY_MODEL
+from serving.guardian import Watch
+from serving.health import fault, is_ready
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from tests.serving.test_launcher import processes, start
+from tests.serving.test_triton import LONG, wait_for
+from tests.serving.wire import TIMEOUT_SECONDS, is_final, opened, stream, tensors
+
+
+def pid_of(server: TritonServer, word: str) -> int | None:
+    """The process of this server, "bin/tritonserver" or a model's name, and not the guardian that is told both."""
+    for pid, words in processes().items():
+        is_ours = any(server._shm_prefix in w for w in words) and not any("guardian" in w for w in words)
+        if is_ours and any(f"/{word}" in w for w in words[:2]):
+            return pid
+    return None
+
+
+@pytest.fixture(scope="module")
+def mortal(reference, tmp_path_factory):
+    settings = Settings(str(reference.language), dtype="fp32", num_threads=1)
+    with TritonServer(settings, log_file=tmp_path_factory.mktemp("mortal") / "log") as server:
+        yield server
+
+
+@pytest.mark.parametrize("victim", [f"{MODEL}/1", f"{UNARY_MODEL}/1", "bin/tritonserver"])
+def test_back_after_a_kill(mortal, cases, victim):
+    """No client waits for the dead: the one with a running stream gets an error."""
+    wait_for(lambda: fault(mortal.http_url) is None)
+    pid = pid_of(mortal, victim)
+    with opened(mortal.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
+        answers.get(timeout=TIMEOUT_SECONDS)
+        os.kill(pid, signal.SIGKILL)
+        while (error := answers.get(timeout=TIMEOUT_SECONDS)[1]) is None:
+            pass
+        assert isinstance(error, InferenceServerException)
+    wait_for(lambda: pid_of(mortal, victim) not in (pid, None) and fault(mortal.http_url) is None, seconds=30)
+    assert stream(mortal.grpc_url, tensors(cases["one image"]))[0] == cases["one image"].expected
+    assert mortal.poll() is None
+
+
+@pytest.mark.parametrize(("answers", "is_dead"), [("ok bad bad ok bad bad ok", False), ("ok bad bad bad", True)])
+def test_it_takes_three_faults_in_a_row(answers, is_dead):
+    """One fault may be a full /dev/shm; restarting for it would end every stream."""
+    left = answers.split()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer("")
+
+        def do_POST(self):
+            if "generate" not in self.path:
+                return self.answer(json.dumps([{"name": MODEL, "state": "READY"}]))
+            word = left.pop(0)
+            if not left:
+                watch._ended.set()
+            return self.answer("[NOT_FOUND] no request" if word == "ok" else "Stub process is not healthy")
+
+        def answer(self, text):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        watch = Watch(f"127.0.0.1:{server.server_port}")
+        watch.start()
+        watch.join(TIMEOUT_SECONDS)
+        server.shutdown()
+    assert not left
+    assert watch.is_begun
+    assert ("not healthy" in watch.verdict) == is_dead
+
+
+def test_the_command(mortal):
+    wait_for(lambda: fault(mortal.http_url) is None)
+    line = [sys.executable, "-m", "serving.health"]
+    done = subprocess.run([*line, mortal.http_url], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "healthy\n")
+    done = subprocess.run([*line, "127.0.0.1:9"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "does not answer" in done.stdout
+
+
+def test_a_dead_engine_is_replaced(mortal, cases, tmp_path):
+    """The engine's thread is made to die in the running model; its process and Triton's readiness notice nothing."""
+    wait_for(lambda: fault(mortal.http_url) is None)
+    once, model = tmp_path / "once", mortal._folder / "models" / MODEL / "1" / "model.py"
+    loaded = "self.engine = settings.load_engine()\n"
+    dying = f"{loaded}        if Path({str(once)!r}).exists():\n            self.engine._retire = lambda: 1 / 0\n"
+    assert loaded in model.read_text()
+    model.write_text(model.read_text().replace(loaded, dying))
+    once.touch()
+    pid = pid_of(mortal, "bin/tritonserver")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: pid_of(mortal, "bin/tritonserver") not in (pid, None) and fault(mortal.http_url) is None, seconds=30
+    )
+    assert stream(mortal.grpc_url, tensors(cases["one image"]))[2] == "error"  # after the first token
+    assert "the engine died" in fault(mortal.http_url)
+    assert is_ready(mortal.http_url)
+    once.unlink()
+    wait_for(lambda: fault(mortal.http_url) is None, seconds=30)
+    assert stream(mortal.grpc_url, tensors(cases["one image"]))[0] == cases["one image"].expected
+
+
+def test_running_streams_end_before_the_server_does(reference, cases):
+    with start("--model", reference.language, "--dtype", "fp32") as process:
+        words = process.stdout.readline().split()
+        url, http_url = words[3], words[1].removeprefix("http://")
+        expected = stream(url, tensors(cases["text"], sampling={"max_tokens": 400, "ignore_eos": True}))[0]
+        with opened(url, tensors(cases["text"], sampling={"max_tokens": 400, "ignore_eos": True})) as (_, answers):
+            tokens = answers.get(timeout=TIMEOUT_SECONDS)[0].as_numpy("token_ids").tolist()
+            process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not is_ready(http_url))
+            with pytest.raises(InferenceServerException):
+                stream(url, tensors(cases["text"]))
+            while True:
+                result, error = answers.get(timeout=TIMEOUT_SECONDS)
+                assert error is None
+                tokens += result.as_numpy("token_ids").tolist()
+                if is_final(result):
+                    break
+        assert tuple(tokens) == expected
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_two_servers_on_one_machine(server, mortal, cases):
+    assert not {server.ports.http, server.ports.grpc, server.ports.metrics} & {
+        mortal.ports.http,
+        mortal.ports.grpc,
+        mortal.ports.metrics,
+    }
+    wait_for(lambda: fault(mortal.http_url) is None)
+    names = ("one image", "video", "mixed", "long text")
+    with ThreadPoolExecutor(8) as pool:
+        urls = [url for url in (server.grpc_url, mortal.grpc_url) for _ in names]
+        results = list(pool.map(lambda url, name: stream(url, tensors(cases[name]))[0], urls, names * 2))
+    assert results == [cases[name].expected for name in names * 2]
