@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import MediaError
+from edge_runtime.access import MediaAccess
 from edge_runtime.chat_template import Message
-from edge_runtime.fetch import Fetcher
+from edge_runtime.picture_options import PictureOptions
 from edge_runtime.video_options import VideoOptions
+
+ANYTHING_LOCAL = MediaAccess()
 
 
 @dataclass(frozen=True)
 class MediaPart:
-    """One picture (options is None) or video of a conversation."""
+    """One picture or video of a conversation."""
 
     source: Any
-    options: VideoOptions | None = None
+    options: PictureOptions | VideoOptions
 
 
 def _source(part: dict[str, Any], kind: str) -> Any:
@@ -34,14 +37,6 @@ def _source(part: dict[str, Any], kind: str) -> Any:
     return value
 
 
-def _fetched(source: Any, fetch: Fetcher | None) -> Any:
-    if not isinstance(source, str) or not source.startswith(("http://", "https://")):
-        return source
-    if fetch is None:
-        raise MediaError(f"{source} is not fetched: fetching is off (Pipeline(fetch=Fetcher()) or --fetch allows it)")
-    return fetch(source)
-
-
 def _parts(message: Message) -> Iterator[dict[str, Any]]:
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
@@ -50,22 +45,22 @@ def _parts(message: Message) -> Iterator[dict[str, Any]]:
         yield part
 
 
-def media_parts(messages: list[Message], fetch: Fetcher | None = None) -> Iterator[MediaPart]:
+def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -> Iterator[MediaPart]:
     """Pictures and videos in prompt order; those behind http and https as the bytes that were fetched.
 
     Args:
-        fetch: reads URLs; None refuses them.
+        access: which files and URLs may be read.
 
     Raises:
-        MediaError: a part names no picture or video, its options are wrong, or its URL may not or cannot be read.
+        MediaError: a part names no picture or video, its options are wrong, or it may not or cannot be read.
     """
     for message in messages:
         for part in _parts(message):
             kind = part.get("type")
             if kind in ("image", "image_url") or "image" in part or "image_url" in part:
-                yield MediaPart(_fetched(_source(part, "image"), fetch))
+                yield MediaPart(access(_source(part, "image"), "picture"), PictureOptions.of(part))
             elif kind in ("video", "video_url") or "video" in part:
-                yield MediaPart(_fetched(_source(part, "video"), fetch), VideoOptions.of(part))
+                yield MediaPart(access(_source(part, "video"), "video"), VideoOptions.of(part))
 
 
 def plain(messages: list[Message]) -> list[Message]:

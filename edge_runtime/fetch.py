@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from contract.errors import MediaError
 
 MAX_REDIRECTS = 5
 BLOCK = 1 << 16
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits (RFC 6052)
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Fetcher:
     Attributes:
         max_bytes: the largest body.
         timeout_s: longest time for the whole fetch, redirects included (looking up a name has the system's own limit).
-        allowed_hosts: host names that may be asked; None for any.
+        allowed_media_domains: host names that may be asked; None for any.
         allow_private: also loopback, private and link-local addresses.
     """
 
     max_bytes: int = 64 << 20
     timeout_s: float = 20.0
-    allowed_hosts: frozenset[str] | None = None
+    allowed_media_domains: frozenset[str] | None = None
     allow_private: bool = False
 
     def __call__(self, url: str) -> bytes:
@@ -64,9 +66,9 @@ class Fetcher:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise MediaError(f"{url} is not fetched: http:// or https:// with a host is expected")
-        if self.allowed_hosts is not None and parts.hostname not in self.allowed_hosts:
+        if self.allowed_media_domains is not None and parts.hostname not in self.allowed_media_domains:
             raise MediaError(
-                f"{url} is not fetched: allowed hosts are {', '.join(sorted(self.allowed_hosts)) or 'none'}"
+                f"{url} is not fetched: allowed_media_domains are {', '.join(sorted(self.allowed_media_domains)) or 'none'}"
             )
         port = parts.port or (443 if parts.scheme == "https" else 80)
         connection = http.client.HTTPConnection(parts.hostname, port)
@@ -90,21 +92,17 @@ class Fetcher:
             connection.close()
 
     def _connect(self, host: str, port: int, is_tls: bool, deadline: float) -> socket.socket:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        family, kind, protocol, _, place = address
-        if not (self.allow_private or ipaddress.ip_address(place[0]).is_global):
-            raise MediaError(f"{host} is {place[0]}, which is not a public address: it is not fetched")
-        connected = socket.socket(family, kind, protocol)
-        try:
-            connected.settimeout(_left(deadline))
-            connected.connect(place)
-            if not is_tls:
-                return connected
-            context = ssl.create_default_context()
-            return context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
-        except BaseException:
-            connected.close()
-            raise
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for *_, place in found:
+            if not (self.allow_private or _is_public(str(place[0]))):
+                raise MediaError(f"{host} is {place[0]}, which is not a public address: it is not fetched")
+        failed = OSError(f"{host} has no address")
+        for attempt in found:
+            try:
+                return _connected(attempt, host if is_tls else None, deadline)
+            except OSError as error:  # the next address may answer
+                failed = error
+        raise failed
 
     def _body(self, answer: http.client.HTTPResponse, url: str) -> bytes:
         if (announced := answer.length) is not None and announced > self.max_bytes:
@@ -117,6 +115,33 @@ class Fetcher:
         if announced is not None and len(body) != announced:
             raise MediaError(f"{url} sent {len(body)} of {announced} bytes: the connection was cut")
         return bytes(body)
+
+
+def _connected(attempt: tuple[Any, ...], tls_host: str | None, deadline: float) -> socket.socket:
+    """A connection to one answer of getaddrinfo."""
+    family, kind, protocol, _, place = attempt
+    connected = socket.socket(family, kind, protocol)
+    try:
+        connected.settimeout(_left(deadline))
+        connected.connect(place)
+        if tls_host is None:
+            return connected
+        context = ssl.create_default_context()
+        return context.wrap_socket(connected, server_hostname=tls_host, do_handshake_on_connect=False)
+    except BaseException:
+        connected.close()
+        raise
+
+
+def _is_public(text: str) -> bool:
+    """Whether an address is reached from anywhere, also the IPv4 address that an IPv6 one may carry."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    inner = None
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.is_global and not address.is_multicast and (inner is None or _is_public(str(inner)))
 
 
 def _left(deadline: float) -> float:

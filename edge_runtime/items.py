@@ -1,8 +1,10 @@
 """Pictures and videos made ready for the tower: resized, normalised, cut into patches."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,17 @@ from PIL import Image
 from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime.access import frame_files
 from edge_runtime.media import Picture, load_picture
 from edge_runtime.patches import to_patches
-from edge_runtime.resize import image_size
+from edge_runtime.picture_options import PictureOptions
 from edge_runtime.source import Source, find
 from edge_runtime.video_options import VideoOptions, timestamps
 
 Video = Source | Sequence[Picture] | NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 DEFAULTS = VideoOptions()
+PICTURE_DEFAULTS = PictureOptions()
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Item:
     def is_video(self) -> bool:
         return bool(self.timestamps)
 
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.pixel_values).data).digest()
+
     def num_rows(self, merge_size: int) -> int:
         """Embedding rows: one for merge_size x merge_size patches of a frame."""
         frames, height, width = self.grid_thw
@@ -60,15 +69,17 @@ def _patches(
     return to_patches(frames, mean, std, card.patch_size, card.merge_size, card.temporal_patch_size)
 
 
-def picture_item(source: Picture, how: ImageProcessing, card: ModelCard) -> Item:
+def picture_item(
+    source: Picture, how: ImageProcessing, card: ModelCard, options: PictureOptions = PICTURE_DEFAULTS
+) -> Item:
     """A picture, resized with Pillow's bicubic filter as transformers' PIL backend does.
 
     Raises:
-        MediaError: it cannot be decoded, or its aspect ratio is above 200.
+        MediaError: it cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
     """
     image = load_picture(source)
     factor = card.patch_size * card.merge_size
-    height, width = image_size(image.height, image.width, factor, how.min_pixels, how.max_pixels)
+    height, width = options.size(image.height, image.width, factor, how)
     return Item(*_patches(_pixels(image, height, width)[None], how, card))
 
 
@@ -89,10 +100,20 @@ def _clip(
         if not pixels:
             original = image.size
             size = options.size(len(indices), image.height, image.width, factor, depth, how, max_pixels)
-        elif image.size != original:
-            raise MediaError(f"video frames have sizes {original} and {image.size}, one size is expected")
+        elif image.size != original and options.resized_height is None:
+            raise MediaError(
+                f"video frames have sizes {original} and {image.size}, one size is expected: give resized_height and "
+                "resized_width for all"
+            )
         pixels.append(_pixels(image, *size))
     return Item(*_patches(np.stack(pixels), how, card), timestamps(indices, fps, depth))
+
+
+def _counted(images: Iterable[Image.Image], total: int, progress: Progress | None) -> Iterator[Image.Image]:
+    for done, image in enumerate(images, 1):
+        yield image
+        if progress is not None:
+            progress(done, total)
 
 
 def frames_item(
@@ -101,11 +122,13 @@ def frames_item(
     card: ModelCard,
     options: VideoOptions = DEFAULTS,
     max_pixels: int | None = None,
+    progress: Progress | None = None,
 ) -> Item:
     """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
 
     Args:
         max_pixels: most pixels of a frame, whatever the options and the bundle allow.
+        progress: called with the number of frames read and the number wanted.
 
     Raises:
         MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
@@ -113,7 +136,8 @@ def frames_item(
     if not 1 <= len(frames) <= how.max_frames:
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or 2.0
-    return _clip(map(load_picture, frames), np.arange(len(frames)), fps, how, card, options, max_pixels)
+    images = _counted(map(load_picture, frames), len(frames), progress)
+    return _clip(images, np.arange(len(frames)), fps, how, card, options, max_pixels)
 
 
 def video_item(
@@ -128,7 +152,7 @@ def video_item(
 
     Args:
         max_pixels: most pixels of a frame, whatever the options and the bundle allow.
-        progress: called with the number of frames read and the number wanted, a file's frames only.
+        progress: called with the number of frames read and the number wanted.
 
     Raises:
         MediaError: it cannot be decoded, or the options ask for frames it does not have.
@@ -137,22 +161,15 @@ def video_item(
     if isinstance(source, np.ndarray):  # (frames, height, width, 3 or 4)
         source = list(source)
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return frames_item(source, how, card, options, max_pixels)
+        return frames_item(source, how, card, options, max_pixels, progress)
     if not isinstance(source, str | bytes | os.PathLike):
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
     found = find(source, "video")
     if isinstance(found, Path) and found.is_dir():
-        frames = sorted(path for path in found.iterdir() if path.is_file() and not path.name.startswith("."))
-        return frames_item(frames, how, card, options, max_pixels)
+        return frames_item(frame_files(found), how, card, options, max_pixels, progress)
     from edge_runtime.video import VideoFile  # needs the extra `video`
 
     with VideoFile(found) as video:
         indices = options.indices(video.num_frames, video.fps, how)
-
-        def images() -> Iterator[Image.Image]:
-            for done, image in enumerate(video.frames(indices), 1):
-                yield image
-                if progress is not None:
-                    progress(done, len(indices))
-
-        return _clip(images(), indices, video.fps, how, card, options, max_pixels)
+        images = _counted(video.frames(indices), len(indices), progress)
+        return _clip(images, indices, video.fps, how, card, options, max_pixels)

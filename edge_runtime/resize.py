@@ -11,9 +11,13 @@ from contract.errors import MediaError
 MAX_ASPECT_RATIO = 200
 
 
-def _fit(height: int, width: int, factor: int, frames: int, low: int, high: int, count: int) -> tuple[int, int]:
+def _check_ratio(height: int, width: int) -> None:
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise MediaError(f"picture is {width} x {height}, an aspect ratio up to {MAX_ASPECT_RATIO} is allowed")
+
+
+def _fit(height: int, width: int, factor: int, frames: int, low: int, high: int, count: int) -> tuple[int, int]:
+    _check_ratio(height, width)
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     if count * new_height * new_width > high:
         beta = math.sqrt(frames * height * width / high)
@@ -69,18 +73,30 @@ def frame_size(
         MediaError: an aspect ratio above 200, or min_pixels above what max_pixels and total_pixels leave.
 
     The rule and its constants (128 to 768 tokens a frame, nine tenths of 128,000 tokens in all) are those of
-    `fetch_video` and `smart_resize` of qwen-vl-utils 0.0.14; one difference: a side is never below `factor`.
+    `fetch_video` of qwen-vl-utils 0.0.14.
     """
     low = 128 * factor**2 if min_pixels is None else min_pixels
     total = 128_000 * factor**2 * 0.9 if total_pixels is None else total_pixels
     cap = max(min(768 * factor**2, total / num_frames * 2), int(low * 1.05))
     high = cap if max_pixels is None else min(max_pixels, cap)
+    return picture_size(height, width, factor, low, high)
+
+
+def picture_size(
+    height: int, width: int, factor: int, min_pixels: int | None, max_pixels: float | None
+) -> tuple[int, int]:
+    """Height and width, multiples of `factor`, within bounds of 4 to 16,384 tokens where one is not given.
+
+    Raises:
+        MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+
+    The rule is `smart_resize` of qwen-vl-utils 0.0.14; one difference: a side is never below `factor`.
+    """
+    low = 4 * factor**2 if min_pixels is None else min_pixels
+    high = 16_384 * factor**2 if max_pixels is None else max_pixels
     if low > high:
-        raise MediaError(
-            f"min_pixels is {low}, the most for a frame {high:g}: it must not be smaller, give min_pixels too"
-        )
-    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
-        raise MediaError(f"video is {width} x {height}, an aspect ratio up to {MAX_ASPECT_RATIO} is allowed")
+        raise MediaError(f"min_pixels is {low}, the most allowed {high:g}: it must not be smaller, give min_pixels too")
+    _check_ratio(height, width)
     new_height, new_width = (max(factor, round(side / factor) * factor) for side in (height, width))
     if new_height * new_width > high:
         beta = math.sqrt(height * width / high)

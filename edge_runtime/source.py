@@ -1,7 +1,7 @@
 """Where a picture or video lies: a path, a file:// or data: URL. Nothing here opens a connection.
 
-A server-side or gateway caller passes strings that others wrote, so a string names a file or carries its bytes; every
-other scheme is refused (fetch.py reads http and https where that was allowed).
+A string names a file or carries its bytes; every other scheme is refused (access.py says which files may be read, and
+fetches http and https where that was allowed).
 """
 
 import base64
@@ -14,6 +14,9 @@ from contract.errors import MediaError
 
 Source = str | os.PathLike[str] | bytes
 
+MAX_PATH = 4096  # characters of a path; base64 without its data: in front is longer
+MAX_FILE_BYTES = 1 << 29  # of a picture; the largest one allowed is smaller without any compression
+
 
 def find(source: Source, kind: str) -> Path | bytes:
     """The file a source names, or the bytes it carries.
@@ -23,11 +26,15 @@ def find(source: Source, kind: str) -> Path | bytes:
         kind: "picture" or "video", for messages.
 
     Raises:
-        MediaError: a URL of another scheme, or a data: URL that is no base64.
+        MediaError: another type, a URL of another scheme, a data: URL that is no base64, or no path.
     """
     if isinstance(source, bytes):
         return source
+    if not isinstance(source, str | os.PathLike):
+        raise MediaError(f"{kind} is {type(source).__name__}, a path, a URL or bytes are expected")
     text = os.fspath(source)
+    if "\0" in text or (len(text) > MAX_PATH and not text.startswith("data:")):
+        raise MediaError(f"{text[:40]!r}… is no path: it has {len(text)} characters, or a zero among them")
     if text.startswith("data:"):
         header, comma, body = text.partition(",")
         if not comma or not header.endswith(";base64"):
@@ -49,9 +56,13 @@ def read(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        MediaError: it cannot be read.
+        MediaError: it is no file, larger than MAX_FILE_BYTES, or cannot be read.
     """
     try:
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise MediaError(f"{path} has {size} bytes, up to {MAX_FILE_BYTES} are read")
+        if not path.is_file():  # a pipe or a device may never end
+            raise MediaError(f"{path} cannot be read: it is no file")
         return path.read_bytes()
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}") from error

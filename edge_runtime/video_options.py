@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 
 from contract.errors import MediaError
 from contract.preprocessing import VideoProcessing
-from edge_runtime.resize import frame_size, video_size
+from edge_runtime.resize import frame_size, picture_size, video_size
 
-WHOLE = ("nframes", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels")
+WHOLE = (
+    "nframes",
+    "min_frames",
+    "max_frames",
+    "min_pixels",
+    "max_pixels",
+    "total_pixels",
+    "resized_height",
+    "resized_width",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class VideoOptions:
         video_start, video_end: seconds of the part that is looked at.
         min_pixels, max_pixels: bounds of one frame after resizing; total_pixels: of all temporal patches together. Any
             of them puts qwen-vl-utils' rule in the place of the bundle's own budget.
+        resized_height, resized_width: the size of a frame itself, rounded to whole merge blocks; both or none.
         sample_fps: rate of a list or folder of frames; raw_fps: rate its timestamps are counted in, if another.
 
     Raises:
@@ -43,6 +53,8 @@ class VideoOptions:
     min_pixels: int | None = None
     max_pixels: int | None = None
     total_pixels: int | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
     sample_fps: float | None = None
     raw_fps: float | None = None
 
@@ -58,6 +70,8 @@ class VideoOptions:
                 raise MediaError(f"{field.name} is {value!r}, a {noun} {'from' if low else 'above'} 0 is expected")
         if self.fps is not None and self.nframes is not None:
             raise MediaError(f"fps is {self.fps} and nframes is {self.nframes}: give one of them")
+        if (self.resized_height is None) != (self.resized_width is None):
+            raise MediaError("resized_height and resized_width come together: give both or none")
 
     @classmethod
     def of(cls, part: dict[str, Any]) -> "VideoOptions":
@@ -110,6 +124,8 @@ class VideoOptions:
         Raises:
             MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
         """
+        if self.resized_height is not None and self.resized_width is not None:
+            return picture_size(self.resized_height, self.resized_width, factor, None, device_pixels)
         bounds = [bound for bound in (self.max_pixels, device_pixels) if bound is not None]
         if self.min_pixels is self.max_pixels is self.total_pixels is None:
             frames = max(num_frames, depth)

@@ -110,7 +110,7 @@ def test_fetching_is_off_unless_allowed(pipeline: Pipeline, host: str) -> None:
         ("/slow-body", "longer than 0.5 s"),
         ("/to?file:///etc/passwd", "http:// or https://"),
         ("/to?ftp://127.0.0.1/x", "http:// or https://"),
-        ("/to?http://other.invalid/x", "allowed hosts are 127.0.0.1"),
+        ("/to?http://other.invalid/x", "allowed_media_domains are 127.0.0.1"),
     ],
 )
 def test_what_a_host_may_not_do(host: str, path: str, says: str) -> None:

@@ -1,0 +1,57 @@
+"""How large a picture is looked at: the names and the rule are those of qwen-vl-utils.
+
+Where a message says nothing the bundle's processor file decides; in any case nothing is larger than the bundle, and the
+device, allow.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from contract.errors import MediaError
+from contract.preprocessing import ImageProcessing
+from edge_runtime.resize import image_size, picture_size
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What a message may say about a picture.
+
+    Attributes:
+        min_pixels, max_pixels: bounds of height x width after resizing; either puts qwen-vl-utils' rule (4 to 16,384
+            tokens where one is silent) in the place of the bundle's own bounds.
+        resized_height, resized_width: the size itself, rounded to whole merge blocks; both or none.
+
+    Raises:
+        MediaError: a value is no whole number above 0, or one of the two sizes is missing.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise MediaError(f"{field.name} is {value!r}, a whole number above 0 is expected")
+        if (self.resized_height is None) != (self.resized_width is None):
+            raise MediaError("resized_height and resized_width come together: give both or none")
+
+    @classmethod
+    def of(cls, part: dict[str, Any]) -> "PictureOptions":
+        """The options among the keys of a content part."""
+        return cls(**{field.name: part[field.name] for field in fields(cls) if field.name in part})
+
+    def size(self, height: int, width: int, factor: int, how: ImageProcessing) -> tuple[int, int]:
+        """Height and width a picture is resized to.
+
+        Raises:
+            MediaError: an aspect ratio above 200, or min_pixels above what max_pixels or the bundle allow.
+        """
+        if self.resized_height is not None and self.resized_width is not None:
+            return picture_size(self.resized_height, self.resized_width, factor, None, how.max_pixels)
+        if self.min_pixels is self.max_pixels is None:
+            return image_size(height, width, factor, how.min_pixels, how.max_pixels)
+        most = how.max_pixels if self.max_pixels is None else min(self.max_pixels, how.max_pixels)
+        return picture_size(height, width, factor, self.min_pixels, most)
