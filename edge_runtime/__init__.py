@@ -13,12 +13,14 @@ from edge_runtime.request import Delta, Request
 
 if TYPE_CHECKING:
     from edge_runtime.async_grpc_client import AsyncGrpcClient
-    from edge_runtime.grpc_call import Tls
+    from edge_runtime.async_http_client import AsyncHttpClient
+    from edge_runtime.connection import Tls
     from edge_runtime.grpc_client import GrpcClient
     from edge_runtime.http_client import HttpClient
 
 __all__ = [
     "AsyncGrpcClient",
+    "AsyncHttpClient",
     "Bundle",
     "Delta",
     "EmbeddingCache",
@@ -36,9 +38,10 @@ __all__ = [
 
 CLIENTS = {
     "AsyncGrpcClient": "async_grpc_client",
+    "AsyncHttpClient": "async_http_client",
     "GrpcClient": "grpc_client",
     "HttpClient": "http_client",
-    "Tls": "grpc_call",
+    "Tls": "connection",
 }
 
 

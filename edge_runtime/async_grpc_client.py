@@ -6,26 +6,45 @@ The request itself is the Call that the blocking client uses; only the waiting d
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
 
 from contract.sampling import Sampling
-from edge_runtime.grpc_call import Answer, Call, Connection, Tls
-from edge_runtime.request import Delta, Precision, Request
+from contract.tensors import MODEL
+from edge_runtime import grpc_call
+from edge_runtime.connection import Connection
+from edge_runtime.grpc_call import Answer, Call
+from edge_runtime.request import Delta, Request
 
 
-class AsyncGrpcClient:
-    """A connection to Triton's gRPC port; the arguments are those of GrpcClient. Nothing is held between requests."""
+@dataclass(eq=False)
+class AsyncGrpcClient(Connection):
+    """A connection to Triton's gRPC port; see Connection for the arguments.
 
-    def __init__(
-        self,
-        url: str = "127.0.0.1:8001",
-        *,
-        timeout_s: float = 60.0,
-        precision: Precision = "fp16",
-        retry_s: float = 0.0,
-        tls: Tls | None = None,
-        headers: dict[str, str] | None = None,
+    Only shared memory is held between requests, so without it closing is not needed.
+    """
+
+    url: str = "127.0.0.1:8001"
+
+    async def __aenter__(self) -> "AsyncGrpcClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection = Connection(url, timeout_s, precision, retry_s, tls, headers or {})
+        await self.close()
+
+    async def close(self) -> None:
+        """As GrpcClient.close."""
+        await asyncio.to_thread(grpc_call.close, self)
+
+    async def server(self) -> tuple[str, str]:
+        """As GrpcClient.server."""
+        return await asyncio.to_thread(grpc_call.server, self)
+
+    async def parameters(self, model: str = MODEL) -> dict[str, str]:
+        """As GrpcClient.parameters."""
+        return await asyncio.to_thread(grpc_call.parameters, self, model)
 
     async def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
@@ -41,11 +60,11 @@ class AsyncGrpcClient:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(answers.put_nowait, answer)
 
-        call = Call(self._connection, request, sampling or Sampling(), deadline_s, deliver)
+        call = Call(self, request, sampling or Sampling(), deadline_s, deliver)
         try:
             await asyncio.to_thread(call.start)
             while not call.ended:
-                wait_s = call.wait_s()
+                wait_s = call.patience.wait_s
                 due = loop.time() + wait_s
                 # asyncio.wait_for would lose a cancellation that meets an answer (CPython 3.11 and before)
                 timer = loop.call_later(wait_s, answers.put_nowait, None)
@@ -55,9 +74,9 @@ class AsyncGrpcClient:
                     timer.cancel()
                 if answer is None:
                     if loop.time() >= due:
-                        raise call.late()
+                        raise call.patience.late()
                     continue  # left by the timer of an earlier answer
-                if (pause_s := call.retry_pause_s(answer)) is not None:
+                if (pause_s := call.again_s(answer)) is not None:
                     await asyncio.sleep(pause_s)
                     await asyncio.to_thread(call.start)
                 elif (delta := call.read(answer)) is not None:

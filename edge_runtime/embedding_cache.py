@@ -7,9 +7,8 @@ picture in another file, size or turn of a conversation is found, and another to
 import hashlib
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from os import PathLike
-
-import numpy as np
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.embedding_files import EmbeddingFiles, Rows
@@ -20,9 +19,19 @@ def content_key(item: Item, bundle: Bundle) -> str:
     """Name of an item's embeddings, 64 hex digits."""
     manifest = bundle.manifest
     facts = f"1 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} {item.pixel_values.dtype} "
-    digest = hashlib.sha256(facts.encode())
-    digest.update(np.ascontiguousarray(item.pixel_values).data)
-    return digest.hexdigest()
+    return hashlib.sha256(facts.encode() + item.digest).hexdigest()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of an item, and the names they have on servers (EncodedItem.keys), which are hashed only once."""
+
+    rows: Rows
+    wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.rows)
 
 
 class EmbeddingCache:
@@ -46,32 +55,37 @@ class EmbeddingCache:
     ) -> None:
         self.max_bytes, self.num_bytes = max_bytes, 0
         self._files = EmbeddingFiles(folder, max_disk_bytes) if folder is not None else None
-        self._rows: OrderedDict[str, Rows] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Rows | None:
         """Main (N, H) and deepstack (L, N, H) of a key, or None."""
+        return kept.rows if (kept := self.kept(key)) is not None else None
+
+    def kept(self, key: str) -> Kept | None:
+        """The same with its names on servers."""
         with self._lock:
-            if (rows := self._rows.get(key)) is not None:
-                self._rows.move_to_end(key)
-                return rows
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return kept
         if self._files is not None and (rows := self._files.get(key)) is not None:
-            self._keep(key, rows)
-        return rows
+            return self._keep(key, Kept(rows))
+        return None
 
     def put(self, key: str, rows: Rows) -> None:
         """Keep a copy of the rows of a key."""
         own = (rows[0].copy(), rows[1].copy())
-        self._keep(key, own)
+        self._keep(key, Kept(own))
         if self._files is not None:
             self._files.put(key, own)
 
-    def _keep(self, key: str, rows: Rows) -> None:
+    def _keep(self, key: str, new: Kept) -> Kept:
         with self._lock:
-            if key in self._rows:
-                return
-            self._rows[key] = rows
-            self.num_bytes += sum(array.nbytes for array in rows)
+            if (kept := self._kept.get(key)) is not None:
+                return kept
+            self._kept[key] = new
+            self.num_bytes += new.nbytes
             while self.num_bytes > self.max_bytes:
-                _, old = self._rows.popitem(last=False)
-                self.num_bytes -= sum(array.nbytes for array in old)
+                _, old = self._kept.popitem(last=False)
+                self.num_bytes -= old.nbytes
+        return new

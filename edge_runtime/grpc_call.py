@@ -1,96 +1,95 @@
 """One request on a gRPC stream of its own: what the blocking and the asyncio client share.
 
-A stream of its own, because a cancel ends every request of its stream and errors on a stream carry no request id. Only a
-request that never left is sent again: one that reached a server may have been answered there.
+A stream of its own, because a cancel ends every request of its stream and errors on a stream carry no request id. A
+request is sent again in three cases only: nobody listened, or the server said before any work that it does not hold a
+key, or does not know a region of shared memory.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
+from dataclasses import replace
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, Unavailable, from_wire
+from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS
-from edge_runtime.request import Delta, Precision, Request, read_delta
+from edge_runtime.connection import Connection, refused_region
+from edge_runtime.infer_inputs import NO_REGION, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.request import Delta, Request, read_delta
+from edge_runtime.shared_regions import Region, retire
 
 try:
     import tritonclient.grpc as triton
-    from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+    from tritonclient.utils import InferenceServerException
 except ImportError as error:
     raise MissingExtra("the gRPC client", "client") from error
 
 Answer = tuple[Any, "InferenceServerException | None"]
 REFUSED = "failed to connect to all addresses"  # gRPC's words where no connection came about
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
 
 
-@dataclass(frozen=True)
-class Tls:
-    """Files in PEM form: whom to trust (None: gRPC's own list), and who we are where the server asks."""
-
-    root_certificates: str | PathLike[str] | None = None
-    private_key: str | PathLike[str] | None = None
-    certificate_chain: str | PathLike[str] | None = None
+def metadata(connection: Connection) -> dict[str, str] | None:
+    """The headers as gRPC wants them: names in lower case, None for none."""
+    return {name.lower(): value for name, value in connection.headers.items()} or None
 
 
-@dataclass(frozen=True)
-class Connection:
-    """Where a server is and how it is spoken to; the arguments of the clients."""
-
-    url: str
-    timeout_s: float
-    precision: Precision
-    retry_s: float
-    tls: Tls | None
-    headers: dict[str, str]
-
-    @property
-    def metadata(self) -> dict[str, str] | None:
-        """The headers as gRPC wants them: names in lower case, None for none."""
-        return {name.lower(): value for name, value in self.headers.items()} or None
-
-    def open(self) -> "triton.InferenceServerClient":
-        """A client of its own.
-
-        Raises:
-            InvalidInput: a certificate file cannot be read.
-        """
-        if self.tls is None:
-            return triton.InferenceServerClient(self.url)
-        files = (self.tls.root_certificates, self.tls.private_key, self.tls.certificate_chain)
-        names = [None if file is None else fspath(file) for file in files]
-        for name in filter(
-            None, names
-        ):  # before tritonclient does: its half-made client fails once more when collected
-            try:
-                Path(name).read_bytes()
-            except OSError as error:
-                raise InvalidInput(f"{name} cannot be read: {error.strerror}") from error
-        return triton.InferenceServerClient(self.url, False, True, *names)
+def open_client(connection: Connection) -> "triton.InferenceServerClient":
+    """A client of its own; gRPC keeps one connection for all of a process that speak to the same address."""
+    if connection.tls is None:
+        return triton.InferenceServerClient(connection.url)
+    return triton.InferenceServerClient(connection.url, False, True, *connection.tls.names())
 
 
 @contextmanager
-def typed_errors() -> Iterator[None]:
-    """tritonclient's errors as those of this package."""
+def opened(connection: Connection) -> Iterator["triton.InferenceServerClient"]:
+    """The same for a while, its errors as those of this package."""
+    client = open_client(connection)
     try:
-        yield
+        yield client
     except InferenceServerException as error:
-        raise _typed(error) from error
+        raise typed(error) from error
+    finally:
+        client.close()
 
 
-def _typed(error: "InferenceServerException") -> EdgeVlmError:
-    status = str(error.status() or "")
-    if any(word in status for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED")):
+def typed(error: "InferenceServerException") -> EdgeVlmError:
+    """tritonclient's error as one of this package."""
+    failure, status = from_wire(error.message() or str(error)), str(error.status() or "")
+    if isinstance(failure, ServerError) and any(word in status for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED")):
         return Unavailable(f"{error.message()}: is Triton running at this address, and is the deadline long enough?")
-    return from_wire(error.message() or str(error))
+    return failure
+
+
+def server(connection: Connection) -> tuple[str, str]:
+    """Name and version of the server."""
+    with opened(connection) as client:
+        found = client.get_server_metadata(metadata(connection), client_timeout=connection.timeout_s)
+    return found.name, found.version
+
+
+def parameters(connection: Connection, model: str = MODEL) -> dict[str, str]:
+    """What the served model says of itself."""
+    with opened(connection) as client:
+        return _parameters(client, connection, model, connection.timeout_s)
+
+
+def _parameters(client: Any, connection: Connection, model: str, timeout_s: float) -> dict[str, str]:
+    config = client.get_model_config(model, headers=metadata(connection), client_timeout=timeout_s).config
+    return {name: value.string_value for name, value in config.parameters.items()}
+
+
+def unregister(connection: Connection, name: str) -> None:
+    """Tell the server to let go of a region."""
+    with opened(connection) as client:
+        client.unregister_system_shared_memory(name, metadata(connection), client_timeout=connection.timeout_s)
+
+
+def close(connection: Connection) -> None:
+    """Give back what the connection holds: shared memory, if any."""
+    for region in connection.regions.close():
+        retire(region, lambda name: unregister(connection, name))
 
 
 class Call:
@@ -109,77 +108,128 @@ class Call:
         deliver: Callable[[Answer], None],
     ) -> None:
         self.ended = False
-        self._connection, self._deliver, self._deadline_s = connection, deliver, deadline_s
-        self._tensors = request.tensors(sampling, connection.precision)
-        self._begun, self._pause_s, self._num_answers = time.monotonic(), FIRST_PAUSE_S, 0
+        self.patience = connection.patience(deadline_s)
+        self._connection, self._request, self._sampling, self._deliver = connection, request, sampling, deliver
+        self._num_answers = self._num_uploaded = self._upload_bytes = 0
+        self._sent_keys: list[str] = []
+        self._region: Region | None = None
         self._stream: Any = None
-        self._is_final = False
+        self._is_final = self._is_repeated = self._is_closed = False
+        self._lock = Lock()  # a cancelled task may close while a thread still starts
 
     def start(self) -> None:
-        """Open the stream and send the request; a stream that breaks says why through `deliver`."""
-        self.close()
-        self._is_final = False
-        self._stream = self._connection.open()
-        self._stream.start_stream(callback=self._receive, headers=self._connection.metadata)
-        with suppress(InferenceServerException):
-            self._stream.async_stream_infer(MODEL, _inputs(self._tensors), request_id=uuid4().hex)
+        """Open the stream and send the request; a stream that breaks says why through `deliver`. Blocks.
+
+        Raises:
+            InvalidInput: the server does not take this precision, or cannot open this machine's shared memory.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._end_stream()
+            self._is_final = False
+            self._stream = open_client(self._connection)
+            try:
+                inputs = self._prepare()
+            except InferenceServerException as error:
+                self._receive(None, error)
+                return
+            self._stream.start_stream(callback=self._receive, headers=metadata(self._connection))
+            with suppress(InferenceServerException):
+                self._stream.async_stream_infer(MODEL, inputs, request_id=uuid4().hex)
+
+    def _prepare(self) -> list[Any]:
+        connection, request = self._connection, self._request
+        if not connection.is_checked:
+            connection.check(_parameters(self._stream, connection, MODEL, self.patience.wait_s))
+        tensors = request.tensors(self._sampling, connection.precision, held=connection.held)
+        self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []
+        if connection.shared_memory and (num_bytes := vision_bytes(tensors)):
+            self._share(num_bytes)
+        region = self._region if connection.shared_memory else None
+        self._num_uploaded, self._upload_bytes = num_items(tensors), self._upload_bytes + sent_bytes(tensors, region)
+        return infer_inputs(triton, tensors, region)
+
+    def _share(self, num_bytes: int) -> None:
+        """Have a region that is large enough, and that the server knows."""
+        region = self._region or self._connection.regions.take()
+        if region is not None and region.num_bytes < num_bytes:
+            retire(region, lambda name: unregister(self._connection, name))
+            region = None
+        region = self._region = region or Region(num_bytes)
+        if region.is_registered:
+            return
+        try:
+            self._stream.register_system_shared_memory(
+                region.name,
+                region.key,
+                region.num_bytes,
+                headers=metadata(self._connection),
+                client_timeout=self.patience.wait_s,
+            )
+        except InferenceServerException as error:
+            if REFUSED in (error.message() or ""):
+                raise
+            raise InvalidInput(refused_region(self._connection.url, error.message())) from error
+        region.is_registered = True
 
     def _receive(self, result: Any, error: "InferenceServerException | None") -> None:
         if error is not None or _is_final(result):
             self._is_final = True
         self._deliver((result, error))
 
-    def wait_s(self) -> float:
-        """Longest wait for the next answer."""
-        if self._deadline_s is None:
-            return self._connection.timeout_s
-        return max(0.0, min(self._connection.timeout_s, self._begun + self._deadline_s - time.monotonic()))
-
-    def late(self) -> Unavailable:
-        """The error when that wait has passed."""
-        url, timeout_s = self._connection.url, self._connection.timeout_s
-        if self._deadline_s is not None and time.monotonic() - self._begun >= self._deadline_s:
-            return Unavailable(f"{url}: the answer took longer than its deadline of {self._deadline_s} s")
-        return Unavailable(f"{url} sent nothing for {timeout_s} s: raise timeout_s or look at the server")
-
-    def retry_pause_s(self, answer: Answer) -> float | None:
-        """Seconds after which to start again: nobody listened, so nothing was sent, and there is time. Else None."""
-        error, now = answer[1], time.monotonic()
-        if error is None or self._num_answers or REFUSED not in (error.message() or ""):
+    def again_s(self, answer: Answer) -> float | None:
+        """Seconds after which to start again: the server has done nothing yet, and that can be helped. Else None."""
+        error = answer[1]
+        if error is None or self._num_answers:
             return None
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LAST_PAUSE_S)
-        is_in_time = self._deadline_s is None or now + pause_s < self._begun + self._deadline_s
-        return pause_s if is_in_time and now + pause_s < self._begun + self._connection.retry_s else None
+        message = error.message() or ""
+        if REFUSED in message:
+            return self.patience.pause_s()
+        if self._is_repeated:
+            return None
+        if self._sent_keys and isinstance(typed(error), NotFound):
+            self._connection.held.forget(self._sent_keys)
+        elif self._region is not None and NO_REGION in message:
+            self._region.is_registered = False
+        else:
+            return None
+        self._is_repeated = True
+        return 0.0
 
     def read(self, answer: Answer) -> Delta | None:
         """The piece of text in an answer, if it has one.
 
         Raises:
-            InvalidInput: the server refuses the request; NotFound, Unavailable, ServerError likewise.
+            InvalidInput: the server refuses the request; NotFound, Unavailable, DeadlineExceeded, ServerError likewise.
         """
         result, error = answer
         if error is not None:
             self.ended = True
-            failure = _typed(error)
+            failure = typed(error)
             if self._num_answers and isinstance(failure, Unavailable):
-                raise Unavailable(
-                    f"{self._connection.url} was lost after {self._num_answers} pieces of the answer: {error.message()}; "
-                    "the rest is gone, ask again"
-                )
+                raise self.patience.lost(self._num_answers, error.message())
             raise failure
         self._num_answers += 1
         self.ended = _is_final(result)
-        outputs = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
-        if (said := outputs["error"]) is not None and (message := b"".join(said.tolist()).decode()):
+        arrays = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
+        outputs = {name: array.ravel().tolist() for name, array in arrays.items() if array is not None}
+        if message := b"".join(outputs.get("error", ())).decode():
             raise from_wire(message)
-        return (
-            read_delta({k: v for k, v in outputs.items() if v is not None})
-            if outputs["text_output"] is not None
-            else None
-        )
+        delta = read_delta(outputs)
+        self._connection.held.add(delta.vision_keys)
+        return replace(delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes) if outputs else None
 
     def close(self) -> None:
         """End the stream, and the request with it where its last answer has not come."""
+        with self._lock:
+            self._is_closed = True
+            self._end_stream()
+            region, self._region = self._region, None
+        if region is not None and not self._connection.regions.give(region):
+            retire(region, lambda name: unregister(self._connection, name))
+
+    def _end_stream(self) -> None:
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.stop_stream(cancel_requests=not self._is_final)
@@ -188,13 +238,3 @@ class Call:
 
 def _is_final(result: Any) -> bool:
     return bool(result.get_response().parameters["triton_final_response"].bool_param)
-
-
-def _inputs(tensors: dict[str, NDArray[Any]]) -> list[Any]:
-    inputs = []
-    for name, array in tensors.items():
-        datatype = "BYTES" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)
-        tensor = triton.InferInput(name, list(array.shape), datatype)
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        inputs.append(tensor)
-    return inputs

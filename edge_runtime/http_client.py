@@ -1,34 +1,33 @@
-"""One answer over HTTP from the unary model, tensors in KServe's binary form."""
+"""Answers over HTTP, in a loop that blocks. The request itself is the HttpCall that the asyncio client uses, too."""
 
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
-import numpy as np
-
-from contract.errors import MissingExtra, Unavailable, from_wire
+from contract.errors import EdgeVlmError, Unavailable
 from contract.sampling import Sampling
-from contract.tensors import OUTPUTS, UNARY_MODEL
-from edge_runtime.request import Delta, Precision, Request, read_delta
-
-try:
-    import tritonclient.http as triton
-    from tritonclient.utils import InferenceServerException, np_to_triton_dtype
-except ImportError as error:
-    raise MissingExtra("the HTTP client", "client") from error
+from contract.tensors import MODEL
+from edge_runtime.connection import Connection
+from edge_runtime.http_address import HttpAddress
+from edge_runtime.http_call import SHORTEST_S, Ask, HttpCall, Reply, Steps, advance
+from edge_runtime.request import Delta, Request
 
 
-class HttpClient:
-    """A connection to Triton's HTTP port.
+@dataclass(eq=False)
+class HttpClient(Connection):
+    """A connection to Triton's HTTP port; see Connection for the arguments. Safe to share between threads."""
 
-    Args:
-        url: host:port.
-        timeout_s: longest wait for an answer, in seconds.
-        precision: type the embeddings travel in.
-    """
+    url: str = "127.0.0.1:8000"
+    _address: HttpAddress = field(init=False, repr=False)
 
-    def __init__(self, url: str = "127.0.0.1:8000", *, timeout_s: float = 60.0, precision: Precision = "fp16") -> None:
-        self._url, self._precision = url, precision
-        self._client = triton.InferenceServerClient(url, network_timeout=timeout_s, connection_timeout=timeout_s)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._address = HttpAddress.of(self)
 
     def __enter__(self) -> "HttpClient":
         return self
@@ -36,25 +35,117 @@ class HttpClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        self.close()
 
-    def infer(self, request: Request, sampling: Sampling | None = None) -> Delta:
+    def close(self) -> None:
+        """Give back what is held between requests: shared memory, if any."""
+        call = HttpCall(self)
+        with suppress(Unavailable):  # a server that is away holds nothing
+            self._done(call, call.close())
+
+    def server(self) -> tuple[str, str]:
+        """As GrpcClient.server."""
+        call = HttpCall(self)
+        self._done(call, call.server())
+        name, version = call.value
+        return name, version
+
+    def parameters(self, model: str = MODEL) -> dict[str, str]:
+        """As GrpcClient.parameters."""
+        call = HttpCall(self)
+        self._done(call, call.parameters(model))
+        return dict(call.value)
+
+    def infer(self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None) -> Delta:
         """Send a request and wait for its whole answer.
 
         Raises:
-            InvalidInput: the server refuses the request; NotFound, Unavailable, ServerError likewise.
+            As stream.
         """
-        inputs = []
-        for name, array in request.tensors(sampling or Sampling(), self._precision, stream=False).items():
-            datatype = "BYTES" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)
-            tensor = triton.InferInput(name, list(array.shape), datatype)
-            tensor.set_data_from_numpy(np.ascontiguousarray(array), binary_data=True)
-            inputs.append(tensor)
+        call = HttpCall(self, deadline_s)
         try:
-            result: Any = self._client.infer(UNARY_MODEL, inputs)
-        except InferenceServerException as error:
-            raise from_wire(error.message() or str(error)) from error
-        except OSError as error:
-            raise Unavailable(f"{self._url}: {error}: is Triton running at this address?") from error
-        outputs = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
-        return read_delta({name: array for name, array in outputs.items() if array is not None})
+            self._done(call, call.infer(request, sampling or Sampling()))
+        finally:
+            self._done(call, call.release())
+        delta: Delta = call.value
+        return delta
+
+    def stream(
+        self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
+    ) -> Generator[Delta, None, None]:
+        """Upload what the server does not hold, ask, and yield the answer piece by piece.
+
+        Closing the iterator closes the connection; Triton notices with the next piece it writes.
+
+        Args and Raises:
+            As GrpcClient.stream; ServerError also where the server keeps no embeddings.
+        """
+        call = HttpCall(self, deadline_s)
+        try:
+            yield from self._run(call, call.stream(request, sampling or Sampling()))
+        finally:
+            self._done(call, call.release())
+
+    def _done(self, call: HttpCall, steps: Steps) -> None:
+        for _ in self._run(call, steps):
+            pass
+
+    def _run(self, call: HttpCall, steps: Steps) -> Generator[Delta, None, None]:
+        """Send what the steps ask for, each on a connection of its own, until they are over."""
+        ask = advance(steps)
+        while ask is not None:
+            time.sleep(ask.pause_s)
+            with self._sent(call, ask) as (sock, response):
+                if ask.is_stream and response.status == 200:
+                    while line := response.readline():
+                        if (delta := call.piece(line)) is not None:
+                            yield delta
+                        _limit(sock, call)
+                    reply = Reply(200)
+                else:
+                    reply = Reply(response.status, dict(response.getheaders()), response.read())
+            ask = advance(steps, reply)
+
+    @contextmanager
+    def _sent(self, call: HttpCall, ask: Ask) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
+        connection = self._connected(call)
+        sock: socket.socket = connection.sock
+        try:
+            _limit(sock, call)
+            headers = {**self.headers, **ask.headers}
+            connection.request(ask.method, self._address.prefix + ask.path, ask.body, headers)
+            yield sock, connection.getresponse()
+        except EdgeVlmError:
+            raise
+        except TimeoutError:
+            raise call.patience.late() from None
+        except (OSError, http.client.HTTPException) as error:
+            raise call.broken(error) from error
+        finally:
+            connection.close()
+
+    def _connected(self, call: HttpCall) -> http.client.HTTPConnection:
+        where, tls = self._address, self._address.tls
+        while True:
+            wait_s = max(call.patience.wait_s, SHORTEST_S)
+            connection = (
+                http.client.HTTPConnection(where.host, where.port, timeout=wait_s)
+                if tls is None
+                else http.client.HTTPSConnection(where.host, where.port, timeout=wait_s, context=tls)
+            )
+            try:
+                connection.connect()
+                return connection
+            except TimeoutError:
+                raise call.patience.late() from None
+            except ssl.SSLError as error:
+                raise call.broken(error) from error
+            except OSError as error:
+                time.sleep(call.unreachable(error))
+
+
+def _limit(sock: socket.socket, call: HttpCall) -> None:
+    """Bound the next wait on a socket."""
+    if (wait_s := call.patience.wait_s) <= 0:
+        raise call.patience.late()
+    sock.settimeout(max(wait_s, SHORTEST_S))

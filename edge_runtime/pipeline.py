@@ -1,17 +1,22 @@
-"""Chat messages to a request: find the media, render the prompt, encode, count the pads."""
+"""Chat messages to a request: find the media, render the prompt, encode what is new, count the pads."""
 
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 from contract.errors import InvalidInput
+from edge_runtime.access import MediaAccess
 from edge_runtime.chat_template import Message, render
-from edge_runtime.content import media_parts, plain
+from edge_runtime.content import MediaPart, media_parts, plain
+from edge_runtime.embedding_cache import Kept, content_key
 from edge_runtime.encoder import Encoder
 from edge_runtime.fetch import Fetcher
 from edge_runtime.items import Item, Progress, picture_item, video_item
 from edge_runtime.media import Picture
-from edge_runtime.prompt import grids, prompt_ids
-from edge_runtime.request import Request
+from edge_runtime.picture_options import PictureOptions
+from edge_runtime.prompt import prompt_ids
+from edge_runtime.request import EncodedItem, Request
+from edge_runtime.seen import SeenItems, source_name
 
 DEVICE_MAX_PIXELS = 1 << 20
 
@@ -23,7 +28,9 @@ class Pipeline:
         max_pixels: most pixels of a picture or video frame after resizing, where the bundle allows more: the tower's
             time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
-        progress: called with the number of frames read and the number wanted while a video file is decoded.
+        allowed_local_media_path: the folder that files named by messages must lie in, links followed; None for any file
+            (messages are the device's own), "" for none. Set it where messages come from others.
+        progress: called with the number of frames read and the number wanted while a video is decoded.
 
     Raises:
         InvalidInput: max_pixels is below the bundle's smallest picture.
@@ -35,9 +42,12 @@ class Pipeline:
         *,
         max_pixels: int | None = DEVICE_MAX_PIXELS,
         fetch: Fetcher | None = None,
+        allowed_local_media_path: str | PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.encoder, self._fetch, self._progress = encoder, fetch, progress
+        self.encoder, self._progress = encoder, progress
+        self.access = MediaAccess(fetch, allowed_local_media_path)
+        self._seen = SeenItems()
         image, self._max_pixels = encoder.bundle.manifest.image, max_pixels
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
@@ -50,13 +60,44 @@ class Pipeline:
         Raises:
             MediaError: one of them cannot be used.
         """
+        return [self._item(part) for part in media_parts(messages, self.access)]
+
+    def _item(self, part: MediaPart) -> Item:
         manifest = self.encoder.bundle.manifest
-        return [
-            picture_item(part.source, self._image, manifest.card)
-            if part.options is None
-            else video_item(part.source, manifest.video, manifest.card, part.options, self._max_pixels, self._progress)
-            for part in media_parts(messages, self._fetch)
+        if isinstance(part.options, PictureOptions):
+            return picture_item(part.source, self._image, manifest.card, part.options)
+        return video_item(part.source, manifest.video, manifest.card, part.options, self._max_pixels, self._progress)
+
+    def _encoded(self, parts: list[MediaPart]) -> tuple[list[Item], list[EncodedItem], int]:
+        """The items (those known from before without their pixels), their rows, and how many the tower ran on."""
+        bundle, cache = self.encoder.bundle, self.encoder.cache
+        names = [source_name(part) if cache is not None else None for part in parts]
+        seen = [self._seen.get(name) if name is not None else None for name in names]
+        kept = [cache.kept(s.content_key) if cache is not None and s is not None else None for s in seen]
+        items = [
+            s.item if s is not None and k is not None else self._item(part)
+            for part, s, k in zip(parts, seen, kept, strict=True)
         ]
+        fresh = [place for place, rows in enumerate(kept) if rows is None]
+        embeddings = self.encoder.encode([items[place] for place in fresh])
+        start = 0
+        for place in fresh:
+            item, name = items[place], names[place]
+            end = start + item.num_rows(bundle.manifest.card.merge_size)
+            rows = Kept((embeddings.image_embeds[start:end], embeddings.deepstack_embeds[:, start:end]))
+            start = end
+            if cache is not None:
+                key = content_key(item, bundle)
+                rows = cache.kept(key) or rows
+                if name is not None:
+                    self._seen.put(name, item, key)
+            kept[place] = rows
+        encoded = [
+            EncodedItem(item.is_video, item.grid_thw, *rows.rows, rows.wire_keys)
+            for item, rows in zip(items, kept, strict=True)
+            if rows is not None
+        ]
+        return items, encoded, embeddings.num_encoded
 
     def request(self, messages: list[Message], tools: list[Any] | None = None) -> Request:
         """Turn a conversation into a request.
@@ -74,19 +115,10 @@ class Pipeline:
         bundle = self.encoder.bundle
         if not messages:
             raise InvalidInput("messages is empty, at least one message is expected")
-        items = self.items(messages)
+        items, encoded, num_encoded = self._encoded(list(media_parts(messages, self.access)))
         text = render(bundle.chat_template, plain(messages), tools)
         input_ids = prompt_ids(text, items, bundle)
-        embeddings = self.encoder.encode(items)
-        return Request(
-            input_ids,
-            embeddings.image_embeds,
-            embeddings.deepstack_embeds,
-            grids(items, False),
-            grids(items, True),
-            bundle.manifest.card.encoder_fingerprint,
-            embeddings.num_encoded,
-        )
+        return Request(input_ids, tuple(encoded), bundle.manifest.card.encoder_fingerprint, num_encoded)
 
     def ask(self, picture: Picture, question: str) -> Request:
         """One picture, one question."""

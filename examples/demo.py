@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from edge_runtime import Encoder, GrpcClient, HttpClient, Pipeline, Sampling
-from edge_runtime.request import upload_bytes
+from edge_runtime.request import Delta
 from serving.launcher import TritonServer
 from serving.settings import Settings
 from tiny_model.questions import Question, about_scene
@@ -60,7 +60,7 @@ def ask(pipeline: Pipeline, client: GrpcClient, picture: Path, question: Questio
     request = pipeline.ask(picture, question.text)
     sent = time.perf_counter()
     print(f"\nquestion  {question.text}\nanswer    ", end="", flush=True)
-    text, first = "", 0.0
+    text, first, delta = "", 0.0, Delta("")
     for delta in client.stream(request, SAMPLING):
         first = first or time.perf_counter()
         text += delta.text
@@ -72,7 +72,7 @@ def ask(pipeline: Pipeline, client: GrpcClient, picture: Path, question: Questio
         "expected": question.answer,
         "encode_ms": (sent - started) * 1e3,
         "ttft_ms": (first - sent) * 1e3,
-        "upload_bytes": upload_bytes(request.tensors(SAMPLING)),
+        "upload_bytes": delta.upload_bytes,
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import FingerprintMismatch, InvalidInput, Unavailable
 from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
+from edge_runtime.request import EncodedItem
 from serving.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
 from tiny_model.clips import moving_clip, slideshow_clip
@@ -148,13 +150,19 @@ def test_it_arrives_piece_by_piece(server: TritonServer, pipeline: Pipeline) -> 
     assert [delta.finish_reason for delta in deltas[:-1]] == [""] * (len(deltas) - 1)
 
 
+def changed_item(request: Request, fault: Callable[[EncodedItem], dict[str, Any]]) -> Request:
+    """A request whose one item is another."""
+    (item,) = request.items
+    return replace(request, items=(replace(item, **fault(item), wire_keys={}),))
+
+
 @pytest.mark.parametrize(
     "fault",
     [
-        lambda r: replace(r, deepstack=r.deepstack * 0),
-        lambda r: replace(r, deepstack=r.deepstack[::-1].copy()),
-        lambda r: replace(r, main=r.main[::-1].copy(), deepstack=r.deepstack[:, ::-1].copy()),
-        lambda r: replace(r, image_grid_thw=r.image_grid_thw[:, [0, 2, 1]]),
+        lambda i: {"deepstack": i.deepstack * 0},
+        lambda i: {"deepstack": i.deepstack[::-1].copy()},
+        lambda i: {"main": i.main[::-1].copy(), "deepstack": i.deepstack[:, ::-1].copy()},
+        lambda i: {"grid_thw": (i.grid_thw[0], i.grid_thw[2], i.grid_thw[1])},
     ],
     ids=["deepstack dropped", "levels swapped", "rows reversed", "height and width swapped"],
 )
@@ -164,27 +172,35 @@ def test_wrong_embeddings_give_other_tokens(server: TritonServer, pipeline: Pipe
     changed = 0
     for _ in range(6):
         request = pipeline.ask(shapes_scene(random, 160, 96, 2).image, "Describe the image.")
-        changed += served(server, request)[0] != served(server, fault(request))[0]
+        changed += served(server, request)[0] != served(server, changed_item(request, fault))[0]
     assert changed >= 3
 
 
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "width": (
-        lambda r: replace(r, main=r.main[:, :-1]),
+        lambda r: changed_item(r, lambda i: {"main": i.main[:, :-1]}),
         InvalidInput,
         "vision_embeddings is 191 wide, 192 is expected",
     ),
     "count": (
-        lambda r: replace(r, main=r.main[:-1], deepstack=r.deepstack[:, :-1]),
+        lambda r: changed_item(r, lambda i: {"main": i.main[:-1], "deepstack": i.deepstack[:, :-1]}),
         InvalidInput,
         "rows, the grids ask for",
     ),
-    "levels": (lambda r: replace(r, deepstack=r.deepstack[:1]), InvalidInput, "deepstack_embeddings has shape"),
-    "not finite": (lambda r: replace(r, main=r.main + np.nan), InvalidInput, "only finite values"),
+    "levels": (
+        lambda r: changed_item(r, lambda i: {"deepstack": i.deepstack[:1]}),
+        InvalidInput,
+        "deepstack_embeddings has shape",
+    ),
+    "not finite": (lambda r: changed_item(r, lambda i: {"main": i.main + np.nan}), InvalidInput, "only finite values"),
     "fingerprint": (lambda r: replace(r, encoder_fingerprint="0" * 32), InvalidInput, "encoder_fingerprint is '0000"),
     "token id": (lambda r: replace(r, input_ids=r.input_ids + 10**6), InvalidInput, r"input_ids\[0\] is"),
     "pads": (lambda r: replace(r, input_ids=r.input_ids[6:]), InvalidInput, "pad tokens"),
-    "grid": (lambda r: replace(r, image_grid_thw=r.image_grid_thw + 1), InvalidInput, "image_grid_thw"),
+    "grid": (
+        lambda r: changed_item(r, lambda i: {"grid_thw": tuple(side + 1 for side in i.grid_thw)}),
+        InvalidInput,
+        "image_grid_thw",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""chat: several questions about one picture or video; it is encoded for the first and kept for the rest."""
+"""chat: several questions about one picture or video; it is encoded and uploaded for the first, and kept for the rest."""
 
 import argparse
 import json
@@ -19,11 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _note(report: dict[str, Any]) -> str:
-    if report["num_encoded"]:
-        work = f"encoded {report['num_encoded']} in {report['encode_ms']:.0f} ms"
-    else:
-        work = "encoded nothing: the embeddings were kept"
-    return f"[{work}; sent {report['upload_bytes']} bytes, first token after {report['ttft_ms']:.0f} ms]"
+    encoded, uploaded = report["num_encoded"], report["num_uploaded"]
+    work = [
+        f"encoded {encoded} in {report['encode_ms']:.0f} ms" if encoded else "encoded nothing",
+        f"uploaded {uploaded}" if uploaded else "uploaded nothing",
+    ]
+    return f"[{', '.join(work)}; sent {report['upload_bytes']} bytes, first token after {report['ttft_ms']:.0f} ms]"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,8 +33,8 @@ def run(args: argparse.Namespace) -> None:
     Ctrl-C while an answer comes ends that answer, at the prompt it ends the chat.
     """
     messages: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
-    shown = [content_part(args.media, args)]
-    pipeline = open_pipeline(args)
+    pipeline, part = open_pipeline(args), content_part(args.media, args)
+    shown = [part | {part["type"]: pipeline.access(part[part["type"]], part["type"])}]  # once, not with every turn
     with open_client(args) as client:
         while True:
             if sys.stdin.isatty():

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import EdgeVlmError, InvalidInput, Unavailable
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Unavailable
 from edge_runtime import AsyncGrpcClient, Delta, GrpcClient, Pipeline, Request, Sampling, Tls
 from serving.launcher import TritonServer
 from tests.edge.grpc_door import Door, certificate
@@ -104,7 +104,7 @@ def test_bad_input_is_typed(server: TritonServer, request_: Request, ask: Ask) -
 @both
 def test_a_deadline_ends_the_answer_here_and_there(server: TritonServer, request_: Request, ask: Ask) -> None:
     before, started = counted(server, "cancelled_requests_total"), time.monotonic()
-    with pytest.raises(Unavailable, match=r"longer than its deadline of 0\.4 s"):
+    with pytest.raises(DeadlineExceeded, match=r"longer than its deadline of 0\.4 s"):
         ask(server.grpc_url, request_, LONG, deadline_s=0.4)
     assert time.monotonic() - started < 3
     until(lambda: counted(server, "cancelled_requests_total") == before + 1)

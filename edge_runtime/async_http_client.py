@@ -1,0 +1,141 @@
+"""Answers over HTTP for asyncio. The request itself is the HttpCall that the blocking client uses; only sockets differ."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from contract.errors import EdgeVlmError, MissingExtra, Unavailable
+from contract.sampling import Sampling
+from contract.tensors import MODEL
+from edge_runtime.connection import Connection
+from edge_runtime.http_address import HttpAddress
+from edge_runtime.http_call import SHORTEST_S, Ask, HttpCall, Reply, Steps, advance
+from edge_runtime.request import Delta, Request
+
+try:
+    import aiohttp  # comes with tritonclient[http]
+except ImportError as error:
+    raise MissingExtra("the asyncio HTTP client", "client") from error
+
+
+@dataclass(eq=False)
+class AsyncHttpClient(Connection):
+    """A connection to Triton's HTTP port; see Connection for the arguments.
+
+    Only shared memory is held between requests, so without it closing is not needed.
+    """
+
+    url: str = "127.0.0.1:8000"
+    _address: HttpAddress = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._address = HttpAddress.of(self)
+
+    async def __aenter__(self) -> "AsyncHttpClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """As HttpClient.close."""
+        call = HttpCall(self)
+        with suppress(Unavailable):  # a server that is away holds nothing
+            await self._done(call, call.close())
+
+    async def server(self) -> tuple[str, str]:
+        """As HttpClient.server."""
+        call = HttpCall(self)
+        await self._done(call, call.server())
+        name, version = call.value
+        return name, version
+
+    async def parameters(self, model: str = MODEL) -> dict[str, str]:
+        """As HttpClient.parameters."""
+        call = HttpCall(self)
+        await self._done(call, call.parameters(model))
+        return dict(call.value)
+
+    async def infer(
+        self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
+    ) -> Delta:
+        """As HttpClient.infer."""
+        call = HttpCall(self, deadline_s)
+        try:
+            await self._done(call, call.infer(request, sampling or Sampling()))
+        finally:
+            await asyncio.shield(self._done(call, call.release()))
+        delta: Delta = call.value
+        return delta
+
+    async def stream(
+        self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """As HttpClient.stream; cancelling the task, or aclose(), closes the connection."""
+        call = HttpCall(self, deadline_s)
+        try:
+            async for delta in self._run(call, call.stream(request, sampling or Sampling())):
+                yield delta
+        finally:
+            await asyncio.shield(self._done(call, call.release()))
+
+    async def _done(self, call: HttpCall, steps: Steps) -> None:
+        async for _ in self._run(call, steps):
+            pass
+
+    async def _run(self, call: HttpCall, steps: Steps) -> AsyncGenerator[Delta, None]:
+        """Send what the steps ask for, each on a connection of its own, until they are over."""
+        ask = await asyncio.to_thread(advance, steps)  # large tensors are converted and hashed there
+        while ask is not None:
+            await asyncio.sleep(ask.pause_s)
+            async with self._sent(call, ask) as response:
+                if ask.is_stream and response.status == 200:
+                    async for line in response.content:
+                        if (delta := call.piece(line)) is not None:
+                            yield delta
+                    reply = Reply(200)
+                else:
+                    reply = Reply(response.status, dict(response.headers), await response.read())
+            ask = await asyncio.to_thread(advance, steps, reply)
+
+    @asynccontextmanager
+    async def _sent(self, call: HttpCall, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse]:
+        patience, url = call.patience, self._address.base_url + ask.path
+        tls = True if self._address.tls is None else self._address.tls
+        try:
+            async with aiohttp.ClientSession(read_bufsize=1 << 20, auto_decompress=False) as session:
+                while True:
+                    wait_s = max(patience.wait_s, SHORTEST_S)
+                    left_s = None if patience.left_s is None else max(patience.left_s, SHORTEST_S)
+                    limits = aiohttp.ClientTimeout(
+                        left_s, sock_connect=wait_s, sock_read=self.timeout_s, ceil_threshold=1e9
+                    )
+                    headers = {**self.headers, **ask.headers}
+                    try:
+                        response = await session.request(
+                            ask.method,
+                            url,
+                            data=ask.body,
+                            headers=headers,
+                            ssl=tls,
+                            timeout=limits,
+                            allow_redirects=False,
+                        )
+                        break
+                    except aiohttp.ClientSSLError:
+                        raise
+                    except aiohttp.ClientConnectorError as error:
+                        await asyncio.sleep(call.unreachable(error))
+                async with response:
+                    yield response
+        except EdgeVlmError:
+            raise
+        except TimeoutError:
+            raise patience.late() from None
+        except (OSError, aiohttp.ClientError) as error:
+            raise call.broken(error) from error

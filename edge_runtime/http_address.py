@@ -1,0 +1,54 @@
+"""Where an HTTP server is: a URL, or host:port as tritonclient writes it."""
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from contract.errors import InvalidInput
+from edge_runtime.connection import Connection
+
+
+@dataclass(frozen=True)
+class HttpAddress:
+    """The parts of http(s)://host:port/prefix. tls is None for plain text."""
+
+    host: str
+    port: int
+    prefix: str
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, connection: Connection) -> "HttpAddress":
+        """The address of a connection, with its certificates loaded.
+
+        Raises:
+            InvalidInput: no such URL, or a certificate that cannot be used.
+        """
+        url, tls = connection.url, connection.tls
+        if "://" not in url:
+            url = f"{'http' if tls is None else 'https'}://{url}"
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.username:
+            raise InvalidInput(f"url is {connection.url!r}, host:port, http://host:port or https://host is expected")
+        if parts.scheme == "http":
+            if tls is not None:
+                raise InvalidInput(f"url is {connection.url!r} and tls is given: write https://")
+            return cls(parts.hostname, port or 80, parts.path.rstrip("/"), None)
+        root, key, chain = tls.names() if tls is not None else (None, None, None)
+        try:
+            context = ssl.create_default_context(cafile=root)
+            if chain is not None:
+                context.load_cert_chain(chain, key)
+        except ssl.SSLError as error:
+            raise InvalidInput(f"{root or chain} holds no certificate that can be used: {error}") from error
+        return cls(parts.hostname, port or 443, parts.path.rstrip("/"), context)
+
+    @property
+    def base_url(self) -> str:
+        """The URL without a path of ours."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self.tls is None else 'https'}://{host}:{self.port}{self.prefix}"

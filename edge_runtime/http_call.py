@@ -1,0 +1,304 @@
+"""One request over HTTP, without the sockets: what to send next and what an answer means, for both HTTP clients.
+
+JSON cannot carry FP16, so pictures go first, in KServe's binary form, to the unary model, which keeps them and answers
+their keys; then the question goes with the keys to generate_stream, which answers with server-sent events. `infer` is
+one binary request with one answer. The steps are generators: they yield what to send and are sent what came back.
+"""
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
+from contract.sampling import Sampling
+from contract.tensors import MODEL, OUTPUTS, UNARY_MODEL
+from edge_runtime.connection import Connection, refused_region
+from edge_runtime.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.request import Delta, EncodedItem, Request, read_delta, sampling_json, text_tensor
+from edge_runtime.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
+
+try:
+    import tritonclient.http as triton
+except ImportError as error:
+    raise MissingExtra("the HTTP client", "client") from error
+
+SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What to send: a POST of the body, a GET where there is none. pause_s: how long to wait before."""
+
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_stream: bool = False
+    pause_s: float = 0.0
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. The body of a stream was given to HttpCall.piece, line by line."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def error(self) -> EdgeVlmError | None:
+        """The typed error, None for a success."""
+        if self.status == 200:
+            return None
+        try:
+            message = str(json.loads(self.body)["error"])
+        except (ValueError, KeyError, TypeError):
+            message = self.body[:200].decode(errors="replace").strip()
+        known = from_wire(message)
+        if not isinstance(known, ServerError):
+            return known
+        kind = {400: InvalidInput, 404: NotFound, 502: Unavailable, 503: Unavailable, 504: Unavailable}.get(self.status)
+        return kind(f"HTTP {self.status}: {known}") if kind else ServerError(f"HTTP {self.status}: {known}")
+
+    def json(self) -> Any:
+        """The body.
+
+        Raises:
+            EdgeVlmError: the reply is an error, or no JSON.
+        """
+        if (error := self.error()) is not None:
+            raise error
+        try:
+            return json.loads(self.body) if self.body else {}
+        except ValueError as error:
+            raise ServerError(f"the answer is no JSON: {self.body[:200]!r}") from error
+
+
+Steps = Generator[Ask, Reply, None]
+
+
+def advance(steps: Steps, reply: Reply | None = None) -> Ask | None:
+    """What is to be sent next, None when the steps are over."""
+    try:
+        return next(steps) if reply is None else steps.send(reply)
+    except StopIteration:
+        return None
+
+
+class HttpCall:
+    """A request under way.
+
+    Attributes:
+        value: what the steps led to, when they are over.
+        patience: how long the next thing may take.
+    """
+
+    def __init__(self, connection: Connection, deadline_s: float | None = None) -> None:
+        self.value: Any = None
+        self.patience = connection.patience(deadline_s)
+        self._connection = connection
+        self._num_pieces = self._num_uploaded = self._upload_bytes = 0
+        self._is_final = False
+        self._region: Region | None = None
+
+    def server(self) -> Steps:
+        """Name and version of the server."""
+        found = (yield Ask("/v2")).json()
+        self.value = found["name"], found["version"]
+
+    def parameters(self, model: str) -> Steps:
+        """What a served model says of itself."""
+        config = (yield Ask(f"/v2/models/{model}/config")).json()
+        self.value = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+
+    def infer(self, request: Request, sampling: Sampling) -> Steps:
+        """One request and its whole answer, a Delta."""
+        connection = self._connection
+        yield from self._check()
+        tensors = request.tensors(sampling, connection.precision, stream=False, held=connection.held)
+        reply = yield from self._infer(tensors)
+        if isinstance(reply.error(), NotFound) and "vision_keys" in tensors:
+            connection.held.forget(request.keys(connection.precision))
+            reply = yield from self._infer(request.tensors(sampling, connection.precision, stream=False))
+        self.value = delta = self._counted(read_delta(_outputs(reply)))
+        connection.held.add(delta.vision_keys)
+        if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
+            raise self.patience.late()  # the server was told the deadline, and was first
+
+    def stream(self, request: Request, sampling: Sampling) -> Steps:
+        """Pictures the server does not hold, then the question; the pieces of its answer come through `piece`."""
+        connection = self._connection
+        yield from self._check()
+        keys: list[str] = []
+        for is_last in (False, True):
+            if missing := request.missing(connection.precision, connection.held):
+                yield from self._upload(request, missing)
+            keys = request.keys(connection.precision)
+            if lacking := [key for key in keys if key not in connection.held]:
+                raise ServerError(
+                    f"{connection.url} did not keep {lacking[0]} (max_reuse_bytes): use HttpClient.infer or gRPC"
+                )
+            body = json.dumps(_question(request, sampling, keys)).encode()
+            self._upload_bytes += len(body)
+            reply = yield Ask(f"/v2/models/{MODEL}/generate_stream", body, is_stream=True)
+            error = reply.error()
+            if error is None:
+                break
+            if is_last or not keys or not isinstance(error, NotFound):
+                raise error
+            connection.held.forget(keys)
+        if not self._is_final:
+            raise self.patience.lost(self._num_pieces, "the stream ended")
+
+    def piece(self, line: bytes) -> Delta | None:
+        """The piece of an answer in a line of a stream, if it has one.
+
+        Raises:
+            EdgeVlmError: the server says that it failed.
+        """
+        if not line.startswith(b"data:"):
+            return None
+        try:
+            values = json.loads(line[5:])
+        except ValueError as error:
+            raise self.patience.lost(self._num_pieces, "the stream ended within a line") from error
+        outputs = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+        if message := "".join(outputs.get("error", ())):
+            raise from_wire(message)
+        self._num_pieces += 1
+        delta = self._counted(read_delta(outputs))
+        self._connection.held.add(delta.vision_keys)
+        self._is_final = bool(delta.finish_reason)
+        return delta
+
+    def broken(self, why: BaseException) -> EdgeVlmError:
+        """The error when a connection that stood breaks; the request may have been received and is not sent again."""
+        if self._num_pieces:
+            return self.patience.lost(self._num_pieces, why)
+        return Unavailable(f"{self._connection.url}: the connection broke before an answer: {why!r}")
+
+    def unreachable(self, why: BaseException) -> float:
+        """Seconds after which to connect again.
+
+        Raises:
+            Unavailable: the time for that is over.
+        """
+        if (pause_s := self.patience.pause_s()) is None:
+            raise Unavailable(f"{self._connection.url}: {why}: is Triton running at this address?") from why
+        return pause_s
+
+    def close(self) -> Steps:
+        """Give back the connection's shared memory."""
+        regions = self._connection.regions.close()
+        try:
+            for region in regions:
+                yield from _retire(region)
+        finally:
+            for region in regions:
+                region.unlink()
+
+    def release(self) -> Steps:
+        """Give back what this call holds; to be run whatever happened."""
+        region, self._region = self._region, None
+        if region is not None and not self._connection.regions.give(region):
+            yield from _retire(region)
+
+    def _check(self) -> Steps:
+        if not self._connection.is_checked:
+            yield from self.parameters(MODEL)
+            self._connection.check(self.value)
+
+    def _upload(self, request: Request, missing: list[EncodedItem]) -> Steps:
+        """Have items kept without asking anything; without a prompt, pictures stand before videos."""
+        connection = self._connection
+        items = sorted(missing, key=lambda item: item.is_video)
+        tensors = request.vision_tensors(items, connection.precision)
+        tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
+        connection.held.add(read_delta(_outputs((yield from self._infer(tensors)))).vision_keys)
+
+    def _infer(self, tensors: Tensors) -> Generator[Ask, Reply, Reply]:
+        num_bytes = vision_bytes(tensors) if self._connection.shared_memory else 0
+        for _ in range(2):
+            if num_bytes:
+                yield from self._share(num_bytes)
+            reply = yield self._infer_ask(tensors, self._region if num_bytes else None)
+            error = reply.error()
+            if error is None or self._region is None or NO_REGION not in str(error):
+                break
+            self._region.is_registered = False  # the server was restarted
+        return reply
+
+    def _infer_ask(self, tensors: Tensors, region: Region | None) -> Ask:
+        self._num_uploaded += num_items(tensors)
+        self._upload_bytes += sent_bytes(tensors, region)
+        left_s = self.patience.left_s  # told to the server, which does not notice when such a client leaves
+        timeout_us = None if left_s is None else max(1, int(left_s * 1e6))
+        make = triton.InferenceServerClient.generate_request_body
+        body, json_size = make(infer_inputs(triton, tensors, region), timeout=timeout_us)
+        headers = {"Content-Type": "application/octet-stream"}
+        if json_size is not None:
+            headers[HEADER_LENGTH] = str(json_size)
+        return Ask(f"/v2/models/{UNARY_MODEL}/infer", body, headers)
+
+    def _share(self, num_bytes: int) -> Steps:
+        """Have a region that is large enough, and that the server knows."""
+        region = self._region or self._connection.regions.take()
+        if region is not None and region.num_bytes < num_bytes:
+            yield from _retire(region)
+            region = None
+        region = self._region = region or Region(num_bytes)
+        if not region.is_registered:
+            body = json.dumps({"key": region.key, "offset": 0, "byte_size": region.num_bytes}).encode()
+            reply = yield Ask(f"/v2/systemsharedmemory/region/{region.name}/register", body)
+            if (error := reply.error()) is not None:
+                raise InvalidInput(refused_region(self._connection.url, error)) from error
+            region.is_registered = True
+
+    def _counted(self, delta: Delta) -> Delta:
+        return replace(delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes)
+
+
+def _retire(region: Region) -> Steps:
+    """As shared_regions.retire."""
+    try:
+        for attempt in range(UNREGISTER_TRIES if region.is_registered else 0):
+            path = f"/v2/systemsharedmemory/region/{region.name}/unregister"
+            reply = yield Ask(path, b"", pause_s=UNREGISTER_PAUSE_S if attempt else 0)
+            if "in use" not in str(reply.error()):
+                break
+    finally:
+        region.unlink()
+
+
+def _question(request: Request, sampling: Sampling, keys: list[str]) -> dict[str, Any]:
+    asked = {
+        "input_ids": request.input_ids.tolist(),
+        "sampling_parameters": sampling_json(sampling),
+        "stream": True,
+        "return_finish_reason": True,
+        "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+    }
+    return asked | ({"vision_keys": keys, "encoder_fingerprint": request.encoder_fingerprint} if keys else {})
+
+
+def _outputs(reply: Reply) -> dict[str, list[Any]]:
+    """Values of the outputs of a binary answer.
+
+    Raises:
+        EdgeVlmError: the reply is an error, or tells of one.
+    """
+    if (error := reply.error()) is not None:
+        raise error
+    length = {name.lower(): value for name, value in reply.headers.items()}.get(HEADER_LENGTH.lower())
+    read = triton.InferenceServerClient.parse_response_body
+    result = read(reply.body, header_length=int(length) if length else None)
+    arrays = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
+    outputs = {name: array.ravel().tolist() for name, array in arrays.items() if array is not None}
+    if message := b"".join(outputs.get("error", ())).decode():
+        raise from_wire(message)
+    return outputs

@@ -1,0 +1,107 @@
+"""Embeddings handed to a server on the same machine through system shared memory, instead of through a socket.
+
+One region serves one request at a time and grows with the largest; it is registered once for each size. The name is
+random and Triton must open it, so a server elsewhere fails to, which tells it apart.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.shared_memory import SharedMemory
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import EdgeVlmError, InvalidInput
+
+SMALLEST_BYTES = 1 << 20
+ALIGNMENT = 64
+UNREGISTER_TRIES, UNREGISTER_PAUSE_S = 20, 0.05
+
+
+class Region:
+    """Shared memory under a name of its own. is_registered: the server was told."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.name = f"edge_vlm_client_{uuid4().hex}"
+        self.num_bytes = max(SMALLEST_BYTES, 1 << (num_bytes - 1).bit_length())
+        try:
+            self._memory: SharedMemory | None = SharedMemory(self.name, create=True, size=self.num_bytes)
+        except OSError as error:
+            raise InvalidInput(f"{self.num_bytes} bytes of shared memory cannot be had: {error.strerror}") from error
+        self.is_registered = False
+
+    @property
+    def key(self) -> str:
+        """The name as POSIX spells it."""
+        return f"/{self.name}"
+
+    def write(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """Copy tensors in, one behind the other; returns their offsets in bytes."""
+        assert self._memory is not None  # for mypy: a region in use is not unlinked
+        offsets, start = {}, 0
+        for name, array in tensors.items():
+            np.ndarray(array.shape, array.dtype, self._memory.buf, start)[...] = array
+            offsets[name] = start
+            start += padded(array.nbytes)
+        return offsets
+
+    def unlink(self) -> None:
+        """Give the memory back; once is enough."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
+            with suppress(FileNotFoundError):
+                memory.unlink()
+
+
+def padded(num_bytes: int) -> int:
+    """Room for a tensor, so that the next one starts aligned."""
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+class SharedRegions:
+    """The regions of a client, one for each of its requests under way."""
+
+    def __init__(self) -> None:
+        self._free: list[Region] = []
+        self._is_closed = False
+        self._lock = Lock()
+
+    def take(self) -> Region | None:
+        """A free region, of whatever size."""
+        with self._lock:
+            return self._free.pop() if self._free else None
+
+    def give(self, region: Region) -> bool:
+        """Take a region back when its request is over; false when the client was closed meanwhile."""
+        with self._lock:
+            if not self._is_closed:
+                self._free.append(region)
+            return not self._is_closed
+
+    def close(self) -> list[Region]:
+        """All regions that no request uses, no longer ours."""
+        with self._lock:
+            self._is_closed, free, self._free = True, self._free, []
+        return free
+
+
+def retire(region: Region, unregister: Callable[[str], None]) -> None:
+    """Unregister where it was registered, and unlink whatever happens.
+
+    Right after a response Triton may still call a region in use, so it is asked again for a second.
+    """
+    try:
+        for _ in range(UNREGISTER_TRIES if region.is_registered else 0):
+            try:
+                return unregister(region.name)
+            except EdgeVlmError as error:
+                if "in use" not in str(error):
+                    return None  # the server is away, and the registration with it
+            time.sleep(UNREGISTER_PAUSE_S)
+    finally:
+        region.unlink()
