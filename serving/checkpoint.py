@@ -17,6 +17,7 @@ from transformers.utils import logging
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.language import read_language_card
+from serving.attention import PACKED
 from serving.tokenizer import load_tokenizer
 
 ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
@@ -27,7 +28,7 @@ _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 class LanguageModel:
     """A language model without its tower, ready to run.
 
-    decoder is transformers' text model (embeddings and layers), head its output projection.
+    decoder is transformers' text model (embeddings and layers) with packed attention, head its output projection.
     """
 
     card: ModelCard
@@ -74,7 +75,13 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
     logging.disable_progress_bar()
     try:
         model, report = getattr(transformers, architecture).from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=PACKED,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         return model, report
     except (OSError, ValueError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from contract.sampling import Sampling
+from serving.penalties import OutputPenaltyLogitsProcessor
 
 
 class Selection:
@@ -60,6 +61,8 @@ def _processors(s: Sampling, prompt_length: int, end_ids: frozenset[int], device
     chosen: list[object] = []
     if s.repetition_penalty != 1:
         chosen.append(RepetitionPenaltyLogitsProcessor(float(s.repetition_penalty)))
+    if s.presence_penalty or s.frequency_penalty:
+        chosen.append(OutputPenaltyLogitsProcessor(s.presence_penalty, s.frequency_penalty, prompt_length))
     if s.min_tokens and end_ids:
         chosen.append(
             MinNewTokensLengthLogitsProcessor(prompt_length, s.min_tokens, sorted(end_ids), device=str(device))

@@ -1,82 +1,106 @@
-"""One running request of the transformers engine: its prompt's tensors, its cache, its position, its way back.
+"""One running request of the transformers engine: its tokens and their positions, its cache, its way back.
 
 Everything that differs between requests lives here, rope_delta too: on the module, where transformers keeps it,
-interleaved requests would overwrite each other's.
+interleaved requests would overwrite each other's. Arrays have room for the whole answer, so that a prompt's chunk and
+an answer's next token are the same thing: a slice.
 """
 
 import asyncio
+import time
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from contract.errors import EdgeVlmError, InvalidInput
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.checkpoint import LanguageModel
 from serving.engine import Delta
+from serving.kv import kv_bytes, reserve
+from serving.logprobs import token_logprob
 from serving.positions import mrope_positions
 from serving.selection import Selection
 from serving.text import TextStream
 
 
 class Sequence:
-    """A request from its admission to its last token. Read in the caller's event loop, stepped by the engine's thread.
+    """A request from its arrival to its last token. Read in the caller's event loop, stepped by the engine's thread.
+
+    Attributes:
+        ids, positions, is_visual: int64 (M,) and (3, M), bool (M,); M is the prompt and the longest answer.
+        num_known: how many of the ids are known; num_cached: how many of those the cache holds.
+        kv_bytes: memory that `begin` takes for keys and values.
 
     Raises:
         InvalidInput: an embedding value is too large for the model's number format.
     """
 
+    cache: Cache
+
     def __init__(
         self, model: LanguageModel, prompt: Prompt, sampling: Sampling, loop: asyncio.AbstractEventLoop
     ) -> None:
-        card = model.card
-        positions, self.rope_delta = mrope_positions(
-            prompt.input_ids,
-            prompt.image_grid_thw,
-            prompt.video_grid_thw,
-            card.image_token_id,
-            card.video_token_id,
-            card.merge_size,
+        card, self.num_prompt_tokens = model.card, prompt.input_ids.size
+        self._max_tokens = max_new_tokens(model, prompt, sampling)
+        pads = (card.image_token_id, card.video_token_id)
+        positions, rope_delta = mrope_positions(
+            prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, *pads, card.merge_size
         )
-        self.input_ids = torch.tensor(prompt.input_ids, device=model.device)  # (S,)
-        self.positions = torch.tensor(positions, device=model.device)  # (3, S)
-        pads = torch.tensor([card.image_token_id, card.video_token_id], device=model.device)
-        self.is_visual = torch.isin(self.input_ids, pads)  # (S,)
+        answer = np.zeros(self._max_tokens, np.int64)
+        after = np.arange(self._max_tokens) + self.num_prompt_tokens + rope_delta
+        self.ids = np.concatenate([prompt.input_ids, answer])
+        self.positions = np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
+        self.is_visual = np.concatenate([np.isin(prompt.input_ids, pads), answer > 0])
         self.main = _embeddings("vision_embeddings", prompt.main, model)  # (N, H)
         self.deepstack = _embeddings("deepstack_embeddings", prompt.deepstack, model)  # (L, N, H)
-        self.cache = DynamicCache(config=model.decoder.config)
-        self.num_cached = 0  # tokens of prompt and answer whose keys are in the cache
-        self.num_cached_rows = 0  # embedding rows among them
-        self.token_ids: list[int] = []
+        self.num_known, self.num_cached = self.num_prompt_tokens, 0
+        self.kv_bytes = kv_bytes(model, self.ids.size)
+        self.arrived_seconds = time.monotonic()
         self.is_ended = False
         self.is_cancelled = False  # by the reader
-        self._sampling = sampling
+        self._model, self._sampling, self._loop = model, sampling, loop
         self._end_ids = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else model.end_ids)
-        self._max_tokens = min(sampling.max_tokens, max(1, card.max_position_embeddings - prompt.input_ids.size))
-        self._selection = Selection(sampling, self.input_ids, self._max_tokens, self._end_ids)
+        prompt_ids = torch.from_numpy(prompt.input_ids).to(model.device)
+        self._selection = Selection(sampling, prompt_ids, self._max_tokens, self._end_ids)
         self._text = TextStream(model.tokenizer, sampling.stop)
-        self._loop = loop
         self._deltas: asyncio.Queue[Delta | EdgeVlmError] = asyncio.Queue()  # max_tokens bounds it
 
     @property
-    def num_prompt_tokens(self) -> int:
-        return self.input_ids.numel()
+    def num_answered(self) -> int:
+        return self.num_known - self.num_prompt_tokens
+
+    def begin(self) -> None:
+        """Take the memory for keys and values."""
+        self.cache = reserve(self._model, self.ids.size)
+
+    def rows(self, part: slice) -> slice:
+        """The embedding rows of tokens `part`."""
+        start = int(self.is_visual[: part.start].sum())
+        return slice(start, start + int(self.is_visual[part].sum()))
 
     def accept(self, logits: torch.Tensor) -> Delta:
         """Choose the next token from logits (V,) and say what it adds to the answer."""
         token = self._selection.choose(logits)
-        self.token_ids.append(token)
-        count = len(self.token_ids)
-        may_stop = count >= self._sampling.min_tokens
+        text, reason = self._grow(token)
+        num_top = self._sampling.logprobs
+        logprobs = () if num_top is None else (token_logprob(logits, token, num_top, self._model.tokenizer),)
+        return Delta((token,), text, reason, logprobs)
+
+    def _grow(self, token: int) -> tuple[str, str | None]:
+        """Text that became certain with this token, and why it is the last one."""
+        self.ids[self.num_known] = token
+        self.num_known += 1
+        may_stop = self.num_answered >= self._sampling.min_tokens
         if token in self._end_ids and may_stop:
-            return Delta((token,), self._text.flush(), "stop")
+            return self._text.flush(), "stop"
         text, is_stopped = self._text.push(token, may_stop=may_stop)
         if is_stopped:
-            return Delta((token,), text, "stop")
-        if count == self._max_tokens:
-            return Delta((token,), text + self._text.flush(), "length")
-        return Delta((token,), text)
+            return text, "stop"
+        if self.num_answered == self._max_tokens:
+            return text + self._text.flush(), "length"
+        return text, None
 
     def send(self, item: Delta | EdgeVlmError) -> None:
         """Hand a delta or the request's failure to the reader; called from the engine's thread."""
@@ -91,6 +115,11 @@ class Sequence:
         if isinstance(item, EdgeVlmError):
             raise item
         return item
+
+
+def max_new_tokens(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> int:
+    """Length of the longest answer, as the request and the model's context allow it."""
+    return min(sampling.max_tokens, max(1, model.card.max_position_embeddings - prompt.input_ids.size))
 
 
 def _embeddings(name: str, values: Any, model: LanguageModel) -> torch.Tensor:

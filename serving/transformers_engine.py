@@ -1,12 +1,13 @@
 """The light engine: transformers' own language model, stepped by one thread, requests joining and leaving every step.
 
-A step gives every running sequence one piece of work: a bounded chunk of its prompt, or its next token. So streams
-interleave, and a long prompt does not silence the others. Only `_forward` would change for decoding in one batch.
+This file is the life around the steps: who waits, who runs, what each is sent, and what happens when a step fails. What
+a step computes is in serving.step, what more than this needs an engine such as vLLM for.
 """
 
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -14,16 +15,18 @@ from pathlib import Path
 
 import torch
 
-from contract.errors import EdgeVlmError, ServerError, Unavailable
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, ServerError, Unavailable
 from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.checkpoint import LanguageModel, load_language_model
 from serving.engine import Delta, Stats
-from serving.sequence import Sequence
+from serving.kv import kv_bytes
+from serving.sequence import Sequence, max_new_tokens
+from serving.step import Piece, forward, plan, warm_up
 
 log = logging.getLogger(__name__)
-PREFILL_CHUNK_TOKENS = 512
+PREFILL_CHUNK_TOKENS = 512  # prompt tokens a step, so that running streams wait for no more
 
 
 class TransformersEngine:
@@ -36,7 +39,7 @@ class TransformersEngine:
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []
-        self._stats = Stats()
+        self._stats = Stats(max_kv_bytes=self._limits.max_kv_bytes)
         self._death: EdgeVlmError | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -54,12 +57,12 @@ class TransformersEngine:
         if num_threads:
             torch.set_num_threads(num_threads)
         model = load_language_model(folder, dtype)
-        with torch.inference_mode():  # the first run allocates; not a client's time
-            model.head(model.decoder(input_ids=torch.zeros((1, 8), dtype=torch.long, device=model.device))[0])
+        warm_up(model)
         return cls(model, limits)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
+        self._check_can(prompt, sampling)
         self._check_room()
         sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, asyncio.get_running_loop())
         with self._changed:
@@ -78,7 +81,8 @@ class TransformersEngine:
     def stats(self) -> Stats:
         """See `Engine.stats`."""
         with self._changed:
-            return replace(self._stats, num_active=len(self._active), num_waiting=len(self._waiting))
+            counts = {"num_active": len(self._active), "num_waiting": len(self._waiting)}
+            return replace(self._stats, **counts, kv_bytes=self._kv_bytes())
 
     def is_dead(self) -> bool:
         """See `Engine.is_dead`."""
@@ -91,6 +95,18 @@ class TransformersEngine:
             self._changed.notify()
         self._thread.join()
 
+    def _check_can(self, prompt: Prompt, sampling: Sampling) -> None:
+        if sampling.structured_outputs is not None:
+            raise InvalidInput("structured_outputs needs the engine vllm, this server runs the engine transformers")
+        if not sampling.max_tokens:
+            raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
+        need = kv_bytes(self._model, prompt.input_ids.size + max_new_tokens(self._model, prompt, sampling))
+        if need > self._limits.max_kv_bytes:
+            raise InvalidInput(
+                f"the prompt and max_tokens need {need} bytes of keys and values, {self._limits.max_kv_bytes} are "
+                "allowed: ask for fewer tokens or send smaller pictures"
+            )
+
     def _check_room(self) -> None:
         if self._death:
             raise type(self._death)(str(self._death))
@@ -100,10 +116,8 @@ class TransformersEngine:
 
     def _run(self) -> None:
         try:
-            while self._admit():
-                for sequence in self._active:
-                    self._advance(sequence)
-                self._retire()
+            while self._turn_over():
+                self._step(plan(self._active, self._prefill_chunk_tokens))
         except Exception:
             log.exception("the engine died")
             self._death = ServerError("the engine died: restart the server")
@@ -113,47 +127,82 @@ class TransformersEngine:
             self._active.clear()
             self._waiting.clear()
 
-    def _admit(self) -> bool:
-        """Fill free slots from the queue; sleeps while there is nothing to do. False when the engine closes."""
+    def _turn_over(self) -> bool:
+        """Let the ended leave and the waiting in; sleeps while there is nothing to do. False when the engine closes."""
         with self._changed:
-            self._changed.wait_for(lambda: self._death or self._waiting or self._active)
-            while self._waiting and len(self._active) < self._limits.max_active:
-                self._active.append(self._waiting.popleft())
-            return self._death is None
-
-    def _retire(self) -> None:
-        """Drop sequences that ended. One that was left by its reader before its end counts as cancelled."""
-        with self._changed:
-            self._count(num_cancelled=sum(s.is_cancelled and not s.is_ended for s in (*self._active, *self._waiting)))
+            gone = [s for s in (*self._active, *self._waiting) if s.is_cancelled and not s.is_ended]
+            self._count(num_cancelled=len(gone))
             self._active = [s for s in self._active if not (s.is_ended or s.is_cancelled)]
             self._waiting = deque(s for s in self._waiting if not s.is_cancelled)
+            self._changed.wait_for(lambda: self._death or self._waiting or self._active)
+            while self._waiting and self._has_room(self._waiting[0]):
+                self._begin(self._waiting.popleft())
+            latest = time.monotonic() - self._limits.max_queue_seconds
+            while self._waiting and self._waiting[0].arrived_seconds < latest:
+                error = f"no slot became free within {self._limits.max_queue_seconds} s: try again later"
+                self._fail(self._waiting.popleft(), DeadlineExceeded(error))
+            return self._death is None
 
-    def _advance(self, sequence: Sequence) -> None:
-        """One step of one sequence. Its failure is its own."""
-        if sequence.is_cancelled:
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Nobody overtakes the first in the queue, so a large request gets its turn."""
+        has_slot = len(self._active) < self._limits.max_active
+        return has_slot and self._kv_bytes() + sequence.kv_bytes <= self._limits.max_kv_bytes
+
+    def _begin(self, sequence: Sequence) -> None:
+        try:
+            sequence.begin()
+        except RuntimeError:  # torch's for memory
+            log.exception("no memory for a request")
+            self._fail(sequence, Unavailable("the server has no memory for this request now: try again later"))
+        else:
+            self._active.append(sequence)
+
+    def _kv_bytes(self) -> int:
+        return sum(sequence.kv_bytes for sequence in self._active)
+
+    def _step(self, pieces: list[Piece]) -> None:
+        """Run the pieces through the model at once. Where that fails, each alone: a failure belongs to its own request."""
+        if not pieces:
             return
         try:
-            logits = self._forward(sequence)
-            if logits is None:
-                return
-            if not torch.isfinite(logits).all():
-                raise ServerError("the model gave logits that are not finite: the embeddings may be out of range")
+            logits = forward(self._model, pieces)  # (pieces, V)
+            are_finite = torch.isfinite(logits).all(dim=-1).tolist()
+        except torch.AcceleratorError:  # the device is lost, and with it every cache
+            raise
+        except Exception:
+            log.exception("a step of %d requests failed", len(pieces))
+            for piece in pieces:
+                piece.undo()
+            if len(pieces) == 1:
+                self._fail(pieces[0].sequence, ServerError("the engine failed on this request"))
+            else:
+                for piece in pieces:
+                    self._step([piece])
+            return
+        for piece, row, is_finite in zip(pieces, logits, are_finite, strict=True):
+            sequence, sequence.num_cached = piece.sequence, piece.end
+            if not is_finite:
+                error = "the model gave logits that are not finite: the embeddings may be out of range"
+                self._fail(sequence, ServerError(error))
+            elif piece.end == sequence.num_known:
+                self._answer(sequence, row)
+
+    def _answer(self, sequence: Sequence, logits: torch.Tensor) -> None:
+        try:
             delta = sequence.accept(logits)
-        except EdgeVlmError as error:
-            self._fail(sequence, error)
         except Exception:
             log.exception("a request failed")
             self._fail(sequence, ServerError("the engine failed on this request"))
-        else:
-            is_first = len(sequence.token_ids) == 1
-            sequence.is_ended = delta.finish_reason is not None
-            with self._changed:
-                self._count(
-                    num_output_tokens=1,
-                    num_input_tokens=sequence.num_prompt_tokens if is_first else 0,
-                    num_finished=int(sequence.is_ended),
-                )
-            sequence.send(delta)
+            return
+        is_first = sequence.num_answered == 1
+        sequence.is_ended = delta.finish_reason is not None
+        with self._changed:
+            self._count(
+                num_output_tokens=1,
+                num_input_tokens=sequence.num_prompt_tokens if is_first else 0,
+                num_finished=int(sequence.is_ended),
+            )
+        sequence.send(delta)
 
     def _fail(self, sequence: Sequence, error: EdgeVlmError) -> None:
         sequence.is_ended = True
@@ -163,42 +212,3 @@ class TransformersEngine:
 
     def _count(self, **added: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})
-
-    @torch.inference_mode()
-    def _forward(self, s: Sequence) -> torch.Tensor | None:
-        """Run the next tokens of one sequence through the model.
-
-        Returns:
-            logits (V,) after the last token, None while the prompt is not through.
-        """
-        start = s.num_cached
-        if start < s.num_prompt_tokens:
-            end = min(start + self._prefill_chunk_tokens, s.num_prompt_tokens)
-            ids, positions = s.input_ids[start:end], s.positions[:, start:end]  # (n,), (3, n)
-        else:
-            end = start + 1
-            ids = torch.tensor(s.token_ids[-1:], device=self._model.device)  # (1,)
-            positions = torch.full((3, 1), start + s.rope_delta, device=self._model.device)
-        decoder = self._model.decoder
-        embeds = decoder.embed_tokens(ids)  # (n, H)
-        visual = s.is_visual[start:end] if start < s.num_prompt_tokens else None  # (n,)
-        deepstack: list[torch.Tensor] | None = None
-        if visual is not None and (rows := int(visual.sum())):
-            chunk = slice(s.num_cached_rows, s.num_cached_rows + rows)
-            embeds = embeds.clone()
-            embeds[visual] = s.main[chunk]
-            deepstack = list(s.deepstack[:, chunk])  # L x (rows, H)
-            s.num_cached_rows += rows
-        hidden = decoder(
-            inputs_embeds=embeds[None],  # (1, n, H)
-            position_ids=positions[:, None],  # (3, 1, n)
-            past_key_values=s.cache,
-            use_cache=True,
-            visual_pos_masks=visual[None] if visual is not None and deepstack else None,
-            deepstack_visual_embeds=deepstack,
-        ).last_hidden_state
-        s.num_cached = end
-        if end < s.num_prompt_tokens:
-            return None
-        logits: torch.Tensor = self._model.head(hidden[0, -1])  # (V,)
-        return logits

@@ -202,7 +202,7 @@ def test_values_too_large_for_float16(reference, cases):
 
 def test_a_dead_engine_refuses(reference, cases, model, monkeypatch):
     engine = TransformersEngine(model)
-    monkeypatch.setattr(engine, "_retire", lambda: 1 / 0)
+    monkeypatch.setattr(engine, "_turn_over", lambda: 1 / 0)
     prompt = cases["text"].prompt(reference.card)
     assert not engine.is_dead()
     for _ in range(2):

@@ -1,0 +1,49 @@
+"""Keys and values of one sequence, in memory taken at once.
+
+transformers' dynamic cache concatenates, which copies the whole past for every token and layer; its static one fills
+everything with zeros and hands all of it to the attention. What a request may need at most is known when it arrives, so
+this layer writes in place, and what the limit counts is what is allocated.
+"""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from serving.checkpoint import LanguageModel
+
+
+class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
+    """transformers' dynamic layer over room for keys and values, each (1, kv heads, max tokens, head dim)."""
+
+    def __init__(self, key_room: torch.Tensor, value_room: torch.Tensor) -> None:
+        super().__init__()
+        self._key_room, self._value_room = key_room, value_room
+        self.dtype, self.device = key_room.dtype, key_room.device
+        self.keys, self.values = key_room[:, :, :0], value_room[:, :, :0]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append (1, kv heads, n, head dim) of each; returns all that were kept."""
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        self._key_room[:, :, start:end] = key_states
+        self._value_room[:, :, start:end] = value_states
+        self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
+        return self.keys, self.values
+
+
+def kv_bytes(model: LanguageModel, num_tokens: int) -> int:
+    """Memory that a sequence of this many tokens needs."""
+    c = model.decoder.config
+    return int(2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * num_tokens * model.dtype.itemsize)
+
+
+def reserve(model: LanguageModel, num_tokens: int) -> Cache:
+    """An empty cache with room for num_tokens. On a CPU the system gives the memory as it is written."""
+    c = model.decoder.config
+    shape = (2, c.num_hidden_layers, 1, c.num_key_value_heads, num_tokens, c.head_dim)
+    keys, values = torch.empty(shape, dtype=model.dtype, device=model.device)
+    return Cache(layers=[ReservedLayer(k, v) for k, v in zip(keys, values, strict=True)])

@@ -1,0 +1,99 @@
+"""One pass of the model over many sequences: the next token of each, and a bounded piece of prompts.
+
+The tokens are packed into one row, so that every matrix product is shared and nothing is padded.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache
+
+from contract.limits import Limits
+from contract.prompt import check_prompt
+from contract.sampling import Sampling
+from serving.checkpoint import LanguageModel
+from serving.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens start to end of a sequence, those before them cached: a chunk of its prompt, or its next token."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.end - self.start
+
+    @property
+    def cache(self) -> Cache:
+        return self.sequence.cache
+
+    @cached_property
+    def mask(self) -> torch.Tensor | None:
+        """Causal with an offset. None for one token, and from the start of a prompt, where sdpa's own rule holds."""
+        if self.num_tokens == 1 or not self.start:
+            return None
+        ones = torch.ones((self.num_tokens, self.end), dtype=torch.bool, device=self.sequence.main.device)
+        return ones.tril(self.start)[None, None]  # (1, 1, n, past + n)
+
+    def undo(self) -> None:
+        """Forget what a failed pass left in some of the layers."""
+        for layer in self.cache.layers:
+            layer.crop(self.start - layer.get_seq_length())
+
+
+def plan(sequences: Iterable[Sequence], max_prefill_tokens: int) -> list[Piece]:
+    """The pieces of one step. All who have begun to answer go on; prompts share the rest in order of arrival."""
+    pieces, room = [], max_prefill_tokens
+    for sequence in sequences:
+        length = sequence.num_known - sequence.num_cached
+        if not sequence.num_answered:
+            length = min(length, room)
+            room -= length
+        if length:
+            pieces.append(Piece(sequence, sequence.num_cached, sequence.num_cached + length))
+    return pieces
+
+
+@torch.inference_mode()
+def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
+    """Logits (pieces, V) behind the last token of each piece. Caches grow, `num_cached` is left to the caller."""
+    parts = [(piece.sequence, slice(piece.start, piece.end)) for piece in pieces]
+    ids = np.concatenate([s.ids[part] for s, part in parts])  # (T,)
+    positions = np.concatenate([s.positions[:, part] for s, part in parts], axis=1)  # (3, T)
+    visual = np.concatenate([s.is_visual[part] for s, part in parts])  # (T,)
+    embeds = model.decoder.embed_tokens(torch.from_numpy(ids).to(model.device))  # (T, H)
+    injected = {}
+    if visual.any():
+        is_visual = torch.from_numpy(visual).to(model.device)
+        rows = [(s, s.rows(part)) for s, part in parts]
+        embeds[is_visual] = torch.cat([s.main[part] for s, part in rows])
+        deepstack = torch.cat([s.deepstack[:, part] for s, part in rows], dim=1)  # (L, rows, H)
+        injected = {"visual_pos_masks": is_visual[None], "deepstack_visual_embeds": list(deepstack)}
+    hidden = model.decoder(
+        inputs_embeds=embeds[None],  # (1, T, H)
+        position_ids=torch.from_numpy(positions).to(model.device)[:, None],  # (3, 1, T)
+        use_cache=False,  # of the row; each piece brings its own
+        pieces=pieces,
+        **injected,
+    ).last_hidden_state[0]  # (T, H)
+    ends = np.cumsum([piece.num_tokens for piece in pieces]) - 1
+    logits: torch.Tensor = model.head(hidden[torch.from_numpy(ends).to(model.device)])  # (pieces, V)
+    return logits
+
+
+def warm_up(model: LanguageModel) -> None:
+    """A first pass, which loads and allocates; not a client's time."""
+    prompt = check_prompt(model.card, Limits(), input_ids=np.zeros(8, np.int64))
+    loop = asyncio.new_event_loop()
+    sequence = Sequence(model, prompt, Sampling(max_tokens=1), loop)
+    sequence.begin()
+    forward(model, [Piece(sequence, 0, 8)])
+    loop.close()
