@@ -34,6 +34,7 @@ class Delta:
     text: str
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, where sampling asks for them
+    queue_seconds: float = 0.0  # on the first delta: what the request waited for its slot
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,26 @@
-"""The engine's counters as Prometheus metrics: Triton's own latencies of a decoupled model stop before the first token."""
+"""What happens in the server, on Triton's own metrics port: Triton's latencies of a decoupled model stop before the first token.
 
+The engine's counters and gauges are published as they stand, times are observed a request, errors counted by their code.
+A call to Triton's metrics crosses processes, so everything waits in a queue for `publish`, which the adapter calls a few
+times a second beside the streams.
+"""
+
+import time
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from contract.errors import EdgeVlmError
+from serving.engine import Delta
+
+PREFIX = "edge_vlm_"
+BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """field names the counter in serving.engine.Stats, name the metric on Triton's metrics port."""
+    """field names the value in serving.engine.Stats or the reuse store's counts, name the metric without its prefix."""
 
     field: str
     name: str
@@ -14,11 +29,87 @@ class Metric:
 
 
 METRICS = (
-    Metric("num_active", "edge_vlm_active_requests", "gauge", "sequences being decoded"),
-    Metric("num_waiting", "edge_vlm_waiting_requests", "gauge", "requests waiting for a slot"),
-    Metric("num_finished", "edge_vlm_finished_requests_total", "counter", "requests answered to their end"),
-    Metric("num_cancelled", "edge_vlm_cancelled_requests_total", "counter", "requests left by their client"),
-    Metric("num_failed", "edge_vlm_failed_requests_total", "counter", "requests the engine failed on"),
-    Metric("num_input_tokens", "edge_vlm_input_tokens_total", "counter", "prompt tokens processed"),
-    Metric("num_output_tokens", "edge_vlm_output_tokens_total", "counter", "tokens generated"),
+    Metric("num_active", "active_requests", "GAUGE", "sequences being decoded"),
+    Metric("num_waiting", "waiting_requests", "GAUGE", "requests waiting for a slot"),
+    Metric("kv_bytes", "kv_bytes", "GAUGE", "memory taken for keys and values"),
+    Metric("max_kv_bytes", "max_kv_bytes", "GAUGE", "memory allowed for keys and values"),
+    Metric("num_finished", "finished_requests_total", "COUNTER", "requests answered to their end"),
+    Metric("num_cancelled", "cancelled_requests_total", "COUNTER", "requests left by their client"),
+    Metric("num_input_tokens", "input_tokens_total", "COUNTER", "prompt tokens processed"),
+    Metric("num_output_tokens", "output_tokens_total", "COUNTER", "tokens generated"),
 )
+QUEUE, FIRST_TOKEN, INTER_TOKEN, REQUEST = "queue", "time_to_first_token", "inter_token", "request"
+TIMES = {
+    QUEUE: "from a request's arrival in the engine to its slot",
+    FIRST_TOKEN: "from a request's arrival to its first token",
+    INTER_TOKEN: "from one token to the next",
+    REQUEST: "from a request's arrival to its last token",
+}
+
+
+def codes(kind: type[EdgeVlmError] = EdgeVlmError) -> set[str]:
+    """Every code an error can have on the wire."""
+    return {kind.code}.union(*(codes(leaf) for leaf in kind.__subclasses__()))
+
+
+class Meter:
+    """All metrics of one model instance.
+
+    Args:
+        family: Triton's MetricFamily class, which only model.py can import.
+    """
+
+    def __init__(self, family: Any) -> None:
+        self._families = {m.field: family(PREFIX + m.name, m.meaning, getattr(family, m.kind)) for m in METRICS}
+        self._values = {field: kind.Metric() for field, kind in self._families.items()}
+        self._published: dict[str, float] = dict.fromkeys(self._values, 0)
+        self._times = {}
+        for name, meaning in TIMES.items():
+            self._families[name] = family(f"{PREFIX}{name}_seconds", meaning, family.HISTOGRAM)
+            self._times[name] = self._families[name].Metric(buckets=list(BUCKETS_SECONDS))
+        self._families["errors"] = family(
+            f"{PREFIX}errors_total", "requests refused or failed, by code", family.COUNTER
+        )
+        self._errors = {code: self._families["errors"].Metric(labels={"code": code}) for code in codes()}
+        self._observed: deque[tuple[str, float]] = deque()
+        self._failed: deque[str] = deque()
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Note one of TIMES; from any thread."""
+        self._observed.append((name, seconds))
+
+    def failed(self, error: EdgeVlmError) -> None:
+        """Note a request that ends with an error; from any thread."""
+        self._failed.append(error.code)
+
+    def publish(self, values: Mapping[str, float]) -> None:
+        """Bring Triton's metrics up to date; values by the fields of METRICS."""
+        for field, metric in self._values.items():
+            if change := values[field] - self._published[field]:
+                metric.increment(change)
+                self._published[field] = values[field]
+        while self._observed:
+            name, seconds = self._observed.popleft()
+            self._times[name].observe(seconds)
+        while self._failed:
+            self._errors[self._failed.popleft()].increment(1)
+
+
+class Timing:
+    """The clock of one request, which starts with it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter, self._begun = meter, time.monotonic()
+        self._latest: float | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Note what the engine just gave."""
+        now = time.monotonic()
+        if self._latest is None:
+            self._meter.observe(QUEUE, delta.queue_seconds)
+            self._meter.observe(FIRST_TOKEN, now - self._begun)
+        elif delta.token_ids:
+            self._meter.observe(INTER_TOKEN, (now - self._latest) / len(delta.token_ids))
+        if delta.finish_reason:
+            self._meter.observe(REQUEST, now - self._begun)
+        self._latest = now

@@ -74,6 +74,7 @@ class Sequence:
     def begin(self) -> None:
         """Take the memory for keys and values."""
         self.cache = reserve(self._model, self.ids.size)
+        self._queue_seconds = time.monotonic() - self.arrived_seconds
 
     def rows(self, part: slice) -> slice:
         """The embedding rows of tokens `part`."""
@@ -86,7 +87,7 @@ class Sequence:
         text, reason = self._grow(token)
         num_top = self._sampling.logprobs
         logprobs = () if num_top is None else (token_logprob(logits, token, num_top, self._model.tokenizer),)
-        return Delta((token,), text, reason, logprobs)
+        return Delta((token,), text, reason, logprobs, self._queue_seconds)
 
     def _grow(self, token: int) -> tuple[str, str | None]:
         """Text that became certain with this token, and why it is the last one."""

@@ -11,6 +11,7 @@ import locale
 import threading
 import time
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from contract.errors import EdgeVlmError, NotFound, ServerError
 from contract.language import read_language_card
 from contract.tensors import INPUTS
 from serving.answer import CANCELLED, ERROR, Answer
-from serving.metrics import METRICS
+from serving.metrics import Meter, Timing
 from serving.request import RequestParser, flag
 from serving.settings import Settings
 from serving.tokenizer import load_tokenizer
@@ -32,8 +33,8 @@ POLL_SECONDS = 0.05
 class Job:
     """A request that is being answered."""
 
-    def __init__(self, request, sender, parsed):
-        self.id, self.sender = request.request_id(), sender
+    def __init__(self, request, sender, parsed, timing):
+        self.id, self.sender, self.timing = request.request_id(), sender, timing
         self.parsed, self.answer = parsed, Answer(parsed)
         timeout_us = request.timeout()
         self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
@@ -61,10 +62,7 @@ class TritonPythonModel:
         folder = Path(settings.model)
         self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder))
         self.engine = settings.load_engine()
-        kinds = {"gauge": pb_utils.MetricFamily.GAUGE, "counter": pb_utils.MetricFamily.COUNTER}
-        self.families = {m.field: pb_utils.MetricFamily(m.name, m.meaning, kinds[m.kind]) for m in METRICS}
-        self.metrics = {field: family.Metric() for field, family in self.families.items()}  # families must outlive them
-        self.published = dict.fromkeys(self.metrics, 0)
+        self.meter = Meter(pb_utils.MetricFamily)
         self.jobs = set()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="responses", daemon=True)
@@ -76,12 +74,13 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 self.accept(request, sender)
-            except EdgeVlmError as error:
-                sender.send(failure(error), flags=FINAL)
-            except Exception:
-                sender.send(failure(unexpected()), flags=FINAL)
+            except Exception as error:
+                known = error if isinstance(error, EdgeVlmError) else unexpected()
+                self.meter.failed(known)
+                sender.send(failure(known), flags=FINAL)
 
     def accept(self, request, sender):
+        timing = Timing(self.meter)
         named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in INPUTS)
         tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
         if self.engine.is_dead():  # told to everyone, so also to the health check, which has the server replaced
@@ -89,7 +88,7 @@ class TritonPythonModel:
         if flag(tensors, "cancel", False):
             self.loop.call_soon_threadsafe(self.cancel, request.request_id(), sender)
             return
-        job = Job(request, sender, self.parser.parse(tensors, json.loads(request.parameters() or "{}")))
+        job = Job(request, sender, self.parser.parse(tensors, json.loads(request.parameters() or "{}")), timing)
         self.loop.call_soon_threadsafe(self.start, job)
 
     def start(self, job):
@@ -108,10 +107,12 @@ class TritonPythonModel:
         try:
             async with aclosing(self.engine.generate(job.parsed.prompt, job.parsed.sampling)) as deltas:
                 async for delta in deltas:
+                    job.timing.add(delta)
                     if (tensors := job.answer.add(delta)) is not None:
                         job.send(outputs(tensors), is_last=delta.finish_reason is not None)
         except Exception as error:
             known = error if isinstance(error, EdgeVlmError) else unexpected()
+            self.meter.failed(known)
             end = outputs(job.answer.end(ERROR, known.wire())) if job.answer.is_begun else failure(known)
             job.send(end, is_last=True)
 
@@ -124,22 +125,16 @@ class TritonPythonModel:
             job.send(outputs(job.answer.end(CANCELLED)), is_last=True)
 
     async def poll(self):
-        """Look after requests that produce no tokens, and publish the engine's counters."""
+        """Look after requests that produce no tokens, and publish what happened."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 for job in list(self.jobs):
                     if job.is_abandoned():
                         job.task.cancel()
-                self.publish(self.engine.stats())
+                self.meter.publish(asdict(self.engine.stats()))
             except Exception:
                 unexpected()  # logged; the next round tries again
-
-    def publish(self, stats):
-        for field, metric in self.metrics.items():
-            if (value := getattr(stats, field)) != self.published[field]:
-                metric.increment(value - self.published[field])
-                self.published[field] = value
 
     def finalize(self):
         self.poller.cancel()
