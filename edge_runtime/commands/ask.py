@@ -4,13 +4,15 @@ import argparse
 from typing import Any
 
 from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
-from edge_runtime.commands.turn import add_server_arguments, answer, open_client
+from edge_runtime.commands.server import add_server_arguments, open_client
+from edge_runtime.commands.turn import add_turn_arguments, answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("media", help="picture or video file, folder of frames, or URL with --fetch")
     parser.add_argument("question")
     add_server_arguments(parser)
+    add_turn_arguments(parser)
     add_media_arguments(parser)
     parser.set_defaults(run=run)
 

@@ -1,0 +1,60 @@
+"""The server as the command line describes it: where it is and how it is spoken to."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.request import PRECISIONS
+
+if TYPE_CHECKING:
+    from edge_runtime.grpc_client import GrpcClient
+    from edge_runtime.http_client import HttpClient
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no header, 'name: value' is expected")
+    return name.strip(), value.strip()
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that talk to a server."""
+    parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC, or the http(s):// URL of its HTTP port ($EDGE_VLM_TRITON)")  # fmt: skip
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="type the embeddings travel in; int8 halves the upload and is not exact")  # fmt: skip
+    parser.add_argument("--shared-memory", action="store_true", help="hand embeddings to a server on this machine in shared memory")  # fmt: skip
+    parser.add_argument("--timeout", type=float, default=60.0, help="longest wait for the next piece, in seconds")
+    parser.add_argument("--retry", type=float, default=0.0, help="how long to keep trying while nobody listens, in seconds")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="encrypt the connection to the server")
+    parser.add_argument("--tls-ca", metavar="FILE", help="certificates to trust instead of the usual ones (implies --tls)")  # fmt: skip
+    parser.add_argument("--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="sent with every request; may be repeated")  # fmt: skip
+
+
+def connection_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a client, but for its address.
+
+    Raises:
+        MissingExtra: tritonclient is not installed.
+    """
+    from edge_runtime import Tls  # needs the extra `client`
+
+    return {
+        "timeout_s": args.timeout,
+        "precision": args.precision,
+        "retry_s": args.retry,
+        "tls": Tls(args.tls_ca) if args.tls or args.tls_ca else None,
+        "headers": dict(args.header),
+        "shared_memory": args.shared_memory,
+    }
+
+
+def open_client(args: argparse.Namespace) -> "GrpcClient | HttpClient":
+    """The client of the arguments: HTTP where the address is a URL, else gRPC.
+
+    Raises:
+        MissingExtra: tritonclient is not installed.
+    """
+    from edge_runtime import GrpcClient, HttpClient  # need the extra `client`
+
+    kind = HttpClient if args.triton.startswith(("http://", "https://")) else GrpcClient
+    return kind(args.triton, **connection_options(args))
