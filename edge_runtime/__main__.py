@@ -9,7 +9,7 @@ import json
 import sys
 
 from contract.errors import EdgeVlmError, ServerError, Unavailable
-from edge_runtime.commands import ask, bench, chat, encode, inspect
+from edge_runtime.commands import ask, bench, chat, encode, inspect, serve
 from edge_runtime.commands.device import add_bundle_arguments
 
 VERBS = {
@@ -17,6 +17,7 @@ VERBS = {
     "ask": (ask, "ask a served model about a picture or video"),
     "chat": (chat, "several questions about one picture or video, one a line on standard input"),
     "inspect": (inspect, "show a bundle, or the tokens and embeddings of messages"),
+    "serve": (serve, "an OpenAI-compatible gateway on this device"),
     "bench": (bench, "time loading and encoding on this device"),
 }
 

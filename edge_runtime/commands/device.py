@@ -53,16 +53,24 @@ def _progress(done: int, total: int) -> None:
     print(f"\rframe {done} of {total}{end}", end="", file=sys.stderr, flush=True)
 
 
+def open_encoder(args: argparse.Namespace) -> Encoder:
+    """The encoder of the arguments; embeddings are kept in memory, and in --cache where it is given.
+
+    Raises:
+        BundleError, InvalidInput: as open_pipeline.
+    """
+    cache = EmbeddingCache(folder=args.cache)
+    return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, cache=cache)
+
+
 def open_pipeline(args: argparse.Namespace) -> Pipeline:
-    """The pipeline of the arguments; embeddings are kept in memory, and in --cache where it is given.
+    """The pipeline of the arguments.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.
     """
-    cache = EmbeddingCache(folder=args.cache)
-    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, cache=cache)
     return Pipeline(
-        encoder,
+        open_encoder(args),
         max_pixels=args.max_pixels or None,
         fetch=Fetcher() if args.fetch else None,
         progress=_progress if sys.stderr.isatty() else None,

@@ -1,0 +1,123 @@
+"""serve: an OpenAI-compatible gateway on this device. Pictures are encoded here, answers come from the server behind."""
+
+import argparse
+import ipaddress
+import json
+import os
+from typing import Any
+
+from contract.errors import InvalidInput, MissingExtra
+from contract.sampling import Sampling
+from contract.tensors import MODEL
+from edge_runtime.commands.device import open_encoder
+from edge_runtime.commands.server import add_server_arguments, connection_options
+from edge_runtime.fetch import Fetcher
+from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
+
+
+def _names(text: str) -> list[str]:
+    """A JSON list of texts, as vLLM takes it."""
+    value = _json(text)
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON list of texts")
+    return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _json(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
+    parser.add_argument("--port", type=int, default=8080, help="port to listen at (default %(default)s, 0 for a free one)")  # fmt: skip
+    add_server_arguments(parser)
+    parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
+    parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
+    chat = parser.add_argument_group("answers")
+    chat.add_argument("--served-model-name", nargs="+", default=[MODEL], metavar="NAME", help="names that requests may give as model (default %(default)s)")  # fmt: skip
+    chat.add_argument("--override-generation-config", type=_object, default={}, metavar="JSON", help="sampling where a request is silent; without it greedy, 1024 tokens")  # fmt: skip
+    doors = parser.add_argument_group("who may ask, and what is read")
+    doors.add_argument("--api-key", nargs="+", default=[], metavar="KEY", help="one of them must come with every request to /v1 ($EDGE_VLM_API_KEY)")  # fmt: skip
+    doors.add_argument("--allowed-origins", type=_names, default=[], metavar="JSON", help="origins of pages that may read answers (default: none)")  # fmt: skip
+    doors.add_argument("--allowed-media-domains", nargs="+", metavar="HOST", help="hosts whose http(s) URLs are read (default: none)")  # fmt: skip
+    doors.add_argument("--allowed-local-media-path", default="", metavar="DIR", help="folder whose files file:// URLs may name (default: none)")  # fmt: skip
+    doors.add_argument("--ssl-keyfile", metavar="FILE")
+    doors.add_argument("--ssl-certfile", metavar="FILE")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--limit-mm-per-prompt", type=_object, default={}, metavar="JSON", help='pictures and videos of a request (default {"image": 16, "video": 2})')  # fmt: skip
+    limits.add_argument("--max-requests-per-minute", type=int, default=0, metavar="N", help="of each key, or of each address without keys (default: any number)")  # fmt: skip
+    limits.add_argument("--max-concurrency", type=int, default=64, metavar="N", help="requests at once (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-waiting", type=int, default=32, metavar="N", help="requests that wait for the encoder (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-body-bytes", type=int, default=64 << 20, metavar="N", help="size of a request (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-pending-bytes", type=int, default=256 << 20, metavar="N", help="size of all requests being read or encoded (default %(default)s)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        BundleError, InvalidInput: the bundle cannot be opened, or an argument is wrong.
+        MissingExtra: the extra `serve` is not installed.
+    """
+    try:
+        import uvicorn  # noqa: F401
+        from starlette.applications import Starlette  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("the gateway", "serve") from error
+    from edge_runtime.async_grpc_client import AsyncGrpcClient
+    from edge_runtime.gateway.app import create_app
+    from edge_runtime.gateway.server import serve
+    from edge_runtime.gateway.settings import DEFAULTS, Settings
+
+    if "://" in args.triton:
+        raise InvalidInput(f"triton is {args.triton!r}, host:port of its gRPC port is expected")
+    keys = tuple(args.api_key or filter(None, [os.environ.get("EDGE_VLM_API_KEY")]))
+    allowed = {"image": Settings.max_images, "video": Settings.max_videos} | args.limit_mm_per_prompt
+    if len(allowed) > 2 or not all(isinstance(count, int) for count in allowed.values()):
+        raise InvalidInput(
+            f"limit_mm_per_prompt is {args.limit_mm_per_prompt}, numbers of image and video are expected"
+        )
+    settings = Settings(
+        served_model_names=tuple(args.served_model_name),
+        defaults=Sampling.from_dict(args.override_generation_config, DEFAULTS),
+        api_keys=keys,
+        max_requests_per_minute=args.max_requests_per_minute,
+        allowed_origins=tuple(args.allowed_origins),
+        # a page of any site may make its own name mean this machine: without a key only our own names are answered
+        allowed_hosts=LOOPBACK_NAMES if _is_loopback(args.host) and not keys else (),
+        max_images=allowed["image"],
+        max_videos=allowed["video"],
+        max_body_bytes=args.max_body_bytes,
+        max_pending_bytes=max(args.max_pending_bytes, args.max_body_bytes),
+        max_concurrency=args.max_concurrency,
+        max_waiting=args.max_waiting,
+    )
+    domains = args.allowed_media_domains
+    pipeline = Pipeline(
+        open_encoder(args),
+        max_pixels=args.max_pixels or None,
+        fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
+        allowed_local_media_path=args.allowed_local_media_path,
+    )
+    client = AsyncGrpcClient(args.triton, **connection_options(args))
+    serve(create_app(pipeline, client, settings), args.host, args.port, (args.ssl_keyfile, args.ssl_certfile))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

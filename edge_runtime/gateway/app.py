@@ -1,0 +1,93 @@
+"""The gateway as an ASGI application: which path leads where."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from edge_runtime.async_grpc_client import AsyncGrpcClient
+from edge_runtime.gateway.callers import Callers
+from edge_runtime.gateway.chat import Chat
+from edge_runtime.gateway.failures import Failure, answer_failure
+from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.triton import Triton
+from edge_runtime.pipeline import Pipeline
+
+
+def create_app(pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings) -> Starlette:
+    """The application.
+
+    Args:
+        pipeline: encodes; its access says which URLs and files may be read.
+        client: speaks to the server behind.
+    """
+    callers = Callers(settings)
+    chat = Chat(pipeline, client, settings, callers)
+    triton = Triton(client, pipeline.encoder.bundle.manifest.card.encoder_fingerprint)
+
+    async def health(request: Request) -> Response:
+        """Alive, whatever stands behind."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        problem = await triton.problem()
+        chat.metrics.triton_ready.set(not problem)
+        if problem:
+            raise Failure(503, problem, code="not_ready")
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(request: Request) -> Response:
+        return Response(chat.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def models(request: Request) -> Response:
+        callers.key(request)
+        return JSONResponse({"object": "list", "data": [_model(name) for name in settings.served_model_names]})
+
+    async def model(request: Request) -> Response:
+        callers.key(request)
+        if (name := request.path_params["name"]) not in settings.served_model_names:
+            raise Failure(404, f"model {name!r} does not exist", param="model", code="model_not_found")
+        return JSONResponse(_model(name))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        chat.preparation.close()
+        await client.close()
+
+    middleware = []
+    if settings.allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+            )
+        )
+    if settings.allowed_hosts:
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts))
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+        ],
+        middleware=middleware,
+        exception_handlers={HTTPException: answer_failure, Failure: answer_failure, Exception: answer_failure},
+        lifespan=lifespan,
+    )
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "edge-vlm"}

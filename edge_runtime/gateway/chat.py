@@ -1,0 +1,179 @@
+"""POST /v1/chat/completions: one request from its first byte to its last, whoever leaves in between.
+
+The status is sent with the first token, so what the server refuses still has a status of its own. A caller who goes away
+ends the request wherever it is: waiting for the tower it is dropped, on the server it is cancelled.
+"""
+
+import asyncio
+import json
+import time
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from contract.errors import ServerError
+from edge_runtime.async_grpc_client import AsyncGrpcClient
+from edge_runtime.gateway.body import Bodies
+from edge_runtime.gateway.callers import Callers
+from edge_runtime.gateway.chat_request import ChatRequest, parse
+from edge_runtime.gateway.completion import Completion, PromptTokens
+from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.metrics import Metrics
+from edge_runtime.gateway.preparation import Preparation, Prepared
+from edge_runtime.gateway.settings import Settings
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.request import Delta
+
+GONE = 499  # nginx's number for a caller who went away; never sent
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
+]
+
+
+class Chat:
+    """The endpoint, an ASGI application."""
+
+    def __init__(self, pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings, callers: Callers) -> None:
+        self._settings, self._callers, self._client = settings, callers, client
+        self._card = pipeline.encoder.bundle.manifest.card
+        self.preparation = Preparation(pipeline, settings.max_waiting)
+        self._bodies, self._num_running = Bodies(settings), 0
+        self.metrics = Metrics(
+            lambda: self._num_running, lambda: self.preparation.num_waiting, lambda: self._bodies.num_bytes
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        self._num_running += 1
+        try:
+            await self._serve(Request(scope, receive), exchange)
+        except ClientDisconnect:
+            exchange.status = GONE
+        except asyncio.CancelledError:  # the gateway is stopping
+            exchange.status = GONE
+            raise
+        except Exception as error:
+            await exchange.fail(failure_of(error))
+        finally:
+            self._num_running -= 1
+            self.metrics.requests.labels(str(exchange.status)).inc()
+            self.metrics.request_seconds.observe(time.perf_counter() - exchange.begun)
+
+    async def _serve(self, request: Request, exchange: "Exchange") -> None:
+        caller = self._callers.key(request)
+        if self._num_running > self._settings.max_concurrency:
+            raise Failure(
+                503,
+                f"{self._settings.max_concurrency} requests are under way, which is the most (--max-concurrency)",
+                code="overloaded",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            # also keeps pages of other origins out: this type makes a browser ask first
+            raise Failure(415, "content-type must be application/json")
+        self._callers.count(caller)
+        body = await self._bodies.read(exchange.scope, exchange.receive)
+        work = asyncio.create_task(self._answer(body, exchange))
+        gone = asyncio.create_task(exchange.gone())
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientDisconnect
+            work.result()
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    async def _answer(self, body: bytearray, exchange: "Exchange") -> None:
+        num_bytes = len(body)
+        try:
+            chat = parse(body, self._settings)
+            body.clear()
+            prepared = await self.preparation.request(chat.messages, chat.tools)
+            chat.messages.clear()  # the pictures are embeddings now
+        finally:
+            self._bodies.num_bytes -= num_bytes
+        tokens = PromptTokens.of(prepared.request, self._card)
+        completion = Completion(chat, self._settings.served_model_names[0], tokens)
+        self._count(prepared, tokens)
+        last = Delta("")
+        try:
+            async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
+                async for last in deltas:
+                    await self._pass_on(last, chat, completion, exchange)
+        finally:
+            self.metrics.completion_tokens.inc(completion.num_tokens)
+            self.metrics.upload_bytes.inc(last.upload_bytes)
+            self.metrics.items.labels("sent").inc(last.num_uploaded)
+        if last.finish_reason not in ("stop", "length"):
+            raise ServerError(f"the server ended the answer with {last.finish_reason or 'no reason'!r}")
+        if chat.is_stream:
+            await exchange.send_events(*completion.last(), is_end=True)
+        else:
+            await exchange.send_json(completion.whole())
+
+    def _count(self, prepared: Prepared, tokens: PromptTokens) -> None:
+        for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
+            self.metrics.prompt_tokens.labels(kind).inc(count)
+        if num_items := len(prepared.request.items):
+            self.metrics.items.labels("asked").inc(num_items)
+            self.metrics.items.labels("encoded").inc(prepared.request.num_encoded)
+            self.metrics.encode_seconds.observe(prepared.encode_s)
+
+    async def _pass_on(self, delta: Delta, chat: ChatRequest, completion: Completion, exchange: "Exchange") -> None:
+        if not completion.num_tokens and delta.token_ids:
+            self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
+        chunk = completion.add(delta)
+        if chat.is_stream and not exchange.is_begun:
+            await exchange.begin_events()
+            chunks = [completion.first()] if chunk is None else [completion.first(), chunk]
+            await exchange.send_events(*chunks)
+        elif chunk is not None:
+            await exchange.send_events(chunk)
+
+
+class Exchange:
+    """One request and its answer on the wire."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self._send = scope, receive, send
+        self.begun, self.status, self.is_begun = time.perf_counter(), 200, False
+
+    async def gone(self) -> None:
+        """Wait until the caller goes away. Only after the body has been read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def begin_events(self) -> None:
+        self.is_begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+
+    async def send_events(self, *values: dict[str, Any], is_end: bool = False) -> None:
+        """Server-sent events, in one write."""
+        lines = b"".join(b"data: " + _json(value) + b"\n\n" for value in values)
+        if is_end:
+            lines += b"data: [DONE]\n\n"
+        await self._send({"type": "http.response.body", "body": lines, "more_body": not is_end})
+
+    async def send_json(self, value: dict[str, Any]) -> None:
+        self.is_begun = True
+        await JSONResponse(value)(self.scope, self.receive, self._send)
+
+    async def fail(self, failure: Failure) -> None:
+        """An error answer, or an error event where the answer has begun."""
+        self.status = failure.status
+        if self.is_begun:
+            await self.send_events(failure.body(), is_end=True)
+        else:
+            self.is_begun = True
+            await failure.response()(self.scope, self.receive, self._send)
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,89 @@
+"""What goes wrong, in the shape OpenAI's clients read: a status, and an error object with message, type, param and code."""
+
+import logging
+import re
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, MissingExtra, NotFound, Unavailable
+
+LOG = logging.getLogger("uvicorn.error")
+STATUSES: tuple[tuple[type[EdgeVlmError], int], ...] = (
+    (InvalidInput, 400),
+    (NotFound, 404),
+    (MissingExtra, 501),
+    (DeadlineExceeded, 504),
+    (Unavailable, 503),
+)
+TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    405: "invalid_request_error", 408: "invalid_request_error", 413: "invalid_request_error",
+    415: "invalid_request_error", 429: "rate_limit_error",
+}  # fmt: skip
+RETRY_AFTER_S = 1
+PREFIX = "sampling_parameters."  # what the wire calls the values that a body has at its top
+
+
+class Failure(Exception):
+    """A request that ends with an error.
+
+    Args:
+        status: HTTP status.
+        param: the field of the body that is wrong.
+        code: OpenAI's word for it, where it has one.
+        retry_after_s: when to come again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        kind = TYPES.get(self.status, "server_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if self.status in (408, 413):  # some of the body was never read
+            headers["Connection"] = "close"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Any exception as a Failure; what nobody foresaw is logged and not shown."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, HTTPException):
+        return Failure(error.status_code, str(error.detail))
+    if not isinstance(error, EdgeVlmError):
+        LOG.error("unexpected error", exc_info=error)
+        return Failure(500, "the gateway failed on this request, its log says why", code="internal_error")
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+    message, param = str(error), None
+    if match := re.match(rf"{re.escape(PREFIX)}(\w+)", message):
+        message, param = message.removeprefix(PREFIX), match[1]
+    return Failure(
+        status, message, param=param, code=error.code.lower(), retry_after_s=RETRY_AFTER_S if status == 503 else None
+    )
+
+
+async def answer_failure(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's exception handler."""
+    return failure_of(error).response()

@@ -1,0 +1,122 @@
+"""Messages to encoded requests, off the event loop.
+
+Three kinds of work do not wait for each other: reading URLs and files (waits for others), the tower (takes the cores;
+few at a time, behind a queue of known length) and text alone. While one picture goes through the tower the answers
+to others stream on. Requests that show the same thing at the same time are encoded one after the other, so that the
+second finds the rows of the first: each picture goes through the tower once.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from contract.errors import MediaError, Unavailable
+from edge_runtime.chat_template import Message
+from edge_runtime.gateway.messages import media
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.request import Request
+from edge_runtime.source import find
+
+NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads
+NOUNS = {"image": "picture", "video": "video"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request for the server, and the seconds it took: encode_s is 0 without pictures and videos."""
+
+    request: Request
+    encode_s: float = 0.0
+
+
+class Preparation:
+    """Turns messages into requests.
+
+    Attributes:
+        num_waiting: requests that wait for the tower or are in it.
+    """
+
+    def __init__(self, pipeline: Pipeline, max_waiting: int) -> None:
+        self.num_waiting = 0
+        self._pipeline, self._max_waiting = pipeline, max_waiting
+        self._readers = ThreadPoolExecutor(NUM_READERS, "media")
+        self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encoder")
+        self._writers = ThreadPoolExecutor(NUM_WRITERS, "prompt")
+        self._busy: dict[Any, asyncio.Event] = {}  # what is being encoded, by source and options
+
+    def close(self) -> None:
+        """End the threads; work that has not begun is dropped."""
+        for pool in (self._readers, self._encoders, self._writers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def request(self, messages: list[Message], tools: list[Any] | None) -> Prepared:
+        """Read, encode and tokenise. A Link of messages.py stands where a picture or video is; it is replaced.
+
+        Raises:
+            MediaError, InvalidInput: something cannot be read or encoded.
+            Unavailable: too many wait.
+        """
+        parts = list(media(messages))
+        if not parts:
+            return Prepared(await self._in(self._writers, partial(self._pipeline.request, messages, tools)))
+        if self.num_waiting >= self._max_waiting:
+            raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
+        self.num_waiting += 1
+        try:
+            for part in parts:
+                kind = part["type"]
+                url = part[kind].url
+                part[kind] = await self._in(self._readers, partial(self._read, url, NOUNS[kind]))
+            return await self._encoded(messages, tools, frozenset(map(_name, parts)))
+        finally:
+            self.num_waiting -= 1
+
+    def _read(self, url: str, noun: str) -> Any:
+        """The bytes of a URL; for a file its path, so that a video is not held in memory."""
+        access = self._pipeline.access
+        if url.startswith("file://") and not access.allowed_local_media_path:
+            raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
+        source = access(url, noun)
+        return find(source, noun) if isinstance(source, str) else source
+
+    async def _encoded(self, messages: list[Message], tools: list[Any] | None, names: frozenset[Any]) -> Prepared:
+        while waiting := [self._busy[name] for name in names if name in self._busy]:
+            await waiting[0].wait()
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._busy |= dict.fromkeys(names, done)
+
+        def release() -> None:
+            for name in names:
+                del self._busy[name]
+            done.set()
+
+        def encode() -> Prepared:
+            begun = time.perf_counter()
+            request = self._pipeline.request(messages, tools)
+            return Prepared(request, time.perf_counter() - begun)
+
+        future = self._encoders.submit(encode)
+        # whoever asked may be gone while the thread still works: only its end releases the names
+        future.add_done_callback(lambda _: _later(loop, release))
+        return await asyncio.wrap_future(future)
+
+    async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _later(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(work)
+
+
+def _name(part: dict[str, Any]) -> tuple[Any, ...]:
+    """What a part shows: the bytes or path, and the options. Equal names give equal embeddings."""
+    source = part[part["type"]]
+    source = tuple(source) if isinstance(source, list) else source
+    return tuple(sorted((key, repr(value)) for key, value in part.items() if value is not part[part["type"]])), source

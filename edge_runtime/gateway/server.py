@@ -1,0 +1,54 @@
+"""The gateway's own web server: uvicorn, with a line that says where it listens."""
+
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from contract.errors import InvalidInput
+from edge_runtime.gateway.connection import PatientProtocol
+
+STOP_S = 10  # answers under way may take this long when the gateway is told to stop
+BACKLOG = 256
+
+
+def serve(app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str | None] = (None, None)) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        port: 0 takes a free one; the line on standard output says which.
+        tls_files: key and certificate in PEM form, both or none.
+
+    Raises:
+        InvalidInput: the address cannot be listened at, or the TLS files are wrong.
+    """
+    key, certificate = tls_files
+    if (key is None) != (certificate is None):
+        raise InvalidInput("ssl_keyfile and ssl_certfile come together: give both or none")
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        ssl_keyfile=key,
+        ssl_certfile=certificate,
+        timeout_graceful_shutdown=STOP_S,
+        backlog=BACKLOG,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidInput(f"{key} and {certificate} are no TLS key and certificate: {error}") from error
+    try:
+        listening = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
+    except OSError as error:
+        raise InvalidInput(f"{host}:{port} cannot be listened at: {error.strerror}") from error
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http{'s' if key else ''}://{shown}:{listening.getsockname()[1]}/v1", flush=True)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,62 @@
+"""What a gateway allows, fixed when it starts. The names are those of the flags of `python -m edge_runtime serve`."""
+
+from dataclasses import dataclass
+
+from contract.errors import InvalidInput
+from contract.sampling import Sampling
+from contract.tensors import MODEL
+
+# Greedy, as the server answers by itself; OpenAI's own default of temperature 1 makes a small model worse.
+DEFAULTS = Sampling(max_tokens=1024)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits and permissions.
+
+    Attributes:
+        served_model_names: names a request may give as `model`; answers carry the first.
+        defaults: sampling where a request is silent.
+        api_keys: one of them must come with every request to /v1; none asks for nothing.
+        max_requests_per_minute: of each key, or of each address where there are no keys; 0 for any number.
+        allowed_origins: of pages in browsers that may read answers; "*" for all.
+        allowed_hosts: what the Host header may say; empty for anything.
+        max_images, max_videos: of one request, all turns together.
+        max_body_bytes: of one request; max_pending_bytes: of all bodies held at once.
+        max_concurrency: requests at once, whatever they wait for; max_waiting: those that wait for the tower.
+        body_timeout_s: longest time a body may take to arrive.
+
+    Raises:
+        InvalidInput: a limit is below what makes sense.
+    """
+
+    served_model_names: tuple[str, ...] = (MODEL,)
+    defaults: Sampling = DEFAULTS
+    api_keys: tuple[str, ...] = ()
+    max_requests_per_minute: int = 0
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    max_images: int = 16
+    max_videos: int = 2
+    max_body_bytes: int = 64 << 20
+    max_pending_bytes: int = 256 << 20
+    max_concurrency: int = 64
+    max_waiting: int = 32
+    body_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        lows = {
+            "max_requests_per_minute": 0, "max_images": 0, "max_videos": 0, "max_body_bytes": 1,
+            "max_concurrency": 1, "max_waiting": 1,
+        }  # fmt: skip
+        for name, low in lows.items():
+            if (value := getattr(self, name)) < low:
+                raise InvalidInput(f"{name} is {value}, at least {low} is expected")
+        if self.max_pending_bytes < self.max_body_bytes:
+            raise InvalidInput(
+                f"max_pending_bytes is {self.max_pending_bytes}, at least max_body_bytes {self.max_body_bytes} is expected"
+            )
+        if not self.served_model_names or not all(self.served_model_names):
+            raise InvalidInput("served_model_names is empty, at least one name is expected")
+        if not all(self.api_keys):
+            raise InvalidInput("an API key is empty")
