@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 
-.PHONY: setup demo test check format serve export tiny-model evaluate bench precisions clean help
+.PHONY: setup setup-vllm demo test check format serve export tiny-model evaluate bench precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
 	$(BIN)/python -m serving --prepare
 	touch $@
+
+setup-vllm: $(READY) ## vLLM's CPU build, 1.2 GB, for --engine vllm on this machine
+	$(BIN)/python -m serving --prepare --engine vllm
 
 demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo

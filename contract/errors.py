@@ -62,8 +62,9 @@ class MissingExtra(EdgeVlmError, ImportError):
 
     code = "UNSUPPORTED"
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an extra: pip install 'edge-vlm[{extra}]'")
+    def __init__(self, feature: str, extra: str, command: str | None = None) -> None:
+        command = command or f"pip install 'edge-vlm[{extra}]'"
+        super().__init__(f"{feature} needs an extra: {command}")
 
 
 class NotFound(EdgeVlmError, LookupError):

@@ -13,6 +13,8 @@ from serving.launcher import HOST, TritonServer
 from serving.settings import DTYPES, ENGINES, Settings
 from serving.stub_environment import stub_environment
 from serving.triton_build import Ports, wheel_folder
+from serving.vllm.arguments import read_arguments
+from serving.vllm.environment import install_vllm
 
 
 def _options() -> argparse.ArgumentParser:
@@ -29,6 +31,7 @@ def _options() -> argparse.ArgumentParser:
         default=os.environ.get("EDGE_VLM_ENGINE", ENGINES[0]),
         help=f"{', '.join(ENGINES)} (or $EDGE_VLM_ENGINE)",
     )
+    parser.add_argument("--engine-args", type=Path, metavar="JSON", help="vLLM's engine arguments (docs/vllm.md)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
     parser.add_argument("--max-active", type=int, default=Limits.max_active, help="sequences decoded at once")
@@ -75,11 +78,17 @@ def main() -> int:
         parser.error("--model or EDGE_VLM_MODEL is required")
     try:
         if options.prepare:
-            print(f"{wheel_folder()}\n{stub_environment().bin}")
+            folders = install_vllm() if options.engine == "vllm" else []
+            print(f"{wheel_folder()}\n{stub_environment(*folders).bin}")
             return 0
         limits = Limits(max_active=options.max_active, max_waiting=options.max_waiting)
         settings = Settings(
-            str(options.model.absolute()), options.engine, options.dtype, options.threads, limits=limits
+            str(options.model.absolute()),
+            options.engine,
+            options.dtype,
+            options.threads,
+            limits=limits,
+            engine_args=read_arguments(options.engine_args) if options.engine_args else {},
         )
         ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
         return _serve(TritonServer(settings, ports, options.log_file, triton=options.triton, host=options.host))

@@ -25,6 +25,7 @@ from serving.repository import render_repository
 from serving.settings import Settings
 from serving.stub_environment import stub_environment
 from serving.triton_build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
+from serving.vllm.environment import vllm_folders
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[1]
@@ -117,7 +118,8 @@ class TritonServer:
     def _launch(self, folder: Path) -> None:
         path, libraries = os.environ.get("PATH", os.defpath), os.environ.get("LD_LIBRARY_PATH", "")
         if self._triton is None:
-            triton, stub = wheel_folder(), stub_environment()
+            folders = vllm_folders() if self._settings.engine == "vllm" else []
+            triton, stub = wheel_folder(), stub_environment(*folders)
             backends = _linked_backends(triton, folder / "backends")
             path, libraries = f"{stub.bin}:{path}", f"{stub.library_folder}:{libraries}".rstrip(":")
         else:  # its stub is that of the image's Python, whose environment this process runs in

@@ -7,14 +7,14 @@ from pathlib import Path
 from contract.errors import ServerError
 
 
-def install_into(folder: Path, requirement: str) -> None:
+def install_into(folder: Path, *requirement: str) -> None:
     """pip install --target, wheels only, for the Python that runs this.
 
     Raises:
         ServerError: pip is absent or failed, with the last lines it wrote.
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--target", str(folder), requirement]
+    command += ["--only-binary=:all:", "--target", str(folder), *requirement]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ServerError(f"pip could not install {requirement}: {' '.join(done.stderr.split()[-60:])}")
+        raise ServerError(f"pip could not install {' '.join(requirement)}: {' '.join(done.stderr.split()[-60:])}")

@@ -7,12 +7,14 @@ configuration is published to clients and must not hold paths.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from contract.errors import BundleError, InvalidInput, MissingExtra
 from contract.limits import Limits
 from serving.engine import Engine
 
-ENGINES = ("transformers",)
+ENGINES = ("transformers", "vllm")
+EXTRAS = {"transformers": "server", "vllm": "vllm"}
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 NAME = "settings.json"
 
@@ -21,7 +23,7 @@ NAME = "settings.json"
 class Settings:
     """How one server runs one language checkpoint.
 
-    num_threads are torch's; None means all cores. needs_numpy_below_2 is a fact about the Triton that hosts the model.
+    engine_args are vLLM's, under its names (serving.vllm.arguments). num_threads are torch's; None means all cores. needs_numpy_below_2 is a fact about the Triton that hosts the model.
 
     Raises:
         InvalidInput: no engine or number format has this name.
@@ -33,11 +35,14 @@ class Settings:
     num_threads: int | None = None
     needs_numpy_below_2: bool = False
     limits: Limits = field(default_factory=Limits)
+    engine_args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):
             if value not in allowed:
                 raise InvalidInput(f"{name} is {value!r}, allowed are {', '.join(allowed)}")
+        if self.engine_args and self.engine != "vllm":
+            raise InvalidInput(f"engine_args are the vllm engine's, engine is {self.engine!r}: leave them out")
 
     def write(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -61,9 +66,15 @@ class Settings:
         Raises:
             MissingExtra: its libraries are not installed.
             BundleError: the checkpoint cannot be used.
+            InvalidInput: engine_args are not vLLM's.
         """
+        common = (Path(self.model), self.limits, self.dtype, self.num_threads)
         try:
+            if self.engine == "vllm":
+                from serving.vllm.engine import VllmEngine
+
+                return VllmEngine.load(*common, self.engine_args)
             from serving.transformers_engine import TransformersEngine
         except ModuleNotFoundError as error:
-            raise MissingExtra("the transformers engine", "server") from error
-        return TransformersEngine.load(Path(self.model), self.limits, self.dtype, self.num_threads)
+            raise MissingExtra(f"the {self.engine} engine", EXTRAS[self.engine]) from error
+        return TransformersEngine.load(*common)

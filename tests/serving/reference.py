@@ -59,12 +59,12 @@ def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": 32,  # the smallest that vLLM computes on a CPU
         "max_position_embeddings": 2048,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,
-            "mrope_section": [4, 2, 2],
+            "mrope_section": [8, 4, 4],
             "mrope_interleaved": True,
         },
         "pad_token_id": None,
@@ -91,7 +91,7 @@ def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
         tie_word_embeddings=tied,
     )
     model = (Qwen3VLMoeForConditionalGeneration if is_moe else Qwen3VLForConditionalGeneration)(config).eval()
-    generator = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(17)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)

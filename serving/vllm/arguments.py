@@ -1,0 +1,85 @@
+"""vLLM's engine arguments: what the server sets, and what a file may add.
+
+The file is a JSON object under vLLM's own names (`engine_args.json`, as Triton's vLLM backend calls it). A few are the
+server's: with other values embeddings would be refused, a tower looked for, or code run from the checkpoint.
+"""
+
+import difflib
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.errors import InvalidInput
+from contract.language import read_language_card
+from contract.limits import Limits
+from serving.vllm.capacity import kv_bytes_per_token
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+FIXED = {
+    "limit_mm_per_prompt": {"image": 0, "video": 0},  # no tower: its weights are neither allocated nor looked for
+    "enable_mm_embeds": True,
+    "skip_mm_profiling": True,
+    "mm_processor_cache_gb": 0,  # items come past vLLM's processor
+    "generation_config": "vllm",  # end tokens and defaults are the server's
+    "trust_remote_code": False,
+    "logprobs_mode": "raw_logprobs",
+    "skip_tokenizer_init": False,  # grammars need it
+}
+OWN = frozenset((*FIXED, "model", "tokenizer", "dtype", "runner", "convert", "hf_overrides", "video_pruning_rate"))
+CPU_BLOCK_TOKENS = 128  # of the cache; a whole request must fit
+DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def read_arguments(path: Path) -> dict[str, Any]:
+    """The object in an engine_args.json; its names are checked when the engine is loaded.
+
+    Raises:
+        InvalidInput: it is missing or no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidInput(
+            f"{path} holds {type(values).__name__}, a JSON object of vLLM's engine arguments is expected"
+        )
+    return values
+
+
+def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, Any]) -> "AsyncEngineArgs":
+    """vLLM's arguments for a checkpoint.
+
+    Raises:
+        BundleError: the folder is no language checkpoint.
+        InvalidInput: a name that vLLM does not have or that is the server's, or a value that vLLM refuses.
+    """
+    import torch  # here, because the launcher reads the file without vLLM
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+
+    allowed = sorted(field.name for field in fields(AsyncEngineArgs) if not field.name.startswith("_"))
+    for name in given:
+        if name in OWN:
+            raise InvalidInput(f"engine_args.json has {name!r}, which the server sets itself: leave it out")
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, 3) or allowed
+            raise InvalidInput(f"engine_args.json has {name!r}, which vLLM does not have: {', '.join(near)}")
+    max_tokens = min(
+        read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
+    )
+    usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
+    if current_platform.is_cpu():
+        usual["dtype"] = "float32" if dtype == "auto" else DTYPES[dtype]
+        usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}
+        text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
+        token_bytes = kv_bytes_per_token(text_config, getattr(torch, usual["dtype"]).itemsize)
+        max_tokens = min(max_tokens, limits.max_kv_bytes // token_bytes // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS)
+    usual["max_model_len"] = max_tokens
+    try:
+        return AsyncEngineArgs(model=str(folder), **FIXED | usual | given)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"engine_args.json: {error}") from error

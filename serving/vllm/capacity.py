@@ -1,0 +1,11 @@
+"""What a token costs in the cache of keys and values: the number that decides how many users a GPU has."""
+
+from typing import Any
+
+
+def kv_bytes_per_token(text_config: dict[str, Any], bytes_per_value: int) -> int:
+    """Keys and values of one token in all layers: 2 x layers x key-value heads x head size x bytes of a value."""
+    num_heads = text_config["num_attention_heads"]
+    head_size = text_config.get("head_dim") or text_config["hidden_size"] // num_heads
+    num_kv_heads = text_config.get("num_key_value_heads") or num_heads
+    return int(2 * text_config["num_hidden_layers"] * num_kv_heads * head_size * bytes_per_value)

@@ -1,0 +1,279 @@
+"""The engine that scales out: vLLM behind the same protocol as the transformers engine.
+
+vLLM batches, schedules and caches. Here stand the queue before it, so that a full server says so, the way in and out,
+and what its failures mean to a client.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from vllm import SamplingParams
+from vllm.exceptions import VLLMClientError
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, ServerError, Unavailable
+from contract.language import read_language_card
+from contract.limits import Limits
+from contract.prompt import Prompt
+from contract.sampling import Sampling
+from serving.checkpoint import end_ids
+from serving.engine import Delta, Stats
+from serving.tokenizer import load_tokenizer
+from serving.vllm.answer import Answer
+from serving.vllm.arguments import engine_arguments
+from serving.vllm.capacity import kv_bytes_per_token
+from serving.vllm.host import Host
+from serving.vllm.prompt import engine_input
+
+log = logging.getLogger(__name__)
+_DIED = "the engine died and is being restarted: try again"
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A request on its way through vLLM. send gives a delta, or its failure, to whoever reads the answer."""
+
+    prompt: Any
+    params: SamplingParams
+    answer: Answer
+    num_tokens: int  # of the prompt
+    kv_bytes: int
+    send: Callable[[Delta | EdgeVlmError], None]
+
+
+class VllmEngine:
+    """An `Engine` over vLLM. Owns its processes and one thread; `close` ends them."""
+
+    def __init__(self, folder: Path, host: Host, limits: Limits) -> None:
+        self._host, self._limits = host, limits
+        self._card, self._tokenizer = read_language_card(folder), load_tokenizer(folder)
+        facts = host.llm.vllm_config
+        model, cache = facts.model_config, facts.cache_config
+        self._end_ids, self._dtype = end_ids(folder, model.hf_config), model.dtype
+        self._max_tokens = model.max_model_len
+        value_bytes = 1 if cache.cache_dtype.startswith("fp8") else self._dtype.itemsize
+        text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
+        self._kv_bytes_per_token = kv_bytes_per_token(text_config, value_bytes)
+        self._slots = asyncio.Semaphore(limits.max_active)
+        self._lock, self._ids = threading.Lock(), count()
+        pool = (cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token
+        self._stats = Stats(max_kv_bytes=pool)
+        self._requests: set[_Request] = set()
+        self._is_closing = False
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        limits: Limits,
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> "VllmEngine":
+        """Start vLLM over a language checkpoint; arguments are those of an engine_args.json.
+
+        Raises:
+            BundleError: the folder is no language checkpoint.
+            InvalidInput: an argument is none of vLLM's, or the server's own.
+            ServerError: vLLM did not start.
+        """
+        host = Host(engine_arguments(folder, limits, dtype, arguments or {}), num_threads)
+        try:
+            engine = cls(folder, host, limits)
+            asyncio.run(engine._warm_up())
+        except BaseException:
+            host.close()
+            raise
+        return engine
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        """See `Engine.generate`."""
+        deltas: asyncio.Queue[Delta | EdgeVlmError] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def send(item: Delta | EdgeVlmError) -> None:
+            if not loop.is_closed():  # else the reader has left without a word
+                loop.call_soon_threadsafe(deltas.put_nowait, item)
+
+        with self._lock:
+            self._check_room()
+        request = await asyncio.to_thread(self._request, prompt, sampling, send)
+        with self._lock:
+            self._check_room()
+            self._requests.add(request)
+        running = self._host.submit(self._run(request))
+        is_ended = False
+        try:
+            while not is_ended:
+                item = await deltas.get()
+                is_ended = isinstance(item, EdgeVlmError) or item.finish_reason is not None
+                if isinstance(item, EdgeVlmError):
+                    raise item
+                yield item
+        finally:
+            running.cancel()
+            with self._lock:
+                self._requests.discard(request)
+                self._count(num_cancelled=int(not is_ended))
+
+    def stats(self) -> Stats:
+        """See `Engine.stats`."""
+        with self._lock:
+            # an answer may have been read to its end while its slot is still being freed
+            return replace(self._stats, num_waiting=max(0, len(self._requests) - self._stats.num_active))
+
+    def is_dead(self) -> bool:
+        """See `Engine.is_dead`."""
+        return self._host.is_dead() and not self._is_closing
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            self._is_closing = True
+            requests = list(self._requests)
+        for request in requests:
+            request.send(Unavailable("the engine is shutting down"))
+        self._host.close()
+
+    def _check_room(self) -> None:
+        if self._is_closing:
+            raise Unavailable("the engine is shutting down")
+        if self._host.is_dead():
+            raise Unavailable(_DIED)
+        running, room = len(self._requests), self._limits.max_active + self._limits.max_waiting
+        if running >= room:
+            raise Unavailable(f"{running} requests are running or waiting, {room} are allowed: try again later")
+
+    def _request(self, prompt: Prompt, sampling: Sampling, send: Callable[[Delta | EdgeVlmError], None]) -> _Request:
+        """What vLLM needs of a request; packs and hashes, so not in an event loop."""
+        num_tokens = prompt.input_ids.size
+        max_tokens = min(sampling.max_tokens, max(1, self._card.max_position_embeddings - num_tokens))
+        if num_tokens + max_tokens > self._max_tokens:
+            raise InvalidInput(
+                f"the request needs {num_tokens} tokens and up to {max_tokens} more, this server has room for "
+                f"{self._max_tokens}: send smaller pictures, less text, or a smaller max_tokens"
+            )
+        ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._end_ids)
+        return _Request(
+            engine_input(prompt, self._card, self._dtype),
+            _sampling_params(sampling, max_tokens, ends),
+            Answer(sampling, self._tokenizer, ends),
+            num_tokens,
+            (num_tokens + max_tokens) * self._kv_bytes_per_token,
+            send,
+        )
+
+    async def _run(self, request: _Request) -> None:
+        """In vLLM's loop: wait for a slot, then hand over what comes."""
+        slot = asyncio.create_task(self._slots.acquire())
+        try:
+            await asyncio.wait({slot}, timeout=self._limits.max_queue_seconds)
+            if not slot.done():
+                raise DeadlineExceeded(
+                    f"no slot became free within {self._limits.max_queue_seconds} s: try again later"
+                )
+            self._occupy(request, 1)
+            await self._answer(request)
+        except EdgeVlmError as error:
+            self._fail(request, error)
+        except VLLMClientError as error:
+            self._fail(request, InvalidInput(str(error)))
+        except EngineDeadError:
+            self._fail(request, Unavailable("the engine is shutting down" if self._is_closing else _DIED))
+        except Exception:
+            log.exception("a request failed")
+            self._fail(request, ServerError("the engine failed on this request"))
+        finally:
+            if slot.done() and not slot.cancelled():
+                self._slots.release()
+                self._occupy(request, -1)
+            slot.cancel()
+
+    async def _answer(self, request: _Request) -> None:
+        is_first = True
+        stream = self._host.llm.generate(request.prompt, request.params, str(next(self._ids)))
+        async with aclosing(stream) as outputs:
+            async for output in outputs:
+                chunk = output.outputs[0]
+                delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
+                if not delta.token_ids and delta.finish_reason is None:
+                    continue
+                with self._lock:
+                    self._count(
+                        num_output_tokens=len(delta.token_ids),
+                        num_input_tokens=request.num_tokens if is_first else 0,
+                        num_finished=int(delta.finish_reason is not None),
+                    )
+                is_first = False
+                request.send(delta)
+                if delta.finish_reason:
+                    return
+
+    def _occupy(self, request: _Request, sign: int) -> None:
+        with self._lock:
+            self._count(num_active=sign, kv_bytes=sign * request.kv_bytes)
+
+    def _fail(self, request: _Request, error: EdgeVlmError) -> None:
+        with self._lock:
+            self._count(num_failed=1)
+        request.send(error)
+
+    def _count(self, **added: int) -> None:
+        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})
+
+    async def _warm_up(self) -> None:
+        """One small picture: the first request allocates and compiles, which is not a client's time."""
+        card, side = self._card, self._card.merge_size
+        ids = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
+        prompt = Prompt(
+            np.array(ids, np.int64),
+            np.zeros((1, card.hidden_size), np.float32),
+            np.zeros((card.num_deepstack_levels, 1, card.hidden_size), np.float32),
+            np.array([[1, side, side]], np.int64),
+            np.zeros((0, 3), np.int64),
+        )
+        async for _ in self.generate(prompt, Sampling(max_tokens=2, ignore_eos=True)):
+            pass
+        while self._stats.num_active:
+            await asyncio.sleep(0.01)
+        self._stats = Stats(max_kv_bytes=self._stats.max_kv_bytes)
+
+
+def _sampling_params(sampling: Sampling, max_tokens: int, end_ids: frozenset[int]) -> SamplingParams:
+    """The contract's names are vLLM's own.
+
+    Raises:
+        InvalidInput: vLLM refuses a value: a grammar that is none, say.
+    """
+    try:
+        constraint = sampling.structured_outputs
+        return SamplingParams(
+            max_tokens=max_tokens,
+            min_tokens=min(sampling.min_tokens, max_tokens),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logprobs=sampling.logprobs,
+            seed=sampling.seed,
+            stop_token_ids=sorted(end_ids),
+            ignore_eos=True,  # end_ids holds what ends
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            structured_outputs=StructuredOutputsParams(**constraint) if constraint is not None else None,
+        )
+    except (TypeError, ValueError, VLLMClientError) as error:
+        raise InvalidInput(f"sampling_parameters: {error}") from error

@@ -1,0 +1,84 @@
+"""vLLM's AsyncLLM, started in a thread with an event loop of its own, and taken down again.
+
+Its own loop, because callers come from any loop and the engine outlives each of them. What vLLM takes from environment
+variables only is set here.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from importlib.metadata import entry_points
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from contract.errors import ServerError
+
+log = logging.getLogger(__name__)
+EXIT_TIMEOUT_SECONDS = 3  # within Triton's own
+PLUGIN = "serving.vllm.plugin:register"
+
+
+class Host:
+    """A running AsyncLLM. llm may only be used inside `submit`, but for its plain attributes.
+
+    Raises:
+        ServerError: vLLM did not start, or the plugin that leaves out the tower is not installed.
+    """
+
+    def __init__(self, arguments: AsyncEngineArgs, num_threads: int | None = None) -> None:
+        if PLUGIN not in (point.value for point in entry_points(group="vllm.general_plugins")):
+            raise ServerError(f"vLLM does not know {PLUGIN}: pip install edge-vlm into the environment that runs it")
+        _set_environment(num_threads)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
+        self._thread.start()
+        try:
+            self.llm: AsyncLLM = self.submit(_start(arguments)).result()
+        except Exception as error:
+            self._end_loop()
+            log.exception("vLLM did not start")
+            raise ServerError(f"vLLM did not start, the log has its reason: {error}") from error
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        """Run a coroutine in the engine's loop; cancelling the future cancels it there."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def is_dead(self) -> bool:
+        return not self._thread.is_alive() or bool(self.llm.errored)
+
+    def close(self) -> None:
+        """End vLLM's processes and the thread."""
+        self.submit(_stop(self.llm)).result()
+        del self.llm  # its finaliser must not wait for the interpreter's end
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+async def _start(arguments: AsyncEngineArgs) -> AsyncLLM:
+    return AsyncLLM.from_engine_args(arguments)  # in a coroutine, because it looks for the running loop
+
+
+async def _stop(llm: AsyncLLM) -> None:
+    llm.shutdown(timeout=EXIT_TIMEOUT_SECONDS)
+    await asyncio.sleep(0)  # its tasks see that they are cancelled
+
+
+def _set_environment(num_threads: int | None) -> None:
+    wanted = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a server has threads
+    }
+    if num_threads:  # vLLM would pin its threads to the first cores, whatever else runs there
+        wanted |= {"OMP_NUM_THREADS": str(num_threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)

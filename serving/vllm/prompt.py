@@ -1,0 +1,73 @@
+"""A checked prompt as vLLM's engine takes it past its own processor: rows packed, places, and names by content.
+
+vLLM trusts what comes through this door. A wrong width or count ends the engine with every request in it, one value
+that is not finite spoils cache blocks of other requests, and two pictures of one name are one picture. The contract
+checks the first (contract.prompt); the number format is checked here, and the names are hashes made on this machine.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.inputs import mm_input, tokens_input
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems, PlaceholderRange
+
+from contract.card import ModelCard
+from contract.errors import InvalidInput
+from contract.items import item_key, prompt_items
+from contract.prompt import Prompt
+
+
+def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
+    """vLLM's EngineInput of a prompt.
+
+    Raises:
+        InvalidInput: the embeddings are too large for dtype, the model's number format.
+    """
+    ids = prompt.input_ids.tolist()
+    items = prompt_items(prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, card)
+    if not items:
+        return tokens_input(ids)
+    rows = _packed(prompt, dtype)  # (N, (1+L)*H)
+    pads = np.flatnonzero(np.isin(prompt.input_ids, (card.image_token_id, card.video_token_id)))  # (N,)
+    data: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    keys: dict[str, list[str]] = {}
+    places: dict[str, list[Any]] = {}
+    for kind in ("image", "video"):
+        chosen = [item for item in items if item.is_video == (kind == "video")]
+        if not chosen:
+            continue
+        data[f"{kind}_embeds"] = torch.cat([rows[item.rows] for item in chosen])  # (n, (1+L)*H)
+        data[f"{kind}_grid_thw"] = torch.tensor([item.grid_thw for item in chosen])  # (k, 3)
+        sizes = torch.tensor([item.rows.stop - item.rows.start for item in chosen])
+        fields[f"{kind}_embeds"] = MultiModalFieldConfig.flat_from_sizes(kind, sizes)
+        fields[f"{kind}_grid_thw"] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
+        keys[kind] = [
+            item_key(card.encoder_fingerprint, item, prompt.main[item.rows], prompt.deepstack[:, item.rows])
+            for item in chosen
+        ]
+        places[kind] = [_place(pads[item.rows]) for item in chosen]
+    return mm_input(ids, MultiModalKwargsItems.from_hf_inputs(data, fields), keys, places)
+
+
+def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
+    """Main and levels side by side, main first."""
+    levels = torch.from_numpy(np.concatenate([prompt.main[None], prompt.deepstack]))  # (1+L, N, H)
+    if torch.finfo(levels.dtype).max >= torch.finfo(dtype).max:  # the levels are added up in the model
+        largest = levels.abs().amax(dim=(1, 2)).double().sum().item()
+        allowed = torch.finfo(dtype).max / 2  # the rest is for what the layers add
+        if largest > allowed:
+            raise InvalidInput(
+                f"vision_embeddings and deepstack_embeddings add up to {largest:.3g}, too large for {dtype}, in which this "
+                f"server runs: up to {allowed:.3g} is allowed"
+            )
+    return levels.to(dtype).transpose(0, 1).flatten(1)
+
+
+def _place(pads: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
+    """Where an item's rows (n,) stand. Between the frames of a video there is text, which keeps its own embedding."""
+    first, length = int(pads[0]), int(pads[-1] - pads[0]) + 1
+    is_row = torch.zeros(length, dtype=torch.bool)
+    is_row[torch.from_numpy(pads - first)] = True
+    return PlaceholderRange(offset=first, length=length, is_embed=None if length == len(pads) else is_row)
