@@ -55,11 +55,13 @@ def opened(connection: Connection) -> Iterator["triton.InferenceServerClient"]:
 
 
 def typed(error: "InferenceServerException") -> EdgeVlmError:
-    """tritonclient's error as one of this package."""
-    failure, status = from_wire(error.message() or str(error)), str(error.status() or "")
-    if isinstance(failure, ServerError) and any(word in status for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED")):
+    """tritonclient's error as one of this package: by the code in its text, else by gRPC's status."""
+    failure, status = from_wire(error.message() or str(error)), str(error.status() or "").removeprefix("StatusCode.")
+    if not isinstance(failure, ServerError):
+        return failure
+    if status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         return Unavailable(f"{error.message()}: is Triton running at this address, and is the deadline long enough?")
-    return failure
+    return {"NOT_FOUND": NotFound, "INVALID_ARGUMENT": InvalidInput}.get(status, ServerError)(str(failure))
 
 
 def server(connection: Connection) -> tuple[str, str]:
@@ -114,7 +116,8 @@ class Call:
         self._sent_keys: list[str] = []
         self._region: Region | None = None
         self._stream: Any = None
-        self._is_final = self._is_repeated = self._is_closed = False
+        self._is_final = self._is_closed = False
+        self._repeated: set[str] = set()  # reasons for which the request was sent once more
         self._lock = Lock()  # a cancelled task may close while a thread still starts
 
     def start(self) -> None:
@@ -186,15 +189,17 @@ class Call:
         message = error.message() or ""
         if REFUSED in message:
             return self.patience.pause_s()
-        if self._is_repeated:
-            return None
         if self._sent_keys and isinstance(typed(error), NotFound):
+            reason = "keys"
             self._connection.held.forget(self._sent_keys)
         elif self._region is not None and NO_REGION in message:
+            reason = "region"
             self._region.is_registered = False
         else:
             return None
-        self._is_repeated = True
+        if reason in self._repeated:
+            return None
+        self._repeated.add(reason)
         return 0.0
 
     def read(self, answer: Answer) -> Delta | None:

@@ -4,6 +4,7 @@ One region serves one request at a time and grows with the largest; it is regist
 random and Triton must open it, so a server elsewhere fails to, which tells it apart.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,7 +27,7 @@ class Region:
     """Shared memory under a name of its own. is_registered: the server was told."""
 
     def __init__(self, num_bytes: int) -> None:
-        self.name = f"edge_vlm_client_{uuid4().hex}"
+        self.name = f"edge_vlm_client_{os.getpid()}_{uuid4().hex}"
         self.num_bytes = max(SMALLEST_BYTES, 1 << (num_bytes - 1).bit_length())
         try:
             self._memory: SharedMemory | None = SharedMemory(self.name, create=True, size=self.num_bytes)
