@@ -20,7 +20,7 @@ def outputs(tensors):
 
 def failure(error):
     """A response that is an EdgeVlmError; allowed as a request's first and only one."""
-    code = getattr(pb_utils.TritonError, error.code)
+    code = getattr(pb_utils.TritonError, error.code, pb_utils.TritonError.UNAVAILABLE)  # no DEADLINE_EXCEEDED there
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), code))
 
 

@@ -37,7 +37,7 @@ def post(server, path, **body):
 
 def metric(server, name):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=5) as answer:
-        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
+        values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
     return float(values[0]) if values else 0.0
 
 
