@@ -141,15 +141,18 @@ def test_progress_is_for_people(tmp_path: Path, bundle_folder: Path, video: Path
 QUESTIONS = ["How many shapes are there?", "Describe the image."]
 
 
-def test_chat_encodes_once(
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_chat_encodes_and_uploads_once(
     server: TritonServer, pipeline: Pipeline, bundle_folder: Path, picture: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, door: str,
 ) -> None:  # fmt: skip
-    args = command("chat", bundle_folder, picture, "--triton", server.grpc_url, "--max-tokens", "16")
+    url = server.grpc_url if door == "grpc" else f"http://{server.http_url}"
+    args = command("chat", bundle_folder, picture, "--triton", url, "--max-tokens", "16")
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([QUESTIONS[0], "", QUESTIONS[1]])))
     assert main([*args, "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["num_encoded"], second["num_encoded"]) == (1, 0)
+    assert (first["num_uploaded"], second["num_uploaded"]) == (1, 0)
     messages: list[dict[str, Any]] = []
     for report, question in ((first, QUESTIONS[0]), (second, QUESTIONS[1])):
         shown = [] if messages else [{"type": "image", "image": str(picture)}]
@@ -161,12 +164,33 @@ def test_chat_encodes_once(
         assert report["answer"] == answer
         assert report["num_input_tokens"] == len(request.input_ids)
         messages.append({"role": "assistant", "content": answer})
+    rows = 2 * (request.main.size + request.deepstack.size)
+    assert first["upload_bytes"] > rows
+    assert second["upload_bytes"] < 20 * len(request.input_ids) < rows
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(QUESTIONS)))
     assert main(args) == 0
     lines = capsys.readouterr().out
-    assert lines.count("[encoded 1 in ") == 1
-    assert lines.count("[encoded nothing: the embeddings were kept") == 1
+    assert len(re.findall(r"\[encoded 1 in \d+ ms, uploaded 1; sent \d+ bytes, ", lines)) == 1
+    assert lines.count("[encoded nothing, uploaded nothing; sent ") == 1
     assert lines.startswith(first["answer"])
+
+
+def test_ask_takes_every_way_there_is(
+    server: TritonServer, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ("ask", bundle_folder, picture, QUESTIONS[1], "--max-tokens", "8", "--triton")
+    plain = told(capsys, *ask, server.grpc_url)
+    ways = {
+        "over HTTP": (f"http://{server.http_url}",),
+        "in int8": (server.grpc_url, "--precision", "int8"),
+        "in shared memory": (server.grpc_url, "--shared-memory"),
+        "in shared memory over HTTP": (f"http://{server.http_url}", "--shared-memory"),
+    }
+    reports = {name: told(capsys, *ask, *way) for name, way in ways.items()}
+    assert {report["answer"] for report in reports.values()} == {plain["answer"]}
+    assert {report["num_uploaded"] for report in reports.values()} == {1}
+    assert reports["in int8"]["upload_bytes"] < 0.6 * plain["upload_bytes"]
+    assert reports["in shared memory"]["upload_bytes"] < 0.1 * plain["upload_bytes"]
 
 
 def test_a_video_is_asked_about(
