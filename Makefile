@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 
-.PHONY: setup setup-vllm demo test check format serve export tiny-model evaluate bench precisions clean help
+.PHONY: setup setup-vllm demo test check format serve export tiny-model evaluate bench bench-serving load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	rm -rf $(TORCHVISION)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
+	$(BIN)/python -m kernels.build
 	$(BIN)/python -m serving --prepare
 	touch $@
 
@@ -53,6 +54,12 @@ tiny-model: $(READY) ## train the bundled model from nothing: about an hour on o
 
 bench: $(READY) ## the tower against transformers, one JSON line
 	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
+
+bench-serving: $(READY) ## what Triton and the adapter add to the engine, large requests, memory over 1,000 requests
+	$(BIN)/python -m benchmarks.serving --out benchmarks/results/serving.json
+
+load: export ## NVIDIA's perf_analyzer over gRPC and HTTP, 1 to 16 at once: table, JSON and picture
+	$(BIN)/python -m benchmarks.load --out benchmarks/results
 
 precisions: $(READY) ## what each precision costs in answers, one JSON line
 	$(BIN)/python -m benchmarks.precisions --out benchmarks/results/precisions.json
