@@ -5,12 +5,18 @@ they travel, so both machines compute the same one, and nobody can name what he 
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
+from contract.codec import dequantise
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,3 +58,41 @@ def item_key(fingerprint: str, item: ItemRows, *arrays: NDArray[np.generic]) -> 
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def part(arrays: Arrays, rows: slice) -> Arrays:
+    """Some rows of a pair as it travels, without a copy: the rows are the first axis of main and the second of the rest."""
+    first, second = arrays
+    return (first[:, rows] if first.ndim == 3 else first[rows]), second[:, rows]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTensors:
+    """An item with its tensors as they travel; `key`, hashed when first asked for, is its name.
+
+    Attributes:
+        arrays: main (n, H) and deepstack (L, n, H), or the quantised pair (1+L, n, H) and (1+L, n).
+    """
+
+    fingerprint: str
+    is_video: bool
+    grid_thw: tuple[int, int, int]
+    arrays: Arrays
+
+    @cached_property
+    def key(self) -> str:
+        rows = slice(0, self.arrays[1].shape[1])
+        return item_key(self.fingerprint, ItemRows(self.is_video, self.grid_thw, rows), *self.arrays)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+def floats(items: Sequence[Arrays]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Main (N, H) and deepstack (L, N, H) of pairs one after the other; a single pair of floats is not copied."""
+    pairs = [dequantise(*arrays) if arrays[0].dtype == np.int8 else arrays for arrays in items]
+    if len(pairs) == 1:
+        return pairs[0]
+    mains, levels = zip(*pairs, strict=True)
+    return np.concatenate(mains), np.concatenate(levels, axis=1)

@@ -1,9 +1,10 @@
 """A prompt as it crosses the wire, checked: token ids, grids and embedding rows that belong together.
 
-All checks stand here, in front of every engine: a wrong width kills a whole vLLM engine, and one NaN poisons the cache
+All checks stand in front of every engine: a wrong width kills a whole vLLM engine, and one NaN poisons the cache
 blocks of other requests. Nothing is allocated before the sizes are known to be sane.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
+from contract.embeddings import check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
+from contract.grids import check_items, num_rows
+from contract.items import ItemRows, ItemTensors, floats, part, prompt_items
 from contract.limits import Limits
-
-MAX_SIDE = 1 << 15  # patches; h * w * t then stays far inside int64
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class Prompt:
     """A prompt that passed every check.
 
     Attributes:
-        input_ids: int64 (S,), one pad token per embedding row.
+        input_ids: int64 (S,), one pad token per embedding row; empty in a request that only has items kept.
         main: float16 or float32 (N, H), rows in prompt order, pictures and videos mixed as the prompt has them.
         deepstack: the same type, (L, N, H).
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
+        items: in prompt order, with their places among the rows.
+        contents: the items' tensors as they travelled, in prompt order.
     """
 
     input_ids: NDArray[np.int64]
@@ -33,47 +37,13 @@ class Prompt:
     deepstack: NDArray[np.floating[Any]]
     image_grid_thw: NDArray[np.int64]
     video_grid_thw: NDArray[np.int64]
+    items: tuple[ItemRows, ...] = ()
+    contents: tuple[ItemTensors, ...] = ()
 
-
-def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> NDArray[np.int64]:
-    """A grid tensor (k, 3), or an empty one for None.
-
-    Raises:
-        InvalidInput: wrong shape, a side that is not positive, too large, or no multiple of the merge size.
-    """
-    if grid is None:
-        return np.zeros((0, 3), np.int64)
-    if grid.ndim != 2 or grid.shape[1] != 3:
-        raise InvalidInput(f"{name} has shape {list(grid.shape)}, [items, 3] is expected")
-    for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
-        if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
-            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed")
-        if h % card.merge_size or w % card.merge_size:
-            raise InvalidInput(
-                f"{name}[{item}] is {[t, h, w]}, height and width must be multiples of {card.merge_size}"
-            )
-        if name == "image_grid_thw" and t != 1:
-            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw")
-    return grid
-
-
-def check_items(
-    image_grid_thw: NDArray[np.int64] | None, video_grid_thw: NDArray[np.int64] | None, card: ModelCard, limits: Limits
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Both grid tensors, checked; their number first, because the rest looks at every item.
-
-    Raises:
-        InvalidInput: too many items, or a grid that check_grids refuses.
-    """
-    items = sum(len(grid) for grid in (image_grid_thw, video_grid_thw) if grid is not None and grid.ndim)
-    if items > limits.max_items:
-        raise InvalidInput(f"the request has {items} pictures and videos, {limits.max_items} are allowed")
-    return check_grids("image_grid_thw", image_grid_thw, card), check_grids("video_grid_thw", video_grid_thw, card)
-
-
-def num_rows(grid: NDArray[np.int64], card: ModelCard) -> int:
-    """Embedding rows of the items: t * h * w / merge_size^2, summed."""
-    return int(grid.prod(axis=1).sum()) // card.merge_size**2
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Name of each item by its content, in prompt order. Hashed when first asked for: 0.6 ms a MiB, so in a thread."""
+        return tuple(content.key for content in self.contents)
 
 
 def _check_ids(input_ids: NDArray[np.int64], card: ModelCard, limits: Limits) -> None:
@@ -109,54 +79,51 @@ def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArr
             start += length
 
 
-def _split(
-    embeddings: NDArray[np.floating[Any]] | None,
-    deepstack: NDArray[np.floating[Any]] | None,
-    rows: int,
+def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -> None:
+    if has_embeddings and got is None:
+        raise InvalidInput("encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings")
+    if got is not None and got != card.encoder_fingerprint:
+        raise FingerprintMismatch(got, card.encoder_fingerprint)
+
+
+def _contents(
+    items: Sequence[ItemRows], held: Sequence[ItemTensors | None], arrays: Any, card: ModelCard
+) -> tuple[ItemTensors, ...]:
+    """Each item's tensors: held ones as they are, the others from the request's arrays."""
+    found, start = [], 0
+    for item, known in zip(items, held, strict=True):
+        if known is None:
+            end = start + item.rows.stop - item.rows.start
+            rows = part(arrays, slice(start, end))
+            known, start = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, rows), end
+        found.append(known)
+    return tuple(found)
+
+
+def check_items_alone(
     card: ModelCard,
     limits: Limits,
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    width, levels = card.hidden_size, card.num_deepstack_levels
-    if embeddings is None:
-        if deepstack is not None:
-            raise InvalidInput("deepstack_embeddings is given without vision_embeddings: send both")
-        if rows:
-            raise InvalidInput(f"vision_embeddings is missing, the grids ask for {rows} rows")
-        return np.zeros((0, width), np.float16), np.zeros((levels, 0, width), np.float16)
-    size = embeddings.nbytes + (deepstack.nbytes if deepstack is not None else 0)
-    if size > limits.max_embedding_bytes:
-        raise InvalidInput(f"the embeddings have {size} bytes, {limits.max_embedding_bytes} are allowed")
-    if embeddings.ndim != 2:
-        raise InvalidInput(f"vision_embeddings has shape {list(embeddings.shape)}, [rows, width] is expected")
-    if embeddings.shape[0] != rows:
-        raise InvalidInput(f"vision_embeddings has {embeddings.shape[0]} rows, the grids ask for {rows}")
-    packed = (1 + levels) * width
-    if deepstack is None and levels:
-        if embeddings.shape[1] != packed:
-            raise InvalidInput(
-                f"vision_embeddings is {embeddings.shape[1]} wide and deepstack_embeddings is missing: send "
-                f"deepstack_embeddings [{levels}, {rows}, {width}], or rows packed {packed} wide"
-            )
-        parts = embeddings.reshape(rows, 1 + levels, width)
-        main, deepstack = parts[:, 0], parts[:, 1:].transpose(1, 0, 2)  # (N, H), (L, N, H)
-    else:
-        main = embeddings
-        deepstack = np.zeros((0, rows, width), embeddings.dtype) if deepstack is None else deepstack
-        if main.shape[1] != width:
-            raise InvalidInput(f"vision_embeddings is {main.shape[1]} wide, {width} is expected")
-        if deepstack.shape != (levels, rows, width):
-            raise InvalidInput(
-                f"deepstack_embeddings has shape {list(deepstack.shape)}, {[levels, rows, width]} is expected"
-            )
-        if deepstack.dtype != main.dtype:
-            raise InvalidInput(
-                f"deepstack_embeddings is {deepstack.dtype}, vision_embeddings is {main.dtype}: send one type"
-            )
-    for name, values in (("vision_embeddings", main), ("deepstack_embeddings", deepstack)):
-        if not np.isfinite(values).all():
-            place = np.argwhere(~np.isfinite(values))[0].tolist()
-            raise InvalidInput(f"{name}{place} is {values[tuple(place)]}, only finite values are allowed")
-    return main, deepstack
+    *,
+    embeddings: dict[str, NDArray[Any]],
+    image_grid_thw: NDArray[np.int64] | None = None,
+    video_grid_thw: NDArray[np.int64] | None = None,
+    encoder_fingerprint: str | None = None,
+    held: Sequence[ItemTensors | None] = (),
+) -> Prompt:
+    """A prompt of no tokens whose contents are to be kept; pictures before videos. See check_prompt."""
+    images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
+    sent = [(False, *grid) for grid in images.tolist()] + [(True, *grid) for grid in videos.tolist()]
+    _check_fingerprint(encoder_fingerprint, bool(sent), card)
+    arrays = check_embeddings(embeddings, num_rows(images, card) + num_rows(videos, card), card, limits)
+    waiting, items, start = iter(sent), [], 0
+    for known in held or [None] * len(sent):
+        is_video, t, h, w = next(waiting) if known is None else (known.is_video, *known.grid_thw)
+        end = start + t * h * w // card.merge_size**2
+        items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
+        start = end
+    contents = _contents(items, held or [None] * len(sent), arrays, card)
+    none = part(arrays, slice(0, 0))
+    return Prompt(np.zeros(0, np.int64), *floats([none]), images, videos, tuple(items), contents)
 
 
 def check_prompt(
@@ -164,30 +131,34 @@ def check_prompt(
     limits: Limits,
     *,
     input_ids: NDArray[np.int64],
-    vision_embeddings: NDArray[np.floating[Any]] | None = None,
-    deepstack_embeddings: NDArray[np.floating[Any]] | None = None,
+    embeddings: dict[str, NDArray[Any]] | None = None,
     image_grid_thw: NDArray[np.int64] | None = None,
     video_grid_thw: NDArray[np.int64] | None = None,
     encoder_fingerprint: str | None = None,
     attention_mask: NDArray[np.int64] | None = None,
     vision_token_positions: NDArray[np.int64] | None = None,
+    held: Sequence[ItemTensors | None] = (),
 ) -> Prompt:
     """Check the tensors of one request against the model and each other.
+
+    Args:
+        embeddings: tensors by the names of contract.embeddings, rows of the items that were sent, in prompt order.
+        image_grid_thw, video_grid_thw: of all items, in prompt order.
+        held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
 
     Raises:
         InvalidInput: naming the tensor, its value and the allowed one.
         FingerprintMismatch: the embeddings come from another encoder.
     """
     _check_ids(input_ids, card, limits)
-    image_grid_thw, video_grid_thw = check_items(image_grid_thw, video_grid_thw, card, limits)
-    if len(image_grid_thw) + len(video_grid_thw) and encoder_fingerprint is None:
-        raise InvalidInput("encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings")
-    if encoder_fingerprint is not None and encoder_fingerprint != card.encoder_fingerprint:
-        raise FingerprintMismatch(encoder_fingerprint, card.encoder_fingerprint)
-    rows = num_rows(image_grid_thw, card) + num_rows(video_grid_thw, card)
-    main, deepstack = _split(vision_embeddings, deepstack_embeddings, rows, card, limits)
-    _check_pads(input_ids, "image_grid_thw", card.image_token_id, image_grid_thw, card)
-    _check_pads(input_ids, "video_grid_thw", card.video_token_id, video_grid_thw, card)
+    images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
+    known = held or [None] * (len(images) + len(videos))
+    _check_fingerprint(encoder_fingerprint, None in known, card)
+    rows = num_rows(images, card) + num_rows(videos, card)
+    num_held = sum(item.arrays[1].shape[1] for item in known if item is not None)
+    arrays = check_embeddings(embeddings or {}, rows - num_held, card, limits)
+    _check_pads(input_ids, "image_grid_thw", card.image_token_id, images, card)
+    _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
     if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
         raise InvalidInput(
             f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected"
@@ -198,4 +169,7 @@ def check_prompt(
             raise InvalidInput(
                 f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids"
             )
-    return Prompt(input_ids, main, deepstack, image_grid_thw, video_grid_thw)
+    items = prompt_items(input_ids, images, videos, card)
+    contents = _contents(items, known, arrays, card)
+    main, deepstack = floats([content.arrays for content in contents] if num_held else [arrays])
+    return Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents)

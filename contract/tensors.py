@@ -30,7 +30,9 @@ INPUTS = (
     TensorSpec("vision_scales", "FP16", (-1, -1), "(1+L, N): what each row of vision_embeddings_q is multiplied by"),
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
-    TensorSpec("vision_keys", "BYTES", (-1,), "per item in prompt order: its key, or empty where its tensors come along"),
+    TensorSpec(
+        "vision_keys", "BYTES", (-1,), "per item in prompt order: its key, or empty where its tensors come along"
+    ),
     TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),
     TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder; required with embeddings"),
     TensorSpec("sampling_parameters", "BYTES", (1,), "JSON object, vLLM's names"),

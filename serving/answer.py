@@ -4,6 +4,9 @@ Text and tokens are always sent, the rest on request; a failure after the first 
 stream = false gets the same tensors once, over the whole answer.
 """
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ class Answer:
         self._request = request
         self._held: list[Delta] = []
         self._echo = request.echo
+        self.keys: Sequence[str] = ()  # of the items, told with the first response
         self.num_output_tokens = 0
         self.is_begun = False  # something was given out, so a failure must be a response, too
 
@@ -33,13 +37,19 @@ class Answer:
         self._held.append(delta)
         return self._collected(delta.finish_reason) if delta.finish_reason else None
 
+    def kept(self) -> dict[str, NDArray[Any]]:
+        """Outputs of the one response to a request that only has its items kept."""
+        return self._outputs(Delta((), ""), "length")
+
     def end(self, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
         """Outputs of the last response when the engine did not get to one: CANCELLED, or ERROR with its message."""
         return self._collected(reason, error)
 
     def _collected(self, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
         tokens = tuple(token for delta in self._held for token in delta.token_ids)
-        return self._outputs(Delta(tokens, "".join(delta.text for delta in self._held)), reason, error)
+        logprobs = tuple(logprob for delta in self._held for logprob in delta.logprobs)
+        whole = Delta(tokens, "".join(delta.text for delta in self._held), logprobs=logprobs)
+        return self._outputs(whole, reason, error)
 
     def _outputs(self, delta: Delta, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
         request, self.is_begun = self._request, True
@@ -47,7 +57,11 @@ class Answer:
             "text_output": _bytes(self._echo + delta.text),  # (1,)
             "token_ids": np.array(delta.token_ids, np.int64),  # (tokens,)
         }
-        self._echo = ""
+        if self.keys:
+            outputs["vision_keys"] = _bytes(*self.keys)
+        self._echo, self.keys = "", ()
+        if delta.logprobs:
+            outputs["logprobs"] = _bytes(*(json.dumps(asdict(logprob)) for logprob in delta.logprobs))
         if request.wants_finish_reason or reason in (CANCELLED, ERROR):
             outputs["finish_reason"] = _bytes(reason)
         if error:
@@ -59,5 +73,5 @@ class Answer:
         return outputs
 
 
-def _bytes(text: str) -> NDArray[np.object_]:
-    return np.array([text.encode("utf-8")], dtype=np.object_)  # (1,)
+def _bytes(*texts: str) -> NDArray[np.object_]:
+    return np.array([text.encode("utf-8") for text in texts], dtype=np.object_)  # (texts,)

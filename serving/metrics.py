@@ -37,6 +37,12 @@ METRICS = (
     Metric("num_cancelled", "cancelled_requests_total", "COUNTER", "requests left by their client"),
     Metric("num_input_tokens", "input_tokens_total", "COUNTER", "prompt tokens processed"),
     Metric("num_output_tokens", "output_tokens_total", "COUNTER", "tokens generated"),
+    Metric("reuse_bytes", "reuse_bytes", "GAUGE", "memory taken for embeddings that are kept by key"),
+    Metric("num_reuse_hits", "reuse_hits_total", "COUNTER", "items found by key"),
+    Metric("num_reuse_misses", "reuse_misses_total", "COUNTER", "keys of items that were not kept"),
+    Metric(
+        "reuse_saved_bytes", "reuse_saved_bytes_total", "COUNTER", "embedding bytes that keys saved from travelling"
+    ),
 )
 QUEUE, FIRST_TOKEN, INTER_TOKEN, REQUEST = "queue", "time_to_first_token", "inter_token", "request"
 TIMES = {

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from contract.card import ModelCard
+from contract.embeddings import FORMS, PARTNERS
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
+from contract.grids import check_items, num_rows
 from contract.limits import Limits
-from contract.prompt import Prompt, check_items, check_prompt, num_rows
+from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.sampling import Sampling
 from contract.tensors import INPUTS
+from serving.keys import Grid, Held, all_grids, held_items
+from serving.store import ReuseStore
 
 Tensors = Mapping[str, NDArray[Any]]
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
@@ -52,27 +56,32 @@ def flag(tensors: Tensors, name: str, default: bool) -> bool:
     return bool(tensors[name][0])
 
 
+def texts(tensors: Tensors, name: str) -> list[str]:
+    """A BYTES tensor as texts, none when absent.
+
+    Raises:
+        InvalidInput: one is no UTF-8.
+    """
+    try:
+        return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in tensors.get(name, ())]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{name} is no UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def text(tensors: Tensors, name: str) -> str | None:
     """A BYTES [1] tensor as text, None when absent.
 
     Raises:
-        InvalidInput: it has another shape or is no UTF-8.
+        InvalidInput: it is no UTF-8.
     """
-    if name not in tensors:
-        return None
-    _check_shape(name, tensors[name])
-    value = tensors[name][0]
-    try:
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name} is no UTF-8: {error.reason} at byte {error.start}") from error
+    return next(iter(texts(tensors, name)), None)
 
 
 class RequestParser:
     """Knows the model that requests are checked against. Holds no state of a request."""
 
-    def __init__(self, card: ModelCard, limits: Limits, tokenizer: Tokenizer) -> None:
-        self._card, self._limits, self._tokenizer = card, limits, tokenizer
+    def __init__(self, card: ModelCard, limits: Limits, tokenizer: Tokenizer, store: ReuseStore) -> None:
+        self._card, self._limits, self._tokenizer, self._store = card, limits, tokenizer, store
 
     def parse(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Request:
         """Check one request.
@@ -83,25 +92,13 @@ class RequestParser:
 
         Raises:
             InvalidInput: naming the tensor or parameter, its value and the allowed one.
+            NotFound: a key names nothing that is held here.
         """
         for name, values in tensors.items():
             _check_shape(name, values)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
-        grids = (tensors.get("image_grid_thw"), tensors.get("video_grid_thw"))
-        images, videos = check_items(*grids, self._card, self._limits)
         prompt_text = text(tensors, "text_input")
-        prompt = check_prompt(
-            self._card,
-            self._limits,
-            input_ids=self._ids(tensors.get("input_ids"), prompt_text, images, videos),
-            vision_embeddings=_twin(tensors, "vision_embeddings"),
-            deepstack_embeddings=_twin(tensors, "deepstack_embeddings"),
-            image_grid_thw=images,
-            video_grid_thw=videos,
-            encoder_fingerprint=text(tensors, "encoder_fingerprint"),
-            attention_mask=tensors.get("attention_mask"),
-            vision_token_positions=tensors.get("vision_token_positions"),
-        )
+        prompt = self._prompt(tensors, prompt_text, sampling)
         echo = ""
         if not flag(tensors, "exclude_input_in_output", True):
             ids = prompt.input_ids.tolist()
@@ -115,6 +112,81 @@ class RequestParser:
             wants_num_input_tokens=flag(tensors, "return_num_input_tokens", False),
             wants_num_output_tokens=flag(tensors, "return_num_output_tokens", False),
         )
+
+    def _prompt(self, tensors: Tensors, prompt_text: str | None, sampling: Sampling) -> Prompt:
+        images, videos = self._grids(tensors)
+        held: Held = ()
+        if keys := texts(tensors, "vision_keys"):
+            held = held_items(keys, len(images) + len(videos), self._store)
+        sent = {name: tensors[name] for name in (*FORMS, *PARTNERS) if name in tensors}
+        fingerprint, input_ids = text(tensors, "encoder_fingerprint"), tensors.get("input_ids")
+        if sampling.max_tokens == 0:
+            self._check_keeping(len(held) or len(images) + len(videos))
+            if input_ids is None and prompt_text is None:
+                return check_items_alone(
+                    self._card,
+                    self._limits,
+                    embeddings=sent,
+                    image_grid_thw=images,
+                    video_grid_thw=videos,
+                    encoder_fingerprint=fingerprint,
+                    held=held,
+                )
+        ids = self._ids(input_ids, prompt_text)
+        if held:
+            images, videos = self._all_grids(ids, held, images, videos, is_text=input_ids is None)
+        if input_ids is None:
+            rows = num_rows(images, self._card) + num_rows(videos, self._card)
+            if rows > self._limits.max_prompt_tokens:
+                raise InvalidInput(
+                    f"the grids ask for {rows} rows, {self._limits.max_prompt_tokens} tokens are allowed"
+                )
+            ids = expand_pads(ids, images, videos, self._card)
+        return check_prompt(
+            self._card,
+            self._limits,
+            input_ids=ids,
+            embeddings=sent,
+            image_grid_thw=images,
+            video_grid_thw=videos,
+            encoder_fingerprint=fingerprint,
+            attention_mask=tensors.get("attention_mask"),
+            vision_token_positions=tensors.get("vision_token_positions"),
+            held=held,
+        )
+
+    def _grids(self, tensors: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Grids of the items that were sent; the number of all items is judged first."""
+        if (keys := tensors.get("vision_keys")) is not None and keys.size > self._limits.max_items:
+            raise InvalidInput(f"vision_keys has {keys.size} entries, {self._limits.max_items} are allowed")
+        return check_items(tensors.get("image_grid_thw"), tensors.get("video_grid_thw"), self._card, self._limits)
+
+    def _all_grids(
+        self,
+        ids: NDArray[np.int64],
+        held: Held,
+        images: NDArray[np.int64],
+        videos: NDArray[np.int64],
+        *,
+        is_text: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Grids of sent and held items together; a text has one pad a picture or frame, ids one a row."""
+        card = self._card
+
+        def num_pads(is_video: bool, grid: Grid) -> int:
+            t, h, w = grid
+            return t if is_text else t * h * w // card.merge_size**2
+
+        pads = ids[(ids == card.image_token_id) | (ids == card.video_token_id)]
+        return all_grids(pads == card.video_token_id, held, images, videos, num_pads)
+
+    def _check_keeping(self, num_items: int) -> None:
+        if not num_items:
+            raise InvalidInput("sampling_parameters.max_tokens is 0, which only keeps items, and there are none")
+        if not self._limits.max_reuse_bytes:
+            raise InvalidInput(
+                "sampling_parameters.max_tokens is 0, which only keeps items, and this server keeps none: send 1 or more"
+            )
 
     def _sampling(self, json_text: str | None, parameters: Mapping[str, Any]) -> Sampling:
         if unknown := sorted(parameters.keys() - SAMPLING_NAMES):
@@ -130,14 +202,8 @@ class RequestParser:
             )
         return sampling
 
-    def _ids(
-        self,
-        input_ids: NDArray[np.int64] | None,
-        prompt_text: str | None,
-        images: NDArray[np.int64],
-        videos: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """The prompt's tokens (S,), one pad per embedding row."""
+    def _ids(self, input_ids: NDArray[np.int64] | None, prompt_text: str | None) -> NDArray[np.int64]:
+        """The prompt's tokens, (S,) as sent or those of the text."""
         if (input_ids is None) == (prompt_text is None):
             given = "neither" if input_ids is None else "both"
             raise InvalidInput(f"{given} of input_ids and text_input given: send exactly one of them")
@@ -149,11 +215,7 @@ class RequestParser:
             raise InvalidInput(
                 f"text_input has {len(prompt_text)} characters, {self._limits.max_prompt_tokens} tokens are allowed"
             )
-        rows = num_rows(images, self._card) + num_rows(videos, self._card)
-        if rows > self._limits.max_prompt_tokens:
-            raise InvalidInput(f"the grids ask for {rows} rows, {self._limits.max_prompt_tokens} tokens are allowed")
-        ids = np.array(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids, np.int64)
-        return expand_pads(ids, images, videos, self._card)
+        return np.array(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids, np.int64)
 
 
 def _check_shape(name: str, values: NDArray[Any]) -> None:
@@ -164,11 +226,3 @@ def _check_shape(name: str, values: NDArray[Any]) -> None:
         raise InvalidInput(f"{name} is empty, shape {list(values.shape)}: leave it out")
     if name in _ONE_VALUE and values.size != 1:
         raise InvalidInput(f"{name} has shape {list(values.shape)}, [1] is expected")
-
-
-def _twin(tensors: Tensors, name: str) -> NDArray[np.floating[Any]] | None:
-    """An embedding tensor from its FP16 or its FP32 input."""
-    half, full = tensors.get(name), tensors.get(f"{name}_fp32")
-    if half is not None and full is not None:
-        raise InvalidInput(f"{name} and {name}_fp32 are both given: send one of them")
-    return half if full is None else full

@@ -8,6 +8,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,11 +121,14 @@ class Case:
     video_grid_thw: NDArray[np.int64]
     expected: tuple[int, ...]
 
-    def prompt(self, card: ModelCard, limits: Limits | None = None, **changed: NDArray) -> Prompt:
-        values = {
+    def prompt(self, card: ModelCard, limits: Limits | None = None, **changed: Any) -> Prompt:
+        rows = {
+            "vision_embeddings_fp32": changed.pop("vision_embeddings", self.main),
+            "deepstack_embeddings_fp32": changed.pop("deepstack_embeddings", self.deepstack),
+        }
+        values: dict[str, Any] = {
             "input_ids": self.input_ids,
-            "vision_embeddings": self.main if len(self.main) else None,
-            "deepstack_embeddings": self.deepstack if len(self.main) else None,
+            "embeddings": rows if len(self.main) else {},
             "image_grid_thw": self.image_grid_thw,
             "video_grid_thw": self.video_grid_thw,
             "encoder_fingerprint": FINGERPRINT,
@@ -150,8 +154,13 @@ class Reference:
         LanguageCheckpoint(FINGERPRINT, has_outer_video_wrapper=True).write(self.language)
         self.card = read_language_card(self.language)
 
-    def case(self, name: str, *parts: str | tuple[int, int, int], seed: int) -> Case:
-        """A prompt from texts, pictures (1, h, w) and videos (t > 1, h, w); one turn after the other."""
+    def case(
+        self, name: str, *parts: str | tuple[int, int, int], seed: int, is_wrapped: bool = True, between: str = ""
+    ) -> Case:
+        """A prompt from texts, pictures (1, h, w) and videos (t > 1, h, w); one turn after the other.
+
+        is_wrapped puts vision marks around each frame, `between` is text before each frame of a video.
+        """
         generator = torch.Generator().manual_seed(seed)
         ids: list[int] = []
         grids: dict[int, list[tuple[int, int, int]]] = {IMAGE: [], VIDEO: []}
@@ -163,8 +172,9 @@ class Reference:
             kind = IMAGE if t == 1 else VIDEO
             grids[kind].append(part)
             for frame in range(t):
-                ids += self.tokenizer.encode(f"<{frame}.5 seconds>").ids if kind == VIDEO else []
-                ids += [START, *[kind] * (h * w // 4), START + 1]
+                ids += self.tokenizer.encode(f"<{frame}.5 seconds>{between}").ids if kind == VIDEO else []
+                pads = [kind] * (h * w // 4)
+                ids += [START, *pads, START + 1] if is_wrapped else pads
         input_ids = np.array(ids, np.int64)
         inputs, features = {}, {}
         for kind, noun, pixels in ((IMAGE, "image", "pixel_values"), (VIDEO, "video", "pixel_values_videos")):

@@ -45,7 +45,7 @@ def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
         assert values["hidden_size"] == "64"
         assert values["num_deepstack_levels"] == "3"
         assert values["encoder_fingerprint"] == reference.card.encoder_fingerprint
-        assert values["embedding_datatypes"] == "FP16,FP32"
+        assert values["embedding_datatypes"] == "FP16,FP32,INT8"
         assert values["max_active"] == "3"
         assert values["engine"] == "transformers"
         assert not any("/" in value for value in values.values())

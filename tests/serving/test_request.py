@@ -10,13 +10,16 @@ from contract.limits import Limits
 from serving.answer import CANCELLED, ERROR, Answer
 from serving.engine import Delta
 from serving.request import RequestParser
+from serving.store import ReuseStore
 from tests.serving.reference import FINGERPRINT, IMAGE, START
 from tests.serving.wire import tensors
 
 
 @pytest.fixture(scope="module")
 def parser(reference):
-    return RequestParser(reference.card, Limits(max_items=4, max_prompt_tokens=400), reference.tokenizer)
+    return RequestParser(
+        reference.card, Limits(max_items=4, max_prompt_tokens=400), reference.tokenizer, ReuseStore(1 << 20)
+    )
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ WRONG = {
     "both twins": ({"vision_embeddings": np.zeros((24, 64), np.float16)}, "both given"),
     "mixed twins": (
         {"vision_embeddings": np.zeros((24, 64), np.float16), "vision_embeddings_fp32": None},
-        "float32, vision_embeddings is float16",
+        "deepstack_embeddings_fp32 is given without vision_embeddings_fp32",
     ),
     "narrow": ({"vision_embeddings_fp32": np.zeros((24, 63), np.float32)}, "63 wide, 64 is expected"),
     "short": ({"vision_embeddings_fp32": np.zeros((23, 64), np.float32)}, "23 rows, the grids ask for 24"),

@@ -24,6 +24,7 @@ from serving.answer import CANCELLED, ERROR, Answer
 from serving.metrics import Meter, Timing
 from serving.request import RequestParser, flag
 from serving.settings import Settings
+from serving.store import ReuseStore
 from serving.tokenizer import load_tokenizer
 from triton_models.replies import FINAL, failure, outputs, refuse_copies, unexpected
 
@@ -60,7 +61,8 @@ class TritonPythonModel:
                 f"numpy {np.__version__} corrupts tensors in this Triton: run python -m serving --prepare, which makes an environment with numpy 1"
             )
         folder = Path(settings.model)
-        self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder))
+        self.store = ReuseStore(settings.limits.max_reuse_bytes)
+        self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder), self.store)
         self.engine = settings.load_engine()
         self.meter = Meter(pb_utils.MetricFamily)
         self.jobs = set()
@@ -104,10 +106,18 @@ class TritonPythonModel:
         sender.send(pb_utils.InferenceResponse([]) if found else missing, flags=FINAL)
 
     async def serve(self, job):
+        prompt = job.parsed.prompt
+        keys = asyncio.ensure_future(asyncio.to_thread(self.store.keep, prompt.contents))  # while the prompt is read
         try:
-            async with aclosing(self.engine.generate(job.parsed.prompt, job.parsed.sampling)) as deltas:
+            if job.parsed.sampling.max_tokens == 0:
+                job.answer.keys = await keys
+                job.send(outputs(job.answer.kept()), is_last=True)
+                return
+            async with aclosing(self.engine.generate(prompt, job.parsed.sampling)) as deltas:
                 async for delta in deltas:
                     job.timing.add(delta)
+                    if not job.answer.num_output_tokens:
+                        job.answer.keys = await keys
                     if (tensors := job.answer.add(delta)) is not None:
                         job.send(outputs(tensors), is_last=delta.finish_reason is not None)
         except Exception as error:
@@ -132,7 +142,7 @@ class TritonPythonModel:
                 for job in list(self.jobs):
                     if job.is_abandoned():
                         job.task.cancel()
-                self.meter.publish(asdict(self.engine.stats()))
+                self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
             except Exception:
                 unexpected()  # logged; the next round tries again
 

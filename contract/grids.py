@@ -1,0 +1,51 @@
+"""Grids of pictures and videos: their number first, then their sides, before anything is computed from them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import ModelCard
+from contract.errors import InvalidInput
+from contract.limits import Limits
+
+MAX_SIDE = 1 << 15  # patches; h * w * t then stays far inside int64
+
+
+def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> NDArray[np.int64]:
+    """A grid tensor (k, 3), or an empty one for None.
+
+    Raises:
+        InvalidInput: wrong shape, a side that is not positive, too large, or no multiple of the merge size.
+    """
+    if grid is None:
+        return np.zeros((0, 3), np.int64)
+    if grid.ndim != 2 or grid.shape[1] != 3:
+        raise InvalidInput(f"{name} has shape {list(grid.shape)}, [items, 3] is expected")
+    for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
+        if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
+            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed")
+        if h % card.merge_size or w % card.merge_size:
+            raise InvalidInput(
+                f"{name}[{item}] is {[t, h, w]}, height and width must be multiples of {card.merge_size}"
+            )
+        if name == "image_grid_thw" and t != 1:
+            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw")
+    return grid
+
+
+def check_items(
+    image_grid_thw: NDArray[np.int64] | None, video_grid_thw: NDArray[np.int64] | None, card: ModelCard, limits: Limits
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both grid tensors, checked; their number first, because the rest looks at every item.
+
+    Raises:
+        InvalidInput: too many items, or a grid that check_grids refuses.
+    """
+    items = sum(len(grid) for grid in (image_grid_thw, video_grid_thw) if grid is not None and grid.ndim)
+    if items > limits.max_items:
+        raise InvalidInput(f"the request has {items} pictures and videos, {limits.max_items} are allowed")
+    return check_grids("image_grid_thw", image_grid_thw, card), check_grids("video_grid_thw", video_grid_thw, card)
+
+
+def num_rows(grid: NDArray[np.int64], card: ModelCard) -> int:
+    """Embedding rows of the items: t * h * w / merge_size^2, summed."""
+    return int(grid.prod(axis=1).sum()) // card.merge_size**2

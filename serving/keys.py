@@ -1,0 +1,72 @@
+"""vision_keys of a request: which items are held here, which come along, and the grids of both together.
+
+Sent grids stand by kind and say nothing of held items, whose grids the store knows; the prompt's pads say which kind
+comes next.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import InvalidInput
+from contract.items import ItemTensors
+from serving.store import ReuseStore
+
+Held = Sequence[ItemTensors | None]  # per item in prompt order, None where it was sent
+Grid = tuple[int, int, int]
+
+
+def held_items(keys: Sequence[str], num_sent: int, store: ReuseStore) -> Held:
+    """What each key names, None for an empty one.
+
+    Raises:
+        InvalidInput: there are not as many empty keys as items were sent.
+        NotFound: a key is not held.
+    """
+    num_empty = sum(not key for key in keys)
+    if num_empty != num_sent:
+        raise InvalidInput(
+            f"vision_keys has {num_empty} empty entries, the grids have {num_sent} items: an empty entry is expected for "
+            "each item whose tensors come along"
+        )
+    return [store.find(key) if key else None for key in keys]
+
+
+def all_grids(
+    is_video_pad: NDArray[np.bool_],
+    held: Held,
+    image_grid_thw: NDArray[np.int64],
+    video_grid_thw: NDArray[np.int64],
+    num_pads: Callable[[bool, Grid], int],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Grids of all pictures and of all videos, (k, 3), in prompt order.
+
+    Args:
+        is_video_pad: (pads,) whether each pad of the prompt is a video's.
+        image_grid_thw, video_grid_thw: of the items that were sent.
+        num_pads: how many pads of this prompt an item has, by is_video and grid.
+
+    Raises:
+        InvalidInput: the prompt has another item there, or none.
+    """
+    sent = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
+    found: dict[bool, list[Grid]] = {False: [], True: []}
+    start = 0
+    for place, item in enumerate(held):
+        if start >= len(is_video_pad):
+            raise InvalidInput(f"vision_keys has {len(held)} entries, the prompt has pads for {place} items")
+        is_video = bool(is_video_pad[start])
+        if item is not None and item.is_video != is_video:
+            names = ("picture", "video")
+            raise InvalidInput(
+                f"vision_keys[{place}] names a {names[item.is_video]}, the prompt has the pads of a {names[is_video]} there"
+            )
+        grid = item.grid_thw if item is not None else next(sent[is_video], None)
+        if grid is None:
+            name = "video_grid_thw" if is_video else "image_grid_thw"
+            raise InvalidInput(f"vision_keys[{place}] is empty, and {name} has no grid left for it")
+        found[is_video].append(grid)
+        start += num_pads(is_video, grid)
+    images, videos = (np.array(found[kind], np.int64).reshape(-1, 3) for kind in (False, True))
+    return images, videos

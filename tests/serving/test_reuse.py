@@ -1,0 +1,156 @@
+"""Reuse on the real server: items are kept by content, named by keys that both machines compute, and asked about again."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from contract.codec import dequantise, quantise
+from contract.errors import InvalidInput, NotFound, from_wire
+from contract.items import item_key, prompt_items
+from contract.limits import Limits
+from contract.tensors import MODEL, UNARY_MODEL
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from tests.serving.reference import FINGERPRINT, Case
+from tests.serving.test_triton import metric, post, wait_for
+from tests.serving.wire import httpclient, stream, tensors, unary
+
+GRIDS = ("image_grid_thw", "video_grid_thw")
+
+
+def names(*keys: str) -> np.ndarray:
+    return np.array([key.encode() for key in keys], object)
+
+
+def answered_keys(result: Any) -> list[str]:
+    return [key.decode() for key in result.as_numpy("vision_keys").tolist()]
+
+
+def tokens(result: Any) -> tuple[int, ...]:
+    return tuple(result.as_numpy("token_ids").tolist())
+
+
+def expected_keys(reference, case: Case) -> list[str]:
+    items = prompt_items(case.input_ids, case.image_grid_thw, case.video_grid_thw, reference.card)
+    return [item_key(FINGERPRINT, item, case.main[item.rows], case.deepstack[:, item.rows]) for item in items]
+
+
+def keyed(case: Case, keys: list[str]) -> dict[str, Any]:
+    """The question without any tensor of its items."""
+    kept = ("input_ids", "sampling_parameters", "return_finish_reason")
+    return {name: value for name, value in tensors(case).items() if name in kept} | {"vision_keys": names(*keys)}
+
+
+@pytest.mark.parametrize("name", ["one image", "several sizes", "video", "mixed"])
+def test_an_answer_names_its_items_and_keys_give_the_same_answer(server, cases, reference, name):
+    case = cases[name]
+    keys = answered_keys(unary(server.http_url, tensors(case), httpclient))
+    assert keys == expected_keys(reference, case)
+    assert stream(server.grpc_url, keyed(case, keys))[0] == case.expected
+    assert tokens(unary(server.http_url, keyed(case, keys), httpclient)) == case.expected
+
+
+def test_held_and_sent_items_mix_in_prompt_order(server, cases, reference):
+    """Every subset of a prompt of two pictures around a video may travel."""
+    case = cases["mixed"]
+    keys = answered_keys(unary(server.grpc_url, tensors(case)))
+    items = prompt_items(case.input_ids, case.image_grid_thw, case.video_grid_thw, reference.card)
+    for chosen in range(1, 8):
+        sent = [item for place, item in enumerate(items) if chosen >> place & 1]
+        rows = np.concatenate([np.arange(item.rows.start, item.rows.stop) for item in sent])
+        values = keyed(case, ["" if item in sent else key for key, item in zip(keys, items, strict=True)])
+        values |= {
+            "vision_embeddings_fp32": case.main[rows],
+            "deepstack_embeddings_fp32": case.deepstack[:, rows],
+            "encoder_fingerprint": FINGERPRINT,
+        }
+        for name, is_video in zip(GRIDS, (False, True), strict=True):
+            if grids := [item.grid_thw for item in sent if item.is_video == is_video]:
+                values[name] = np.array(grids)
+        result = unary(server.grpc_url, values)
+        assert tokens(result) == case.expected
+        assert answered_keys(result) == keys
+
+
+def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
+    case = reference.case("kept", "Look ", (1, 6, 8), " and ", (2, 6, 4), " now", seed=31)
+    before = metric(server, "edge_vlm_input_tokens_total")
+    values = tensors(case, sampling={"max_tokens": 0})
+    del values["input_ids"]
+    result = unary(server.http_url, values, httpclient)
+    assert answered_keys(result) == expected_keys(reference, case)
+    assert tokens(result) == ()
+    assert result.as_numpy("finish_reason")[0] == b"length"
+    assert stream(server.grpc_url, keyed(case, answered_keys(result)))[0] == case.expected
+    wait_for(lambda: metric(server, "edge_vlm_input_tokens_total") == before + case.input_ids.size)
+
+
+@pytest.mark.parametrize("door", [f"{UNARY_MODEL}/generate", f"{MODEL}/generate_stream"])
+def test_plain_json_asks_by_key(server, cases, reference, door):
+    """The grids come from the store, so a question is text, a key, and nothing else."""
+    case = cases["one image"]
+    key = answered_keys(unary(server.grpc_url, tensors(case)))[0]
+    text = "See <|vision_start|><|image_pad|><|vision_end|> what is it?"
+    for asked in ({"text_input": text}, {"input_ids": case.input_ids.tolist()}):
+        status, body = post(server, door, vision_keys=key, max_tokens=len(case.expected), **asked)
+        assert status == 200, body
+        events = [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line]
+        found = [event["token_ids"] for event in events]
+        assert tuple(found if len(found) > 1 else found[0]) == case.expected
+        assert events[0]["vision_keys"] == key
+    status, body = post(server, door, vision_keys="0" * 64, text_input=text)
+    assert (status, isinstance(from_wire(body), NotFound)) == (400, True)
+
+
+def test_quantised_rows_answer_as_what_they_stand_for(server, cases):
+    case = cases["mixed"]
+    values, scales = quantise(case.main, case.deepstack)
+    sent = {k: v for k, v in tensors(case).items() if not k.endswith("_fp32")}
+    quantised = unary(server.grpc_url, sent | {"vision_embeddings_q": values, "vision_scales": scales})
+    main, deepstack = dequantise(values, scales)
+    plain = unary(server.grpc_url, sent | {"vision_embeddings_fp32": main, "deepstack_embeddings_fp32": deepstack})
+    assert tokens(quantised) == tokens(plain)
+    assert answered_keys(quantised) != answered_keys(plain)  # a name of what travelled
+    assert tokens(unary(server.grpc_url, keyed(case, answered_keys(quantised)))) == tokens(plain)
+
+
+def test_one_item_has_one_name_packed_or_not(server, cases):
+    case = cases["one image"]
+    first, second = (answered_keys(unary(server.grpc_url, tensors(case, twin=twin))) for twin in ("fp16", "packed"))
+    assert first == second
+
+
+def test_unknown_keys_are_not_found(server, cases):
+    case = cases["one image"]
+    with pytest.raises(InferenceServerException) as absent:
+        stream(server.grpc_url, keyed(case, ["f" * 64]))
+    assert isinstance(from_wire(absent.value.message()), NotFound)
+    assert "f" * 64 in absent.value.message()
+    with pytest.raises(InferenceServerException) as over_http:
+        unary(server.http_url, keyed(case, ["f" * 64]), httpclient)
+    assert over_http.value.status() == "404"
+    assert stream(server.grpc_url, tensors(case))[0] == case.expected
+
+
+def test_metrics_count_what_keys_saved(server, cases):
+    case = cases["several sizes"]
+    keys = answered_keys(unary(server.grpc_url, tensors(case)))
+    before = {name: metric(server, f"edge_vlm_reuse_{name}_total") for name in ("hits", "saved_bytes")}
+    unary(server.grpc_url, keyed(case, keys))
+    wait_for(lambda: metric(server, "edge_vlm_reuse_hits_total") == before["hits"] + 3)
+    saved = metric(server, "edge_vlm_reuse_saved_bytes_total") - before["saved_bytes"]
+    assert saved == case.main.nbytes + case.deepstack.nbytes
+    assert saved <= metric(server, "edge_vlm_reuse_bytes") <= Limits.max_reuse_bytes
+
+
+def test_a_server_that_keeps_nothing_says_so(reference, cases):
+    case = cases["one image"]
+    settings = Settings(str(reference.language), dtype="fp32", num_threads=1, limits=Limits(max_reuse_bytes=0))
+    with TritonServer(settings) as small:
+        assert answered_keys(unary(small.grpc_url, tensors(case))) == [""]
+        with pytest.raises(InferenceServerException) as refused:
+            unary(small.grpc_url, tensors(case, sampling={"max_tokens": 0}))
+        assert isinstance(from_wire(refused.value.message()), InvalidInput)
