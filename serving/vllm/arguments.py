@@ -72,6 +72,8 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
     )
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
+    # a JSON grammar would let a weak model write blanks for ever; only a named backend can be told not to
+    usual["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
     if current_platform.is_cpu():
         usual["dtype"] = "float32" if dtype == "auto" else DTYPES[dtype]
         usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}

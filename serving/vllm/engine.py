@@ -24,7 +24,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, ServerError, Unavailable
 from contract.language import read_language_card
 from contract.limits import Limits
-from contract.prompt import Prompt
+from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
 from serving.checkpoint import end_ids
 from serving.engine import Delta, Stats
@@ -157,6 +157,8 @@ class VllmEngine:
     def _request(self, prompt: Prompt, sampling: Sampling, send: Callable[[Delta | EdgeVlmError], None]) -> _Request:
         """What vLLM needs of a request; packs and hashes, so not in an event loop."""
         num_tokens = prompt.input_ids.size
+        if not sampling.max_tokens:
+            raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
         max_tokens = min(sampling.max_tokens, max(1, self._card.max_position_embeddings - num_tokens))
         if num_tokens + max_tokens > self._max_tokens:
             raise InvalidInput(
@@ -235,12 +237,16 @@ class VllmEngine:
         """One small picture: the first request allocates and compiles, which is not a client's time."""
         card, side = self._card, self._card.merge_size
         ids = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
-        prompt = Prompt(
-            np.array(ids, np.int64),
-            np.zeros((1, card.hidden_size), np.float32),
-            np.zeros((card.num_deepstack_levels, 1, card.hidden_size), np.float32),
-            np.array([[1, side, side]], np.int64),
-            np.zeros((0, 3), np.int64),
+        prompt = check_prompt(
+            card,
+            self._limits,
+            input_ids=np.array(ids, np.int64),
+            embeddings={
+                "vision_embeddings_fp32": np.zeros((1, card.hidden_size), np.float32),
+                "deepstack_embeddings_fp32": np.zeros((card.num_deepstack_levels, 1, card.hidden_size), np.float32),
+            },
+            image_grid_thw=np.array([[1, side, side]], np.int64),
+            encoder_fingerprint=card.encoder_fingerprint,
         )
         async for _ in self.generate(prompt, Sampling(max_tokens=2, ignore_eos=True)):
             pass

@@ -14,7 +14,6 @@ from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems,
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
-from contract.items import item_key, prompt_items
 from contract.prompt import Prompt
 
 
@@ -25,8 +24,7 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
         InvalidInput: the embeddings are too large for dtype, the model's number format.
     """
     ids = prompt.input_ids.tolist()
-    items = prompt_items(prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, card)
-    if not items:
+    if not prompt.items:
         return tokens_input(ids)
     rows = _packed(prompt, dtype)  # (N, (1+L)*H)
     pads = np.flatnonzero(np.isin(prompt.input_ids, (card.image_token_id, card.video_token_id)))  # (N,)
@@ -35,7 +33,7 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     keys: dict[str, list[str]] = {}
     places: dict[str, list[Any]] = {}
     for kind in ("image", "video"):
-        chosen = [item for item in items if item.is_video == (kind == "video")]
+        chosen = [item for item in prompt.items if item.is_video == (kind == "video")]
         if not chosen:
             continue
         data[f"{kind}_embeds"] = torch.cat([rows[item.rows] for item in chosen])  # (n, (1+L)*H)
@@ -43,10 +41,7 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
         sizes = torch.tensor([item.rows.stop - item.rows.start for item in chosen])
         fields[f"{kind}_embeds"] = MultiModalFieldConfig.flat_from_sizes(kind, sizes)
         fields[f"{kind}_grid_thw"] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
-        keys[kind] = [
-            item_key(card.encoder_fingerprint, item, prompt.main[item.rows], prompt.deepstack[:, item.rows])
-            for item in chosen
-        ]
+        keys[kind] = [key for item, key in zip(prompt.items, prompt.keys, strict=True) if item in chosen]
         places[kind] = [_place(pads[item.rows]) for item in chosen]
     return mm_input(ids, MultiModalKwargsItems.from_hf_inputs(data, fields), keys, places)
 
