@@ -1,15 +1,14 @@
-"""Peak memory and time of an export at a real tower's size: `python -m benchmarks.export_memory --size 2b`.
+"""Peak memory and time of both exports at a real tower's size: `python -m benchmarks.export_memory --size 2b`.
 
-Writes a checkpoint of the real layout (tower of the real shape with random weights, bfloat16, sharded, beside a padded
-shard that stands for the language model), exports it in a process of its own and reports that process's peak. The
-physics: the original tower in float32 must be held once, and the language shard never. The last line is JSON.
+On a checkpoint of random weights (benchmarks.random_checkpoint), each export in a process of its own, whose peak the
+kernel tells. The physics: the original tower in float32 must be held once and the language model never, and nearly all
+the time is arithmetic of the gate, once in torch and once in onnxruntime. The last line is JSON.
 """
 
 import argparse
 import json
-import math
+import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,122 +17,80 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
-from benchmarks.encode import machine
+from benchmarks.encode import machine, matrix_peak
+from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import PRECISIONS, read_manifest
+from export.plan import Plan
 from export.tower import Tower
 
-COMMON = {
-    "model_type": "qwen3_vl_vision",
-    "hidden_act": "gelu_pytorch_tanh",
-    "in_channels": 3,
-    "num_heads": 16,
-    "patch_size": 16,
-    "temporal_patch_size": 2,
-    "spatial_merge_size": 2,
-    "num_position_embeddings": 2304,
-}
-SHAPES = {
-    "2b": COMMON
-    | {
-        "depth": 24,
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "out_hidden_size": 2048,
-        "deepstack_visual_indexes": [5, 11, 17],
-    },
-    "8b": COMMON
-    | {
-        "depth": 27,
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "out_hidden_size": 4096,
-        "deepstack_visual_indexes": [8, 16, 24],
-    },
-}
-SHARD_BYTES = 400_000_000
-FILLER_ROWS = 500_000  # of the language shard, 2 GB in bfloat16 at the narrowest width
 
-
-def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Weights that keep the variance of what passes through, and a large position table."""
-    noise = torch.randn(shape, generator=generator)
-    if name.startswith("pos_embed"):
-        return 0.5 * noise
-    if len(shape) > 1:
-        return noise / math.sqrt(math.prod(shape[1:]))
-    return 0.02 * noise if name.endswith("bias") else 1 + 0.1 * noise
-
-
-def write_checkpoint(folder: Path, small: Path, size: str) -> int:
-    """A tower of the real shape around the small files of `small`; returns the tower's bytes in float32."""
-    folder.mkdir(parents=True)
-    for name in ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"):
-        shutil.copyfile(small / name, folder / name)
-    config: dict[str, Any] = json.loads((small / "config.json").read_text())
-    config["vision_config"] = SHAPES[size]
-    config["text_config"]["hidden_size"] = SHAPES[size]["out_hidden_size"]
-    (folder / "config.json").write_text(json.dumps(config))
-    generator, places, shard, total = torch.Generator().manual_seed(3), {}, {}, 0
-
-    def flush() -> None:
-        file = f"model-{len(set(places.values())) + 1:05d}.safetensors"
-        save_file(shard, folder / file, {"format": "pt"})
-        places.update(dict.fromkeys(shard, file))
-        shard.clear()
-
-    for name, shape in Tower.from_config(config).tensors():
-        shard[f"model.visual.{name}"] = draw(name, shape, generator).bfloat16()
-        total += 4 * math.prod(shape)
-        if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
-            flush()
-    flush()
-    filler = {"model.language_model.embed_tokens.weight": torch.zeros(FILLER_ROWS, 2048, dtype=torch.bfloat16)}
-    shard.update(filler)
-    flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-    return total
+def run(*arguments: str) -> dict[str, Any]:
+    """One command: peak resident memory, wall and CPU seconds, and the JSON it ended with."""
+    started = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-m", *arguments, "--json"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        print(line, end="", flush=True)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    return {
+        "peak_rss_mb": round(usage.ru_maxrss * 1024 / 1e6),
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "result": json.loads(line),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Peak memory and time of an export at a real tower's size.")
+    parser = argparse.ArgumentParser(description="Peak memory and time of both exports at a real tower's size.")
     parser.add_argument("--size", choices=SHAPES, default="2b")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--single", action="store_true", help="one file instead of shards")
+    parser.add_argument("--language-gb", type=float, default=4.0, help="size of the language model beside the tower")
     parser.add_argument("--small", type=Path, default=Path("models/tiny"), help="checkpoint whose small files are used")
-    parser.add_argument(
-        "--work", type=Path, help="where the checkpoint and the bundle are written for the time of the run"
-    )
+    parser.add_argument("--work", type=Path, help="where checkpoint and outputs are written for the time of the run")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.work) as place:
-        source, bundle = Path(place) / "model", Path(place) / "bundle"
-        tower_bytes = write_checkpoint(source, args.small, args.size)
+        source, bundle, language = (str(Path(place) / name) for name in ("model", "bundle", "language"))
+        language_bytes = int(args.language_gb * 1e9)
+        tower_bytes = write_checkpoint(
+            Path(source), args.small, args.size, is_single=args.single, language_bytes=language_bytes
+        )
         print(f"checkpoint  {args.size} tower, {tower_bytes / 1e6:.0f} MB in float32", flush=True)
-        command = [sys.executable, "-m", "export.vision", str(source), str(bundle), "--precision", args.precision]
-        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
-        usage, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
-        print(done.stdout, end="", flush=True)
-        if done.returncode:
-            sys.exit(done.returncode)
-        peak = usage.ru_maxrss * 1024
-        result = {
-            "benchmark": "export_memory",
-            "tower": args.size,
-            "precision": args.precision,
-            "machine": machine(),
-            "python": platform.python_version(),
-            "libraries": read_manifest(bundle).libraries,
-            "tower_fp32_mb": round(tower_bytes / 1e6),
-            "peak_rss_mb": round(peak / 1e6),
-            "peak_over_tower": round(peak / tower_bytes, 2),
-            "seconds": round(seconds, 1),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime, 1),
-            "data_mb": round((bundle / "vision.onnx.data").stat().st_size / 1e6),
-        }
-        result |= {key: json.loads(done.stdout.splitlines()[-1])[key] for key in ("nodes", "parity")}
+        before = matrix_peak(1)
+        vision = run("export.vision", source, bundle, "--precision", args.precision)
+        after = matrix_peak(1)
+        tower = Tower.from_config(json.loads((Path(source) / "config.json").read_text()))
+        plan, found = Plan.of(tower, args.precision), vision.pop("result")
+        data_bytes = (Path(bundle) / "vision.onnx.data").stat().st_size
+        libraries = read_manifest(Path(bundle)).libraries
+        shutil.rmtree(bundle)
+        copied = run("export.language", source, language)
+    gate_seconds = found["stages"]["original"] + found["stages"]["parity"]
+    result = {
+        "benchmark": "export_memory",
+        "tower": args.size,
+        "precision": args.precision,
+        "layout": "single" if args.single else "sharded",
+        "machine": machine(),
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "tower_fp32_mb": round(tower_bytes / 1e6),
+        **vision,
+        "peak_over_tower": round(vision["peak_rss_mb"] * 1e6 / tower_bytes, 2),
+        "planned_peak_mb": round(plan.peak_bytes / 1e6),
+        "stages": found["stages"],
+        "gate_tflop": round(plan.flop / 1e12, 2),
+        "gate_gflop_per_second": round(plan.flop / 1e9 / gate_seconds),
+        "matrix_gflop_per_second_of_one_core": [round(before / 1e9), round(after / 1e9)],
+        "nodes": found["nodes"],
+        "data_mb": round(data_bytes / 1e6),
+        "planned_bundle_mb": round(plan.bundle_bytes / 1e6),
+        "parity": found["parity"],
+        "language": {"mb": round(language_bytes / 1e6)} | {k: v for k, v in copied.items() if k != "result"},
+    }
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=2) + "\n")

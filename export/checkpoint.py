@@ -167,7 +167,7 @@ class Checkpoint:
 
     def _tower_bytes(self) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
         for local, tensor in self._tower.items():
-            yield (local, tensor.dtype, tensor.shape, memoryview(tensor.read()))
+            yield (local, tensor.dtype, tensor.shape, tensor.read().data)
 
     @cached_property
     def fingerprint(self) -> str:

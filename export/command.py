@@ -29,8 +29,7 @@ def run(work: Callable[[], None]) -> int:
     except EdgeVlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'OUT'}: {error.strerror}. Nothing was published", file=sys.stderr)
+        return 2
     return 0
-
-
-def progress(line: str) -> None:
-    print(line, flush=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contract.errors import BundleError
+from export import extra
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt"]
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -24,12 +25,14 @@ def local_folder(model: str, wanted: Callable[[str], bool]) -> Path:
 
     Raises:
         BundleError: no such folder and no hub id, or the hub has no such model.
+        MissingExtra: a hub id, and huggingface_hub is not installed.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return path.absolute()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise BundleError(f"{model} is no folder and no hub id of the form owner/name")
+    extra.require(f"{model} is no folder; the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -1,6 +1,7 @@
 """python -m export.language MODEL OUT: the checkpoint without its vision tower, for the server.
 
-What stays is byte for byte the original: config, tokenizer, templates and every other tensor. A mark names the encoder
+What stays is byte for byte the original: config, tokenizer, templates and every other tensor, copied in blocks, so that
+neither torch nor a checkpoint's memory is needed. A mark names the encoder
 the model belongs to, so that a server refuses the embeddings of another one.
 """
 
@@ -8,21 +9,19 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contract.errors import BundleError
 from contract.files import published
 from contract.language import NAME as MARK
 from contract.language import LanguageCheckpoint
-from export import command, extra
+from export import command
+from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
 from export.hub import INDEX, SINGLE, local_folder
 from export.place import check_place
-
-if TYPE_CHECKING:
-    from export.checkpoint import Checkpoint
+from export.progress import Progress
+from export.shards import write_shard
 
 REQUIRED = ("config.json", "tokenizer.json", "preprocessor_config.json", "video_preprocessor_config.json")
 OPTIONAL = (
@@ -48,18 +47,15 @@ class LanguageExport:
     seconds: float
 
 
-def export_language(model: str, out: Path, progress: Callable[[str], None] = lambda _: None) -> LanguageExport:
+def export_language(model: str, out: Path, progress: Progress | None = None) -> LanguageExport:
     """Write the language checkpoint of `model`, a folder or hub id, to `out`.
 
     Raises:
         BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out.
         InvalidInput: out must not be replaced.
-        MissingExtra: torch or safetensors is not installed.
+        MissingExtra: model is a hub id, and huggingface_hub is not installed.
     """
-    extra.require("export.language", "torch", "safetensors")
-    from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
-
-    started = time.monotonic()
+    progress, started = progress or Progress(), time.monotonic()
     checkpoint = Checkpoint(local_folder(model, lambda _: True))
     check_place(out, checkpoint.folder, MARK)
     for name in REQUIRED:
@@ -67,22 +63,19 @@ def export_language(model: str, out: Path, progress: Callable[[str], None] = lam
             raise BundleError(f"{checkpoint.folder / name} does not exist: the server needs it")
     _ = checkpoint.chat_template  # raises where there is none
     fingerprint = checkpoint.card.encoder_fingerprint
-    progress(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
+    progress.note(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
     with published(out) as work:
         num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
         for name in (*REQUIRED, *OPTIONAL):
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, work / name)
         LanguageCheckpoint(fingerprint, HAS_OUTER_VIDEO_WRAPPER).write(work)
-    progress(f"published   {out}: {num_tensors} tensors, {num_bytes / 1e6:.1f} MB")
+    progress.note(f"published   {out}: {num_tensors} tensors, {num_bytes / 1e6:.1f} MB")
     return LanguageExport(str(out), fingerprint, num_tensors, num_bytes, round(time.monotonic() - started, 3))
 
 
-def _copy_tensors(checkpoint: "Checkpoint", work: Path, progress: Callable[[str], None]) -> tuple[int, int]:
+def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tuple[int, int]:
     """Copy all tensors outside the tower, shard by shard; returns their number and bytes."""
-    from export.checkpoint import tower_name
-    from export.shards import write_shard
-
     kept = {
         file: [tensor for name, tensor in checkpoint.tensors(file).items() if tower_name(name) is None]
         for file in checkpoint.shards
@@ -97,7 +90,7 @@ def _copy_tensors(checkpoint: "Checkpoint", work: Path, progress: Callable[[str]
         target = SINGLE if is_single else f"model-{number:05d}-of-{len(kept):05d}.safetensors"
         total += write_shard(work / target, tensors, checkpoint.metadata(file))
         weight_map |= dict.fromkeys((tensor.name for tensor in tensors), target)
-        progress(f"weights     {target}: {len(tensors)} tensors")
+        progress.note(f"weights     {target}: {len(tensors)} tensors")
     if not is_single:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (work / INDEX).write_text(json.dumps(index, indent=2) + "\n")
@@ -109,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     args = command.parser("export.language", "Write a Qwen3-VL checkpoint without its vision tower.").parse_args(argv)
 
     def work() -> None:
-        result = export_language(args.model, Path(args.out), command.progress)
+        result = export_language(args.model, Path(args.out), Progress(sys.stdout))
         if args.json:
             print(json.dumps(asdict(result)))
 

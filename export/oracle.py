@@ -50,6 +50,7 @@ class Oracle:
         # Its frequencies are no parameter of the checkpoint: made again, on a real device.
         tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
+        self._num_first_blocks = 1 + min(config["vision_config"]["deepstack_visual_indexes"], default=-1)
 
     def __call__(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
         """pixel_values float32 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
@@ -59,6 +60,15 @@ class Oracle:
             out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
         levels = {level_name(i): rows.numpy() for i, rows in enumerate(out.deepstack_features)}
         return {"image_embeds": out.pooler_output.numpy()} | levels
+
+    def first_level(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
+        """The first deepstack level alone, (N, H): the same tower without the blocks behind it."""
+        blocks = self._tower.blocks
+        self._tower.blocks = blocks[: self._num_first_blocks]
+        try:
+            return {level_name(0): self(pixel_values, grid_thw)[level_name(0)]}
+        finally:
+            self._tower.blocks = blocks
 
     def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
         """Per linear layer the largest magnitude of each input channel over `batches`, float32 (in,)."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from contract.errors import ParityError
 from export.oracle import Oracle, Outputs, level_name
-from export.packs import Pack, name, pixels
+from export.packs import Pack, flop, name, pixels
+from export.progress import Done, quiet
 from export.tower import Tower
 
 
@@ -78,32 +80,46 @@ def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[
     return Row(pack, output, scale, error, relative, float(cosines.min()), float(cosines.mean()))
 
 
-def answers(
-    tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], progress: Callable[[str], None] = lambda _: None
-) -> list[Outputs]:
+def answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
     """What the original says to every pack; all of them together, so that it can be dropped before the graph is loaded."""
     found = []
     for seed, pack in enumerate(packs):
         found.append(oracle(pixels(tower, pack, seed), np.array(pack, np.int64)))
-        progress(f"original    {seed + 1} of {len(packs)}: {name(pack)}")
+        done(flop(tower, pack), name(pack))
+    return found
+
+
+def first_level_answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
+    """`answers` of the first deepstack level alone."""
+    found = []
+    for seed, pack in enumerate(packs):
+        found.append(oracle.first_level(pixels(tower, pack, seed), np.array(pack, np.int64)))
+        done(flop(tower, pack, tower.levels[0][0] + 1), name(pack))
     return found
 
 
 def measure(
-    graph: Path,
+    graph: Path | onnx.ModelProto,
     tower: Tower,
     expected: list[Outputs],
     packs: tuple[Pack, ...],
-    progress: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+    done: Done = quiet,
+    folder: Path | None = None,
 ) -> list[Row]:
-    """Run a written graph with onnxruntime's defaults on the CPU and compare it with the original's answers to the packs.
+    """Run a graph with onnxruntime's defaults on the CPU and compare it with the original's answers to the packs.
 
     Args:
-        progress: called with a line of text after each pack.
+        graph: a file, or a model cut behind its first level whose weights lie in `folder`.
+        note: called with a line of the table for each pack.
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    source: Path | bytes = graph if isinstance(graph, Path) else graph.SerializeToString()
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     rows = []
     for seed, (pack, original) in enumerate(zip(packs, expected, strict=True)):
         values, grid = pixels(tower, pack, seed), np.array(pack, np.int64)
@@ -111,17 +127,19 @@ def measure(
             ["image_embeds", "deepstack_embeds"], {"pixel_values": values, "grid_thw": grid}
         )  # (N, H), (L, N, H)
         got = {"image_embeds": main} | {level_name(i): rows_ for i, rows_ in enumerate(deepstack)}
-        if got.keys() != original.keys():
+        if folder is None and got.keys() != original.keys():
             raise ParityError(f"the graph has {len(got) - 1} deepstack levels, the original {len(original) - 1}")
         rows += [compare(name(pack), output, original[output], got[output]) for output in original]
-        progress(_line(rows[-len(original) :]))
+        note(line(rows[-len(original) :]))
+        done(flop(tower, pack, None if folder is None else tower.levels[0][0] + 1), name(pack))
     return rows
 
 
 HEADER = f"{'pack':<40} {'rel. error':>11} {'1 - cosine':>11}  per output: worst of main and levels"
 
 
-def _line(rows: list[Row]) -> str:
+def line(rows: list[Row]) -> str:
+    """One pack of the table under HEADER."""
     errors = [math.inf if row.relative_error is None else row.relative_error for row in rows]
     cosines = [-math.inf if row.min_cosine is None else row.min_cosine for row in rows]
     each = " ".join(f"{error:.1e}" for error in errors)

@@ -7,11 +7,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
 from contract.files import published
@@ -21,6 +23,13 @@ from contract.manifest import NAME as MANIFEST
 from export import command, extra
 from export.hub import local_folder
 from export.place import check_place
+from export.progress import WRITE_FLOP, Done, Progress
+
+if TYPE_CHECKING:
+    from export.balance import Read
+    from export.checkpoint import Checkpoint
+    from export.plan import Plan
+    from export.tower import Tower
 
 INTEGERS = ("int8", "int4")  # precisions that rotate and balance the tower first
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
@@ -28,13 +37,14 @@ LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class VisionExport:
-    """What an export gave: the folder, its encoder, the graph's size, and the worst parity figures."""
+    """What an export gave: the folder, its encoder, the graph's size, the seconds of each stage, the worst parity figures."""
 
     bundle: str
     fingerprint: str
     precision: str
     nodes: int
     seconds: float
+    stages: dict[str, float]
     parity: dict[str, Any]
 
 
@@ -42,7 +52,7 @@ def export_vision(
     model: str,
     out: Path,
     precision: str = PRECISIONS[0],
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
     calibration: Path | None = None,
 ) -> VisionExport:
     """Write the edge bundle of `model`, a folder or hub id, to `out`.
@@ -52,69 +62,72 @@ def export_vision(
 
     Raises:
         BundleError: the checkpoint is incomplete, damaged or of another family.
-        InvalidInput: out must not be replaced, or calibration holds no pictures or is not used by this precision.
+        InvalidInput: out must not be replaced or has no room, or calibration holds no pictures or is not used by this
+            precision.
+        OSError: the disk is full all the same; nothing is left behind.
         ParityError: the graph misses its gate; nothing is published, the rows are in `out` + .parity-failed.json.
-        MissingExtra: torch, transformers, safetensors or onnx is not installed.
+        MissingExtra: torch, transformers or onnx is not installed.
     """
-    extra.require("export.vision", "torch", "transformers", "safetensors", "onnx")
+    _require_extra()
     from export import balance, parity
     from export import calibration as calibrating
     from export.builder import OPSET
-    from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
+    from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER
+    from export.first_level import first_level_graph
     from export.graph import write_graph
     from export.linear import LINEARS
     from export.oracle import Oracle
-    from export.packs import packs_for
+    from export.packs import first_level_packs_for, packs_for
     from export.picture import NAME as PICTURE
     from export.picture import draw_parity
     from export.rotation import Rotation
-    from export.tower import Tower
 
-    if precision not in PRECISIONS:
-        raise BundleError(f"precision is {precision!r}, {', '.join(PRECISIONS)} can be exported")
+    progress, started = progress or Progress(), time.monotonic()
     is_integer = precision in INTEGERS
     if calibration is not None and not is_integer:
         raise InvalidInput(f"--calibration is for {' and '.join(INTEGERS)}, precision is {precision}")
-    started = time.monotonic()
-    checkpoint = Checkpoint(local_folder(model, lambda name: tower_name(name) is not None))
-    check_place(out, checkpoint.folder, MANIFEST)
-    tower = Tower.from_config(checkpoint.config)
-    tower.check(checkpoint.tower_shapes)
-    template, image, video = checkpoint.chat_template, checkpoint.image, checkpoint.video
-    if not (tokenizer := checkpoint.folder / TOKENIZER).is_file():
-        raise BundleError(f"{tokenizer} does not exist: the device needs it")
-    progress(
-        f"checkpoint  {checkpoint.folder}: {checkpoint.config['model_type']}, {len(checkpoint.tower_shapes)} tower tensors"
-    )
-    card = checkpoint.card
-    progress(f"fingerprint {card.encoder_fingerprint}")
+    checkpoint, tower, plan = _checked(model, out, precision, progress)
+    progress.plan(plan.costs)
+    with progress.stage("checkpoint") as done:
+        template, image, card = checkpoint.chat_template, checkpoint.image, checkpoint.card
+        done(plan.costs["checkpoint"], "fingerprint")
+    progress.note(f"fingerprint {card.encoder_fingerprint}")
 
     with published(out) as work:
-        oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
-        read, factors = checkpoint.tower_tensor, {}
-        if is_integer:
-            batches = calibrating.batches(calibration, image, card)
-            factors = balance.factors(oracle.input_peaks(balance.balanced_layers(tower), batches), read)
-            read = balance.divided(Rotation(tower, read), factors)
-            progress(f"calibration on {calibration or 'drawn pictures'}, {len(factors)} layers balanced")
-        packs = packs_for(tower)
-        expected = parity.answers(tower, oracle, packs, progress)
-        del oracle  # two towers in memory are enough: the session's weights and their packed copy
-        num_nodes = write_graph(tower, read, work / GRAPH, LINEARS[precision], factors)
+        packs, largest = packs_for(tower), first_level_packs_for(tower)
+        with progress.stage("original") as done:
+            oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
+            read: Read = checkpoint.tower_tensor
+            factors = {}
+            if is_integer:
+                batches = calibrating.batches(calibration, image, card)
+                factors = balance.factors(oracle.input_peaks(balance.balanced_layers(tower), batches), read)
+                read = balance.divided(Rotation(tower, read), factors)
+                progress.note(f"calibration on {calibration or 'drawn pictures'}, {len(factors)} layers balanced")
+            expected = parity.answers(tower, oracle, packs, done)
+            expected_largest = parity.first_level_answers(tower, oracle, largest, done)
+            del oracle  # its memory is the session's
+        with progress.stage("graph") as done:
+            num_nodes = write_graph(tower, _counted(read, done), work / GRAPH, LINEARS[precision], factors)
         num_bytes = sum(path.stat().st_size for path in work.iterdir())
-        progress(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision}")
-        progress(f"parity      against transformers {version('transformers')}\n{parity.HEADER}")
-        rows = parity.measure(work / GRAPH, tower, expected, packs, progress)
+        progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision}")
+        with progress.stage("parity") as done:
+            progress.note(f"parity      against transformers {version('transformers')}\n{parity.HEADER}")
+
+            rows = parity.measure(work / GRAPH, tower, expected, packs, progress.note, done)
+            if largest:
+                cut = first_level_graph(work / GRAPH)
+                rows += parity.measure(cut, tower, expected_largest, largest, progress.note, done, folder=work)
         parity.require(rows, precision, out.with_name(out.name + ".parity-failed.json"))
         worst = parity.summary(rows)
-        progress(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
+        progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision, work / PICTURE)
-        shutil.copyfile(tokenizer, work / TOKENIZER)
+        shutil.copyfile(checkpoint.folder / TOKENIZER, work / TOKENIZER)
         (work / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
         Manifest(
             card=card,
             image=image,
-            video=video,
+            video=checkpoint.video,
             has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
             precision=precision,
             opset=OPSET,
@@ -122,9 +135,56 @@ def export_vision(
             libraries={name: version(name) for name in LIBRARIES},
             parity=[asdict(row) for row in rows],
         ).write(work)
-    progress(f"published   {out}")
+    progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)
-    return VisionExport(str(out), card.encoder_fingerprint, precision, num_nodes, seconds, worst)
+    return VisionExport(str(out), card.encoder_fingerprint, precision, num_nodes, seconds, progress.seconds, worst)
+
+
+def plan_vision(model: str, out: Path, precision: str = PRECISIONS[0], progress: Progress | None = None) -> "Plan":
+    """What `export_vision` would cost; reads configuration and headers, writes nothing.
+
+    Raises:
+        as export_vision, for all that can be known without reading the tower.
+    """
+    _require_extra()
+    return _checked(model, out, precision, progress or Progress())[2]
+
+
+def _counted(read: "Read", done: Done) -> "Read":
+    """`read`, telling what each tensor costs to write."""
+
+    def reading(name: str) -> NDArray[np.float32]:
+        values = read(name)
+        done(WRITE_FLOP * values.nbytes, name)
+        return values
+
+    return reading
+
+
+def _require_extra() -> None:
+    extra.require("export.vision", "torch", "transformers", "onnx")
+
+
+def _checked(model: str, out: Path, precision: str, progress: Progress) -> tuple["Checkpoint", "Tower", "Plan"]:
+    """Everything that can be refused before the first tensor is read."""
+    from export.checkpoint import Checkpoint, tower_name
+    from export.plan import Plan
+    from export.tower import Tower
+
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision is {precision!r}, {', '.join(PRECISIONS)} can be exported")
+    checkpoint = Checkpoint(local_folder(model, lambda name: tower_name(name) is not None))
+    check_place(out, checkpoint.folder, MANIFEST)
+    tower = Tower.from_config(checkpoint.config)
+    tower.check(checkpoint.tower_shapes)
+    _ = checkpoint.chat_template, checkpoint.image, checkpoint.video  # raise where they are missing
+    if not (tokenizer := checkpoint.folder / TOKENIZER).is_file():
+        raise BundleError(f"{tokenizer} does not exist: the device needs it")
+    plan = Plan.of(tower, precision)
+    family = checkpoint.config["model_type"]
+    progress.note(f"checkpoint  {checkpoint.folder}: {family}, {len(checkpoint.tower_shapes)} tower tensors\n{plan}")
+    plan.require_disk(out)
+    return checkpoint, tower, plan
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -132,10 +192,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = command.parser("export.vision", "Write the edge bundle of a Qwen3-VL checkpoint.")
     arguments.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     arguments.add_argument("--calibration", type=Path, metavar="DIR", help="pictures for int8 and int4; default: drawn")
+    arguments.add_argument(
+        "--dry-run", action="store_true", help="check the checkpoint, print sizes and memory, write nothing"
+    )
     args = arguments.parse_args(argv)
 
     def work() -> None:
-        result = export_vision(args.model, Path(args.out), args.precision, command.progress, args.calibration)
+        progress, out = Progress(sys.stdout), Path(args.out)
+        if args.dry_run:
+            result: Plan | VisionExport = plan_vision(args.model, out, args.precision, progress)
+        else:
+            result = export_vision(args.model, out, args.precision, progress, args.calibration)
         if args.json:
             print(json.dumps(asdict(result)))
 

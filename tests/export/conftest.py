@@ -35,4 +35,5 @@ def few_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     from export import packs
 
     monkeypatch.setattr(packs, "BUDGET_FLOP", 0)
+    monkeypatch.setattr(packs, "LARGEST", ((1, 12, 8),))
     monkeypatch.setattr(packs, "ALWAYS", packs.ALWAYS[:4] + packs.ALWAYS[-1:])

@@ -10,6 +10,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from export import parity
 from export.checkpoint import Checkpoint
+from export.first_level import first_level_graph
 from export.graph import write_graph
 from export.oracle import Oracle
 from export.packs import Pack
@@ -151,6 +152,23 @@ def test_a_mutation_fails(written: Written, edit: Callable[..., None], only: set
     rows = written.rows(edit)
     failed = {row.output for row in rows if not row.passes(GATE)}
     assert failed == (only or {row.output for row in rows})
+
+
+def test_the_first_level_alone_is_that_of_the_whole_graph(written: Written) -> None:
+    expected = parity.first_level_answers(written.tower, written.oracle, PACKS)
+    cut, folder = first_level_graph(written.path), written.path.parent
+    assert len(cut.graph.initializer) < 0.5 * len(onnx.load(written.path, load_external_data=False).graph.initializer)
+    rows = parity.measure(cut, written.tower, expected, PACKS, folder=folder)
+    whole = [row for row in written.rows(lambda graph, nodes: None) if row.output == "deepstack_embeds[0]"]
+    assert rows == whole
+
+    def edited(edit: Callable[..., None]) -> list[parity.Row]:
+        written.rows(edit)
+        cut = first_level_graph(written.path.with_name("changed.onnx"))
+        return parity.measure(cut, written.tower, expected, PACKS, folder=folder)
+
+    for edit in (raster_order, swap_rotary_axes, swap_levels):
+        assert not any(row.passes(GATE) for row in edited(edit))
 
 
 def test_attention_across_frames_fails_on_videos_alone(written: Written) -> None:

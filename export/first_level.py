@@ -1,0 +1,48 @@
+"""A written graph cut behind its first deepstack level, over the same weights file.
+
+Running a whole tower on the largest frame takes a minute a side on two cores. The first level has passed through
+everything that depends on the grid and some of the blocks; what follows repeats them.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import NodeProto
+
+
+def first_level_graph(path: Path) -> onnx.ModelProto:
+    """The model of `path` with the rows of level 0 as both outputs: image_embeds (N, H), deepstack_embeds (1, N, H).
+
+    Its weights are still those beside `path`; what only the rest of the tower uses is gone.
+    """
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    (loop,) = (node for node in graph.node if node.op_type == "Loop")
+    body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    made = {name: node for node in body.node for name in node.output}
+    levels = made[made["deepstack_embeds_next"].input[1]]  # Concat of (1, N, H) each
+    del levels.input[1:]
+    made["image_embeds_next"].input[1] = made[levels.input[0]].input[0]  # before its Unsqueeze
+    _keep(body.node, (output.name for output in body.output))
+    graph.output[1].type.tensor_type.shape.dim[0].dim_value = 1
+    _keep(graph.node, (output.name for output in graph.output))
+    used = {name for node in [*graph.node, *body.node] for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return model
+
+
+def _keep(nodes: Any, outputs: Iterable[str]) -> None:
+    """Remove the nodes that no output needs; nodes stand in the order they run."""
+    needed, kept = set(outputs), list[NodeProto]()
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            for attribute in node.attribute:  # a body reads values of the graph around it
+                needed.update(name for inner in attribute.g.node for name in inner.input)
+    del nodes[:]
+    nodes.extend(reversed(kept))

@@ -1,0 +1,74 @@
+"""What an export will cost, known from the config alone: sizes, memory, disk and the work of the gate.
+
+Shown before anything is read, by --dry-run as all there is; a disk that is too small is refused here and not after minutes.
+"""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import InvalidInput
+from export.linear import SENSITIVE
+from export.packs import first_level_packs_for, flop, packs_for
+from export.progress import READ_FLOP, WRITE_FLOP
+from export.quantise import BLOCK
+from export.tower import Tower
+
+# Bytes a weight of a linear layer takes in the file, with its steps and zeros.
+WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
+# Float32 towers in memory at once. The original is one; onnxruntime maps the file and packs a float32 copy beside it,
+# of fp16 weights after one more copy.
+SESSION_TOWERS = {"fp32": 2.0, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
+BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes, work in floating point operations; peak is an estimate."""
+
+    parameters: int
+    tower_fp32_bytes: int
+    bundle_bytes: int
+    peak_bytes: int
+    packs: int
+    flop: float
+    costs: dict[str, float]
+
+    @classmethod
+    def of(cls, tower: Tower, precision: str) -> "Plan":
+        """The plan of one tower in one precision."""
+        shapes, stored = dict(tower.tensors()), 0.0
+        for name, shape in shapes.items():
+            owner, _, kind = name.rpartition(".")
+            is_matrix = kind == "weight" and len(shape) > 1 and owner != "pos_embed"
+            width = "fp16" if precision.startswith("int") and owner.startswith(SENSITIVE) else precision
+            stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
+        fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
+        whole, largest = packs_for(tower), first_level_packs_for(tower)
+        blocks = tower.levels[0][0] + 1 if tower.levels else tower.depth
+        work = sum(flop(tower, pack) for pack in whole) + sum(flop(tower, pack, blocks) for pack in largest)
+        costs = {"checkpoint": READ_FLOP * fp32 / 2, "original": work, "graph": WRITE_FLOP * fp32, "parity": work}
+        peak = BASE_BYTES + max(fp32 * 1.1, fp32 * SESSION_TOWERS[precision])
+        return cls(fp32 // 4, fp32, int(stored), int(peak), len(whole) + len(largest), 2 * work, costs)
+
+    def __str__(self) -> str:
+        return (
+            f"tower       {self.parameters / 1e6:.0f} million parameters, {self.tower_fp32_bytes / 1e6:.0f} MB in float32\n"
+            f"bundle      about {self.bundle_bytes / 1e6:.0f} MB on disk\n"
+            f"memory      about {self.peak_bytes / 1e9:.1f} GB at the peak\n"
+            f"gate        {self.packs} packs, {self.flop / 1e12:.1f} TFLOP"
+        )
+
+    def require_disk(self, out: Path) -> None:
+        """Check that `out` has room, beside an earlier bundle that stays until the new one is whole.
+
+        Raises:
+            InvalidInput: it has not.
+        """
+        place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(place).free
+        if free < self.bundle_bytes:
+            raise InvalidInput(
+                f"OUT is {out}, its disk has {free / 1e6:.0f} MB free: the bundle needs {self.bundle_bytes / 1e6:.0f} MB"
+            )

@@ -1,0 +1,94 @@
+"""How far a long command is: stages of known cost, a bar with the time that is left, and lines that stay.
+
+Costs are in any one unit, here floating point operations; the time left follows from the speed so far.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
+
+WIDTH = 24  # of the bar
+LOG_SECONDS = 5.0  # between two lines where no bar can be drawn
+
+READ_FLOP, WRITE_FLOP = 100, 400  # what a byte counts as
+
+Done = Callable[[float, str], None]  # cost of what was just done, and its name
+
+
+def quiet(_cost: float, _name: str) -> None:
+    """A Done that tells nobody."""
+
+
+class Progress:
+    """Writes to `file`, or nowhere. A terminal gets a bar in its last line, any other file a line now and then.
+
+    Attributes:
+        seconds: what each finished stage took.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._is_terminal = file is not None and file.isatty()
+        self._costs: Mapping[str, float] = {}
+        self._finished, self._started, self._logged = 0.0, time.monotonic(), time.monotonic()
+        self._bar = ""
+        self.seconds: dict[str, float] = {}
+
+    def plan(self, costs: Mapping[str, float]) -> None:
+        """What is to come: cost by stage, in order. The clock of the time left starts here."""
+        self._costs, self._finished, self._started = costs, 0.0, time.monotonic()
+
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        if self._file is not None:
+            clear = "\r\x1b[2K" if self._bar else ""
+            print(f"{clear}{line}", file=self._file, flush=True)
+            self._draw(self._bar)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Done]:
+        """One stage of the plan; yields what is called after each of its steps."""
+        began, done = time.monotonic(), 0.0
+
+        def step(cost: float, what: str) -> None:
+            nonlocal done
+            done += cost
+            self._step(name, done, what)
+
+        self._step(name, 0.0, "")
+        try:
+            yield step
+        finally:
+            self._bar = ""
+            if self._is_terminal and self._file is not None:
+                print("\r\x1b[2K", end="", file=self._file, flush=True)
+        self.seconds[name] = round(time.monotonic() - began, 2)
+        self._finished += self._costs.get(name, 0.0)
+
+    def seconds_left(self, done: float = 0.0) -> float | None:
+        """Estimate from the speed so far, `done` being the cost behind us in the running stage; None too early to say."""
+        total, behind = sum(self._costs.values()), self._finished + done
+        if behind <= 0.02 * total:
+            return None
+        return (time.monotonic() - self._started) * max(0.0, total - behind) / behind
+
+    def _step(self, name: str, done: float, what: str) -> None:
+        if self._file is None:
+            return
+        share = min(1.0, done / self._costs[name]) if self._costs.get(name) else 0.0
+        left = self.seconds_left(done)
+        number = f"{1 + list(self._costs).index(name)}/{len(self._costs)}" if name in self._costs else ""
+        time_left = "" if left is None else f"  about {left:.0f} s left"
+        text = f"{number:>4} {name:<12}{share:>4.0%}{time_left}"
+        if self._is_terminal:
+            filled = round(share * WIDTH)
+            self._draw(f"[{'#' * filled}{'.' * (WIDTH - filled)}] {text}  {what[:30]}")
+        elif time.monotonic() - self._logged > LOG_SECONDS:
+            self._logged = time.monotonic()
+            print(f"{text}  {what}", file=self._file, flush=True)
+
+    def _draw(self, bar: str) -> None:
+        self._bar = bar
+        if bar and self._is_terminal:
+            print(f"\r\x1b[2K{bar}", end="", file=self._file, flush=True)
