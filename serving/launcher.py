@@ -46,6 +46,7 @@ class TritonServer:
         card: the checkpoint's card.
         ports: the ports in use.
         http_url, grpc_url: "127.0.0.1:port", as tritonclient wants them.
+        shm_prefix: names its shared memory and, in their arguments, its processes.
 
     Raises (on entering):
         BundleError: settings.model is no language checkpoint; nothing was started.
@@ -66,7 +67,7 @@ class TritonServer:
             settings, model=str(Path(settings.model).absolute()), needs_numpy_below_2=self._build.needs_numpy_below_2
         )
         self._wanted, self._log_file, self._ready_timeout_seconds = ports, log_file, ready_timeout_seconds
-        self._shm_prefix = f"edge_vlm_{uuid.uuid4().hex[:10]}_"
+        self.shm_prefix = f"edge_vlm_{uuid.uuid4().hex[:10]}_"
         self._guardian: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
@@ -132,10 +133,10 @@ class TritonServer:
             self.ports,
             self._settings.limits,
             host=self._host,
-            shm_prefix=self._shm_prefix,
+            shm_prefix=self.shm_prefix,
             backends=backends,
         )
-        guard = [sys.executable, "-E", "-S", "-m", "serving.guardian", self._shm_prefix, str(folder)]
+        guard = [sys.executable, "-E", "-S", "-m", "serving.guardian", self.shm_prefix, str(folder)]
         guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
         with self._log_path.open("wb") if self._log_path else nullcontext() as log:
             self._guardian = subprocess.Popen(

@@ -107,7 +107,7 @@ def test_a_model_that_does_not_load(reference, tmp_path):
     server = TritonServer(Settings(str(tmp_path / "model"), num_threads=1))
     with pytest.raises(ServerError, match=r"layers\.1\.mlp\.up_proj"):
         server.start()
-    wait_until_gone(server._shm_prefix)
+    wait_until_gone(server.shm_prefix)
 
 
 def test_a_port_in_use(reference):
