@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
+from edge_runtime import kernels
 from edge_runtime.batches import batches
 from edge_runtime.bundle import Bundle
 from edge_runtime.embedding_cache import EmbeddingCache, content_key
@@ -58,6 +59,7 @@ class Encoder:
         provider: str = CPU,
         max_patches: int = MAX_PATCHES,
         cache: EmbeddingCache | None = None,
+        use_kernels: bool = True,
     ) -> "Encoder":
         """Open a bundle.
 
@@ -68,6 +70,8 @@ class Encoder:
             max_patches: most patches of 16 x 16 pixels in one call of the tower (6 KiB of input each); more are encoded
                 in several calls, with the same result.
             cache: finds what was encoded before; None encodes everything.
+            use_kernels: int8 bundles on the CPU run on the operators of edge_runtime.kernels where this processor has
+                them; False takes onnxruntime's own.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.
@@ -82,6 +86,8 @@ class Encoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if use_kernels and provider == CPU and (operators := kernels.library()) is not None:
+            options.register_custom_ops_library(str(operators))
         try:
             session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions have no public root

@@ -4,7 +4,7 @@ Weights are streamed one at a time into one data file whose tensors begin at mul
 maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,20 @@ class Builder:
         bodies = [a.g.node for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
         return len(self._nodes) + sum(len(nodes) for nodes in bodies)
 
-    def save(self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
-        """Write `path` and `path` + .data."""
+    def kinds(self, domain: str) -> list[str]:
+        """Operators of a domain that are used, each once, sorted."""
+        bodies = [a.g.node for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        nodes = [node for body in (self._nodes, *bodies) for node in body]
+        return sorted({node.op_type for node in nodes if node.domain == domain})
+
+    def save(
+        self,
+        path: Path,
+        inputs: list[onnx.ValueInfoProto],
+        outputs: list[onnx.ValueInfoProto],
+        functions: Sequence[onnx.FunctionProto] = (),
+    ) -> None:
+        """Write `path` and `path` + .data; functions say what operators of other domains compute."""
         data = path.with_name(path.name + ".data")
         with data.open("wb") as file:
             tensors = [
@@ -93,7 +105,10 @@ class Builder:
             ]
         graph = helper.make_graph(self._nodes, "vision_tower", inputs, outputs, tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-vlm")
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted({function.domain for function in functions})]
+        model = helper.make_model(
+            graph, functions=functions, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-vlm"
+        )
         path.write_bytes(model.SerializeToString(deterministic=True))
 
     @staticmethod

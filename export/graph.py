@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export.builder import Builder
+from export.kernel_layers import KernelLayers
 from export.layers import Layers
-from export.linear import Linear, fp32
+from export.linear import Linear, fp32, int8
+from export.operators import DOMAIN, FUNCTIONS
 from export.positions import FramePositions
 from export.tower import Tower
 
@@ -54,7 +56,8 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    body = _turn(graph, Layers(graph, tower, read, linear, factors), tower, pixels, num_items)
+    layers = (KernelLayers if linear is int8 else Layers)(graph, tower, read, linear, factors)
+    body = _turn(graph, layers, tower, pixels, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3
     names = [f"last_{name}" for name in ("item", "frame", "patch")] + [f"{name}_groups" for name in empties]
@@ -74,7 +77,7 @@ def write_graph(
         helper.make_tensor_value_info("image_embeds", FLOAT, ["num_tokens", out]),
         helper.make_tensor_value_info("deepstack_embeds", FLOAT, [levels, "num_tokens", out]),
     ]
-    graph.save(path, inputs, outputs)
+    graph.save(path, inputs, outputs, [FUNCTIONS[kind] for kind in graph.kinds(DOMAIN)])
     return graph.num_nodes()
 
 

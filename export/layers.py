@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
 from export.linear import Linear, Source, fp32
+from export.operators import NORM_EPSILON
 from export.tower import Tower
-
-NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config
 
 
 class Layers:
@@ -47,15 +46,17 @@ class Layers:
         if name in self._factors:
             factors = self._graph.weight(f"{name}.factors", lambda: self._factors[name])  # (in,)
             rows = self._graph.op("Mul", [rows, factors])
+        return self._linear(self._graph, rows, self._source(name))
+
+    def _source(self, name: str) -> Source:
         num_outputs, *inputs = self._shapes[f"{name}.weight"]
-        source = Source(
+        return Source(
             name,
             math.prod(inputs),
             num_outputs,
             lambda: _matrix(self._read(f"{name}.weight")),
             lambda: self._read(f"{name}.bias"),
         )
-        return self._linear(self._graph, rows, source)
 
     def norm(self, rows: str, name: str) -> str:
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
@@ -83,6 +84,11 @@ class Layers:
         )  # fmt: skip
         attended = op("Reshape", [attended, graph.ints(-1, hidden)])  # (patches, hidden)
         rows = op("Add", [rows, self.linear(attended, f"{name}.attn.proj")])
+        return self._mlp(rows, name)
+
+    def _mlp(self, rows: str, name: str) -> str:
+        """The second half of block `name`."""
+        op = self._graph.op
         wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
         wide = op("FastGelu", [wide], domain=CONTRIB)  # the tanh form
         return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)

@@ -1,0 +1,132 @@
+"""The operators of the domain "edge_vlm", each written as a function of standard ones.
+
+A graph carries these functions, so it runs on any onnxruntime; where the library of kernels/ is registered, its kernels
+of the same names run instead. One file, one meaning, and both ways pass the same gate.
+"""
+
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from export.builder import CONTRIB, CONTRIB_OPSET, OPSET
+
+DOMAIN = "edge_vlm"
+NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/linear.cc has it too
+UINT8_MAX, SMALLEST_STEP = 255, 1e-12
+STORED = ("weight", "steps", "sums_and_bias")  # int8 (in, out), float32 (out,), float32 (2, out)
+
+
+class Body:
+    """The nodes of a function under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+
+    def op(self, kind: str, inputs: list[str], name: str | None = None, *, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        output = name or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def number(self, value: float) -> str:
+        """A float32 constant of shape ()."""
+        return self.op("Constant", [], value=helper.make_tensor("value", TensorProto.FLOAT, [], [value]))
+
+    def integers(self, *values: int) -> str:
+        """An int64 constant of shape (len(values),)."""
+        return self.op("Constant", [], value_ints=list(values))
+
+    def inherit(self, name: str, kind: int) -> None:
+        """The last node takes an attribute of the function as its own."""
+        self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=name, type=kind))
+
+    def norm(self, rows: str, weight: str, bias: str) -> str:
+        return self.op("LayerNormalization", [rows, weight, bias], axis=-1, epsilon=NORM_EPSILON)
+
+    def linear(self, rows: str, weight: str, steps: str, sums_and_bias: str, name: str | None = None) -> str:
+        """Unsigned 8-bit rows times signed 8-bit columns, each row and each column with a step of its own.
+
+        A row is (step, zero), x = step * (q - zero), found while the graph runs. The product with the zeros is the same
+        for all q, so it comes back as a matrix of rank 1, and the bias with it: one Gemm over two columns. Signed rows
+        would take onnxruntime's slow path.
+        """
+        op, zero = self.op, self.number(0.0)
+        high = op("Max", [op("ReduceMax", [rows, self.integers(-1)], keepdims=0), zero])  # (patches,)
+        low = op("Min", [op("ReduceMin", [rows, self.integers(-1)], keepdims=0), zero])
+        step = op("Mul", [op("Sub", [high, low]), self.number(1 / UINT8_MAX)])
+        step = op("Max", [step, self.number(SMALLEST_STEP)])
+        zeros = op("Round", [op("Div", [op("Neg", [low]), step])])  # 0 .. 255
+        quantised = op("QuantizeLinear", [rows, step, op("Cast", [zeros], to=TensorProto.UINT8)], axis=0)
+        product = op("MatMulIntegerToFloat", [quantised, weight, self.number(1.0), steps], domain=CONTRIB)
+        column = op("Unsqueeze", [step, self.integers(1)])  # (patches, 1)
+        shift = op("Unsqueeze", [op("Mul", [op("Neg", [step]), zeros]), self.integers(1)])
+        ones = op("Div", [column, column])
+        thin = op("Concat", [shift, ones], axis=1)  # (patches, 2)
+        return op("Gemm", [thin, sums_and_bias, op("Mul", [product, column])], name)
+
+    def function(self, name: str, inputs: list[str], attributes: tuple[str, ...] = ()) -> onnx.FunctionProto:
+        """The function of these nodes; its output is called `result`."""
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
+        return helper.make_function(DOMAIN, name, inputs, ["result"], self.nodes, opsets, list(attributes))
+
+
+def linear8() -> onnx.FunctionProto:
+    body = Body()
+    body.linear("rows", *STORED, name="result")
+    return body.function("Linear8", ["rows", *STORED])
+
+
+def norm_linear8() -> onnx.FunctionProto:
+    body = Body()
+    body.linear(body.norm("rows", "norm_weight", "norm_bias"), *STORED, name="result")
+    return body.function("NormLinear8", ["rows", "norm_weight", "norm_bias", *STORED])
+
+
+def linear_add8() -> onnx.FunctionProto:
+    body = Body()
+    body.op("Add", ["residual", body.linear("rows", *STORED)], "result")
+    return body.function("LinearAdd8", ["rows", *STORED, "residual"])
+
+
+def linear16() -> onnx.FunctionProto:
+    """weight fp16 (out, in), bias (out,). Products are float32 here; the kernel's are bf16, its sums float32."""
+    body = Body()
+    weight = body.op("Cast", ["weight"], to=TensorProto.FLOAT)
+    body.op("Gemm", ["rows", weight, "bias"], "result", transB=1)
+    return body.function("Linear16", ["rows", "weight", "bias"])
+
+
+def norm_mlp_add8() -> onnx.FunctionProto:
+    """The rows plus their MLP; factors (wide,) stand between the activation and the second layer."""
+    first, second = ([f"{name}_{number}" for name in STORED] for number in (1, 2))
+    body = Body()
+    wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), *first)
+    wide = body.op("Mul", [body.op("FastGelu", [wide], domain=CONTRIB), "factors"])  # gelu in its tanh form
+    body.op("Add", ["rows", body.linear(wide, *second)], "result")
+    return body.function("NormMlpAdd8", ["rows", "norm_weight", "norm_bias", *first, "factors", *second])
+
+
+def frame_attention() -> onnx.FunctionProto:
+    """packed (patches, 3 * hidden), shape (frames, hw, 3 * hidden), cosines and sines (hw, head_dim / 2) to (patches,
+    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame."""
+    body = Body()
+    packed = body.op("Reshape", ["packed", "shape"])
+    parts = ["query", "key", "value"]
+    body.nodes.append(helper.make_node("Split", [packed], parts, axis=2, num_outputs=3))  # 3 x (frames, hw, hidden)
+    start = body.integers(0)
+    for part in parts[:2]:
+        body.op("RotaryEmbedding", [part, start, "cosines", "sines"], f"rotated_{part}", domain=CONTRIB, interleaved=0)
+        body.inherit("num_heads", onnx.AttributeProto.INT)
+    attended = body.op("MultiHeadAttention", ["rotated_query", "rotated_key", "value"], domain=CONTRIB)
+    body.inherit("num_heads", onnx.AttributeProto.INT)
+    body.inherit("scale", onnx.AttributeProto.FLOAT)
+    width = body.op("Div", [body.op("Slice", ["shape", body.integers(2), body.integers(3)]), body.integers(3)])
+    body.op("Reshape", [attended, body.op("Concat", [body.integers(-1), width], axis=0)], "result")
+    return body.function("FrameAttention", ["packed", "shape", "cosines", "sines"], ("num_heads", "scale"))
+
+
+FUNCTIONS = {
+    function.name: function
+    for function in (linear8(), norm_linear8(), linear_add8(), linear16(), norm_mlp_add8(), frame_attention())
+}

@@ -1,0 +1,77 @@
+"""python -m kernels.build: compiles the operators for x86-64 and Arm Linux into edge_runtime/libraries/.
+
+The compiler is zig's, from PyPI, because it builds for both from either, against an old glibc. The headers of
+onnxruntime's C interface are in no Python package; they come from Debian's, checked by hash. The interface only grows,
+so a library built against 1.21 loads in every onnxruntime from 1.21 on.
+"""
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "kernels"
+LIBRARIES = ROOT / "edge_runtime" / "libraries"
+HEADERS = ROOT / ".cache" / "onnxruntime-headers"
+PACKAGE = "http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
+SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
+
+# Processor, and what zig calls it: the instructions of kernels/tile_*.cc, asked for when the library is loaded.
+TARGETS = {
+    "x86_64": ["-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512bf16", "-mprefer-vector-width=512"],
+    "aarch64": ["-mcpu=generic+v8_6a+i8mm+bf16"],
+}
+FLAGS = [
+    *("-O3", "-std=c++17", "-fPIC", "-shared", "-s", "-Wall", "-Wextra", "-Werror"),
+    *("-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
+    # sums may be taken in any order, so that loops become vector code; NaN and infinity keep their meaning
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros"),
+]
+
+
+def headers() -> Path:
+    """The folder of onnxruntime_c_api.h, downloaded the first time.
+
+    Raises:
+        RuntimeError: the download is not the expected file.
+    """
+    found = HEADERS / "usr/include/onnxruntime"
+    if not found.is_dir():
+        with urllib.request.urlopen(PACKAGE, timeout=60) as answer:
+            package = answer.read()
+        if (digest := hashlib.sha256(package).hexdigest()) != SHA256:
+            raise RuntimeError(f"{PACKAGE} has SHA-256 {digest}, {SHA256} is expected")
+        with tarfile.open(fileobj=io.BytesIO(_member(package, b"data.tar"))) as files:
+            files.extractall(HEADERS, filter="data")
+    return found
+
+
+def _member(archive: bytes, name: bytes) -> bytes:
+    """The file whose name begins with `name` in an ar archive: a line of magic, then headers of 60 bytes."""
+    place = 8
+    while place < len(archive):
+        header, start = archive[place : place + 60], place + 60
+        size = int(header[48:58])
+        if header.startswith(name):
+            return archive[start : start + size]
+        place = start + size + size % 2
+    raise RuntimeError(f"{PACKAGE} holds no {name.decode()}")
+
+
+def build(target: str) -> Path:
+    """Compile for one processor; returns the library."""
+    LIBRARIES.mkdir(exist_ok=True)
+    library = LIBRARIES / f"libedge_vlm.{target}.so"
+    zig = [sys.executable, "-m", "ziglang", "c++", "-target", f"{target}-linux-gnu.2.28", *TARGETS[target]]
+    sources = sorted(str(path) for path in SOURCES.glob("*.cc"))
+    subprocess.run([*zig, *FLAGS, f"-I{headers()}", *sources, "-o", str(library)], check=True)
+    return library
+
+
+if __name__ == "__main__":
+    for name in TARGETS:
+        print(build(name))
