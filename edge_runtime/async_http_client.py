@@ -115,7 +115,7 @@ class AsyncHttpClient(Connection):
                     limits = aiohttp.ClientTimeout(
                         left_s, sock_connect=wait_s, sock_read=self.timeout_s, ceil_threshold=1e9
                     )
-                    headers = {**self.headers, **ask.headers}
+                    headers = {"Accept-Encoding": "identity", **self.headers, **ask.headers}
                     try:
                         response = await session.request(
                             ask.method,

@@ -143,7 +143,7 @@ class Call:
 
     def _prepare(self) -> list[Any]:
         connection, request = self._connection, self._request
-        if not connection.is_checked:
+        if not connection.is_checked and connection.precision != "fp16":  # which every server takes
             connection.check(_parameters(self._stream, connection, MODEL, self.patience.wait_s))
         tensors = request.tensors(self._sampling, connection.precision, held=connection.held)
         self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []

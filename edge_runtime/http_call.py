@@ -136,11 +136,16 @@ class HttpCall:
         keys: list[str] = []
         for is_last in (False, True):
             if missing := request.missing(connection.precision, connection.held):
+                if not connection.keeps_embeddings:
+                    raise InvalidInput(
+                        f"{connection.url} keeps no embeddings (max_reuse_bytes is 0), and JSON cannot carry them: use "
+                        "infer, or gRPC"
+                    )
                 yield from self._upload(request, missing)
             keys = request.keys(connection.precision)
             if lacking := [key for key in keys if key not in connection.held]:
                 raise ServerError(
-                    f"{connection.url} did not keep {lacking[0]} (max_reuse_bytes): use HttpClient.infer or gRPC"
+                    f"{connection.url} did not keep {lacking[0]}: raise its max_reuse_bytes, or use infer or gRPC"
                 )
             body = json.dumps(_question(request, sampling, keys)).encode()
             self._upload_bytes += len(body)

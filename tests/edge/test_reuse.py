@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from contract.errors import ServerError
+from contract.errors import InvalidInput
 from contract.limits import Limits
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.held_keys import HeldKeys
 from serving.launcher import TritonServer
 from serving.settings import Settings
+from tests.edge.test_shared_memory import ours
 from tests.edge.ways import WAYS, Session, Way, every_way, text
 from tests.test_end_to_end import user
 from tiny_model.clips import moving_clip
@@ -123,19 +124,26 @@ def test_what_was_pushed_out_is_sent_again(forgetful: TritonServer, asked: list[
     assert [answer for answer, _, _ in said] == [want[0], want[1], want[0], want[0]]
 
 
-@every_way
-def test_a_restarted_server_is_sent_everything_again(
-    language_folder: Path, asked: list[Request], way: Way, tmp_path: Path
-) -> None:
-    settings = Settings(model=str(language_folder), num_threads=1)
+def test_a_restarted_server_is_sent_everything_again(language_folder: Path, pipeline: Pipeline) -> None:
+    """Keys are gone, registered memory too. A picture for each client, or they would upload for each other."""
+    settings, random, sessions = Settings(model=str(language_folder), num_threads=1), Random(79), []
+    cases = [(way, is_shared) for way in WAYS.values() for is_shared in (False, True)]
+    requests = [pipeline.ask(shapes_scene(random, 160, 128, 3).image, "Describe the image.") for _ in cases]
     with TritonServer(settings) as server:
-        session, ports = way.open(way.url(server)), server.ports
-        want = facts(session, asked[0])
-        assert facts(session, asked[0]) == (want[0], 0, True)
+        ports = server.ports
+        for (way, is_shared), request in zip(cases, requests, strict=True):
+            session = way.open(way.url(server), shared_memory=is_shared)
+            want = facts(session, request)
+            assert want[1:] == (1, is_shared)
+            assert facts(session, request) == (want[0], 0, True)
+            sessions.append((session, request, want))
     with TritonServer(settings, ports):
-        assert facts(session, asked[0]) == want
-        assert facts(session, asked[0]) == (want[0], 0, True)
-    session.__exit__()
+        for session, request, want in sessions:
+            assert facts(session, request) == want
+            assert facts(session, request) == (want[0], 0, True)
+    for session, _, _ in sessions:  # the server is away
+        session.__exit__()
+    assert ours() == []
 
 
 def test_a_server_that_keeps_nothing(language_folder: Path, asked: list[Request]) -> None:
@@ -148,7 +156,7 @@ def test_a_server_that_keeps_nothing(language_folder: Path, asked: list[Request]
             assert want[1] == 1
         with HttpClient(server.http_url) as client:
             assert [client.infer(asked[0], SHORT).text for _ in range(2)] == [want[0]] * 2
-            with pytest.raises(ServerError, match="max_reuse_bytes"):
+            with pytest.raises(InvalidInput, match="max_reuse_bytes is 0"):
                 list(client.stream(asked[0], SHORT))
 
 

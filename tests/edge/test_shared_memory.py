@@ -5,7 +5,6 @@ import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,7 +14,6 @@ from contract.errors import InvalidInput
 from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.shared_regions import SMALLEST_BYTES, Region
 from serving.launcher import TritonServer
-from serving.settings import Settings
 from tests.edge.ways import WAYS, Way, every_way, text
 from tiny_model.scenes import shapes_scene
 
@@ -105,17 +103,4 @@ def test_a_server_elsewhere_is_refused_loudly(
         pytest.raises(InvalidInput, match="cannot open this machine's shared memory"),
     ):
         session.ask(asked[0], SHORT)
-    assert ours() == []
-
-
-@every_way
-def test_a_restarted_server_is_told_again(language_folder: Path, asked: list[Request], way: Way) -> None:
-    settings = Settings(model=str(language_folder), num_threads=1)
-    with TritonServer(settings) as server:
-        session, ports = way.open(way.url(server), shared_memory=True), server.ports
-        want = text(session.ask(asked[0], SHORT))
-    with TritonServer(settings, ports) as server:
-        assert text(session.ask(asked[0], SHORT)) == want
-        assert registered(server) == ours()
-    session.__exit__()  # the server is away
     assert ours() == []
