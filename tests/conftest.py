@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
 from edge_runtime import Bundle, Encoder, Pipeline
 from serving.launcher import TritonServer
-from serving.settings import Settings
+from tests.engine import settings
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "models" / "tiny"
@@ -53,5 +53,5 @@ def pipeline(bundle: Bundle) -> Pipeline:
 
 @pytest.fixture(scope="session")
 def server(language_folder: Path) -> Iterator[TritonServer]:
-    with TritonServer(Settings(model=str(language_folder), num_threads=1)) as server:
+    with TritonServer(settings(language_folder)) as server:
         yield server

@@ -49,15 +49,20 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
     """Main and levels side by side, main first."""
     levels = torch.from_numpy(np.concatenate([prompt.main[None], prompt.deepstack]))  # (1+L, N, H)
-    if torch.finfo(levels.dtype).max >= torch.finfo(dtype).max:  # the levels are added up in the model
-        largest = levels.abs().amax(dim=(1, 2)).double().sum().item()
-        allowed = torch.finfo(dtype).max / 2  # the rest is for what the layers add
-        if largest > allowed:
-            raise InvalidInput(
-                f"vision_embeddings and deepstack_embeddings add up to {largest:.3g}, too large for {dtype}, in which this "
-                f"server runs: up to {allowed:.3g} is allowed"
-            )
+    if torch.finfo(levels.dtype).max >= torch.finfo(dtype).max:
+        _check_sum(levels, dtype)
     return levels.to(dtype).transpose(0, 1).flatten(1)
+
+
+def _check_sum(levels: torch.Tensor, dtype: torch.dtype) -> None:
+    """The model adds the levels up, and a sum that is not finite becomes NaN in the cache."""
+    largest = levels.abs().amax(dim=(1, 2)).double().sum().item()
+    allowed = torch.finfo(dtype).max / 2  # the rest is for what the layers add
+    if largest > allowed:
+        raise InvalidInput(
+            f"vision_embeddings and deepstack_embeddings add up to {largest:.3g}, too large for {dtype}, in which this "
+            f"server runs: up to {allowed:.3g} is allowed"
+        )
 
 
 def _place(pads: np.ndarray[Any, np.dtype[np.int64]]) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from serving.launcher import TritonServer
-from serving.settings import Settings
+from tests.engine import settings
 from tests.serving.reference import Case, Reference
 
 
@@ -20,10 +20,16 @@ def cases(reference: Reference) -> dict[str, Case]:
 
 
 @pytest.fixture(scope="session")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The same with a mixture of experts."""
+    torch.set_num_threads(1)
+    return Reference(tmp_path_factory.mktemp("mixture"), is_moe=True)
+
+
+@pytest.fixture(scope="session")
 def server(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
     log_file = tmp_path_factory.mktemp("triton") / "triton.log"
-    settings = Settings(str(reference.language), dtype="fp32", num_threads=1)
-    with TritonServer(settings, log_file=log_file) as running:
+    with TritonServer(settings(reference.language, dtype="fp32"), log_file=log_file) as running:
         yield running
         assert running.poll() is None, running.log_tail()
     assert "Traceback" not in log_file.read_text()

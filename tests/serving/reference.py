@@ -22,6 +22,7 @@ from transformers import (
     Qwen3VLMoeConfig,
     Qwen3VLMoeForConditionalGeneration,
 )
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from contract.card import ModelCard
 from contract.language import LanguageCheckpoint, read_language_card
@@ -224,6 +225,26 @@ class Reference:
             self.case("long text", "word " * 60, seed=8),
         )
         return {case.name: case for case in made}
+
+
+@torch.no_grad()
+def forced_logprobs(model: PreTrainedModel, case: Case, answer: tuple[int, ...]) -> torch.Tensor:
+    """What transformers gives (answer, V) for every token of an answer to the case's embeddings, all in one pass."""
+    tokens = torch.tensor([*case.input_ids.tolist(), *answer])[None]
+    features, grids = {}, {}
+    pads = case.input_ids[np.isin(case.input_ids, (IMAGE, VIDEO))]
+    for noun, kind, grid in (("image", IMAGE, case.image_grid_thw), ("video", VIDEO, case.video_grid_thw)):
+        if len(grid):
+            main, deepstack = (torch.tensor(rows).to(model.dtype) for rows in (case.main, case.deepstack))
+            is_kind = torch.tensor(pads == kind)
+            features[noun] = BaseModelOutputWithDeepstackFeatures(
+                pooler_output=[main[is_kind]], deepstack_features=list(deepstack[:, is_kind])
+            )
+            grids[f"{noun}_grid_thw"] = torch.tensor(grid)
+    kinds = (tokens == IMAGE) * 1 + (tokens == VIDEO) * 2
+    model.model.rope_deltas = None
+    logits = model(input_ids=tokens, mm_token_type_ids=kinds, mm_encoder_outputs=features, **grids).logits[0]
+    return logits[len(case.input_ids) - 1 : -1].float().log_softmax(-1)
 
 
 def remove_tensor(folder: Path, target: Path, ending: str) -> None:

@@ -11,7 +11,7 @@ from contract.errors import DeadlineExceeded, from_wire
 from contract.limits import Limits
 from contract.tensors import MODEL
 from serving.launcher import TritonServer
-from serving.settings import Settings
+from tests.engine import settings
 from tests.serving.test_triton import LONG, metric, wait_for
 from tests.serving.wire import TIMEOUT_SECONDS, grpcclient, httpclient, inputs, is_final, opened, stream, tensors, unary
 
@@ -60,7 +60,7 @@ def test_a_client_that_gives_up_waiting(server, cases):
 def test_too_long_in_the_queue(reference, cases):
     limits = Limits(max_active=1, max_queue_seconds=0.3)
     short = tensors(cases["one image"])
-    with TritonServer(Settings(str(reference.language), dtype="fp32", num_threads=1, limits=limits)) as narrow:
+    with TritonServer(settings(reference.language, limits, dtype="fp32")) as narrow:
         with opened(narrow.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
             answers.get(timeout=TIMEOUT_SECONDS)
             with pytest.raises(InferenceServerException) as streamed:

@@ -1,0 +1,146 @@
+"""What vLLM does with inputs that our checks keep from it. Each harm is shown, and that the check stands before it.
+
+`bare` hands a prompt to vLLM as the engine does, but a prompt that never went through contract.prompt.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from vllm import SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from contract.errors import InvalidInput
+from contract.limits import Limits
+from contract.prompt import Prompt
+from serving.vllm import prompt as prompt_module
+from serving.vllm.arguments import engine_arguments
+from serving.vllm.host import Host
+from serving.vllm.prompt import engine_input
+from tests.serving.reference import MAX_NEW_TOKENS
+from tests.vllm.conftest import KV_BYTES
+from tests.vllm.test_engine import answer
+
+NUM_BLOCKS = 17  # 16 hold the longest request
+
+
+@pytest.fixture
+def host(reference):
+    limits = Limits(max_kv_bytes=NUM_BLOCKS * 128 * 2048)  # 2 KB a token
+    host = Host(engine_arguments(reference.language, limits, "fp32", {}), 1)
+    yield host
+    host.close()
+
+
+def bare(host, prompt, card):
+    async def tokens():
+        params = SamplingParams(max_tokens=MAX_NEW_TOKENS, temperature=0, ignore_eos=True, detokenize=False)
+        made = engine_input(prompt, card, host.llm.model_config.dtype)
+        async for output in host.llm.generate(made, params, f"bare-{next(numbers)}"):
+            last = output
+        return tuple(last.outputs[0].token_ids)
+
+    return host.submit(tokens()).result(120)
+
+
+numbers = iter(range(1 << 30))
+MALFORMED = {
+    "a level too few": (
+        lambda case: {"deepstack_embeddings": case.deepstack[:2]},
+        lambda prompt: replace(prompt, deepstack=prompt.deepstack[:2]),
+    ),
+    "a row too few": (
+        lambda case: {"vision_embeddings": case.main[:-1], "deepstack_embeddings": case.deepstack[:, :-1]},
+        lambda prompt: replace(prompt, main=prompt.main[:-1], deepstack=prompt.deepstack[:, :-1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_request_would_end_the_engine(reference, cases, engine, host, fault):
+    case, (sent, unchecked) = cases["one image"], MALFORMED[fault]
+    with pytest.raises(InvalidInput):
+        answer(engine, case.prompt(reference.card, **sent(case)))
+    assert answer(engine, case.prompt(reference.card))[0] == case.expected
+
+    assert bare(host, case.prompt(reference.card), reference.card) == case.expected
+    with pytest.raises(EngineDeadError):
+        bare(host, unchecked(case.prompt(reference.card)), reference.card)
+    with pytest.raises(EngineDeadError):
+        bare(host, cases["text"].prompt(reference.card), reference.card)
+
+
+def with_nan(case):
+    rows = case.main.copy()
+    rows[0, 0] = np.nan
+    return {"vision_embeddings": rows}
+
+
+def with_overflow(case):
+    return {"deepstack_embeddings": np.full_like(case.deepstack, 3e38)}  # each is finite, their sum is not
+
+
+@pytest.mark.parametrize("fault", [with_nan, with_overflow])
+def test_a_value_that_is_not_finite_would_spoil_other_answers(reference, cases, engine, host, monkeypatch, fault):
+    case, changed = cases["one image"], fault(cases["one image"])
+    with pytest.raises(InvalidInput):
+        answer(engine, case.prompt(reference.card, **changed))
+
+    def spoiled():
+        """How many of some clean requests, enough to use every block, are answered wrongly."""
+        return sum(bare(host, other.prompt(reference.card), reference.card) != other.expected for other in others)
+
+    others = [cases[name] for name in ("text", "several sizes", "video", "multi-turn")] * 8
+    assert spoiled() == 0
+    monkeypatch.setattr(prompt_module, "_check_sum", lambda *_: None)
+    sound = case.prompt(reference.card)
+    fields = {"vision_embeddings": "main", "deepstack_embeddings": "deepstack"}
+    bare(host, replace(sound, **{fields[name]: values for name, values in changed.items()}), reference.card)
+    assert spoiled() > 0
+
+
+@pytest.mark.parametrize("how", ["other rows", "other grid"])
+def test_a_name_that_is_not_of_the_content_would_answer_for_another_picture(reference, cases, engine, monkeypatch, how):
+    """vLLM trusts the name: with one that a client chose, or that leaves out the grid, the first picture answers."""
+    case = cases["one image"]
+    if how == "other rows":
+        other = reference.case("other", "See ", (1, 8, 12), " what is it?", seed=99)
+    else:
+        other = replace(case, image_grid_thw=np.array([[1, 12, 8]]))
+        other = replace(other, expected=answer(engine, other.prompt(reference.card))[0])
+        assert other.expected != case.expected
+    assert answer(engine, case.prompt(reference.card))[0] == case.expected
+    assert answer(engine, other.prompt(reference.card))[0] == other.expected
+
+    given = {"other rows": "chosen", "other grid": str(hash(case.main.tobytes()))}[how]
+    monkeypatch.setattr(Prompt, "keys", property(lambda prompt: (given,) * len(prompt.items)))
+    assert answer(engine, case.prompt(reference.card))[0] == case.expected
+    assert answer(engine, other.prompt(reference.card))[0] != other.expected
+
+
+def test_the_stock_model_without_its_tower_would_drop_deepstack_and_die(reference, cases, monkeypatch):
+    """VLLM_PLUGINS keeps our model out: narrow rows are answered wrongly, packed ones end the engine."""
+    monkeypatch.setenv("VLLM_PLUGINS", "none")
+    arguments = engine_arguments(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", {})
+    host = Host(arguments, 1)
+    case = cases["one image"]
+    prompt = case.prompt(reference.card)
+    assert bare(host, cases["text"].prompt(reference.card), reference.card) == cases["text"].expected
+    narrow = replace(prompt, deepstack=prompt.deepstack[:0])
+    assert bare(host, narrow, reference.card) != case.expected
+    with pytest.raises(EngineDeadError):
+        bare(host, prompt, reference.card)
+    host.close()
+
+
+def test_the_stock_rule_for_frames_would_end_the_engine(reference, engine, monkeypatch):
+    """A video whose frames stand without `<|vision_start|>` is a prompt like any other to us."""
+    case = reference.case("bare", "Watch ", (3, 8, 4), " and say", seed=21, is_wrapped=False)
+    assert answer(engine, case.prompt(reference.card))[0] == case.expected
+
+    monkeypatch.setenv("VLLM_PLUGINS", "none")
+    host = Host(engine_arguments(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
+    prompt = case.prompt(reference.card)
+    with pytest.raises(EngineDeadError):
+        bare(host, replace(prompt, deepstack=prompt.deepstack[:0]), reference.card)
+    host.close()
