@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include "tile.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <cstring>
@@ -64,11 +65,16 @@ void RowsBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
 
 }  // namespace
 
+// Intel's Software Developer's Manual, volume 2, CPUID: leaf 7; volume 1, 13.3: what the system saves of registers.
 bool IsSupported() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+  constexpr unsigned kOsXsave = 1u << 27, kSaved = 0xe6;  // sse, avx, three parts of avx-512
+  constexpr unsigned kFDqBwVl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, kVnni = 1u << 11, kBf16 = 1u << 5;
+  unsigned a, b, c, d, saved_low, saved_high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & kOsXsave)) return false;
+  __asm__("xgetbv" : "=a"(saved_low), "=d"(saved_high) : "c"(0));
+  if ((saved_low & kSaved) != kSaved) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & kFDqBwVl) != kFDqBwVl || !(c & kVnni)) return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kBf16);
 }
 
 void TileU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int rows, int32_t* sums) {
