@@ -52,7 +52,7 @@ class Shape:
 
     @property
     def num_gpus(self) -> int:
-        """The smallest power of two whose memory holds the weights twice over, so that half is left for the cache."""
+        """The smallest power of two whose memory holds the weights one and a half times, so that a third is the cache's."""
         count = 1
         while count * GPU_BYTES * GPU_SHARE < 1.5 * self.weight_bytes:
             count *= 2
