@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 from contract.errors import EdgeVlmError
@@ -32,16 +33,19 @@ def _options() -> argparse.ArgumentParser:
         help=f"{', '.join(ENGINES)} (or $EDGE_VLM_ENGINE)",
     )
     parser.add_argument("--engine-args", type=Path, metavar="JSON", help="vLLM's engine arguments (docs/vllm.md)")
+    parser.add_argument("--bundle", type=Path, help="edge bundle: also encode pictures, for clients that cannot")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
-    parser.add_argument("--max-active", type=int, default=Limits.max_active, help="sequences decoded at once")
-    parser.add_argument("--max-waiting", type=int, default=Limits.max_waiting, help="requests waiting behind them")
     parser.add_argument("--http-port", type=int, default=Ports.http, help="0 chooses a free one")
     parser.add_argument("--grpc-port", type=int, default=Ports.grpc)
     parser.add_argument("--metrics-port", type=int, default=Ports.metrics)
     parser.add_argument("--log-file", type=Path, help="keep Triton's log here")
     parser.add_argument("--triton", type=Path, metavar="DIR", help="run this installation of Triton, not the wheel's")
     parser.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
+    limits = parser.add_argument_group("limits", "published in the model's configuration; more is refused")
+    for field in fields(Limits):
+        name, kind = f"--{field.name.replace('_', '-')}", type(field.default)
+        limits.add_argument(name, type=kind, default=field.default, metavar="N", help="default: %(default)s")
     return parser
 
 
@@ -81,7 +85,7 @@ def main() -> int:
             folders = install_vllm() if options.engine == "vllm" else []
             print(f"{wheel_folder()}\n{stub_environment(*folders).bin}")
             return 0
-        limits = Limits(max_active=options.max_active, max_waiting=options.max_waiting)
+        limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
         settings = Settings(
             str(options.model.absolute()),
             options.engine,
@@ -89,6 +93,7 @@ def main() -> int:
             options.threads,
             limits=limits,
             engine_args=read_arguments(options.engine_args) if options.engine_args else {},
+            bundle=str(options.bundle.absolute()) if options.bundle else None,
         )
         ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
         return _serve(TritonServer(settings, ports, options.log_file, triton=options.triton, host=options.host))

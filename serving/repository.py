@@ -10,19 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from contract.card import ModelCard
-from contract.errors import ServerError
+from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
-from contract.tensors import INPUTS, MODEL, UNARY_MODEL, VERSION
+from contract.manifest import read_manifest
+from contract.tensors import INPUTS, MODEL, UNARY_MODEL, VERSION, VISION_MODEL
 from serving.settings import Settings
 
 TEMPLATES = Path(__file__).parents[1] / "triton_models"
 
 
 def render_repository(target: Path, settings: Settings) -> ModelCard:
-    """Write both models into the folder `target`; returns the checkpoint's card.
+    """Write the models into the folder `target`; returns the checkpoint's card.
 
     Raises:
-        BundleError: settings.model is no language checkpoint.
+        BundleError: settings.model is no language checkpoint, or settings.bundle no edge bundle.
+        FingerprintMismatch: the bundle's tower is not the language checkpoint's.
         ServerError: the installation lacks the templates.
     """
     card = read_language_card(Path(settings.model))
@@ -30,7 +32,13 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
         f"parameters {{ key: {json.dumps(name)} value {{ string_value: {json.dumps(value)} }} }}\n"
         for name, value in model_parameters(card, settings).items()
     )
-    for model in (MODEL, UNARY_MODEL):
+    models = [MODEL, UNARY_MODEL]
+    if settings.bundle is not None:
+        tower = read_manifest(Path(settings.bundle)).card
+        if tower.encoder_fingerprint != card.encoder_fingerprint:
+            raise FingerprintMismatch(tower.encoder_fingerprint, card.encoder_fingerprint)
+        models.append(VISION_MODEL)
+    for model in models:
         if not (TEMPLATES / model / "config.pbtxt").is_file():
             raise ServerError(f"{TEMPLATES / model} is missing: install edge-vlm from its repository")
         folder = target / model
@@ -47,5 +55,6 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     types = [spec.datatype for spec in INPUTS if spec.name.startswith("vision_embeddings")]
     facts = asdict(card) | asdict(settings.limits)
     facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}
+    facts["has_vision_model"] = str(settings.bundle is not None).lower()
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items()}

@@ -23,7 +23,9 @@ NAME = "settings.json"
 class Settings:
     """How one server runs one language checkpoint.
 
-    engine_args are vLLM's, under its names (serving.vllm.arguments). num_threads are torch's; None means all cores. needs_numpy_below_2 is a fact about the Triton that hosts the model.
+    engine_args are vLLM's, under its names (serving.vllm.arguments). num_threads are torch's; None means all cores.
+    needs_numpy_below_2 is a fact about the Triton that hosts the model. bundle is the edge bundle of the optional vision
+    model; None leaves that model out.
 
     Raises:
         InvalidInput: no engine or number format has this name.
@@ -36,6 +38,7 @@ class Settings:
     needs_numpy_below_2: bool = False
     limits: Limits = field(default_factory=Limits)
     engine_args: dict[str, Any] = field(default_factory=dict)
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):

@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
-from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL
+from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL, VISION_INPUTS, VISION_MODEL, VISION_OUTPUTS
 from serving import repository
 from serving.launcher import TritonServer
 from serving.repository import TEMPLATES, render_repository
@@ -24,13 +24,14 @@ def datatype(number):
     return "BYTES" if name == "STRING" else name
 
 
-@pytest.mark.parametrize("model", [MODEL, UNARY_MODEL])
+@pytest.mark.parametrize("model", [MODEL, UNARY_MODEL, VISION_MODEL])
 def test_config_is_the_contract(model):
     config = parse(TEMPLATES / model / "config.pbtxt")
     assert config.name == model
     assert config.max_batch_size == 0
     assert config.model_transaction_policy.decoupled == (model == MODEL)
-    for tensors, specs in ((config.input, INPUTS), (config.output, OUTPUTS)):
+    ours = (VISION_INPUTS, VISION_OUTPUTS) if model == VISION_MODEL else (INPUTS, OUTPUTS)
+    for tensors, specs in zip((config.input, config.output), ours, strict=True):
         found = [(tensor.name, datatype(tensor.data_type), tuple(tensor.dims)) for tensor in tensors]
         assert found == [(spec.name, spec.datatype, spec.shape) for spec in specs]
     assert all(tensor.optional for tensor in config.input)

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable, from_wire
-from contract.tensors import INPUTS, MODEL, OUTPUTS
+from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable
+from contract.tensors import INPUTS
 from serving.settings import Settings
+from triton_models.bls import answer, call
 from triton_models.replies import FINAL, failure, refuse_copies, unexpected
 
 POLL_SECONDS = 0.05
@@ -92,15 +93,10 @@ class TritonPythonModel:
                 del self.jobs[job.inner_id]
 
     def ask(self, job):
-        """The one response of qwen3_vl. The iterator is always read to its end: one left early never unloads."""
+        """The one response of qwen3_vl."""
         if not job.inputs[:-1]:
             raise InvalidInput("neither of input_ids and text_input given: send exactly one of them")
-        answers = list(call(job.inputs, job.inner_id, job.parameters, job.timeout_us))
-        for answer in answers:
-            if answer.has_error():
-                raise from_wire(answer.error().message())  # through BLS only the text survives
-        outputs = [tensor for answer in answers for tensor in answer.output_tensors()]
-        return pb_utils.InferenceResponse(outputs)
+        return pb_utils.InferenceResponse(answer(job.inputs, job.inner_id, job.parameters, job.timeout_us))
 
     def cancel(self, inner_ids, sender=None):
         for inner_id in inner_ids:
@@ -122,14 +118,3 @@ class TritonPythonModel:
         self.closing.set()
         self.watcher.join(5)
         self.pool.shutdown(wait=True)
-
-
-def call(inputs, request_id, parameters=None, timeout_us=0):
-    return pb_utils.InferenceRequest(
-        model_name=MODEL,
-        request_id=request_id,
-        inputs=inputs,
-        requested_output_names=[spec.name for spec in OUTPUTS],
-        parameters=parameters or {},
-        timeout=timeout_us,
-    ).exec(decoupled=True)

@@ -1,0 +1,174 @@
+"""A client that cannot encode sends its picture's bytes or patches; the server's answers are those of an edge that can."""
+
+import base64
+import io
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
+from PIL import Image
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from contract.errors import FingerprintMismatch, from_wire
+from contract.sampling import Sampling
+from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
+from edge_runtime import HttpClient, Pipeline
+from serving.launcher import TritonServer
+from serving.repository import render_repository
+from serving.settings import Settings
+from tests.serving.reference import Reference
+
+QUESTION = "What colour is the circle?"
+
+
+def picture(width: int, height: int, seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def thin_server(language_folder: Path, bundle_folder: Path) -> Iterator[TritonServer]:
+    settings = Settings(model=str(language_folder), num_threads=1, bundle=str(bundle_folder))
+    with TritonServer(settings) as server:
+        yield server
+
+
+def ask(server: TritonServer, client: Any = httpclient, outputs: tuple[str, ...] = (), **tensors: Any) -> Any:
+    made = []
+    for name, value in tensors.items():
+        array = np.array(value, object) if isinstance(value, list) else value
+        made.append(client.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+        made[-1].set_data_from_numpy(array)
+    url = server.http_url if client is httpclient else server.grpc_url
+    with client.InferenceServerClient(url) as connection:
+        wanted = [client.InferRequestedOutput(name) for name in outputs] or None
+        return connection.infer(VISION_MODEL, made, outputs=wanted)
+
+
+def same_rows(result: Any, request: Any) -> None:
+    np.testing.assert_array_equal(result.as_numpy("vision_embeddings"), request.main.astype(np.float16))
+    np.testing.assert_array_equal(result.as_numpy("deepstack_embeddings"), request.deepstack.astype(np.float16))
+    np.testing.assert_array_equal(result.as_numpy("image_grid_thw"), request.image_grid_thw)
+    assert result.as_numpy("encoder_fingerprint")[0].decode() == request.encoder_fingerprint
+
+
+@pytest.mark.parametrize("client", [grpcclient, httpclient])
+def test_bytes_give_the_rows_of_the_edge(thin_server: TritonServer, pipeline: Pipeline, client: Any) -> None:
+    """Bit by bit: the same code on the same bundle."""
+    files = [picture(320, 240, 1), picture(96, 200, 2)]
+    messages = [{"role": "user", "content": [{"type": "image", "image": file} for file in files]}]
+    request = pipeline.request(messages)
+    result = ask(thin_server, client, image=files)
+    same_rows(result, request)
+    assert [key.decode() for key in result.as_numpy("vision_keys")] == request.keys("fp16")
+
+
+def test_patches_give_the_rows_of_the_edge(thin_server: TritonServer, pipeline: Pipeline) -> None:
+    request = pipeline.ask(picture(128, 160, 3), QUESTION)
+    (item,) = pipeline.items([{"role": "user", "content": [{"type": "image", "image": picture(128, 160, 3)}]}])
+    result = ask(thin_server, pixel_values=item.pixel_values, image_grid_thw=np.array([item.grid_thw]))
+    same_rows(result, request)
+
+
+def test_patches_of_a_video(thin_server: TritonServer, pipeline: Pipeline) -> None:
+    frames = np.random.default_rng(4).integers(0, 256, (4, 64, 96, 3), np.uint8)
+    (item,) = pipeline.items([{"role": "user", "content": [{"type": "video", "video": frames}]}])
+    found = pipeline.encoder.encode([item])
+    result = ask(thin_server, pixel_values=item.pixel_values, video_grid_thw=np.array([item.grid_thw]))
+    np.testing.assert_array_equal(result.as_numpy("vision_embeddings"), found.image_embeds.astype(np.float16))
+    assert result.as_numpy("video_grid_thw").tolist() == [list(item.grid_thw)]
+
+
+def test_the_answer_is_that_of_an_edge_that_encodes(thin_server: TritonServer, pipeline: Pipeline) -> None:
+    """The whole way over plain JSON: a data URL, its key, the question by key; nothing but text travels."""
+    file = picture(256, 256, 5)
+    with HttpClient(thin_server.http_url) as client:
+        expected = client.infer(pipeline.ask(file, QUESTION), Sampling(max_tokens=12))
+    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+        question(thin_server, pipeline, "0" * 64)
+    url = "data:image/jpeg;base64," + base64.b64encode(picture(256, 256, 5)).decode()
+    body = json.dumps({"image": url}).encode()
+    where = f"http://{thin_server.http_url}/v2/models/{VISION_MODEL}/infer"
+    asked = {
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [json.loads(body)["image"]]}],
+        "outputs": [{"name": "vision_keys"}],
+    }
+    with urllib.request.urlopen(where, json.dumps(asked).encode(), timeout=30) as reply:
+        (output,) = json.load(reply)["outputs"]
+    result = question(thin_server, pipeline, output["data"][0])
+    assert result.as_numpy("text_output")[0].decode() == expected.text
+    assert tuple(result.as_numpy("token_ids").tolist()) == expected.token_ids
+
+
+def question(server: TritonServer, pipeline: Pipeline, key: str) -> Any:
+    """The prompt of pipeline.ask as text, by key."""
+    ids = pipeline.ask(picture(256, 256, 5), QUESTION).input_ids
+    values = {"input_ids": ids, "vision_keys": np.array([key.encode()], object)}
+    values["sampling_parameters"] = np.array([b'{"max_tokens": 12}'], object)
+    inputs = []
+    for name, array in values.items():
+        inputs.append(httpclient.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+        inputs[-1].set_data_from_numpy(array)
+    with httpclient.InferenceServerClient(server.http_url) as connection:
+        return connection.infer(UNARY_MODEL, inputs)
+
+
+GOOD = picture(64, 64, 6)
+PATCHES = np.zeros((16, 1536), np.float32)
+BOMB = io.BytesIO()
+Image.new("1", (20_000, 20_000)).save(BOMB, "PNG")
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "both": ({"image": [GOOD], "pixel_values": PATCHES}, "both of image and pixel_values"),
+    "neither": ({"image_grid_thw": np.array([[1, 4, 4]])}, "neither of image and pixel_values"),
+    "empty": ({"image": [b""]}, r"image\[0\] is empty"),
+    "cut short": ({"image": [GOOD[:300]]}, "cannot be decoded"),
+    "no picture": ({"image": [b"hello"]}, "is no picture"),
+    "a path": ({"image": [b"/etc/hostname"]}, "is no picture"),
+    "a file URL": ({"image": [b"file:///etc/hostname"]}, "is no picture"),
+    "a URL": ({"image": [b"http://127.0.0.1/x.png"]}, "is no picture"),
+    "a bomb": ({"image": [BOMB.getvalue()]}, "too large"),
+    "too many": ({"image": [GOOD] * 65}, "65 pictures, 1 to 64"),
+    "grids of files": ({"image": [GOOD], "image_grid_thw": np.array([[1, 4, 4]])}, "goes with pixel_values"),
+    "no grid": ({"pixel_values": PATCHES}, "pixel_values has shape"),
+    "narrow": ({"pixel_values": PATCHES[:, 1:].copy(), "image_grid_thw": np.array([[1, 4, 4]])}, r"\[16, 1535\]"),
+    "odd grid": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 3, 4]])}, "multiples of 2"),
+    "NaN": ({"pixel_values": PATCHES * np.float32("nan"), "image_grid_thw": np.array([[1, 4, 4]])}, "not finite"),
+    "too long": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 4096, 4096]])}, "4194304 rows"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) -> None:
+    tensors, message = WRONG[name]
+    with pytest.raises(InferenceServerException, match=message) as refused:
+        ask(thin_server, **tensors)
+    assert refused.value.status() == "400"
+    assert "[INVALID_ARG]" in refused.value.message()
+    with pytest.raises(InferenceServerException, match=message) as refused:
+        ask(thin_server, grpcclient, **tensors)
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert ask(thin_server, outputs=("vision_keys",), image=[GOOD]).as_numpy("vision_embeddings") is None
+
+
+def test_it_is_off_unless_asked_for(server: TritonServer, thin_server: TritonServer) -> None:
+    with pytest.raises(InferenceServerException, match="unknown model"):
+        ask(server, image=[GOOD])
+    for running, is_on in ((server, "false"), (thin_server, "true")):
+        with httpclient.InferenceServerClient(running.http_url) as client:
+            parameters = client.get_model_config(MODEL)["parameters"]
+        assert parameters["has_vision_model"]["string_value"] == is_on
+
+
+def test_a_bundle_of_another_tower_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    other = Reference(tmp_path / "other")
+    with pytest.raises(FingerprintMismatch, match=r"[0-9a-f]{32}") as refused:
+        render_repository(tmp_path / "models", Settings(str(other.language), bundle=str(bundle_folder)))
+    assert isinstance(from_wire(refused.value.wire()), ValueError)

@@ -1,0 +1,82 @@
+"""Pictures in, their embeddings out, for clients that cannot encode; on request qwen3_vl keeps them and keys come back.
+
+Triton's side only: triton_models.tower does the work, in two threads (one picture is decoded while another is encoded).
+execute returns at once, so that a refusal, and the sign of life the launcher asks for, never wait for a tower.
+"""
+
+import json
+import locale
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from contract.errors import EdgeVlmError, InvalidInput, Unavailable
+from contract.tensors import VISION_INPUTS, VISION_OUTPUTS
+from serving.settings import Settings
+from triton_models.bls import answer
+from triton_models.replies import FINAL, failure, outputs, unexpected
+from triton_models.tower import Tower
+
+NUM_THREADS = 2
+KEPT = ("vision_embeddings", "deepstack_embeddings", "image_grid_thw", "video_grid_thw", "encoder_fingerprint")
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # as in qwen3_vl
+        settings = Settings.read(Path(args["model_repository"]) / args["model_version"])
+        self.limits = settings.limits
+        self.tower = Tower(settings.bundle, settings.limits, settings.num_threads)
+        self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="tower")
+        self.jobs = set()
+
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self.accept(request, sender)
+            except Exception as error:
+                sender.send(failure(error if isinstance(error, EdgeVlmError) else unexpected()), flags=FINAL)
+
+    def accept(self, request, sender):
+        if unknown := sorted(json.loads(request.parameters() or "{}")):
+            names = ", ".join(spec.name for spec in VISION_INPUTS)
+            raise InvalidInput(f"{unknown[0]!r} is no input; inputs are {names}")
+        named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in VISION_INPUTS)
+        tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
+        self.tower.check(tensors)
+        self.jobs = {job for job in self.jobs if not job.done()}
+        if len(self.jobs) >= NUM_THREADS + self.limits.max_waiting:
+            raise Unavailable(f"{len(self.jobs)} requests are running or waiting: try again later")
+        wanted = set(request.requested_output_names()) or {spec.name for spec in VISION_OUTPUTS}
+        self.jobs.add(self.pool.submit(self.serve, tensors, wanted, sender))
+
+    def serve(self, tensors, wanted, sender):
+        try:
+            reply = outputs({}) if sender.is_cancelled() else self.reply(tensors, wanted)
+        except Exception as error:
+            reply = failure(error if isinstance(error, EdgeVlmError) else unexpected())
+        sender.send(reply, flags=FINAL)
+
+    def reply(self, tensors, wanted):
+        found = self.tower.encode(tensors)
+        if "vision_keys" in wanted:
+            found["vision_keys"] = self.keep(found)
+        return outputs({name: array for name, array in found.items() if name in wanted})
+
+    def keep(self, found):
+        """The keys under which qwen3_vl now holds the items, (k,); empty ones where the server keeps nothing."""
+        if not self.limits.max_reuse_bytes:
+            num_items = sum(len(found.get(name, ())) for name in ("image_grid_thw", "video_grid_thw"))
+            return np.array([b""] * num_items, np.object_)
+        inputs = [pb_utils.Tensor(name, found[name]) for name in KEPT if name in found and found[name].size]
+        inputs.append(pb_utils.Tensor("sampling_parameters", np.array([b'{"max_tokens": 0}'], np.object_)))
+        inputs.append(pb_utils.Tensor("stream", np.array([False])))
+        kept = {tensor.name(): tensor.as_numpy() for tensor in answer(inputs, uuid.uuid4().hex)}
+        return kept["vision_keys"]
+
+    def finalize(self):
+        self.pool.shutdown(wait=True)

@@ -1,0 +1,102 @@
+"""The edge's own encoder on the server, for clients too weak to run it: the arrays of a request in, and out.
+
+The very same code and bundle as on a device, with the device's limits on decoding, so that the rows are the same bits.
+Nothing is fetched and no file is named: a picture is the bytes of its file, or a data: URL where it comes as JSON.
+"""
+
+import numpy as np
+
+from contract.embeddings import is_finite
+from contract.errors import InvalidInput, MediaError
+from contract.grids import check_items, num_rows
+from edge_runtime import Encoder, Pipeline
+from edge_runtime.items import Item
+
+
+class Tower:
+    """A tower over a bundle folder. Safe to share between threads.
+
+    Raises:
+        BundleError: the bundle is damaged.
+    """
+
+    def __init__(self, bundle, limits, num_threads):
+        self.encoder = Encoder.from_bundle(bundle, threads=num_threads or 0)
+        self.card, self.limits = self.encoder.bundle.manifest.card, limits
+        self.pipeline = Pipeline(self.encoder, allowed_local_media_path="")
+
+    def check(self, tensors):
+        """Refuse what can be refused without decoding anything.
+
+        Raises:
+            InvalidInput: neither or both of image and pixel_values, too many pictures, an empty one, patches of another
+                width or number than the grids ask for, or a value that is not finite.
+        """
+        given = [name for name in ("image", "pixel_values") if name in tensors]
+        if len(given) != 1:
+            raise InvalidInput(f"{'both' if given else 'neither'} of image and pixel_values given: send one of them")
+        grids = [name for name in ("image_grid_thw", "video_grid_thw") if name in tensors]
+        if given == ["pixel_values"]:
+            self.check_pixels(tensors["pixel_values"], *map(tensors.get, ("image_grid_thw", "video_grid_thw")))
+            return
+        if grids:
+            raise InvalidInput(f"{grids[0]} goes with pixel_values: leave it out, the pictures' files tell their sizes")
+        if not 1 <= tensors["image"].size <= self.limits.max_items:
+            raise InvalidInput(f"image has {tensors['image'].size} pictures, 1 to {self.limits.max_items} are allowed")
+        for place, data in enumerate(tensors["image"]):
+            if not data:
+                raise MediaError(f"image[{place}] is empty: send the bytes of a JPEG, PNG, WebP … file")
+
+    def check_pixels(self, pixel_values, image_grid_thw, video_grid_thw):
+        images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
+        rows = num_rows(images, self.card) + num_rows(videos, self.card)
+        self.check_rows(rows)
+        expected = [rows * self.card.merge_size**2, self.card.patch_width]
+        if not rows or list(pixel_values.shape) != expected:
+            raise InvalidInput(f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}")
+        if not is_finite(pixel_values):
+            raise InvalidInput("pixel_values has values that are not finite, only finite ones are allowed")
+
+    def check_rows(self, rows):
+        if rows > self.limits.max_prompt_tokens:
+            raise InvalidInput(f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed")
+
+    def encode(self, tensors):
+        """The output tensors of a checked request, by the names of contract.tensors.VISION_OUTPUTS but vision_keys.
+
+        Raises:
+            MediaError: a picture cannot be decoded, or is too large.
+            InvalidInput: the pictures together have more rows than a prompt may have.
+        """
+        items = self.pictures(tensors["image"]) if "image" in tensors else self.patches(tensors)
+        found = self.encoder.encode(items)
+        outputs = {
+            "vision_embeddings": found.image_embeds.astype(np.float16),  # (N, H)
+            "deepstack_embeddings": found.deepstack_embeds.astype(np.float16),  # (L, N, H)
+            "encoder_fingerprint": np.array([self.card.encoder_fingerprint.encode()], np.object_),
+        }
+        for name, is_video in (("image_grid_thw", False), ("video_grid_thw", True)):
+            if grids := [item.grid_thw for item in items if item.is_video == is_video]:
+                outputs[name] = np.array(grids, np.int64)  # (k, 3)
+        return outputs
+
+    def pictures(self, files):
+        """Items of picture files, one decoded after the other, so that too many are refused before they are held."""
+        items, rows = [], 0
+        for data in files:
+            source = data.decode("ascii", "replace") if data.startswith(b"data:") else data
+            items += self.pipeline.items([{"role": "user", "content": [{"type": "image", "image": source}]}])
+            rows += items[-1].num_rows(self.card.merge_size)
+            self.check_rows(rows)
+        return items
+
+    def patches(self, tensors):
+        """Items of patches that the client made; their timestamps are its own business."""
+        items, start = [], 0
+        for name in ("image_grid_thw", "video_grid_thw"):
+            for t, h, w in tensors.get(name, np.zeros((0, 3), np.int64)).tolist():
+                end = start + t * h * w
+                times = (0.0,) * t if name == "video_grid_thw" else ()
+                items.append(Item(tensors["pixel_values"][start:end], (t, h, w), times))
+                start = end
+        return items
