@@ -6,6 +6,7 @@ a tojson that leaves HTML alone, raise_exception and strftime_now.
 
 import json
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
@@ -30,6 +31,17 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)
+
+
 def render(
     template: str, messages: list[Message], tools: list[Any] | None = None, add_generation_prompt: bool = True
 ) -> str:
@@ -38,15 +50,7 @@ def render(
     Raises:
         InvalidInput: the template refuses the messages.
     """
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
-        return environment.from_string(template).render(
-            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt
-        )
+        return _compiled(template).render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
     except (jinja2.TemplateError, TypeError) as error:
         raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
