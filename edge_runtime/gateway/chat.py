@@ -82,6 +82,8 @@ class Chat:
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if exchange.is_complete:  # the end of an answer looks like a caller who left
+                await work
             if not work.done():
                 raise ClientDisconnect
             work.result()
@@ -107,16 +109,14 @@ class Chat:
             async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
                 async for last in deltas:
                     await self._pass_on(last, chat, completion, exchange)
+                    if last.finish_reason in ("stop", "length"):  # said before the stream is closed, which takes time
+                        await self._end(chat, completion, exchange)
         finally:
             self.metrics.completion_tokens.inc(completion.num_tokens)
             self.metrics.upload_bytes.inc(last.upload_bytes)
             self.metrics.items.labels("sent").inc(last.num_uploaded)
-        if last.finish_reason not in ("stop", "length"):
+        if not exchange.is_complete:
             raise ServerError(f"the server ended the answer with {last.finish_reason or 'no reason'!r}")
-        if chat.is_stream:
-            await exchange.send_events(*completion.last(), is_end=True)
-        else:
-            await exchange.send_json(completion.whole())
 
     def _count(self, prepared: Prepared, tokens: PromptTokens) -> None:
         for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
@@ -138,12 +138,20 @@ class Chat:
             await exchange.send_events(chunk)
 
 
+    async def _end(self, chat: ChatRequest, completion: Completion, exchange: "Exchange") -> None:
+        if chat.is_stream:
+            await exchange.send_events(*completion.last(), is_end=True)
+        else:
+            await exchange.send_json(completion.whole())
+
+
 class Exchange:
     """One request and its answer on the wire."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self.receive, self._send = scope, receive, send
-        self.begun, self.status, self.is_begun = time.perf_counter(), 200, False
+        self.begun, self.status = time.perf_counter(), 200
+        self.is_begun = self.is_complete = False
 
     async def gone(self) -> None:
         """Wait until the caller goes away. Only after the body has been read."""
@@ -159,15 +167,18 @@ class Exchange:
         lines = b"".join(b"data: " + _json(value) + b"\n\n" for value in values)
         if is_end:
             lines += b"data: [DONE]\n\n"
+            self.is_complete = True
         await self._send({"type": "http.response.body", "body": lines, "more_body": not is_end})
 
     async def send_json(self, value: dict[str, Any]) -> None:
-        self.is_begun = True
+        self.is_begun = self.is_complete = True
         await JSONResponse(value)(self.scope, self.receive, self._send)
 
     async def fail(self, failure: Failure) -> None:
         """An error answer, or an error event where the answer has begun."""
         self.status = failure.status
+        if self.is_complete:  # nothing more can be said
+            return
         if self.is_begun:
             await self.send_events(failure.body(), is_end=True)
         else:

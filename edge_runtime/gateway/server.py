@@ -40,15 +40,21 @@ def serve(app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str |
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise InvalidInput(f"{key} and {certificate} are no TLS key and certificate: {error}") from error
-    try:
-        listening = socket.create_server((host, port), family=_family(host), backlog=BACKLOG)
-    except OSError as error:
-        raise InvalidInput(f"{host}:{port} cannot be listened at: {error.strerror}") from error
-    with listening:
+    with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         print(f"http{'s' if key else ''}://{shown}:{listening.getsockname()[1]}/v1", flush=True)
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # with the protocol named: asyncio sets TCP_NODELAY on nothing else, and events would wait 40 ms for company
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise InvalidInput(f"{host}:{port} cannot be listened at: {error.strerror}") from error
+    return listening

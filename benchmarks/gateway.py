@@ -1,0 +1,181 @@
+"""What the gateway costs: the same questions through it and through the runtime in this process: `make bench-gateway`.
+
+Both ask the same Triton, in turns, about a picture that both have encoded before, so that what differs is the gateway: HTTP,
+JSON, base64, its queue and its events. Then 32 callers at once, in waves, with the gateway's memory after each. The
+last line is JSON; the budget is 3 ms a request and 0.2 ms a token.
+"""
+
+import argparse
+import base64
+import http.client
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.encode import machine
+from edge_runtime import EmbeddingCache, Encoder, GrpcClient, Pipeline, Sampling
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from tiny_model.scenes import shapes_scene
+
+QUESTION = "Describe the image."
+BUDGET_MS = {"request": 3.0, "token": 0.2}
+Times = tuple[float, list[float]]  # when it was asked, and when each token came
+
+
+def picture(seed: int) -> bytes:
+    file = io.BytesIO()
+    shapes_scene(Random(seed), 160, 128, 3).image.save(file, "PNG")
+    return file.getvalue()
+
+
+def in_process(pipeline: Pipeline, client: GrpcClient, image: bytes, max_tokens: int) -> Times:
+    begun = time.perf_counter()
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+    request = pipeline.request([{"role": "user", "content": content}])
+    sampling = Sampling(max_tokens=max_tokens, ignore_eos=True)
+    return begun, [time.perf_counter() for delta in client.stream(request, sampling) for _ in delta.token_ids]
+
+
+def body(image: bytes, max_tokens: int) -> bytes:
+    url = "data:image/png;base64," + base64.b64encode(image).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
+    wishes = {"max_tokens": max_tokens, "ignore_eos": True, "stream": True, "logprobs": False}
+    return json.dumps({"model": "qwen3_vl", "messages": [{"role": "user", "content": content}], **wishes}).encode()
+
+
+def events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in answer:
+        if line.startswith(b"data: {"):
+            yield json.loads(line[6:])
+
+
+def through_gateway(connection: http.client.HTTPConnection, image: bytes, max_tokens: int) -> Times:
+    begun = time.perf_counter()
+    connection.request("POST", "/v1/chat/completions", body(image, max_tokens), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise SystemExit(answer.read().decode())
+    came = []
+    for event in events(answer):
+        if event["choices"] and "role" not in (delta := event["choices"][0]["delta"]) and "content" in delta:
+            came.append(time.perf_counter())
+    return begun, came
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    first, middle, last = statistics.quantiles(values, n=4)
+    return {"median": round(middle, 3), "quartile_1": round(first, 3), "quartile_3": round(last, 3)}
+
+
+def overhead(ours: Callable[[], Times], theirs: Callable[[], Times], rounds: int) -> dict[str, Any]:
+    """Milliseconds of both sides and of their difference, of medians over interleaved pairs."""
+    for warm in (ours, theirs) * 3:
+        warm()
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    first = [tuple((came[0] - begun) * 1e3 for begun, came in pair) for pair in pairs]
+    # the whole answer over its tokens: single gaps are the scheduler's
+    token = [tuple((came[-1] - came[0]) * 1e3 / (len(came) - 1) for _, came in pair) for pair in pairs]
+    whole = [tuple((came[-1] - begun) * 1e3 for begun, came in pair) for pair in pairs]
+    rows = {}
+    for name, values in (("request", first), ("token", token), ("answer", whole)):
+        a, b = zip(*values, strict=True)
+        rows[f"{name}_ms"] = {
+            "in_process": spread(list(a)),
+            "gateway": spread(list(b)),
+            "overhead": spread([y - x for x, y in values]),
+        }
+    return rows
+
+
+def rss_mb(pid: int, field: str) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(field))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def crowd(place: tuple[str, int], pid: int, callers: int, waves: int, max_tokens: int) -> dict[str, Any]:
+    """Callers at once, each with a picture of its own, all new in every wave."""
+
+    def one(seed: int) -> int:
+        connection = http.client.HTTPConnection(*place, timeout=300)
+        try:
+            return len(through_gateway(connection, picture(seed), max_tokens)[1])
+        finally:
+            connection.close()
+
+    rows, seed = [], 1000
+    for _ in range(waves):
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(callers) as pool:
+            tokens = sum(pool.map(one, range(seed, seed + callers)))
+        seconds, seed = time.perf_counter() - begun, seed + callers
+        rows.append(
+            {"seconds": round(seconds, 2), "tokens_per_s": round(tokens / seconds), "rss_mb": rss_mb(pid, "VmRSS")}
+        )
+    return {"callers": callers, "max_tokens": max_tokens, "waves": rows, "peak_rss_mb": rss_mb(pid, "VmHWM")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the gateway against the runtime in one process.")
+    parser.add_argument("--model", type=Path, default=Path("models/tiny"))
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--max-tokens", type=int, default=100)
+    parser.add_argument("--callers", type=int, default=32)
+    parser.add_argument("--waves", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for verb in ("vision", "language"):
+            export = [sys.executable, "-m", f"export.{verb}", str(args.model), f"{folder}/{verb}"]
+            subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
+        with TritonServer(Settings(model=f"{folder}/language", num_threads=1)) as server:
+            result = measure(Path(folder) / "vision", server, args)
+    result = {"benchmark": "gateway", "model": args.model.name, "machine": machine(), "budget_ms": BUDGET_MS} | result
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+def measure(bundle: Path, server: TritonServer, args: argparse.Namespace) -> dict[str, Any]:
+    serve = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", bundle, "--triton", server.grpc_url]
+    serve += ["--port", "0", "--threads", "1"]
+    with subprocess.Popen(
+        list(map(str, serve)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            parts = urlsplit(process.stdout.readline().strip())
+            place = (parts.hostname or "", parts.port or 0)
+            pipeline = Pipeline(Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache()))
+            connection, image = http.client.HTTPConnection(*place, timeout=60), picture(1)
+            with GrpcClient(server.grpc_url) as client:
+                rows = overhead(
+                    lambda: in_process(pipeline, client, image, args.max_tokens),
+                    lambda: through_gateway(connection, image, args.max_tokens),
+                    args.rounds,
+                )
+            connection.close()
+            idle = rss_mb(process.pid, "VmRSS")
+            rows["memory"] = {"before_rss_mb": idle} | crowd(
+                place, process.pid, args.callers, args.waves, args.max_tokens
+            )
+        finally:
+            process.terminate()
+            process.wait(30)
+    rows["load_average"] = round(os.getloadavg()[0], 1)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
