@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
 from serving import stub_environment
+from serving.__main__ import _options
 from serving.cache import cache_folder, made_once
 from serving.launcher import TritonServer, _linked_backends
 from serving.settings import Settings
@@ -206,6 +208,12 @@ exec {wheel_folder()}/bin/tritonserver "${{kept[@]}}"
             log = process.communicate(timeout=30)[0]
     assert process.returncode == 0
     assert "Started GRPCInferenceService" not in log  # it came before the line that says ready
+
+
+def test_every_limit_is_an_option():
+    line = [word for f in fields(Limits) for word in (f"--{f.name.replace('_', '-')}", str(f.default * 2))]
+    options = _options().parse_args(["--model", "x", *line])
+    assert all(getattr(options, f.name) == f.default * 2 for f in fields(Limits))
 
 
 def test_stopping_what_was_never_started(tmp_path):
