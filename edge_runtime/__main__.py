@@ -1,6 +1,6 @@
 """Command line of the device.
 
-Exit codes: 0 done; 1 the server failed or is away; 2 wrong arguments or input, a damaged bundle, or an extra that is
+Exit codes: 0 done; 1 the server failed, is away or too slow; 2 wrong arguments or input, a damaged bundle, or an extra that is
 not installed; 130 interrupted with Ctrl-C (an answer that was coming is cancelled on the server).
 """
 
@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 
-from contract.errors import EdgeVlmError, ServerError, Unavailable
+from contract.errors import DeadlineExceeded, EdgeVlmError, ServerError, Unavailable
 from edge_runtime.commands import ask, bench, chat, encode, inspect, serve
 from edge_runtime.commands.device import add_bundle_arguments
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         if args.json:
             print(json.dumps({"error": str(error), "code": error.code}))
-        return 1 if isinstance(error, ServerError | Unavailable) else 2
+        return 1 if isinstance(error, ServerError | Unavailable | DeadlineExceeded) else 2
     except KeyboardInterrupt:
         return 130
     if args.json and result is not None:

@@ -238,7 +238,7 @@ class HttpCall:
         return reply
 
     def _infer_ask(self, tensors: Tensors, region: Region | None) -> Ask:
-        self._num_uploaded += num_items(tensors)
+        self._num_uploaded = max(self._num_uploaded, num_items(tensors))
         self._upload_bytes += sent_bytes(tensors, region)
         left_s = self.patience.left_s  # told to the server, which does not notice when such a client leaves
         timeout_us = None if left_s is None else max(1, int(left_s * 1e6))

@@ -101,14 +101,16 @@ def main() -> int:
             whole = http.infer(pipeline.ask(picture, questions[0].text), SAMPLING).text
             print(f"\nthe first again, in one piece over HTTP: {whole}")
     print("server    stopped\n")
-    median = {key: sorted(a[key] for a in answers)[1] for key in ("encode_ms", "ttft_ms", "upload_bytes")}
+    median = {key: sorted(a[key] for a in answers)[1] for key in ("encode_ms", "ttft_ms")}
+    first, *later = (a["upload_bytes"] for a in answers)
     summary = {
         "answers": [{key: a[key] for key in ("question", "answer", "expected")} for a in answers],
         "http_answer_is_the_same": whole == answers[0]["answer"],
         "edge_has_torch": edge_has_torch,
         "triton_version": version,
         "encode_ms": round(median["encode_ms"], 2),
-        "upload_bytes": median["upload_bytes"],
+        "upload_bytes": first,
+        "later_upload_bytes": max(later),
         "ttft_ms": round(median["ttft_ms"], 2),
     }
     print(json.dumps(summary))
