@@ -1,11 +1,13 @@
 """Pictures from wherever they come, as upright RGB.
 
-Three choices are made here and nowhere else: EXIF orientation is applied, transparency is composited on white (as
-qwen-vl-utils does; transformers drops the alpha channel), and a file that cannot be decoded whole is an error.
+What is chosen is chosen here and nowhere else: EXIF orientation is applied, transparency is composited on white (as
+qwen-vl-utils does with RGBA; transformers drops the alpha channel), 16-bit grey is scaled and not cut off at 255 as
+Pillow's own conversion does, the first frame of several is taken, and a file that cannot be decoded whole is an error.
 """
 
 import io
 import os
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,38 +19,74 @@ from edge_runtime.source import find, read
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_DECODED_PIXELS = 1 << 27  # 134 million: a bomb is refused before it is decoded
+# EPS runs Ghostscript on what it was sent, small BLP files take seconds of Python, the others have no reader of their own.
+NOT_READ = {"EPS", "BLP", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+MAGIC = {  # files people send by mistake
+    b"PK": "a ZIP archive or office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc": "a 7-Zip archive",
+    b"%PDF": "a PDF document",
+    b"%!PS": "PostScript, which is not rendered",
+    b"ftyp": "a video or HEIF file",
+    b"\x1aE\xdf": "a Matroska or WebM video",
+    b"<!DOCTYPE html": "an HTML page",
+    b"<html": "an HTML page",
+}
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
         if image.width * image.height > MAX_DECODED_PIXELS:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
         image.load()
+        return _rgb(image)
     except UnidentifiedImageError as error:
         raise MediaError(
-            f"{name} is no picture ({len(data)} bytes of an unknown format): send JPEG, PNG, WebP …"
+            f"{name} is no picture ({len(data)} bytes of {_kind(data)}): send JPEG, PNG, WebP …"
         ) from error
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name} is too large: {error}; up to {MAX_DECODED_PIXELS} pixels are allowed") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise MediaError(f"{name} cannot be decoded: {error}; is the file cut short?") from error
-    return image
+    except Exception as error:  # a broken file leads Pillow's readers to errors of any type
+        raise MediaError(
+            f"{name} cannot be decoded: {error or type(error).__name__}; is the file cut short or damaged?"
+        ) from error
 
 
-def _open(source: Picture) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return source
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] not in (3, 4) or not source.size:
-            raise MediaError(
-                f"picture array is {source.dtype} {list(source.shape)}, uint8 [height, width, 3 or 4] is expected"
-            )
-        return Image.fromarray(source)
-    found = find(source, "picture")
-    if isinstance(found, bytes):
-        return _decode(found, "data URL" if isinstance(source, str) else "picture")
-    return _decode(read(found), str(found))
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow reads, without the formats it hands to other programs or to handlers that nobody installed."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_READ)
+
+
+def _kind(data: bytes) -> str:
+    """What a file that is no picture is, as far as its first bytes tell."""
+    start = data[:512].lstrip()
+    known = (kind for magic, kind in MAGIC.items() if start.startswith(magic) or magic in start[:8])
+    return "an SVG drawing, which is not rendered" if b"<svg" in start else next(known, "an unknown format")
+
+
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
+        raise MediaError(
+            f"picture array is {array.dtype} {list(array.shape)}, uint8 [height, width, 3 or 4] is expected"
+        )
+    return Image.fromarray(array)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.width < 1 or image.height < 1:
+        raise MediaError(f"picture is {image.width} x {image.height}")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")
 
 
 def load_picture(source: Picture) -> Image.Image:
@@ -60,11 +98,11 @@ def load_picture(source: Picture) -> Image.Image:
     Raises:
         MediaError: not a picture, cut short, too large, or of an unknown kind.
     """
-    image = ImageOps.exif_transpose(_open(source))
-    if image.width < 1 or image.height < 1:
-        raise MediaError(f"picture is {image.width} x {image.height}")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
+    if isinstance(source, np.ndarray):
+        return _rgb(_from_array(source))
+    if isinstance(source, Image.Image):
+        return _rgb(source)
+    found = find(source, "picture")
+    if isinstance(found, bytes):
+        return _decode(found, "data URL" if isinstance(source, str) else "picture")
+    return _decode(read(found), str(found))

@@ -25,7 +25,15 @@ except ImportError as error:
 
 CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,m4v,flv,ogg,asf,gif,ivf,h264,hevc"
 MAX_SOURCE_FRAMES = 1 << 20  # 9.7 hours at 30 a second
-TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+TURNS: dict[tuple[int, ...], Image.Transpose] = {  # signs of a, b, c, d in a display matrix: x' = a x + c y, y' = b x + d y; transposes count anticlockwise
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
 
 
 class VideoFile:
@@ -97,10 +105,10 @@ class VideoFile:
             raise MediaError(f"{self.name} cannot be decoded: {error.strerror}; is it a video, and whole?") from error
 
     def frames(self, indices: NDArray[np.int64]) -> Iterator[Image.Image]:
-        """The frames of ascending indices as RGB pictures, turned as the file's rotation says.
+        """The frames of ascending indices as RGB pictures, turned and mirrored as the file's display matrix says.
 
-        Everything up to the last index is decoded: seeking would not land on exact indices. Mirroring and angles other
-        than quarter turns are left as stored.
+        Everything up to the last index is decoded: seeking would not land on exact indices. Angles other than quarter
+        turns are left as stored.
 
         Raises:
             MediaError: a frame cannot be decoded.
@@ -108,11 +116,21 @@ class VideoFile:
         wanted, last, seen = set(indices.tolist()), int(indices[-1]), -1
         with self._stream() as (container, stream):
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # a later frame may be larger
             for seen, frame in enumerate(container.decode(stream)):
                 if seen in wanted:
                     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                    turn = TURNS.get(round(frame.rotation) % 360)
+                    turn = TURNS.get(_signs(frame))
                     yield image.transpose(turn) if turn is not None else image
                 if seen == last:
                     return
         raise MediaError(f"{self.name} gives {seen + 1} frames, frame {last} is needed: is it cut short?")
+
+
+def _signs(frame: Any) -> tuple[int, ...]:
+    """a, b, c, d of a frame's display matrix (nine 32-bit numbers, row by row), each as -1, 0 or 1."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return ()
+    matrix = np.frombuffer(bytes(data), np.int32)  # (9,)
+    return tuple(np.sign(matrix[[0, 1, 3, 4]]).tolist())

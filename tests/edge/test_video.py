@@ -25,6 +25,7 @@ from tests.edge.video_files import turned, write_video
 from tests.processor import load_processor
 
 ONE_STEP = 2 / 255 + 1e-6  # one grey level after (x / 255 - 0.5) / 0.5
+TURNS = {turn.name.lower(): turn for turn in Image.Transpose}
 UNEVEN = [0, 40, 80, 120, 500, 540, 1500, 1540, 1580, 3000, 3040, 3900, 4000]
 
 
@@ -39,9 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "odd": write_video(folder / "odd.mp4", 27, 10),  # 5 frames are looked at
         "variable rate": write_video(folder / "vfr.mp4", len(UNEVEN), 25, pts=UNEVEN),
-        "turned right": turned(write_video(folder / "right.mp4", 12, 4), 90),
-        "turned over": turned(write_video(folder / "over.mp4", 12, 4), 180),
-        "turned left": turned(write_video(folder / "left.mp4", 12, 4), 270),
+        **{name: turned(write_video(folder / f"{name}.mp4", 12, 4), turn) for name, turn in TURNS.items()},
         "no frame count": write_video(folder / "web.webm", 16, 8, codec="libvpx-vp9"),
         "old": write_video(folder / "old.avi", 9, 3, 96, 200, codec="mpeg4"),
         "short": write_video(folder / "short.mp4", 3, 30),
@@ -49,12 +48,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-TURNS = {"turned right": Image.Transpose.ROTATE_270, "turned over": Image.Transpose.ROTATE_180}
-TURNS |= {"turned left": Image.Transpose.ROTATE_90}
-
-
 def reference(processor: Any, path: Path, name: str, **sample: Any) -> tuple[list[Image.Image], VideoMetadata]:
-    """transformers' PyAV reader and frame choice; it knows no rotation, so frames are turned here."""
+    """transformers' PyAV reader and frame choice; it knows no display matrix, so frames are turned here."""
     if name == "no frame count":  # its reader takes the header's count, which this container does not have
         with av.open(str(path)) as container:
             rate = float(container.streams.video[0].average_rate)

@@ -43,12 +43,22 @@ def write_video(
     return path
 
 
-def turned(path: Path, degrees: int) -> Path:
-    """Set the display matrix of an MP4's video track to a clockwise quarter turn, as a phone held upright does."""
+MATRICES = {  # a, b, c, d of a display matrix, by what it does to a picture
+    Image.Transpose.ROTATE_270: (0, 1, -1, 0),
+    Image.Transpose.ROTATE_180: (-1, 0, 0, -1),
+    Image.Transpose.ROTATE_90: (0, -1, 1, 0),
+    Image.Transpose.FLIP_LEFT_RIGHT: (-1, 0, 0, 1),
+    Image.Transpose.FLIP_TOP_BOTTOM: (1, 0, 0, -1),
+    Image.Transpose.TRANSPOSE: (0, 1, 1, 0),
+    Image.Transpose.TRANSVERSE: (0, -1, -1, 0),
+}
+
+
+def turned(path: Path, turn: Image.Transpose) -> Path:
+    """Set the display matrix of an MP4's video track, as a phone held upright or its front camera does."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes of times, ids and volume stand before the matrix
-    one = 1 << 16
-    a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
+    a, b, c, d = (sign << 16 for sign in MATRICES[turn])
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
