@@ -3,7 +3,8 @@
 Triton stays "ready" when a model's Python process is killed, and knows nothing of an engine that died inside one. So
 each model is asked for something it refuses in its own words (to cancel a request that does not exist); no words, or
 Triton's, mean it is gone. The guardian asks every second, the image's health check runs `python -m serving.health`.
-Standard library only.
+Standard library only, no
+sibling either: the guardian has no packages.
 """
 
 import http.client
@@ -13,14 +14,12 @@ import urllib.error
 import urllib.request
 import uuid
 
-from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
-
 HTTP_URL = "127.0.0.1:8000"
 TIMEOUT_SECONDS = 10  # a live model may be busy reading large tensors
 PROBES: dict[str, dict[str, object]] = {
-    MODEL: {"cancel": True},
-    UNARY_MODEL: {"cancel": True},
-    VISION_MODEL: {"image": ""},
+    "qwen3_vl": {"cancel": True},
+    "qwen3_vl_unary": {"cancel": True},
+    "qwen3_vl_vision": {"image": ""},
 }
 REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
 

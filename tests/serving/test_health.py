@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
 from serving.guardian import Watch
-from serving.health import fault, is_ready
+from serving.health import PROBES, fault, is_ready
 from serving.launcher import TritonServer
 from serving.settings import Settings
 from tests.serving.test_launcher import processes, start
@@ -89,6 +89,10 @@ def test_it_takes_three_faults_in_a_row(answers, is_dead):
     assert not left
     assert watch.is_begun
     assert ("not healthy" in watch.verdict) == is_dead
+
+
+def test_every_model_has_a_probe():
+    assert set(PROBES) == {MODEL, UNARY_MODEL, VISION_MODEL}
 
 
 def test_the_command(mortal):
