@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure
 from edge_runtime.gateway.settings import Settings
 
+BODY_S = 60.0  # longest time for a whole body
 DROP_S = 5.0
 
 
@@ -35,7 +36,7 @@ class Bodies:
         self.num_bytes += held
         try:
             self._check(held)
-            with anyio.fail_after(self._settings.body_timeout_s):
+            with anyio.fail_after(BODY_S):
                 while not is_whole:
                     chunk, is_whole = await _next(receive)
                     body += chunk
@@ -46,7 +47,7 @@ class Bodies:
         except BaseException as error:
             self.num_bytes -= held
             if isinstance(error, TimeoutError):
-                raise Failure(408, f"the body took longer than {self._settings.body_timeout_s:g} s") from error
+                raise Failure(408, f"the body took longer than {BODY_S:g} s") from error
             if isinstance(error, Failure) and not is_whole and b"expect" not in headers:
                 body.clear()
                 await _drop(receive)

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from contract.errors import MediaError, Unavailable
 from edge_runtime.chat_template import Message
-from edge_runtime.gateway.messages import media
+from edge_runtime.gateway.failures import Failure
+from edge_runtime.gateway.messages import Link, media
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Request
 from edge_runtime.source import find
@@ -59,7 +60,7 @@ class Preparation:
         """Read, encode and tokenise. A Link of messages.py stands where a picture or video is; it is replaced.
 
         Raises:
-            MediaError, InvalidInput: something cannot be read or encoded.
+            Failure, InvalidInput: something cannot be read or encoded.
             Unavailable: too many wait.
         """
         parts = list(media(messages))
@@ -71,19 +72,21 @@ class Preparation:
         try:
             for part in parts:
                 kind = part["type"]
-                url = part[kind].url
-                part[kind] = await self._in(self._readers, partial(self._read, url, NOUNS[kind]))
+                part[kind] = await self._in(self._readers, partial(self._read, part[kind], NOUNS[kind]))
             return await self._encoded(messages, tools, frozenset(map(_name, parts)))
         finally:
             self.num_waiting -= 1
 
-    def _read(self, url: str, noun: str) -> Any:
+    def _read(self, link: Link, noun: str) -> Any:
         """The bytes of a URL; for a file its path, so that a video is not held in memory."""
         access = self._pipeline.access
-        if url.startswith("file://") and not access.allowed_local_media_path:
-            raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
-        source = access(url, noun)
-        return find(source, noun) if isinstance(source, str) else source
+        try:
+            if link.url.startswith("file://") and not access.allowed_local_media_path:
+                raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
+            source = access(link.url, noun)
+            return find(source, noun) if isinstance(source, str) else source
+        except MediaError as error:
+            raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
     async def _encoded(self, messages: list[Message], tools: list[Any] | None, names: frozenset[Any]) -> Prepared:
         while waiting := [self._busy[name] for name in names if name in self._busy]:

@@ -24,7 +24,6 @@ class Settings:
         max_images, max_videos: of one request, all turns together.
         max_body_bytes: of one request; max_pending_bytes: of all bodies held at once.
         max_concurrency: requests at once, whatever they wait for; max_waiting: those that wait for the tower.
-        body_timeout_s: longest time a body may take to arrive.
 
     Raises:
         InvalidInput: a limit is below what makes sense.
@@ -42,7 +41,6 @@ class Settings:
     max_pending_bytes: int = 256 << 20
     max_concurrency: int = 64
     max_waiting: int = 32
-    body_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         lows = {

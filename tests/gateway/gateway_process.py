@@ -1,6 +1,9 @@
 """A gateway as a user starts it, in a process of its own on a free port."""
 
+import http.client
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,15 +32,46 @@ class Gateway:
     def client(self, api_key: str = "none", **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url, api_key=api_key, **({"max_retries": 0, "timeout": 60} | options))
 
-    def rss_bytes(self) -> int:
-        """Memory of the process that is in use now."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    def ask(self, path: str = "/v1/chat/completions", body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """Status, JSON (or text) and headers of a plain request; POST where there is a body."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        try:
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            names = {"Content-Type": "application/json"} if body is not None else {}
+            names |= {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request("GET" if body is None else "POST", path, data, names)
+            answer = connection.getresponse()
+            said = answer.read()
+            is_json = answer.headers.get_content_type() == "application/json"
+            return answer.status, json.loads(said) if is_json else said.decode(), answer.headers
+        finally:
+            connection.close()
+
+    def counted(self, name: str) -> float:
+        """Sum of the samples of a metric, with or without labels."""
+        _, text, _ = self.ask("/metrics")
+        found = re.findall(rf"^edge_vlm_gateway_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        assert found, name
+        return sum(map(float, found))
+
+    def peak_bytes(self) -> int:
+        """The most memory the process has used."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) * 1024
 
 
 @contextmanager
-def gateway_process(bundle: Path, triton: str, *flags: str, **environment: str) -> Iterator[Gateway]:
-    """`python -m edge_runtime serve` until the block ends."""
-    command = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", bundle, "--triton", triton]
+def gateway_process(
+    bundle: Path, triton: str, *flags: str | Path, patience: str = "", **environment: str
+) -> Iterator[Gateway]:
+    """`python -m edge_runtime serve` until the block ends.
+
+    Args:
+        patience: statements that shorten the waits of edge_runtime.gateway before it starts.
+    """
+    run = f"import sys; {patience}; from edge_runtime.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    start = ["-c", run] if patience else ["-m", "edge_runtime"]
+    command = [sys.executable, *start, "serve", "--bundle", bundle, "--triton", triton]
     command += ["--port", "0", "--threads", "1", *flags]
     with subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment

@@ -1,0 +1,153 @@
+"""What a request may not say: refused with the status and the object that OpenAI's clients read."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from tests.gateway.drawings import data_url, drawn, picture_part, user
+from tests.gateway.gateway_process import Gateway
+
+HELLO = [{"role": "user", "content": "How many shapes are there?"}]
+PICTURE = picture_part(drawn(1)[0].image)
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+
+REFUSED: dict[str, tuple[Any, int, str | None, str]] = {
+    "no JSON": (b"{", 400, None, "no JSON"),
+    "nested JSON": (b"[" * 200_000, 400, None, "no JSON"),
+    "no object": ([], 400, None, "JSON object"),
+    "no messages": ({}, 400, "messages", "at least one message"),
+    "empty messages": ({"messages": []}, 400, "messages", "at least one message"),
+    "role": ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.[0].role", "role among"),
+    "no content": ({"messages": [{"role": "user"}]}, 400, "messages.[0].content", "no content"),
+    "part": (
+        {"messages": [user({"type": "input_audio", "input_audio": {}})]},
+        400,
+        "messages.[0].content.[0]",
+        "'input_audio'",
+    ),
+    "path": ({"messages": [user({"type": "image_url", "image_url": {"url": "/etc/passwd"}})]}, 400, None, "must begin"),
+    "part with a path": (
+        {"messages": [user({"type": "image_url", "image": "/etc/passwd", "path": "/etc/passwd"})]},
+        400,
+        None,
+        "must begin",
+    ),
+    "file": (
+        {"messages": [user({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}})]},
+        400,
+        "messages.[0].content.[0].image_url",
+        "allowed-local-media-path",
+    ),
+    "address": (
+        {"messages": [user({"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}})]},
+        400,
+        None,
+        "not fetched",
+    ),
+    "no base64": (
+        {"messages": [user({"type": "image_url", "image_url": {"url": "data:image/png;base64,%%%%"}})]},
+        400,
+        None,
+        "no base64",
+    ),
+    "no picture": (
+        {"messages": [user({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})]},
+        400,
+        None,
+        "no picture",
+    ),
+    "picture cut short": (
+        {"messages": [user({"type": "image_url", "image_url": {"url": data_url(drawn(1)[0].image)[: 22 + 400]}})]},
+        400,
+        None,
+        "cut short",
+    ),
+    "too many pictures": ({"messages": [user(*[PICTURE] * 17)]}, 400, "messages", "at most 16 image"),
+    "too many videos": ({"messages": [user(VIDEO, VIDEO, VIDEO)]}, 400, "messages", "at most 2 video"),
+    "pads of one's own": ({"messages": [user("<|image_pad|>")]}, 400, None, "pad"),
+    "model": ({"messages": HELLO, "model": "other"}, 404, "model", "'other' does not exist"),
+    "n": ({"messages": HELLO, "n": 2}, 400, "n", "may only be 1"),
+    "unknown": ({"messages": HELLO, "max_token": 5}, 400, "max_token", "unknown field"),
+    "logit_bias": ({"messages": HELLO, "logit_bias": {"5": 1}}, 400, "logit_bias", "not supported"),
+    "max_tokens": ({"messages": HELLO, "max_tokens": 0}, 400, "max_tokens", "from 1"),
+    "more than the server gives": ({"messages": HELLO, "max_tokens": 1_000_000}, 400, "max_tokens", "is allowed"),
+    "temperature": ({"messages": HELLO, "temperature": -1}, 400, "temperature", "from 0 to 100"),
+    "temperature NaN": (
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
+        400,
+        "temperature",
+        "nan",
+    ),
+    "seed": ({"messages": HELLO, "seed": "x"}, 400, "seed", "whole number"),
+    "top_logprobs": ({"messages": HELLO, "top_logprobs": 2}, 400, "top_logprobs", "needs logprobs"),
+    "stream": ({"messages": HELLO, "stream": "yes"}, 400, "stream", "true or false"),
+    "stream_options": ({"messages": HELLO, "stream_options": {}, "stream": 1}, 400, "stream", "true or false"),
+    "usage without stream": (
+        {"messages": HELLO, "stream_options": {"include_usage": True}},
+        400,
+        "stream_options",
+        "for streams",
+    ),
+    "tools": ({"messages": HELLO, "tools": [{"type": "web"}]}, 400, "tools", "functions with a name"),
+    "tool_choice": ({"messages": HELLO, "tool_choice": "required"}, 400, "tool_choice", "auto or none"),
+    "schema": ({"messages": HELLO, "response_format": {"type": "json_schema"}}, 400, "response_format", "json_schema"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_said_what_is_wrong(gateway: Gateway, name: str) -> None:
+    body, status, param, says = REFUSED[name]
+    got, answer, _ = gateway.ask(body=body)
+    error = answer["error"]
+    assert (got, says in error["message"]) == (status, True), answer
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert param is None or error["param"] == param
+    assert error["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
+
+
+def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.chat.completions.create(model="qwen3_vl", messages=HELLO, temperature=-1)  # type: ignore[arg-type]
+    assert bad.value.param == "temperature"
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="other", messages=HELLO)  # type: ignore[arg-type]
+    assert missing.value.code == "model_not_found"
+
+
+def test_an_engine_without_structured_outputs_says_so(gateway: Gateway) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    status, answer, _ = gateway.ask(body={"messages": HELLO, "response_format": schema})
+    assert status == 400
+    assert "structured_outputs" in answer["error"]["message"]
+    assert "vllm" in answer["error"]["message"]
+
+
+def test_what_does_not_change_an_answer_is_ignored(gateway: Gateway) -> None:
+    body = {"messages": HELLO, "user": "me", "store": False, "metadata": {"a": "b"}, "n": 1, "logit_bias": None}
+    assert gateway.ask(body=body | {"max_tokens": 3})[0] == 200
+
+
+def test_other_paths_and_methods(gateway: Gateway) -> None:
+    for path, body, status in (("/v1/nothing", None, 404), ("/v1/chat/completions", None, 405), ("/health", {}, 405)):
+        got, answer, _ = gateway.ask(path, body)
+        assert got == status
+        assert answer["error"]["message"]
+
+
+def test_a_page_of_another_site_is_kept_out(gateway: Gateway) -> None:
+    """A browser sends plain text to any address without asking; a name of its own may mean this machine."""
+    assert gateway.ask(body={"messages": HELLO}, Content_Type="text/plain")[0] == 415
+    assert gateway.ask("/v1/models", Host="evil.example")[0] == 400
+    status, _, headers = gateway.ask("/v1/models", Origin="https://evil.example")
+    assert status == 200
+    assert "access-control-allow-origin" not in headers
+
+
+def test_after_all_that_it_answers(client: openai.OpenAI) -> None:
+    scene, (question, *_) = drawn(2)
+    completion = client.chat.completions.create(
+        model="qwen3_vl",
+        messages=[user(picture_part(scene.image), question.text)],  # type: ignore[list-item]
+    )
+    assert completion.choices[0].message.content == question.answer
