@@ -33,7 +33,7 @@ class Host:
     def __init__(self, arguments: AsyncEngineArgs, num_threads: int | None = None) -> None:
         if PLUGIN not in (point.value for point in entry_points(group="vllm.general_plugins")):
             raise ServerError(f"vLLM does not know {PLUGIN}: pip install edge-vlm into the environment that runs it")
-        _set_environment(num_threads)
+        set_environment(num_threads)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
@@ -71,7 +71,8 @@ async def _stop(llm: AsyncLLM) -> None:
     await asyncio.sleep(0)  # its tasks see that they are cancelled
 
 
-def _set_environment(num_threads: int | None) -> None:
+def set_environment(num_threads: int | None) -> None:
+    """Nothing from a network, no usage reports, threads as asked; what is set already stays."""
     wanted = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -1,0 +1,200 @@
+"""Our vLLM engine under Triton, bare AsyncLLM, and our transformers engine under Triton: `make bench-vllm`.
+
+The same prompts with pictures go to all three in turn, in rounds: eight streams at once for tokens a second, one stream
+for the time to the first token. The ceiling of the first column is the second, which has no network, no Triton and no
+queue. Two models: the bundled one, whose steps cost next to nothing, so that only overhead shows, and a random one of
+163 million parameters, nearer to what a real model's step takes. The last line is JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import tritonclient.grpc.aio as grpcclient
+
+from benchmarks.encode import machine
+from contract.language import LanguageCheckpoint, read_language_card
+from contract.limits import Limits
+from contract.tensors import MODEL
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from serving.stub_environment import stub_environment
+from serving.vllm.environment import vllm_folders
+
+ROOT = Path(__file__).parents[1]
+NUM_STREAMS, KV_BYTES, SIDE, TEXT_TOKENS = 8, 512 << 20, 16, 32  # SIDE in patches
+TEXT_CONFIG = {
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+}
+DATATYPES = {"int64": "INT64", "float32": "FP32", "object": "BYTES"}
+Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
+Measure = Callable[[int, int], Measured]  # of so many streams and tokens
+
+
+def checkpoint(bundled: Path, folder: Path, *, is_random: bool) -> None:
+    """A language checkpoint of the bundled model, or of TEXT_CONFIG with random weights."""
+    if not is_random:
+        subprocess.run(
+            [sys.executable, "-m", "export.language", bundled, folder], check=True, stdout=subprocess.DEVNULL
+        )
+        return
+    config = transformers.AutoConfig.from_pretrained(bundled)
+    for name, value in TEXT_CONFIG.items():
+        setattr(config.text_config, name, value)
+    config.text_config.rope_parameters["mrope_section"] = [24, 20, 20]
+    config.vision_config.out_hidden_size = TEXT_CONFIG["hidden_size"]
+    torch.manual_seed(0)
+    model = transformers.Qwen3VLForConditionalGeneration(config)
+    del model.model.visual
+    shutil.copytree(bundled, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    model.save_pretrained(folder)
+    LanguageCheckpoint("0" * 32, has_outer_video_wrapper=True).write(folder)
+
+
+def write_prompts(folder: Path, path: Path) -> dict[str, np.ndarray]:
+    """One prompt a stream, a picture and some text, drawn once for every side; the first axis is the stream's."""
+    card, random = read_language_card(folder), np.random.default_rng(0)
+    n, width, levels = SIDE**2 // card.merge_size**2, card.hidden_size, card.num_deepstack_levels
+    picture = [card.vision_start_token_id, *[card.image_token_id] * n, card.vision_end_token_id]
+    text = random.integers(0, 256, (NUM_STREAMS, TEXT_TOKENS))
+    prompts = {
+        "input_ids": np.concatenate([np.tile(picture, (NUM_STREAMS, 1)), text], axis=1),
+        "vision_embeddings_fp32": random.standard_normal((NUM_STREAMS, n, width), np.float32),
+        "deepstack_embeddings_fp32": random.standard_normal((NUM_STREAMS, levels, n, width), np.float32),
+        "image_grid_thw": np.tile(np.array([1, SIDE, SIDE]), (NUM_STREAMS, 1, 1)),
+    }
+    np.savez(path, **prompts)
+    return prompts
+
+
+def bare(stack: ExitStack, folder: Path, path: Path) -> Measure:
+    """AsyncLLM in a process of vLLM's environment; ready when this returns."""
+    environment = stub_environment(*vllm_folders())
+    line = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, str(KV_BYTES)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process: Any = stack.enter_context(subprocess.Popen(line, cwd=ROOT, **pipes))
+    stack.callback(process.stdin.close)
+
+    def measure(streams: int, tokens: int) -> Measured:
+        process.stdin.write(json.dumps({"streams": streams, "tokens": tokens}) + "\n")
+        process.stdin.flush()
+        while not (answer := process.stdout.readline()).startswith("result "):
+            if not answer:
+                raise RuntimeError("the bare process ended")
+        found = json.loads(answer.removeprefix("result "))
+        return found["seconds"], found["first"]
+
+    return measure
+
+
+def served(server: TritonServer, prompts: dict[str, np.ndarray], fingerprint: str) -> Measure:
+    """One gRPC client, a stream for each request."""
+
+    async def one(client: Any, i: int, tokens: int) -> float:
+        sampling = json.dumps({"max_tokens": tokens, "ignore_eos": True}).encode()
+        values = {name: array[i] for name, array in prompts.items()}
+        values["sampling_parameters"] = np.array([sampling], object)
+        values["encoder_fingerprint"] = np.array([fingerprint.encode()], object)
+        inputs = []
+        for name, array in values.items():
+            inputs.append(grpcclient.InferInput(name, list(array.shape), DATATYPES[array.dtype.name]))
+            inputs[-1].set_data_from_numpy(array)
+
+        async def requests():
+            yield {"model_name": MODEL, "inputs": inputs}
+
+        count, first = 0, 0.0
+        async for result, error in client.stream_infer(requests()):
+            if error is not None:
+                raise error
+            first = first or time.perf_counter()
+            count += len(result.as_numpy("token_ids"))
+            if count == tokens:
+                break
+        return first
+
+    async def together(streams: int, tokens: int) -> Measured:
+        async with grpcclient.InferenceServerClient(server.grpc_url) as client:
+            await client.is_server_live()  # connected
+            started = time.perf_counter()
+            firsts = await asyncio.gather(*(one(client, i, tokens) for i in range(streams)))
+            return time.perf_counter() - started, [first - started for first in firsts]
+
+    return lambda streams, tokens: asyncio.run(together(streams, tokens))
+
+
+def compare(folder: Path, work: Path, tokens: int, rounds: int) -> dict[str, Any]:
+    """Medians of every side, and of their ratios and differences within a round."""
+    prompts, fingerprint = write_prompts(folder, work / "prompts.npz"), read_language_card(folder).encoder_fingerprint
+    times: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        sides = {"bare_vllm": bare(stack, folder, work / "prompts.npz")}
+        for engine in ("vllm", "transformers"):
+            settings = Settings(
+                str(folder), engine, "fp32", num_threads=1, limits=Limits(max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
+            )
+            sides[engine] = served(stack.enter_context(TritonServer(settings)), prompts, fingerprint)
+        for number in range(rounds + 1):
+            for name, measure in sides.items():
+                whole, first = measure(NUM_STREAMS, tokens)[0], statistics.median(measure(1, 1)[1][0] for _ in range(5))
+                if number:  # the first warms up
+                    times.setdefault(name, []).append((whole, first))
+
+    def rates(name: str) -> list[float]:
+        return [NUM_STREAMS * tokens / whole for whole, _ in times[name]]
+
+    def ratio(name: str) -> float:
+        return statistics.median(ours / base for ours, base in zip(rates(name), rates("bare_vllm"), strict=True))
+
+    def later(name: str) -> float:
+        pairs = zip(times[name], times["bare_vllm"], strict=True)
+        return statistics.median(1e3 * (ours - base) for (_, ours), (_, base) in pairs)
+
+    return {
+        "tokens_per_second": {name: round(statistics.median(rates(name)), 1) for name in sides},
+        "first_token_ms": {name: round(1e3 * statistics.median(f for _, f in times[name]), 1) for name in sides},
+        "rate_over_bare": {name: round(ratio(name), 3) for name in ("vllm", "transformers")},
+        "first_token_later_ms": {name: round(later(name), 1) for name in ("vllm", "transformers")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "tiny")
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine(), "streams": NUM_STREAMS, "tokens": options.tokens}
+    results["rounds"] = options.rounds
+    for name in ("bundled", "random"):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "language"
+            checkpoint(options.model, folder, is_random=name == "random")
+            results[name] = compare(folder, Path(place), options.tokens, options.rounds)
+            print(name, json.dumps(results[name], indent=2), flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
