@@ -3,8 +3,7 @@
 Triton stays "ready" when a model's Python process is killed, and knows nothing of an engine that died inside one. So
 each model is asked for something it refuses in its own words (to cancel a request that does not exist); no words, or
 Triton's, mean it is gone. The guardian asks every second, the image's health check runs `python -m serving.health`.
-Standard library only, no
-sibling either: the guardian has no packages.
+Standard library only and no sibling, because the guardian runs without packages.
 """
 
 import http.client
