@@ -45,5 +45,5 @@ def reserve(model: LanguageModel, num_tokens: int) -> Cache:
     """An empty cache with room for num_tokens. On a CPU the system gives the memory as it is written."""
     c = model.decoder.config
     shape = (2, c.num_hidden_layers, 1, c.num_key_value_heads, num_tokens, c.head_dim)
-    keys, values = torch.empty(shape, dtype=model.dtype, device=model.device)
-    return Cache(layers=[ReservedLayer(k, v) for k, v in zip(keys, values, strict=True)])
+    room = torch.empty(shape, dtype=model.dtype, device=model.device)
+    return Cache(layers=[ReservedLayer(room[0, layer], room[1, layer]) for layer in range(c.num_hidden_layers)])

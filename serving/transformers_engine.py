@@ -26,17 +26,17 @@ from serving.sequence import Sequence, max_new_tokens
 from serving.step import Piece, forward, plan, warm_up
 
 log = logging.getLogger(__name__)
-PREFILL_CHUNK_TOKENS = 512  # prompt tokens a step, so that running streams wait for no more
+PREFILL_CHUNK_TOKENS = {"cpu": 128, "cuda": 512}  # prompt tokens a step; on a CPU more are no faster, and streams wait
 
 
 class TransformersEngine:
     """An `Engine` over a LanguageModel. Owns one thread; `close` ends it."""
 
     def __init__(
-        self, model: LanguageModel, limits: Limits | None = None, prefill_chunk_tokens: int = PREFILL_CHUNK_TOKENS
+        self, model: LanguageModel, limits: Limits | None = None, prefill_chunk_tokens: int | None = None
     ) -> None:
         self._model, self._limits = model, limits or Limits()
-        self._prefill_chunk_tokens = prefill_chunk_tokens
+        self._prefill_chunk_tokens = prefill_chunk_tokens or PREFILL_CHUNK_TOKENS[model.device.type]
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []
         self._stats = Stats(max_kv_bytes=self._limits.max_kv_bytes)
@@ -81,8 +81,10 @@ class TransformersEngine:
     def stats(self) -> Stats:
         """See `Engine.stats`."""
         with self._changed:
-            counts = {"num_active": len(self._active), "num_waiting": len(self._waiting)}
-            return replace(self._stats, **counts, kv_bytes=self._kv_bytes())
+            num_active = sum(not s.is_ended for s in self._active)
+            return replace(
+                self._stats, num_active=num_active, num_waiting=len(self._waiting), kv_bytes=self._kv_bytes()
+            )
 
     def is_dead(self) -> bool:
         """See `Engine.is_dead`."""
@@ -195,8 +197,8 @@ class TransformersEngine:
             self._fail(sequence, ServerError("the engine failed on this request"))
             return
         is_first = sequence.num_answered == 1
-        sequence.is_ended = delta.finish_reason is not None
         with self._changed:
+            sequence.is_ended = delta.finish_reason is not None
             self._count(
                 num_output_tokens=1,
                 num_input_tokens=sequence.num_prompt_tokens if is_first else 0,
@@ -205,8 +207,8 @@ class TransformersEngine:
         sequence.send(delta)
 
     def _fail(self, sequence: Sequence, error: EdgeVlmError) -> None:
-        sequence.is_ended = True
         with self._changed:
+            sequence.is_ended = True
             self._count(num_failed=1)
         sequence.send(error)
 

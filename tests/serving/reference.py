@@ -238,7 +238,7 @@ def forced_logprobs(model: PreTrainedModel, case: Case, answer: tuple[int, ...])
             main, deepstack = (torch.tensor(rows).to(model.dtype) for rows in (case.main, case.deepstack))
             is_kind = torch.tensor(pads == kind)
             features[noun] = BaseModelOutputWithDeepstackFeatures(
-                pooler_output=[main[is_kind]], deepstack_features=list(deepstack[:, is_kind])
+                pooler_output=[main[is_kind]], deepstack_features=[[level[is_kind]] for level in deepstack]
             )
             grids[f"{noun}_grid_thw"] = torch.tensor(grid)
     kinds = (tokens == IMAGE) * 1 + (tokens == VIDEO) * 2
