@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
+# Python of the environment that Triton's models run in with --engine vllm; its tests run there.
+VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test check format serve export tiny-model evaluate bench bench-serving load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm check format serve export tiny-model evaluate bench bench-vllm bench-serving load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -28,8 +30,15 @@ setup-vllm: $(READY) ## vLLM's CPU build, 1.2 GB, for --engine vllm on this mach
 demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo
 
-test: $(READY) ## the whole suite against real parts
+test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
 	$(BIN)/python -m pytest
+	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py
+	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
+
+test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps, the served suites, the bundled model
+	$(VLLM_PYTHON) -m pytest tests/vllm
+	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
+	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/test_end_to_end.py
 
 check: $(READY) ## format, lint, types, import directions
 	$(BIN)/ruff format --check .
@@ -54,6 +63,10 @@ tiny-model: $(READY) ## train the bundled model from nothing: about an hour on o
 
 bench: $(READY) ## the tower against transformers, one JSON line
 	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
+
+bench-vllm: $(READY) ## our vLLM engine under Triton, AsyncLLM alone, the transformers engine
+	$(BIN)/python -m serving --prepare --engine vllm
+	$(BIN)/python -m benchmarks.vllm --out benchmarks/results/vllm.json
 
 bench-serving: $(READY) ## what Triton and the adapter add to the engine, large requests, memory over 1,000 requests
 	$(BIN)/python -m benchmarks.serving --out benchmarks/results/serving.json

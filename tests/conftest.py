@@ -1,5 +1,6 @@
 """One bundle, one language checkpoint and one real Triton server for the whole run."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from edge_runtime import Bundle, Encoder, Pipeline
 from serving.launcher import TritonServer
 from tests.engine import settings
 
+# They import vLLM, so they run in its environment only: `make test-vllm`, and the most important ones in `make test`.
+collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "models" / "tiny"
 

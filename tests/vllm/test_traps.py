@@ -3,6 +3,7 @@
 `bare` hands a prompt to vLLM as the engine does, but a prompt that never went through contract.prompt.
 """
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from serving.vllm import prompt as prompt_module
 from serving.vllm.arguments import engine_arguments
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
+from tests.conftest import CHECKPOINT
 from tests.serving.reference import MAX_NEW_TOKENS
 from tests.vllm.conftest import KV_BYTES
 from tests.vllm.test_engine import answer
@@ -63,7 +65,7 @@ def test_a_malformed_request_would_end_the_engine(reference, cases, engine, host
         answer(engine, case.prompt(reference.card, **sent(case)))
     assert answer(engine, case.prompt(reference.card))[0] == case.expected
 
-    assert bare(host, case.prompt(reference.card), reference.card) == case.expected
+    assert bare(host, cases["text"].prompt(reference.card), reference.card) == cases["text"].expected
     with pytest.raises(EngineDeadError):
         bare(host, unchecked(case.prompt(reference.card)), reference.card)
     with pytest.raises(EngineDeadError):
@@ -118,29 +120,34 @@ def test_a_name_that_is_not_of_the_content_would_answer_for_another_picture(refe
     assert answer(engine, other.prompt(reference.card))[0] != other.expected
 
 
-def test_the_stock_model_without_its_tower_would_drop_deepstack_and_die(reference, cases, monkeypatch):
-    """VLLM_PLUGINS keeps our model out: narrow rows are answered wrongly, packed ones end the engine."""
+@pytest.fixture
+def stock(reference, tmp_path, monkeypatch):
+    """vLLM's own model without its tower: the plugin is kept out, and it wants the image processor's files."""
     monkeypatch.setenv("VLLM_PLUGINS", "none")
-    arguments = engine_arguments(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", {})
-    host = Host(arguments, 1)
-    case = cases["one image"]
-    prompt = case.prompt(reference.card)
-    assert bare(host, cases["text"].prompt(reference.card), reference.card) == cases["text"].expected
-    narrow = replace(prompt, deepstack=prompt.deepstack[:0])
-    assert bare(host, narrow, reference.card) != case.expected
-    with pytest.raises(EngineDeadError):
-        bare(host, prompt, reference.card)
+    folder = tmp_path / "model"
+    shutil.copytree(reference.language, folder)
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        shutil.copyfile(CHECKPOINT / name, folder / name)
+    host = Host(engine_arguments(folder, Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
+    yield host
     host.close()
 
 
-def test_the_stock_rule_for_frames_would_end_the_engine(reference, engine, monkeypatch):
+def test_the_stock_model_without_its_tower_would_drop_deepstack_and_die(reference, cases, stock):
+    """Narrow rows are answered wrongly and nothing says so, packed ones end the engine."""
+    prompt = cases["one image"].prompt(reference.card)
+    narrow = replace(prompt, deepstack=prompt.deepstack[:0])
+    assert bare(stock, cases["text"].prompt(reference.card), reference.card) == cases["text"].expected
+    assert bare(stock, narrow, reference.card) != cases["one image"].expected
+    other = cases["several sizes"].prompt(reference.card)  # not yet in its cache
+    with pytest.raises(EngineDeadError):
+        bare(stock, other, reference.card)
+
+
+def test_the_stock_rule_for_frames_would_end_the_engine(reference, engine, stock):
     """A video whose frames stand without `<|vision_start|>` is a prompt like any other to us."""
     case = reference.case("bare", "Watch ", (3, 8, 4), " and say", seed=21, is_wrapped=False)
-    assert answer(engine, case.prompt(reference.card))[0] == case.expected
-
-    monkeypatch.setenv("VLLM_PLUGINS", "none")
-    host = Host(engine_arguments(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
     prompt = case.prompt(reference.card)
+    assert answer(engine, prompt)[0] == case.expected
     with pytest.raises(EngineDeadError):
-        bare(host, replace(prompt, deepstack=prompt.deepstack[:0]), reference.card)
-    host.close()
+        bare(stock, replace(prompt, deepstack=prompt.deepstack[:0]), reference.card)
