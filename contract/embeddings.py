@@ -72,8 +72,6 @@ def _split(
     form: str, main: NDArray[Any], partner: str, deepstack: NDArray[Any] | None, rows: int, card: ModelCard
 ) -> Arrays:
     width, levels = card.hidden_size, card.num_deepstack_levels
-    if main.ndim != 2:
-        raise InvalidInput(f"{form} has shape {list(main.shape)}, [rows, width] is expected")
     if main.shape[0] != rows:
         raise InvalidInput(f"{form} has {main.shape[0]} rows, the grids ask for {rows}")
     if deepstack is None and levels:

@@ -14,12 +14,10 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
     """A grid tensor (k, 3), or an empty one for None.
 
     Raises:
-        InvalidInput: wrong shape, a side that is not positive, too large, or no multiple of the merge size.
+        InvalidInput: a side that is not positive, too large, or no multiple of the merge size.
     """
     if grid is None:
         return np.zeros((0, 3), np.int64)
-    if grid.ndim != 2 or grid.shape[1] != 3:
-        raise InvalidInput(f"{name} has shape {list(grid.shape)}, [items, 3] is expected")
     for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
         if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
             raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed")

@@ -47,8 +47,6 @@ class Prompt:
 
 
 def _check_ids(input_ids: NDArray[np.int64], card: ModelCard, limits: Limits) -> None:
-    if input_ids.ndim != 1 or not input_ids.size:
-        raise InvalidInput(f"input_ids has shape {list(input_ids.shape)}, [tokens] with at least one token is expected")
     allowed = min(limits.max_prompt_tokens, card.max_position_embeddings)
     if input_ids.size > allowed:
         raise InvalidInput(

@@ -1,6 +1,12 @@
 """The tensors of wire contract v1, in KServe v2 terms; the models' config.pbtxt are tested against these lists."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from contract.errors import InvalidInput
 
 VERSION = 1  # raise when a tensor changes its meaning
 MODEL, UNARY_MODEL, VISION_MODEL = "qwen3_vl", "qwen3_vl_unary", "qwen3_vl_vision"
@@ -70,3 +76,17 @@ VISION_OUTPUTS = (
     TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder"),
     TensorSpec("vision_keys", "BYTES", (-1,), "if asked for: the items are kept on the server under these keys"),
 )
+
+
+def check_ranks(tensors: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]) -> None:
+    """Dimensions of tensors that arrived, which Triton does not check for a scalar, and that they hold something.
+
+    Raises:
+        InvalidInput: naming the tensor and its shape.
+    """
+    ranks = {spec.name: len(spec.shape) for spec in specs}
+    for name, values in tensors.items():
+        if values.ndim != ranks[name]:
+            raise InvalidInput(f"{name} has shape {list(values.shape)}, {ranks[name]} dimensions are expected")
+        if not values.size:
+            raise InvalidInput(f"{name} is empty, shape {list(values.shape)}: leave it out")

@@ -1,8 +1,8 @@
 """The arrays of one request, as a server received them, to a checked prompt, its sampling and its wishes.
 
 Everything that can be wrong with a request is found here, before anything is allocated for it, and names the tensor,
-its value and the allowed one. Triton checks types and most ranks only: a rank of 0, an empty tensor, a missing tensor
-and an unknown JSON field all arrive.
+its value and the allowed one. Triton checks types and fixed sizes; a rank of 0, an empty tensor, a missing tensor and an
+unknown JSON field all arrive.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,12 @@ from contract.grids import check_items, num_rows
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.sampling import Sampling
-from contract.tensors import INPUTS
+from contract.tensors import INPUTS, check_ranks
 from serving.keys import Grid, Held, all_grids, held_items
 from serving.store import ReuseStore
 
 Tensors = Mapping[str, NDArray[Any]]
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
-_RANKS = {spec.name: len(spec.shape) for spec in INPUTS}
-_ONE_VALUE = frozenset(spec.name for spec in INPUTS if spec.shape == (1,))
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,8 @@ class Request:
 
 
 def flag(tensors: Tensors, name: str, default: bool) -> bool:
-    """A BOOL [1] tensor.
-
-    Raises:
-        InvalidInput: it has another shape.
-    """
-    if name not in tensors:
-        return default
-    _check_shape(name, tensors[name])
-    return bool(tensors[name][0])
+    """A BOOL [1] tensor."""
+    return bool(tensors[name].any()) if name in tensors else default
 
 
 def texts(tensors: Tensors, name: str) -> list[str]:
@@ -94,8 +85,7 @@ class RequestParser:
             InvalidInput: naming the tensor or parameter, its value and the allowed one.
             NotFound: a key names nothing that is held here.
         """
-        for name, values in tensors.items():
-            _check_shape(name, values)
+        check_ranks(tensors, INPUTS)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
         prompt_text = text(tensors, "text_input")
         prompt = self._prompt(tensors, prompt_text, sampling)
@@ -191,7 +181,7 @@ class RequestParser:
     def _sampling(self, json_text: str | None, parameters: Mapping[str, Any]) -> Sampling:
         if unknown := sorted(parameters.keys() - SAMPLING_NAMES):
             raise InvalidInput(
-                f"{unknown[0]!r} is neither an input nor a parameter; inputs are {', '.join(_RANKS)}; "
+                f"{unknown[0]!r} is neither an input nor a parameter; inputs are {', '.join(spec.name for spec in INPUTS)}; "
                 f"parameters are {', '.join(sorted(SAMPLING_NAMES))}"
             )
         sampling = Sampling.from_dict(dict(parameters), None if json_text is None else Sampling.from_json(json_text))
@@ -216,13 +206,3 @@ class RequestParser:
                 f"text_input has {len(prompt_text)} characters, {self._limits.max_prompt_tokens} tokens are allowed"
             )
         return np.array(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids, np.int64)
-
-
-def _check_shape(name: str, values: NDArray[Any]) -> None:
-    rank = _RANKS[name]
-    if values.ndim != rank:
-        raise InvalidInput(f"{name} has shape {list(values.shape)}, {rank} dimensions are expected")
-    if not values.size:
-        raise InvalidInput(f"{name} is empty, shape {list(values.shape)}: leave it out")
-    if name in _ONE_VALUE and values.size != 1:
-        raise InvalidInput(f"{name} has shape {list(values.shape)}, [1] is expected")

@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a file URL": ({"image": [b"file:///etc/hostname"]}, "is no picture"),
     "a URL": ({"image": [b"http://127.0.0.1/x.png"]}, "is no picture"),
     "a bomb": ({"image": [BOMB.getvalue()]}, "too large"),
-    "too many": ({"image": [GOOD] * 65}, "65 pictures, 1 to 64"),
+    "too many": ({"image": [GOOD] * 65}, "65 pictures, 64 are allowed"),
     "grids of files": ({"image": [GOOD], "image_grid_thw": np.array([[1, 4, 4]])}, "goes with pixel_values"),
     "no grid": ({"pixel_values": PATCHES}, "pixel_values has shape"),
     "narrow": ({"pixel_values": PATCHES[:, 1:].copy(), "image_grid_thw": np.array([[1, 4, 4]])}, r"\[16, 1535\]"),

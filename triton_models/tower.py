@@ -9,6 +9,7 @@ import numpy as np
 from contract.embeddings import is_finite
 from contract.errors import InvalidInput, MediaError
 from contract.grids import check_items, num_rows
+from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items import Item
 
@@ -32,6 +33,7 @@ class Tower:
             InvalidInput: neither or both of image and pixel_values, too many pictures, an empty one, patches of another
                 width or number than the grids ask for, or a value that is not finite.
         """
+        check_ranks(tensors, VISION_INPUTS)
         given = [name for name in ("image", "pixel_values") if name in tensors]
         if len(given) != 1:
             raise InvalidInput(f"{'both' if given else 'neither'} of image and pixel_values given: send one of them")
@@ -41,8 +43,8 @@ class Tower:
             return
         if grids:
             raise InvalidInput(f"{grids[0]} goes with pixel_values: leave it out, the pictures' files tell their sizes")
-        if not 1 <= tensors["image"].size <= self.limits.max_items:
-            raise InvalidInput(f"image has {tensors['image'].size} pictures, 1 to {self.limits.max_items} are allowed")
+        if tensors["image"].size > self.limits.max_items:
+            raise InvalidInput(f"image has {tensors['image'].size} pictures, {self.limits.max_items} are allowed")
         for place, data in enumerate(tensors["image"]):
             if not data:
                 raise MediaError(f"image[{place}] is empty: send the bytes of a JPEG, PNG, WebP … file")

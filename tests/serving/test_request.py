@@ -40,52 +40,6 @@ def sampling(**values):
     return text(json.dumps(values))
 
 
-WRONG = {
-    "no ids": ({"input_ids": None}, "neither of input_ids and text_input"),
-    "ids and text": ({"text_input": text("hi")}, "both of input_ids and text_input"),
-    "text no UTF-8": ({"input_ids": None, "text_input": text(b"\xff\xfe")}, "text_input is no UTF-8"),
-    "rank 0": ({"input_ids": np.array(3)}, r"input_ids has shape \[\], 1 dimensions"),
-    "empty ids": ({"input_ids": np.zeros(0, np.int64)}, "input_ids is empty"),
-    "empty grid": ({"image_grid_thw": np.zeros((0, 3), np.int64)}, "image_grid_thw is empty"),
-    "id too large": ({"input_ids": np.array([1, 272])}, r"input_ids\[1\] is 272, ids from 0 to 271"),
-    "id negative": ({"input_ids": np.array([-1])}, r"input_ids\[0\] is -1"),
-    "too many tokens": ({"input_ids": np.ones(401, np.int64)}, "401 tokens, 400 are allowed"),
-    "no grid": ({"image_grid_thw": None}, "pad tokens|rows"),
-    "odd grid": ({"image_grid_thw": np.array([[1, 7, 12]])}, "multiples of 2"),
-    "absurd grid": ({"image_grid_thw": np.array([[1, 2**62, 4]])}, "sides from 1 to"),
-    "too many items": ({"image_grid_thw": np.ones((5, 3), np.int64) * [1, 2, 2]}, "5 pictures and videos, 4"),
-    "no fingerprint": ({"encoder_fingerprint": None}, "encoder_fingerprint is missing"),
-    "other fingerprint": ({"encoder_fingerprint": text("other")}, "'other', this server answers for"),
-    "no embeddings": ({"vision_embeddings_fp32": None, "deepstack_embeddings_fp32": None}, "is missing"),
-    "no main": ({"vision_embeddings_fp32": None}, "without vision_embeddings"),
-    "both twins": ({"vision_embeddings": np.zeros((24, 64), np.float16)}, "both given"),
-    "mixed twins": (
-        {"vision_embeddings": np.zeros((24, 64), np.float16), "vision_embeddings_fp32": None},
-        "deepstack_embeddings_fp32 is given without vision_embeddings_fp32",
-    ),
-    "narrow": ({"vision_embeddings_fp32": np.zeros((24, 63), np.float32)}, "63 wide, 64 is expected"),
-    "short": ({"vision_embeddings_fp32": np.zeros((23, 64), np.float32)}, "23 rows, the grids ask for 24"),
-    "two levels": ({"deepstack_embeddings_fp32": np.zeros((2, 24, 64), np.float32)}, r"\[3, 24, 64\] is expected"),
-    "NaN": ({"vision_embeddings_fp32": np.full((24, 64), np.nan, np.float32)}, r"\[0, 0\] is nan"),
-    "mask": ({"attention_mask": np.zeros(5, np.int64)}, "attention_mask"),
-    "positions": ({"vision_token_positions": np.array([1])}, "vision_token_positions"),
-    "no JSON": ({"sampling_parameters": text("{")}, "no JSON"),
-    "unknown name": ({"sampling_parameters": sampling(max_token=3)}, "'max_token', allowed are"),
-    "temperature": ({"sampling_parameters": sampling(temperature=-1)}, "temperature is -1"),
-    "too many new tokens": ({"sampling_parameters": sampling(max_tokens=10_000)}, "max_tokens is 10000, up to 8192"),
-    "two flags": ({"stream": np.array([True, False])}, r"stream has shape \[2\], \[1\]"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_requests(parser, good, name):
-    changed, message = WRONG[name]
-    values = {k: v for k, v in (good | changed).items() if v is not None}
-    with pytest.raises(InvalidInput, match=message):
-        parser.parse(values, {})
-    assert parser.parse(good, {}).prompt.input_ids.size
-
-
 def test_unknown_parameter_names_the_allowed(parser, good):
     with pytest.raises(InvalidInput, match="'image_grid' is neither an input nor a parameter; inputs are input_ids"):
         parser.parse(good, {"image_grid": 1})

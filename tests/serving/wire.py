@@ -45,7 +45,7 @@ def tensors(case: Case, *, twin: str = "fp32", sampling: dict[str, Any] | None =
 def inputs(client: types.ModuleType, values: dict[str, Any]) -> list[Any]:
     made = []
     for name, value in values.items():
-        array = np.array([value.encode()], dtype=object) if isinstance(value, str) else np.ascontiguousarray(value)
+        array = np.array([value.encode()], dtype=object) if isinstance(value, str) else np.asarray(value, order="C")
         tensor = client.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
         tensor.set_data_from_numpy(array)
         made.append(tensor)

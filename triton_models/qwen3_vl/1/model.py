@@ -8,6 +8,7 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 import asyncio
 import json
 import locale
+import math
 import threading
 import time
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import EdgeVlmError, NotFound, ServerError
+from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError
 from contract.language import read_language_card
 from contract.tensors import INPUTS
 from serving.answer import CANCELLED, ERROR, Answer
@@ -37,18 +38,27 @@ class Job:
     def __init__(self, request, sender, parsed, timing):
         self.id, self.sender, self.timing = request.request_id(), sender, timing
         self.parsed, self.answer = parsed, Answer(parsed)
-        timeout_us = request.timeout()
-        self.deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
+        self.timeout_seconds = request.timeout() / 1e6  # 0: none
+        self.deadline = time.monotonic() + (self.timeout_seconds or math.inf)
         self.task, self.is_answered = None, False
 
     def send(self, answer, is_last):
         self.is_answered = is_last
         self.sender.send(answer, flags=FINAL if is_last else 0)
 
+    def is_late(self):
+        return time.monotonic() > self.deadline
+
     def is_abandoned(self):
         if self.is_answered:  # Triton has released the request: asking about it would crash the server
             return False
-        return self.sender.is_cancelled() or (self.deadline is not None and time.monotonic() > self.deadline)
+        return self.sender.is_cancelled() or self.is_late()
+
+    def check_time(self):
+        if self.is_late() and not self.answer.num_output_tokens:
+            raise DeadlineExceeded(
+                f"the timeout of {self.timeout_seconds} s was over before the first token: allow more"
+            )
 
 
 class TritonPythonModel:
@@ -109,6 +119,7 @@ class TritonPythonModel:
         prompt = job.parsed.prompt
         keys = asyncio.ensure_future(asyncio.to_thread(self.store.keep, prompt.contents))  # while the prompt is read
         try:
+            job.check_time()
             if job.parsed.sampling.max_tokens == 0:
                 job.answer.keys = await keys
                 job.send(outputs(job.answer.kept()), is_last=True)
@@ -121,10 +132,12 @@ class TritonPythonModel:
                     if (tensors := job.answer.add(delta)) is not None:
                         job.send(outputs(tensors), is_last=delta.finish_reason is not None)
         except Exception as error:
-            known = error if isinstance(error, EdgeVlmError) else unexpected()
-            self.meter.failed(known)
-            end = outputs(job.answer.end(ERROR, known.wire())) if job.answer.is_begun else failure(known)
-            job.send(end, is_last=True)
+            self.fail(job, error if isinstance(error, EdgeVlmError) else unexpected())
+
+    def fail(self, job, error):
+        self.meter.failed(error)
+        last = outputs(job.answer.end(ERROR, error.wire())) if job.answer.is_begun else failure(error)
+        job.send(last, is_last=True)
 
     def end(self, job):
         """A cancelled task ends without a last response, even before its first line, so it is sent here."""
@@ -132,7 +145,11 @@ class TritonPythonModel:
         how = "answered" if job.is_answered else "cancelled"
         pb_utils.Logger.log_info(f"request {job.id!r} {how}, tokens: {job.answer.num_output_tokens}")
         if not job.is_answered:
-            job.send(outputs(job.answer.end(CANCELLED)), is_last=True)
+            try:
+                job.check_time()
+                job.send(outputs(job.answer.end(CANCELLED)), is_last=True)
+            except DeadlineExceeded as error:
+                self.fail(job, error)
 
     async def poll(self):
         """Look after requests that produce no tokens, and publish what happened."""

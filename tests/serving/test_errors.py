@@ -1,0 +1,270 @@
+"""Every row of contract.checks by example: in the parser, where every `raise` must be reached, and over each door of a server.
+
+Rows that need a state of the server rather than a request are those of ELSEWHERE, tried by the tests named there.
+"""
+
+import ast
+import inspect
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+import contract.embeddings
+import contract.expansion
+import contract.grids
+import contract.prompt
+import contract.sampling
+import contract.tensors
+import serving.keys
+import serving.request
+import serving.store
+from contract.checks import CHECKS, STATUSES
+from contract.codec import quantise
+from contract.errors import EdgeVlmError, from_wire
+from contract.items import item_key, prompt_items
+from contract.limits import Limits
+from serving.launcher import TritonServer
+from serving.request import RequestParser
+from serving.store import ReuseStore
+from tests.engine import settings
+from tests.serving import test_life, test_reuse, test_triton
+from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
+from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
+
+LIMITS = Limits(
+    max_items=4,
+    max_prompt_tokens=400,
+    max_output_tokens=64,
+    max_embedding_bytes=1 << 18,
+    max_kv_bytes=300 << 10,
+    max_reuse_bytes=1 << 20,
+)
+ROWS, H = 24, 64  # of the case that is asked about
+ELSEWHERE = {
+    "keep-off": test_reuse.test_a_server_that_keeps_nothing_says_so,
+    "queue": test_triton.test_a_full_server_says_so,
+    "queue-time": test_life.test_too_long_in_the_queue,
+    "timeout": test_triton.test_a_deadline_before_the_first_token,
+    "cancel": test_triton.test_cancel_request,
+    "engine": test_triton.test_a_request_the_engine_fails_on_fails_alone,
+}
+BY_THE_ENGINE = ("engine-has", "kv-bytes", "number-format")
+FP32 = ("vision_embeddings_fp32", "deepstack_embeddings_fp32")
+TRITONS_OWN = "unexpected shape"  # a scalar: 24.10 refuses it itself on these doors, with the same status
+NO_ROWS: dict[str, Any] = dict.fromkeys(FP32)
+
+
+def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+def sampled(**values: Any) -> dict[str, Any]:
+    return {"sampling_parameters": json.dumps(values)}
+
+
+def text(value: str, **changed: Any) -> dict[str, Any]:
+    return {"input_ids": None, "text_input": value} | changed
+
+
+def keys(*values: str) -> dict[str, Any]:
+    """A question by keys, without tensors."""
+    return NO_ROWS | {"image_grid_thw": None, "vision_keys": np.array([v.encode() for v in values], object)}
+
+
+def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]]:
+    """Per check, changes that break a good request: tensors by name, None for absent ones, and request parameters."""
+    (item,) = prompt_items(case.input_ids, case.image_grid_thw, case.video_grid_thw, reference.card)
+    key = item_key(FINGERPRINT, item, case.main, case.deepstack)
+    values, scales = quantise(case.main, case.deepstack)
+    one_pad = "<|vision_start|><|image_pad|><|vision_end|>"
+    video = {"image_grid_thw": None, "video_grid_thw": np.array([[2, 8, 6]])}
+    broken = case.input_ids.copy()  # a text token in the middle of the pads
+    broken[[np.flatnonzero(broken == IMAGE)[5], -1]] = 65, IMAGE
+    out_of_range: dict[str, list[Any]] = {
+        "max_tokens": [-1, 1.5, True, "7", 1 << 21],
+        "min_tokens": [-1, 21],
+        "temperature": [-1, 101, float("nan"), "1"],
+        "top_p": [0, 1.1],
+        "top_k": [-2, 1.5],
+        "min_p": [-0.1, 1.1],
+        "repetition_penalty": [0, 101],
+        "presence_penalty": [-2.1, 2.1],
+        "frequency_penalty": [-2.1, 2.1],
+        "logprobs": [-1, 21, True],
+        "seed": [-1, 1 << 63],
+        "stop_token_ids": [[-1], [1 << 31]],
+    }
+    return {
+        "rank": [{"input_ids": np.array(3)}, {"image_grid_thw": np.array(3)}, {"stream": np.array(True)}],
+        "empty": [{"input_ids": zeros(0, dtype=np.int64)}, {"image_grid_thw": zeros(0, 3, dtype=np.int64)}],
+        "utf-8": [{"encoder_fingerprint": np.array([b"\xff\xfe"], object)}],
+        "json": [{"sampling_parameters": "{"}, {"sampling_parameters": "[" * 100_000}],
+        "json-object": [{"sampling_parameters": "[3]"}],
+        "sampling-name": [sampled(max_token=3)],
+        "sampling-value": [sampled(**{"max_tokens": 20} | {n: v}) for n, vs in out_of_range.items() for v in vs],
+        "sampling-flag": [sampled(ignore_eos=1)],
+        "sampling-list": [sampled(stop=3), sampled(stop_token_ids=3)],
+        "stop": [sampled(stop=[""]), sampled(stop=["x"] * 17), sampled(stop=[3])],
+        "structured-outputs": [sampled(structured_outputs="x")],
+        "parameter": [{"parameters": {"colour": "red"}}, {"parameters": {"max_tokns": 3}}],
+        "max-tokens": [sampled(max_tokens=65)],
+        "max-keys": [keys(*["x"] * 5)],
+        "max-items": [{"image_grid_thw": np.ones((5, 3), np.int64)}],
+        "grid-side": [{"image_grid_thw": np.array([grid])} for grid in ([1, 1 << 62, 1 << 62], [1, 0, 4], [1, -2, 4])],
+        "grid-even": [{"image_grid_thw": np.array([[1, 9, 12]])}],
+        "grid-frames": [{"image_grid_thw": np.array([[2, 8, 6]])}],
+        "key-count": [{"vision_keys": np.array([b"", b""], object)}, {"vision_keys": np.array([b"x"], object)}],
+        "key-unknown": [keys("0" * 64), keys("no key at all")],
+        "keep-items": [NO_ROWS | {"image_grid_thw": None} | sampled(max_tokens=0)],
+        "prompt": [{"input_ids": None}, {"text_input": "hi"}],
+        "text-length": [text("a" * 26_000)],
+        "key-pads": [keys(key, key)],
+        "key-kind": [keys(key) | {"input_ids": np.array([START, VIDEO])}],
+        "key-grid": [video | {"vision_keys": np.array([b""], object)}],
+        "text-rows": [text(one_pad, image_grid_thw=np.array([[1, 42, 42]]))],
+        "text-pads": [text("none"), text(one_pad * 2), keys(key) | text("<|video_pad|>", **video)][:2],
+        "ids-length": [{"input_ids": np.ones(401, np.int64)}],
+        "ids-range": [{"input_ids": np.array([3, i])} for i in (272, 1 << 40, -1)],
+        "fingerprint": [{"encoder_fingerprint": None}],
+        "fingerprint-other": [{"encoder_fingerprint": "another"}],
+        "one-form": [{"vision_embeddings": zeros(ROWS, H, dtype=np.float16)}, {"vision_embeddings_q": values}],
+        "pair": [
+            {"vision_embeddings_fp32": None},
+            {"deepstack_embeddings": zeros(3, ROWS, H, dtype=np.float16)},
+            {"vision_scales": scales},
+        ],
+        "embeddings": [NO_ROWS],
+        "bytes": [{"vision_embeddings_fp32": zeros(2000, H)}],
+        "rows": [{"vision_embeddings_fp32": zeros(n, H)} for n in (ROWS + 1, ROWS - 1)],
+        "packed": [{"deepstack_embeddings_fp32": None}, NO_ROWS | {"vision_embeddings_fp32": zeros(ROWS, H + 1)}],
+        "width": [{"vision_embeddings_fp32": zeros(ROWS, H - 1)}],
+        "deepstack": [{"deepstack_embeddings_fp32": zeros(*shape)} for shape in ((2, ROWS, H), (3, ROWS, H - 1))],
+        "quantised": [NO_ROWS | {"vision_embeddings_q": values[:3], "vision_scales": scales}],
+        "scales": [NO_ROWS | {"vision_embeddings_q": values}],
+        "scales-shape": [NO_ROWS | {"vision_embeddings_q": values, "vision_scales": scales[:, 1:].copy()}],
+        "finite": [
+            {"vision_embeddings_fp32": np.full((ROWS, H), np.nan, np.float32)},
+            {"deepstack_embeddings_fp32": np.full((3, ROWS, H), -np.inf, np.float32)},
+            NO_ROWS | {"vision_embeddings": np.full((ROWS, 4 * H), np.inf, np.float16)},
+            NO_ROWS | {"vision_embeddings_q": values, "vision_scales": np.full_like(scales, np.nan)},
+        ],
+        "pads": [{"input_ids": np.array([START, IMAGE])}, {"input_ids": np.append(case.input_ids, VIDEO)}],
+        "pad-runs": [{"input_ids": broken}],
+        "mask": [{"attention_mask": zeros(5, dtype=np.int64)}, {"attention_mask": zeros(len(broken), dtype=np.int64)}],
+        "positions": [{"vision_token_positions": np.array([1])}],
+        "engine-has": [sampled(max_tokens=20, structured_outputs={"choice": ["a"]})],
+        "kv-bytes": [NO_ROWS | {"image_grid_thw": None, "input_ids": np.ones(390, np.int64)}],
+        "number-format": [{"vision_embeddings_fp32": np.full((ROWS, H), 1e5, np.float32)}],
+    }
+
+
+def broken_request(good: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and request parameters."""
+    values = {name: value for name, value in (good | changed).items() if value is not None}
+    return values, values.pop("parameters", {})
+
+
+@pytest.fixture(scope="module")
+def wrong(cases: dict[str, Case], reference: Reference) -> dict[str, list[dict[str, Any]]]:
+    return examples(cases["one image"], reference)
+
+
+def test_every_row_has_an_example(wrong: dict[str, Any]) -> None:
+    assert wrong.keys() | ELSEWHERE.keys() == CHECKS.keys()
+    assert not wrong.keys() & ELSEWHERE.keys()
+
+
+def raises(module: ModuleType) -> set[tuple[str, int]]:
+    """Where a module raises: (file, line of the call)."""
+    tree = ast.parse(inspect.getsource(module))
+    return {(Path(module.__file__ or "").name, node.lineno) for node in ast.walk(tree) if isinstance(node, ast.Raise)}
+
+
+def test_every_raise_of_the_parser_is_a_row(
+    reference: Reference, cases: dict[str, Case], wrong: dict[str, Any]
+) -> None:
+    modules = (
+        *(
+            contract.embeddings,
+            contract.expansion,
+            contract.grids,
+            contract.prompt,
+            contract.sampling,
+            contract.tensors,
+        ),
+        *(serving.keys, serving.request, serving.store),
+    )
+    expected = set().union(*map(raises, modules))
+    good, reached = tensors(cases["one image"]), set()
+    parser = RequestParser(reference.card, LIMITS, reference.tokenizer, (store := ReuseStore(1 << 20)))
+    store.keep(parser.parse(arrays(good), {}).prompt.contents)
+    off = RequestParser(reference.card, Limits(max_reuse_bytes=0), reference.tokenizer, store)
+    tries = [(parser, change) for name, changes in wrong.items() if name not in BY_THE_ENGINE for change in changes]
+    for one, change in [*tries, (off, sampled(max_tokens=0))]:
+        values, parameters = broken_request(good, change)
+        with pytest.raises(EdgeVlmError) as refused:
+            one.parse(arrays(values), parameters)
+        innermost = refused.traceback[-1]
+        start = innermost.lineno + 1
+        reached |= {(innermost.path.name, line) for line in range(start - 6, start + 1)}  # a raise spans lines
+    assert expected <= reached
+
+
+def arrays(values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """As the server receives them: text is an object array of bytes."""
+    return {k: np.array([v.encode()], object) if isinstance(v, str) else v for k, v in values.items()}
+
+
+@pytest.fixture(scope="module")
+def strict(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
+    """A server of small limits, in the number format with the smallest range."""
+    log_file = tmp_path_factory.mktemp("triton") / "strict.log"
+    with TritonServer(settings(reference.language, LIMITS, dtype="fp16"), log_file=log_file) as running:
+        yield running
+    assert "Traceback" not in log_file.read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name not in ELSEWHERE])
+def test_rows_over_every_door(strict: TritonServer, cases: dict[str, Case], wrong: dict[str, Any], name: str) -> None:
+    """Refused with the row's code, status and words, telling nothing of the inside, and the next request is served."""
+    check, good = CHECKS[name], tensors(cases["one image"])
+    status, grpc_status = STATUSES[check.error.code]
+    assert stream(strict.grpc_url, good)[2] == "length"
+    for change in wrong[name]:
+        values, parameters = broken_request(good, change)
+        said = []
+        for ask, expected in (
+            (lambda v, p: stream(strict.grpc_url, v, parameters=p), None),
+            (lambda v, p: unary(strict.grpc_url, v, parameters=p), f"StatusCode.{grpc_status}"),
+            (lambda v, p: unary(strict.http_url, v, httpclient, parameters=p), str(status)),
+        ):
+            with pytest.raises(InferenceServerException) as refused:
+                ask(values, parameters or None)
+            said.append(refused.value.message())
+            assert expected in (None, refused.value.status())
+        for message in said:
+            if name == "rank":
+                assert TRITONS_OWN in message
+                continue
+            assert f"[{check.error.code}] " in message
+            assert check.says in message
+            assert isinstance(from_wire(message), EdgeVlmError)
+            assert from_wire(message).code == check.error.code
+            assert not re.search(r"/|\.py|Traceback|edge_vlm_[0-9a-f]|line \d+, in", message.split("] ", 1)[1]), message
+    assert stream(strict.grpc_url, good)[2] == "length"
+
+
+def test_a_bug_of_the_server_tells_nothing(strict: TritonServer, cases: dict[str, Case]) -> None:
+    """The good request again after all of that, over every door, with one answer."""
+    good = tensors(cases["one image"])
+    tokens = stream(strict.grpc_url, good)[0]
+    for url, client in ((strict.grpc_url, grpcclient), (strict.http_url, httpclient)):
+        assert tuple(unary(url, good, client).as_numpy("token_ids").tolist()) == tokens
+    with opened(strict.grpc_url, good) as (_, answers):
+        assert answers.get(timeout=30)[1] is None
