@@ -104,19 +104,18 @@ class Chat:
         tokens = PromptTokens.of(prepared.request, self._card)
         completion = Completion(chat, self._settings.served_model_names[0], tokens)
         self._count(prepared, tokens)
-        last = Delta("")
-        try:
-            async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
-                async for last in deltas:
-                    await self._pass_on(last, chat, completion, exchange)
-                    if last.finish_reason in ("stop", "length"):  # said before the stream is closed, which takes time
-                        await self._end(chat, completion, exchange)
-        finally:
-            self.metrics.completion_tokens.inc(completion.num_tokens)
-            self.metrics.upload_bytes.inc(last.upload_bytes)
-            self.metrics.items.labels("sent").inc(last.num_uploaded)
+        last = None
+        async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
+            async for delta in deltas:
+                if last is None:
+                    self._count_first(delta, exchange)
+                last = delta
+                self.metrics.completion_tokens.inc(len(delta.token_ids))
+                await _pass_on(delta, chat, completion, exchange)
+                if delta.finish_reason in ("stop", "length"):  # said before the stream is closed, which takes time
+                    await _end(chat, completion, exchange)
         if not exchange.is_complete:
-            raise ServerError(f"the server ended the answer with {last.finish_reason or 'no reason'!r}")
+            raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
 
     def _count(self, prepared: Prepared, tokens: PromptTokens) -> None:
         for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
@@ -126,23 +125,10 @@ class Chat:
             self.metrics.items.labels("encoded").inc(prepared.request.num_encoded)
             self.metrics.encode_seconds.observe(prepared.encode_s)
 
-    async def _pass_on(self, delta: Delta, chat: ChatRequest, completion: Completion, exchange: "Exchange") -> None:
-        if not completion.num_tokens and delta.token_ids:
-            self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
-        chunk = completion.add(delta)
-        if chat.is_stream and not exchange.is_begun:
-            await exchange.begin_events()
-            chunks = [completion.first()] if chunk is None else [completion.first(), chunk]
-            await exchange.send_events(*chunks)
-        elif chunk is not None:
-            await exchange.send_events(chunk)
-
-
-    async def _end(self, chat: ChatRequest, completion: Completion, exchange: "Exchange") -> None:
-        if chat.is_stream:
-            await exchange.send_events(*completion.last(), is_end=True)
-        else:
-            await exchange.send_json(completion.whole())
+    def _count_first(self, delta: Delta, exchange: "Exchange") -> None:
+        self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
+        self.metrics.items.labels("sent").inc(delta.num_uploaded)
+        self.metrics.upload_bytes.inc(delta.upload_bytes)
 
 
 class Exchange:
@@ -184,6 +170,23 @@ class Exchange:
         else:
             self.is_begun = True
             await failure.response()(self.scope, self.receive, self._send)
+
+
+async def _pass_on(delta: Delta, chat: ChatRequest, completion: Completion, exchange: Exchange) -> None:
+    chunk = completion.add(delta)
+    if chat.is_stream and not exchange.is_begun:
+        await exchange.begin_events()
+        chunks = [completion.first()] if chunk is None else [completion.first(), chunk]
+        await exchange.send_events(*chunks)
+    elif chunk is not None:
+        await exchange.send_events(chunk)
+
+
+async def _end(chat: ChatRequest, completion: Completion, exchange: Exchange) -> None:
+    if chat.is_stream:
+        await exchange.send_events(*completion.last(), is_end=True)
+    else:
+        await exchange.send_json(completion.whole())
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -36,6 +36,10 @@ class Metrics:
             PREFIX + "items", "pictures and videos; encoded: through the tower, sent: their tensors travelled",
             ["step"], registry=registry,
         )  # fmt: skip
+        for kind in ("text", "image", "video"):  # so that they are seen before they count
+            self.prompt_tokens.labels(kind)
+        for step in ("asked", "encoded", "sent"):
+            self.items.labels(step)
         self.upload_bytes = Counter(PREFIX + "upload_bytes", "tensor bytes sent to the server", registry=registry)
         self.encode_seconds = Histogram(
             PREFIX + "encode_seconds",

@@ -47,10 +47,10 @@ class Gateway:
         finally:
             connection.close()
 
-    def counted(self, name: str) -> float:
-        """Sum of the samples of a metric, with or without labels."""
+    def counted(self, name: str, labels: str = "") -> float:
+        """Sum of the samples of a metric, all or those with some labels."""
         _, text, _ = self.ask("/metrics")
-        found = re.findall(rf"^edge_vlm_gateway_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^edge_vlm_gateway_{name}(?:{{.*{labels}.*}})? (\S+)$", text, re.MULTILINE)
         assert found, name
         return sum(map(float, found))
 

@@ -17,6 +17,7 @@ from serving.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.gateway.drawings import drawn, moving, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
+from tests.gateway.test_leaving import until
 
 MB = 1 << 20
 HELLO = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
@@ -175,6 +176,19 @@ def test_so_many_a_minute(bundle_folder: Path, server: TritonServer) -> None:
         assert gateway.ask(body=HELLO, **key(KEYS[1]))[0] == 200  # each key has its own
         with pytest.raises(openai.RateLimitError):
             gateway.client(KEYS[0]).chat.completions.create(model="qwen3_vl", messages=HELLO["messages"])  # type: ignore[call-overload]
+
+
+def test_so_many_at_once(bundle_folder: Path, server: TritonServer) -> None:
+    with gateway_process(bundle_folder, server.grpc_url, "--max-concurrency", "1") as gateway:
+        stream = gateway.client().chat.completions.create(
+            model="qwen3_vl", messages=HELLO["messages"], stream=True, max_tokens=3000, extra_body={"ignore_eos": True}
+        )  # type: ignore[call-overload]
+        next(stream)
+        status, answer, headers = gateway.ask(body=HELLO)
+        assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "overloaded", "1")
+        stream.close()
+        until(lambda: gateway.counted("requests_running") == 0)
+        assert gateway.ask(body=HELLO)[0] == 200
 
 
 class Site(BaseHTTPRequestHandler):

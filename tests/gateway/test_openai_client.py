@@ -129,3 +129,45 @@ def test_videos(client: openai.OpenAI, tmp_path: Path) -> None:
         assert details["video_tokens"] > 0
         assert details["image_tokens"] == 0
     assert right >= 3
+
+
+def test_log_probabilities(client: openai.OpenAI) -> None:
+    scene, _ = drawn(3)
+    completion = ask(client, user(picture_part(scene.image), "Describe the image."), logprobs=True, top_logprobs=3)
+    choice = completion.choices[0]
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    assert completion.usage is not None
+    assert len(choice.logprobs.content) == completion.usage.completion_tokens
+    for token in choice.logprobs.content:
+        assert [other.logprob for other in token.top_logprobs] == sorted(
+            (other.logprob for other in token.top_logprobs), reverse=True
+        )
+        assert len(token.top_logprobs) == 3
+        assert token.token == token.top_logprobs[0].token  # greedy
+        assert bytes(token.bytes or []).decode() == token.token
+    assert "".join(token.token for token in choice.logprobs.content).startswith(text_of(completion))
+    assert choice.logprobs.content[0].logprob <= 0
+
+
+def test_stop_seed_and_length(client: openai.OpenAI) -> None:
+    scene, _ = drawn(3)
+    question = user(picture_part(scene.image), "Describe the image.")
+    whole = text_of(ask(client, question))
+    stopped = ask(client, question, stop=[" at"])
+    assert text_of(stopped) == whole[: whole.index(" at")]
+    assert stopped.choices[0].finish_reason == "stop"
+    short = ask(client, question, max_completion_tokens=4)
+    assert short.choices[0].finish_reason == "length"
+    assert short.usage is not None
+    assert short.usage.completion_tokens == 4
+    hot = [text_of(ask(client, question, temperature=3, seed=seed, max_tokens=30)) for seed in (1, 1, 2)]
+    assert hot[0] == hot[1] != hot[2]
+
+
+def test_a_hot_answer_follows_the_temperature_asked_for(client: openai.OpenAI) -> None:
+    """Greedy where nothing is said, as the server is by itself."""
+    scene, _ = drawn(3)
+    question = user(picture_part(scene.image), "Describe the image.")
+    assert len({text_of(ask(client, question, max_tokens=30)) for _ in range(3)}) == 1
+    assert len({text_of(ask(client, question, max_tokens=30, temperature=3)) for _ in range(3)}) > 1
