@@ -227,24 +227,32 @@ class Reference:
         return {case.name: case for case in made}
 
 
-@torch.no_grad()
-def forced_logprobs(model: PreTrainedModel, case: Case, answer: tuple[int, ...]) -> torch.Tensor:
-    """What transformers gives (answer, V) for every token of an answer to the case's embeddings, all in one pass."""
-    tokens = torch.tensor([*case.input_ids.tolist(), *answer])[None]
-    features, grids = {}, {}
-    pads = case.input_ids[np.isin(case.input_ids, (IMAGE, VIDEO))]
-    for noun, kind, grid in (("image", IMAGE, case.image_grid_thw), ("video", VIDEO, case.video_grid_thw)):
+def encoded_inputs(
+    prompt: Prompt, card: ModelCard, dtype: torch.dtype, answer: tuple[int, ...] = ()
+) -> dict[str, object]:
+    """A prompt, and what was answered so far, as transformers takes it when the tower has already run."""
+    tokens = torch.tensor([*prompt.input_ids.tolist(), *answer])[None]
+    is_image, is_video = tokens == card.image_token_id, tokens == card.video_token_id
+    is_video_row = is_video[is_image | is_video]
+    main, deepstack = (torch.tensor(rows).to(dtype) for rows in (prompt.main, prompt.deepstack))
+    inputs: dict[str, object] = {"input_ids": tokens, "mm_token_type_ids": is_image * 1 + is_video * 2}
+    features = {}
+    kinds = (("image", prompt.image_grid_thw, ~is_video_row), ("video", prompt.video_grid_thw, is_video_row))
+    for noun, grid, rows in kinds:
         if len(grid):
-            main, deepstack = (torch.tensor(rows).to(model.dtype) for rows in (case.main, case.deepstack))
-            is_kind = torch.tensor(pads == kind)
+            inputs[f"{noun}_grid_thw"] = torch.tensor(grid)
             features[noun] = BaseModelOutputWithDeepstackFeatures(
-                pooler_output=[main[is_kind]], deepstack_features=[[level[is_kind]] for level in deepstack]
+                pooler_output=[main[rows]], deepstack_features=[[level[rows]] for level in deepstack]
             )
-            grids[f"{noun}_grid_thw"] = torch.tensor(grid)
-    kinds = (tokens == IMAGE) * 1 + (tokens == VIDEO) * 2
+    return inputs | {"mm_encoder_outputs": features}
+
+
+@torch.no_grad()
+def forced_logprobs(model: PreTrainedModel, prompt: Prompt, card: ModelCard, answer: tuple[int, ...]) -> torch.Tensor:
+    """What transformers gives (answer, V) for every token of an answer, all in one pass."""
     model.model.rope_deltas = None
-    logits = model(input_ids=tokens, mm_token_type_ids=kinds, mm_encoder_outputs=features, **grids).logits[0]
-    return logits[len(case.input_ids) - 1 : -1].float().log_softmax(-1)
+    logits = model(**encoded_inputs(prompt, card, model.dtype, answer)).logits[0]
+    return logits[prompt.input_ids.size - 1 : -1].float().log_softmax(-1)
 
 
 def remove_tensor(folder: Path, target: Path, ending: str) -> None:

@@ -15,7 +15,7 @@ from serving import sequence
 from serving.checkpoint import load_language_model
 from serving.positions import mrope_positions
 from serving.transformers_engine import TransformersEngine
-from tests.serving.reference import MAX_NEW_TOKENS, Reference, remove_tensor, write_config
+from tests.serving.reference import MAX_NEW_TOKENS, Reference, forced_logprobs, remove_tensor, write_config
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 VISUAL = ("one image", "several sizes", "video", "mixed", "multi-turn", "two videos")
@@ -224,6 +224,50 @@ def test_close_ends_running_requests(reference, cases, model):
 
     with pytest.raises(Unavailable):
         asyncio.run(run())
+
+
+def test_log_probabilities_are_those_of_the_raw_logits(reference, cases, engine):
+    """Penalties and temperature move the choice, not what is told about it."""
+    case = cases["mixed"]
+    prompt = case.prompt(reference.card)
+    sampling = Sampling(max_tokens=12, logprobs=3, temperature=1.5, repetition_penalty=1.5, presence_penalty=1, seed=5)
+
+    async def told():
+        return [t async for delta in engine.generate(prompt, sampling) for t in delta.logprobs]
+
+    entries = asyncio.run(told())
+    answer = tuple(entry.id for entry in entries)
+    assert len(answer) == 12
+    assert answer != case.expected[:12]
+    expected = forced_logprobs(reference.model, prompt, reference.card, answer)  # (12, V)
+    for entry, row in zip(entries, expected, strict=True):
+        assert entry.logprob == pytest.approx(row[entry.id].item(), abs=1e-4)
+        assert entry.token == reference.tokenizer.decode([entry.id], skip_special_tokens=False)
+        values, ids = row.topk(3)
+        assert [other.id for other in entry.top] == ids.tolist()
+        assert [other.logprob for other in entry.top] == pytest.approx(values.tolist(), abs=1e-4)
+        assert all(not other.top for other in entry.top)
+
+
+def test_log_probabilities_on_request_only(reference, cases, engine):
+    async def deltas(sampling):
+        return [d async for d in engine.generate(cases["text"].prompt(reference.card), sampling)]
+
+    assert all(delta.logprobs == () for delta in asyncio.run(deltas(GREEDY)))
+    for delta in asyncio.run(deltas(replace(GREEDY, logprobs=0))):
+        assert [(entry.id, entry.top) for entry in delta.logprobs] == [(delta.token_ids[0], ())]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (Sampling(structured_outputs={"choice": ["a", "b"]}), "needs the engine vllm"),
+        (Sampling(max_tokens=0), "at least 1 token"),
+    ],
+)
+def test_what_this_engine_does_not_have(reference, cases, engine, sampling, message):
+    with pytest.raises(InvalidInput, match=message):
+        answer(engine, cases["text"].prompt(reference.card), sampling)
 
 
 def test_context_ends_the_answer(reference, cases, engine):

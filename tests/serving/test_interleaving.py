@@ -113,7 +113,7 @@ def test_low_precision_rounds_as_transformers_does(kind, request, dtype, toleran
         return await asyncio.gather(*map(one, cases))
 
     for case, answer in zip(cases, asyncio.run(together()), strict=True):
-        expected = forced_logprobs(original, case, tuple(token.id for token in answer))  # (answer, V)
+        expected = forced_logprobs(original, case.prompt(card), card, tuple(token.id for token in answer))
         got = torch.tensor([token.logprob for token in answer])
         chosen = expected.gather(1, torch.tensor([token.id for token in answer])[:, None])[:, 0]
         assert (chosen - got).abs().max() < tolerance

@@ -1,5 +1,7 @@
 """Each sampling name does to the logits what transformers' generate does under the same name."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -61,3 +63,39 @@ def test_repetition_penalty_and_min_tokens_as_generate_has_them(reference: Refer
             reference.model.model.rope_deltas = None
             got.append(selection.choose(reference.model(input_ids=torch.tensor([got])).logits[0, -1]))
     assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, [7, 7, 7, 7]),
+        ({"presence_penalty": 0.3}, [7, 8, 7, 7]),  # 2.0; 1.9 over 1.7; 1.7 over 1.6; and it stays so
+        ({"frequency_penalty": 0.3}, [7, 8, 7, 8]),  # 2.0; 1.9 over 1.7; 1.7 over 1.6; 1.6 over 1.4
+        (
+            {"presence_penalty": 0.3, "frequency_penalty": 0.3},
+            [7, 8, 9, 7],
+        ),  # 1.5 over 1.4 and 1.3; 1.4 over 1.3 and 0.9
+        ({"presence_penalty": -0.5}, [7, 7, 7, 7]),
+    ],
+)
+def test_presence_and_frequency_penalties(values, expected):
+    logits = torch.tensor([0.0] * 7 + [2.0, 1.9, 1.5])
+    assert chosen(Sampling(**values), logits, 4) == expected
+
+
+def test_penalties_come_after_the_repetition_penalty_and_spare_the_prompt():
+    """Against vLLM's formula written out, with a prompt that holds the same tokens."""
+    sampling = Sampling(repetition_penalty=1.4, presence_penalty=0.7, frequency_penalty=-0.3)
+    prompt, generator = [3, 3, 5], torch.Generator().manual_seed(4)
+    selection, output = Selection(sampling, torch.tensor(prompt), 30, NO_ENDS), []
+    for _ in range(30):
+        logits = torch.randn(8, generator=generator)
+        scores = logits.tolist()
+        for token in {*prompt, *output}:
+            scores[token] = scores[token] / 1.4 if scores[token] > 0 else scores[token] * 1.4
+        for token, count in Counter(output).items():
+            scores[token] -= -0.3 * count + 0.7
+        expected = max(range(8), key=scores.__getitem__)
+        output.append(selection.choose(logits))
+        assert output[-1] == expected
+    assert len(set(output)) > 2
