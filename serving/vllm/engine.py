@@ -34,6 +34,7 @@ from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
+from serving.vllm.tensors import check_tensors
 
 log = logging.getLogger(__name__)
 _DIED = "the engine died and is being restarted: try again"
@@ -83,10 +84,11 @@ class VllmEngine:
         """Start vLLM over a language checkpoint; arguments are those of an engine_args.json.
 
         Raises:
-            BundleError: the folder is no language checkpoint.
+            BundleError: the folder is no language checkpoint, or tensors are missing from it.
             InvalidInput: an argument is none of vLLM's, or the server's own.
             ServerError: vLLM did not start.
         """
+        check_tensors(folder)
         host = Host(engine_arguments(folder, limits, dtype, arguments or {}), num_threads)
         try:
             engine = cls(folder, host, limits)

@@ -11,15 +11,16 @@ import pytest
 from vllm import SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from contract.errors import InvalidInput
+from contract.errors import BundleError, InvalidInput
 from contract.limits import Limits
 from contract.prompt import Prompt
 from serving.vllm import prompt as prompt_module
 from serving.vllm.arguments import engine_arguments
+from serving.vllm.engine import VllmEngine
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
 from tests.conftest import CHECKPOINT
-from tests.serving.reference import MAX_NEW_TOKENS
+from tests.serving.reference import MAX_NEW_TOKENS, remove_tensor
 from tests.vllm.conftest import KV_BYTES
 from tests.vllm.test_engine import answer
 
@@ -151,3 +152,14 @@ def test_the_stock_rule_for_frames_would_end_the_engine(reference, engine, stock
     assert answer(engine, prompt)[0] == case.expected
     with pytest.raises(EngineDeadError):
         bare(stock, replace(prompt, deepstack=prompt.deepstack[:0]), reference.card)
+
+
+def test_a_missing_tensor_would_be_filled_with_anything(reference, cases, tmp_path):
+    """Half of a tensor that vLLM joins."""
+    remove_tensor(reference.language, tmp_path / "hole", "layers.2.mlp.up_proj.weight")
+    with pytest.raises(BundleError, match=r"layers\.2\.mlp\.up_proj"):
+        VllmEngine.load(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), "fp32", 1)
+
+    host = Host(engine_arguments(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
+    assert bare(host, cases["text"].prompt(reference.card), reference.card) != cases["text"].expected
+    host.close()

@@ -1,0 +1,46 @@
+"""Whether a checkpoint holds every tensor of its language model, found out before vLLM starts.
+
+vLLM joins some tensors (gate and up, q and k and v) and takes a joint one for loaded when any part of it was there: the
+rest would be whatever memory held, and the answers nonsense without an error.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+
+from contract.errors import BundleError
+from serving.checkpoint import ARCHITECTURES
+
+
+def check_tensors(folder: Path) -> None:
+    """Compare the names in the files with those of transformers' own model. Quantised checkpoints have names of their own.
+
+    Raises:
+        BundleError: tensors are missing, a file is damaged, or the architecture is another one.
+    """
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in ARCHITECTURES:
+        raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(ARCHITECTURES)}")
+    if getattr(config, "quantization_config", None) is not None:
+        return
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                found.update(file.keys())
+        except Exception as error:  # safetensors raises its own
+            raise BundleError(f"{path} cannot be read: {error}") from error
+    missing = sorted(_expected(config, architecture) - found)
+    if missing:
+        raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
+
+
+def _expected(config: Any, architecture: str) -> set[str]:
+    with torch.device("meta"):
+        model = getattr(transformers, architecture)(config)
+    tied = set(model.all_tied_weights_keys)
+    return {name for name, _ in model.named_parameters() if ".visual." not in name and name not in tied}
