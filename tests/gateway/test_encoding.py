@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,16 +14,22 @@ from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.gateway.test_leaving import sent, until
 from tiny_model.scenes import shapes_scene
 
-
-def noise(seed: int, side: int) -> Image.Image:
-    """A picture that takes a while: the tower sees side x side pixels."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side, 3), np.uint8))
+# the bundled tower takes milliseconds: this one takes its time like a large one
+SLOW_TOWER = (
+    "import time; from edge_runtime.encoder import Encoder; run = Encoder.encode; "
+    "Encoder.encode = lambda self, items: (time.sleep(0.7 * bool(items)), run(self, items))[1]"
+)
 
 
 @pytest.fixture(scope="module")
-def fresh(bundle_folder: Path, server: TritonServer) -> Iterator[Gateway]:
-    with gateway_process(bundle_folder, server.grpc_url, "--max-waiting", "4") as gateway:
+def slow(bundle_folder: Path, server: TritonServer) -> Iterator[Gateway]:
+    flags = ["--max-waiting", "4"]
+    with gateway_process(bundle_folder, server.grpc_url, *flags, patience=SLOW_TOWER) as gateway:
         yield gateway
+
+
+def picture(seed: int) -> Image.Image:
+    return shapes_scene(Random(seed), 160, 128, 2).image
 
 
 def encoded(gateway: Gateway) -> float:
@@ -35,71 +40,71 @@ def body(image: Image.Image, question: str = "How many shapes are there?", **opt
     return {"messages": [user(picture_part(image), question)], "max_tokens": 8} | options
 
 
-def test_the_same_picture_at_the_same_time_is_encoded_once(fresh: Gateway) -> None:
-    before, same = encoded(fresh), body(noise(1, 320))
+def test_the_same_picture_at_the_same_time_is_encoded_once(slow: Gateway) -> None:
+    before, same = encoded(slow), body(picture(1))
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: fresh.ask(body=same), range(4)))
+        answers = list(pool.map(lambda _: slow.ask(body=same), range(4)))
     assert [status for status, _, _ in answers] == [200] * 4
     assert len({answer["choices"][0]["message"]["content"] for _, answer, _ in answers}) == 1
-    assert encoded(fresh) - before == 1
+    assert encoded(slow) - before == 1
 
 
-def test_another_question_encodes_and_sends_nothing(fresh: Gateway) -> None:
+def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:
     scene, questions = drawn(5)
-    asked = [fresh.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[:1]]
-    before = encoded(fresh), fresh.counted("items_total", 'step="sent"'), fresh.counted("upload_bytes_total")
-    asked += [fresh.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[1:4]]
+    asked = [slow.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[:1]]
+    before = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
+    asked += [slow.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[1:4]]
     assert [a["choices"][0]["message"]["content"] for _, a, _ in asked] == [q.answer for q in questions[:4]]
-    after = encoded(fresh), fresh.counted("items_total", 'step="sent"'), fresh.counted("upload_bytes_total")
+    after = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     assert after[:2] == before[:2]
     assert after[2] - before[2] < 3 * 20_000  # ids and parameters; the picture alone is more than that
 
 
-def test_a_picture_is_encoded_while_another_answer_streams(fresh: Gateway) -> None:
-    long, short = shapes_scene(Random(1), 96, 96, 2).image, noise(2, 320)
-    stream = fresh.client().chat.completions.create(
+def test_a_picture_is_encoded_while_another_answer_streams(slow: Gateway) -> None:
+    long, short = picture(3), picture(4)
+    stream = slow.client().chat.completions.create(
         model="qwen3_vl", messages=[user(picture_part(long), "Describe the image.")], stream=True, max_tokens=3000,
         extra_body={"ignore_eos": True},
     )  # type: ignore[call-overload]  # fmt: skip
     next(stream)
-    before = encoded(fresh)
-    assert fresh.ask(body=body(short))[0] == 200
-    assert encoded(fresh) == before + 1
-    until(lambda: fresh.counted("requests_running") == 1)  # the first is still under way
+    before = encoded(slow)
+    assert slow.ask(body=body(short))[0] == 200
+    assert encoded(slow) == before + 1
+    until(lambda: slow.counted("requests_running") == 1)  # the first is still under way
     next(stream)
     stream.close()
-    until(lambda: fresh.counted("requests_running") == 0)
+    until(lambda: slow.counted("requests_running") == 0)
 
 
-def test_no_more_wait_for_the_tower_than_was_said(fresh: Gateway) -> None:
+def test_no_more_wait_for_the_tower_than_was_said(slow: Gateway) -> None:
     """Two are in it, two more may wait; text alone does not queue."""
-    pictures = [noise(10 + seed, 896) for seed in range(8)]
+    pictures = [picture(10 + seed) for seed in range(8)]
     bodies = [body(picture) for picture in pictures]
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(fresh.ask, body=one) for one in bodies]
-        until(lambda: fresh.counted("requests_waiting") == 4)
+        answers = [pool.submit(slow.ask, body=one) for one in bodies]
+        until(lambda: slow.counted("requests_waiting") == 4)
         text = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
-        assert fresh.ask(body=text)[0] == 200
+        assert slow.ask(body=text)[0] == 200
         got = [answer.result() for answer in answers]
     refused = [answer["error"] for status, answer, _ in got if status == 503]
     assert refused
     assert all("--max-waiting" in error["message"] and error["type"] == "server_error" for error in refused)
     assert all(headers["Retry-After"] for status, _, headers in got if status == 503)
     assert len(refused) + sum(status == 200 for status, _, _ in got) == 8
-    assert fresh.counted("requests_waiting") == 0
+    assert slow.counted("requests_waiting") == 0
 
 
-def test_a_caller_who_left_the_queue_is_not_encoded(fresh: Gateway) -> None:
-    bodies = [body(noise(30 + seed, 896), max_tokens=1) for seed in range(4)]
-    senders = [sent(fresh, one) for one in bodies]
-    until(lambda: fresh.counted("requests_waiting") == 4)
+def test_a_caller_who_left_the_queue_is_not_encoded(slow: Gateway) -> None:
+    bodies = [body(picture(30 + seed), max_tokens=1) for seed in range(4)]
+    senders = [sent(slow, one) for one in bodies]
+    until(lambda: slow.counted("requests_waiting") == 4)
     for sender in senders:
         sender.close()
-    until(lambda: fresh.counted("requests_waiting") == 0)
-    before = encoded(fresh)
+    until(lambda: slow.counted("requests_waiting") == 0)
+    before = encoded(slow)
     for one in bodies:
-        assert fresh.ask(body=one)[0] == 200
-    assert encoded(fresh) - before >= 2  # two may have been in the tower already, the others were not kept
+        assert slow.ask(body=one)[0] == 200
+    assert encoded(slow) - before >= 2  # two may have been in the tower already, the others were not kept
 
 
 def test_thirty_two_callers_at_once(bundle_folder: Path, server: TritonServer) -> None:

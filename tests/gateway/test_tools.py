@@ -1,6 +1,7 @@
 """Tools through the template and tool calls out of the text, however it is cut into pieces."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_calls_are_found(name: str) -> None:
 def test_the_pieces_do_not_matter(name: str, cuts: list[int]) -> None:
     text, *expected = CASES[name]
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    assert read([text[a:b] for a, b in zip(places, places[1:], strict=False)]) == tuple(expected)
+    assert read([text[a:b] for a, b in pairwise(places)]) == tuple(expected)
 
 
 def test_plain_text_is_not_held_back() -> None:
