@@ -18,7 +18,8 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds. `parity` has one row per grid and output, as the export measured it."""
+    """What a bundle holds. `parity` has one row per grid and output, as the export measured it; `quantisation` says of
+    an integer precision what it was calibrated on and which layers stayed in fp16, and is empty for the others."""
 
     card: ModelCard
     image: ImageProcessing
@@ -29,6 +30,7 @@ class Manifest:
     graph_version: int
     libraries: dict[str, str]
     parity: list[dict[str, Any]]
+    quantisation: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

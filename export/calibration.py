@@ -4,9 +4,11 @@ Real ones that the user passes, or drawn ones: smooth surfaces, edges, fine text
 channels of a vision tower loud. A picture is shrunk first, because a channel's peak needs variety and not resolution.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,16 @@ def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Ite
         except MediaError as error:
             raise InvalidInput(f"--calibration: {error}") from error
         yield item.pixel_values, np.array([item.grid_thw], np.int64)
+
+
+def describe(folder: Path | None, used: list[Batch]) -> dict[str, Any]:
+    """What the pictures were, for the manifest: their source, number and the SHA-256 over all their patches."""
+    digest = hashlib.sha256()
+    for pixel_values, grid_thw in used:
+        digest.update(grid_thw.data)
+        digest.update(pixel_values.data)
+    source = "drawn" if folder is None else "folder"
+    return {"source": source, "pictures": len(used), "sha256": digest.hexdigest()}
 
 
 def _drawn(width: int, height: int, seed: int) -> Image.Image:

@@ -32,6 +32,7 @@ def write_graph(
     path: Path,
     linear: Linear = fp32,
     factors: Mapping[str, NDArray[np.float32]] | None = None,
+    kept: tuple[str, ...] = (),
 ) -> int:
     """Write the graph and its weights to `path` and `path` + .data; returns the number of nodes.
 
@@ -41,7 +42,7 @@ def write_graph(
 
     Args:
         read: gives a tower tensor by its tower-local name.
-        linear, factors: as in Layers.
+        linear, factors, kept: as in Layers.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
     # A pack whose grids ask for another number of patches fails here instead of being cut short.
@@ -56,7 +57,7 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    layers = (KernelLayers if linear is int8 else Layers)(graph, tower, read, linear, factors)
+    layers = (KernelLayers if linear is int8 else Layers)(graph, tower, read, linear, factors, kept)
     body = _turn(graph, layers, tower, pixels, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3

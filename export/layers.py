@@ -24,6 +24,7 @@ class Layers:
         linear: how matrices are stored and multiplied.
         factors: for some linear layers, what their input channels are multiplied with, float32 (in,); `read` gives
             those layers' weights already divided by it.
+        kept: prefixes of the layers that stay in fp16 where `linear` is an integer one.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class Layers:
         read: Callable[[str], NDArray[np.float32]],
         linear: Linear = fp32,
         factors: Mapping[str, NDArray[np.float32]] | None = None,
+        kept: tuple[str, ...] = (),
     ) -> None:
         self._graph, self._tower, self._read = graph, tower, read
-        self._linear, self._factors = linear, factors or {}
+        self._linear, self._factors, self._kept = linear, factors or {}, kept
         self._shapes = dict(tower.tensors())
 
     def weight(self, name: str) -> str:
@@ -56,7 +58,11 @@ class Layers:
             num_outputs,
             lambda: _matrix(self._read(f"{name}.weight")),
             lambda: self._read(f"{name}.bias"),
+            self._is_kept(name),
         )
+
+    def _is_kept(self, name: str) -> bool:
+        return name.startswith(self._kept)
 
     def norm(self, rows: str, name: str) -> str:
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]

@@ -16,25 +16,18 @@ from export.builder import CONTRIB, Builder
 from export.operators import DOMAIN
 from export.quantise import BLOCK, int4_blocks, int8_columns
 
-# Left in fp16 by the integer precisions, 5 % of a tower: what all blocks build on, and the last layer of the main output.
-# A trained tower has a few tokens that amplify errors; with these the worst of them went from 0.989 to 0.998.
-SENSITIVE = ("patch_embed.", "blocks.0.", "merger.linear_fc2")
-
-
-def is_kept(name: str) -> bool:
-    """Whether the integer precisions leave a layer in fp16."""
-    return name.startswith(SENSITIVE)
-
 
 @dataclass(frozen=True)
 class Source:
-    """One linear layer of the checkpoint: readers of weight (num_outputs, num_inputs) and bias, float32."""
+    """One linear layer of the checkpoint: readers of weight (num_outputs, num_inputs) and bias, float32. A kept one
+    stays in fp16 where the precision is an integer."""
 
     name: str
     num_inputs: int
     num_outputs: int
     weight: Callable[[], NDArray[np.float32]]
     bias: Callable[[], NDArray[np.float32]]
+    is_kept: bool = False
 
 
 class Linear(Protocol):
@@ -58,7 +51,7 @@ def fp16(graph: Builder, rows: str, source: Source) -> str:
 
 def int8(graph: Builder, rows: str, source: Source) -> str:
     """Unsigned 8-bit rows times signed 8-bit columns; the operator is written out in export/operators.py."""
-    if is_kept(source.name):
+    if source.is_kept:
         half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
         bias = graph.weight(f"{source.name}.bias", source.bias)
         return graph.op("Linear16", [rows, half, bias], source.name, domain=DOMAIN)
@@ -79,7 +72,7 @@ def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
 
 def int4(graph: Builder, rows: str, source: Source) -> str:
     """Blocks of 32 weights with a step and a zero each; rows are quantised to 8 bits inside onnxruntime's kernel."""
-    if is_kept(source.name):
+    if source.is_kept:
         return fp16(graph, rows, source)
     names = tuple(f"{source.name}.{part}" for part in ("weight_int4", "steps", "zeros"))
     packed = graph.weights(names, lambda: int4_blocks(source.weight()))

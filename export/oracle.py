@@ -4,7 +4,9 @@ The language model is never constructed. The tower is made without storage and i
 costs one float32 copy of the tower.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -69,6 +71,34 @@ class Oracle:
             return {level_name(0): self(pixel_values, grid_thw)[level_name(0)]}
         finally:
             self._tower.blocks = blocks
+
+    @contextmanager
+    def changed(self, compute: Callable[[Any, Any], Any], prefix: str, but: tuple[str, ...] = ()) -> Iterator[None]:
+        """Inside the block, linear layers under `prefix` and not under one of `but` answer compute(layer, rows)."""
+        import torch
+
+        layers = [
+            layer
+            for name, layer in self._tower.named_modules()
+            if name.startswith(prefix) and not name.startswith(but) and isinstance(layer, torch.nn.Linear)
+        ]
+        for layer in layers:
+            layer.forward = partial(compute, layer)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def multiply_inputs(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
+        """From now on multiply the input channels of these layers, as the graph of a balanced tower does."""
+        import torch
+
+        def multiplied(factor: Any) -> Callable[..., Any]:
+            return lambda _, inputs: (inputs[0] * factor,)
+
+        for name, factor in factors.items():
+            self._tower.get_submodule(name).register_forward_pre_hook(multiplied(torch.from_numpy(factor)))
 
     def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
         """Per linear layer the largest magnitude of each input channel over `batches`, float32 (in,)."""

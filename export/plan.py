@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import InvalidInput
-from export.linear import SENSITIVE
 from export.packs import first_level_packs_for, flop, packs_for
 from export.progress import READ_FLOP, WRITE_FLOP
 from export.quantise import BLOCK
@@ -20,6 +19,7 @@ WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK
 # Float32 towers in memory at once. The original is one; onnxruntime maps the file and packs a float32 copy beside it,
 # of fp16 weights after one more copy.
 SESSION_TOWERS = {"fp32": 2.0, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
+KEPT = ("patch_embed.", "blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
 
@@ -42,7 +42,7 @@ class Plan:
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
             is_matrix = kind == "weight" and len(shape) > 1 and owner != "pos_embed"
-            width = "fp16" if precision.startswith("int") and owner.startswith(SENSITIVE) else precision
+            width = "fp16" if precision.startswith("int") and owner.startswith(KEPT) else precision
             stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
         whole, largest = packs_for(tower), first_level_packs_for(tower)

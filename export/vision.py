@@ -81,6 +81,7 @@ def export_vision(
     from export.picture import NAME as PICTURE
     from export.picture import draw_parity
     from export.rotation import Rotation
+    from export.sensitivity import kept_layers
 
     progress, started = progress or Progress(), time.monotonic()
     is_integer = precision in INTEGERS
@@ -97,18 +98,25 @@ def export_vision(
         packs, largest = packs_for(tower), first_level_packs_for(tower)
         with progress.stage("original") as done:
             oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
-            read: Read = checkpoint.tower_tensor
-            factors = {}
-            if is_integer:
-                batches = calibrating.batches(calibration, image, card)
-                factors = balance.factors(oracle.input_peaks(balance.balanced_layers(tower), batches), read)
-                read = balance.divided(Rotation(tower, read), factors)
-                progress.note(f"calibration on {calibration or 'drawn pictures'}, {len(factors)} layers balanced")
+            pictures = list(calibrating.batches(calibration, image, card)) if is_integer else []
+            peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if is_integer else {}
             expected = parity.answers(tower, oracle, packs, done)
             expected_largest = parity.first_level_answers(tower, oracle, largest, done)
-            del oracle  # its memory is the session's
+            del oracle  # its memory is the next one's
+        read: Read = checkpoint.tower_tensor
+        factors, kept, quantisation = {}, (), dict[str, Any]()
+        if is_integer:
+            factors = balance.factors(peaks, read)
+            read = balance.divided(Rotation(tower, read), factors)
+            prepared = Oracle(checkpoint.config, list(checkpoint.tower_shapes), read)
+            prepared.multiply_inputs(factors)
+            kept = kept_layers(tower, prepared, min(pictures, key=lambda batch: len(batch[0])))
+            del prepared
+            source = calibrating.describe(calibration, pictures)
+            quantisation = {"calibration": source, "kept_fp16": list(kept), "balanced_layers": len(factors)}
+            progress.note(f"calibration on {calibration or 'drawn pictures'}; in fp16 stay {', '.join(kept)}")
         with progress.stage("graph") as done:
-            num_nodes = write_graph(tower, _counted(read, done), work / GRAPH, LINEARS[precision], factors)
+            num_nodes = write_graph(tower, _counted(read, done), work / GRAPH, LINEARS[precision], factors, kept)
         num_bytes = sum(path.stat().st_size for path in work.iterdir())
         progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision}")
         with progress.stage("parity") as done:
@@ -134,6 +142,7 @@ def export_vision(
             graph_version=GRAPH_VERSION,
             libraries={name: version(name) for name in LIBRARIES},
             parity=[asdict(row) for row in rows],
+            quantisation=quantisation,
         ).write(work)
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)

@@ -1,0 +1,213 @@
+"""What a person sees: sizes before anything is read, how far it is, and a refusal instead of half a bundle."""
+
+import io
+import json
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from benchmarks.random_checkpoint import LANGUAGE
+from contract.errors import BundleError, InvalidInput
+from contract.manifest import PRECISIONS
+from export import language, progress, vision
+from export.checkpoint import Checkpoint, tower_name
+from export.graph import write_graph
+from export.linear import LINEARS
+from export.plan import Plan
+from export.progress import Progress
+from export.shards import read_shard
+from export.tower import Tower
+from tests.export.test_precisions import TOWER
+from tests.export.tiny_checkpoint import write_checkpoint, write_json
+
+Usage = tuple[int, str, str, int]  # exit code, standard output, standard error, peak resident bytes
+
+
+COMMAND = """
+import sys
+from export import {name}, packs
+packs.ALWAYS, packs.LARGEST, packs.BUDGET_FLOP = packs.ALWAYS[:4], ((1, 12, 8),), 0
+sys.exit({name}.main(sys.argv[1:]))
+"""
+
+
+def run(name: str, *arguments: str, max_file_bytes: int | None = None) -> Usage:
+    """export.vision or export.language in a process of its own, where no file may grow beyond a limit; few packs."""
+
+    def limit() -> None:
+        if max_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([sys.executable, "-c", COMMAND.format(name=name), *arguments], preexec_fn=limit, **pipes)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    out, err = child.stdout.read(), child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    return os.waitstatus_to_exitcode(status), out, err, usage.ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("command", [vision, language])
+def test_help_fits_one_screen(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        command.main(["--help"])  # type: ignore[attr-defined]
+    assert done.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+
+
+def test_a_dry_run_writes_nothing(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vision.main([str(checkpoint), str(tmp_path / "edge"), "--dry-run", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    for word in ("parameters", "on disk", "at the peak", "packs"):
+        assert word in printed
+    plan = json.loads(printed.splitlines()[-1])
+    assert plan["tower_fp32_bytes"] == 4 * plan["parameters"]
+    shapes = Checkpoint(checkpoint).tower_shapes.values()
+    assert plan["parameters"] == sum(math.prod(shape) for _, shape in shapes)
+
+
+def test_a_dry_run_needs_no_weights_but_the_headers(sharded: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(sharded, tmp_path / "model"))
+    (model / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"model-00002-of-00003\.safetensors is missing"):
+        vision.plan_vision(str(model), tmp_path / "edge")
+
+
+def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+    source = Checkpoint(write_checkpoint(tmp_path / "model", TOWER))
+    tower = Tower.from_config(source.config)
+    for precision in PRECISIONS:
+        write_graph(tower, source.tower_tensor, tmp_path / "vision.onnx", LINEARS[precision])
+        size = (tmp_path / "vision.onnx.data").stat().st_size
+        assert Plan.of(tower, precision).bundle_bytes == pytest.approx(size, rel=0.08)
+
+
+def test_a_disk_without_room_is_refused_before_it_starts(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InvalidInput, match=r"its disk has 0 MB free: the bundle needs 2 MB"):
+        vision.export_vision(str(checkpoint), tmp_path / "edge")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["vision", "language"])
+def test_a_disk_that_fills_up_leaves_nothing(checkpoint: Path, tmp_path: Path, command: str) -> None:
+    code, _, err, _ = run(command, str(checkpoint), str(tmp_path / "out"), max_file_bytes=50_000)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.endswith("File too large. Nothing was published\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_a_hole(model: Path, num_bytes: int) -> None:
+    """Put a language tensor of zeros behind the one file of a checkpoint, as a hole on disk."""
+    path = model / "model.safetensors"
+    tensors, metadata = read_shard(path)
+    start = min(tensor.offset for tensor in tensors.values())
+    data, end = path.read_bytes()[start:], sum(tensor.num_bytes for tensor in tensors.values())
+    header: dict[str, object] = {"__metadata__": metadata}
+    for name, tensor in tensors.items():
+        first = tensor.offset - start
+        place = [first, first + tensor.num_bytes]
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": place}
+    header[f"{LANGUAGE}.more"] = {"dtype": "U8", "shape": [num_bytes], "data_offsets": [end, end + num_bytes]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + data)
+        file.truncate(8 + len(text) + end + num_bytes)
+
+
+def test_nothing_of_the_language_model_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    """A language model of 200 GB in the tower's own file costs no memory and no time."""
+    large = Path(shutil.copytree(checkpoint, tmp_path / "large"))
+    with_a_hole(large, 200_000_000_000)
+    assert Checkpoint(large).fingerprint == Checkpoint(checkpoint).fingerprint
+    peaks = []
+    for model in (checkpoint, large):
+        code, _, err, peak = run("vision", str(model), str(tmp_path / f"edge_{model.name}"))
+        assert code == 0, err
+        peaks.append(peak)
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.usefixtures("few_packs")
+@pytest.mark.parametrize("content", [b"", b"not a tensor", None])
+def test_files_of_the_language_model_are_not_opened(checkpoint: Path, tmp_path: Path, content: bytes | None) -> None:
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    tower, rest = "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"
+    places = {name: rest if tower_name(name) is None else tower for name in weights}
+    write_json(model / "model.safetensors.index.json", {"weight_map": places})
+    save_file({n: t for n, t in weights.items() if places[n] == tower}, model / tower, {"format": "pt"})
+    (model / "model.safetensors").unlink()
+    if content is not None:
+        (model / rest).write_bytes(content)
+    result = vision.export_vision(str(model), tmp_path / "edge")
+    assert result.fingerprint == Checkpoint(checkpoint).fingerprint
+    with pytest.raises(BundleError, match=rest):
+        language.export_language(str(model), tmp_path / "language")
+    assert not (tmp_path / "language").exists()
+
+
+def test_the_language_export_holds_one_block(checkpoint: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    with_a_hole(model, 400_000_000)
+    code, _, err, peak = run("language", str(model), str(tmp_path / "language"))
+    assert code == 0, err
+    assert (tmp_path / "language" / "model.safetensors").stat().st_size > 400_000_000
+    assert peak < 150_000_000
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_time_left_follows_the_speed_so_far(clock: list[float]) -> None:
+    bar = Progress(screen := Terminal())
+    bar.plan({"original": 10, "parity": 30})
+    assert bar.seconds_left() is None
+    with bar.stage("original") as done:
+        clock[0] += 5
+        done(5, "1x2x2")
+        assert bar.seconds_left(5) == 35
+    assert "1/2 original     50%  about 35 s left  1x2x2" in screen.getvalue()
+    with bar.stage("parity") as done:
+        clock[0] += 5
+        done(15, "")
+        bar.note("a row")
+    assert "2/2 parity       50%  about 6 s left" in screen.getvalue()
+    assert "\r\x1b[2Ka row\n" in screen.getvalue()
+    assert screen.getvalue().endswith("\r\x1b[2K")
+    assert bar.seconds == {"original": 5, "parity": 5}
+
+
+def test_a_log_gets_a_line_now_and_then(clock: list[float]) -> None:
+    bar = Progress(log := io.StringIO())
+    bar.plan({"original": 10})
+    with bar.stage("original") as done:
+        for _ in range(10):
+            clock[0] += 2
+            done(1, "pack")
+    assert log.getvalue().count("\n") == 3
+    assert "\x1b" not in log.getvalue()
+    assert " 1/1 original     30%  about 14 s left  pack\n" in log.getvalue()
