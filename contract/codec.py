@@ -30,5 +30,5 @@ def dequantise(
     values: NDArray[np.int8], scales: NDArray[np.float16]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Main (N, H) and deepstack (L, N, H) from their quantised pair."""
-    levels = values.astype(np.float32) * scales[..., None].astype(np.float32)  # (1+L, N, H)
+    levels = np.multiply(values, scales[..., None].astype(np.float32), dtype=np.float32)  # (1+L, N, H), in one pass
     return levels[0], levels[1:]
