@@ -12,8 +12,10 @@ from export import parity
 from export.checkpoint import Checkpoint
 from export.first_level import first_level_graph
 from export.graph import write_graph
+from export.linear import LINEARS
 from export.oracle import Oracle
 from export.packs import Pack
+from export.rotation import Rotation
 from export.tower import Tower
 
 PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)))
@@ -23,11 +25,14 @@ GATE = parity.GATES["fp32"]
 class Written:
     """A written graph and its oracle; `edit` gives a changed copy beside it."""
 
-    def __init__(self, folder: Path, source: Path) -> None:
+    def __init__(self, folder: Path, source: Path, precision: str = "fp32") -> None:
         checkpoint = Checkpoint(source)
         self.tower, self.path = Tower.from_config(checkpoint.config), folder / "vision.onnx"
         self.oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
-        write_graph(self.tower, checkpoint.tower_tensor, self.path)
+        read = (
+            checkpoint.tower_tensor if precision in ("fp32", "fp16") else Rotation(self.tower, checkpoint.tower_tensor)
+        )
+        write_graph(self.tower, read, self.path, LINEARS[precision], kept=("patch_embed.", "blocks.0."))
 
     def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:
         """Parity rows after `edit`, which gets the graph and the nodes of the loop's body."""
@@ -41,6 +46,9 @@ class Written:
         changed = self.path.with_name("changed.onnx")
         changed.write_bytes(model.SerializeToString())
         return parity.measure(changed, self.tower, parity.answers(self.tower, self.oracle, PACKS), PACKS)
+
+
+Rounded = tuple[str, Written]
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +160,27 @@ def test_a_mutation_fails(written: Written, edit: Callable[..., None], only: set
     rows = written.rows(edit)
     failed = {row.output for row in rows if not row.passes(GATE)}
     assert failed == (only or {row.output for row in rows})
+
+
+@pytest.fixture(scope="module", params=["fp16", "int8", "int4"])
+def rounded(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Rounded:
+    precision = request.param
+    return precision, Written(tmp_path_factory.mktemp(precision), checkpoint, precision)
+
+
+def test_a_mutation_fails_the_wider_gates_too(rounded: Rounded) -> None:
+    """What rounding could hide, such as the other gelu, is the fp32 gate's to find: the graph's layers are the same."""
+    precision, written = rounded
+    gate, outputs = parity.GATES[precision], {f"deepstack_embeds[{i}]" for i in range(3)} | {"image_embeds"}
+
+    def failed(edit: Callable[..., None]) -> set[str]:
+        return {row.output for row in written.rows(edit) if not row.passes(gate)}
+
+    assert failed(lambda graph, nodes: None) == set()
+    assert failed(drop_level) == {"deepstack_embeds[1]"}
+    assert failed(swap_levels) == {"deepstack_embeds[0]", "deepstack_embeds[1]"}
+    for edit in (raster_order, swap_rotary_axes, count_patches_in_a_line):
+        assert "image_embeds" in failed(edit) if precision == "int4" else failed(edit) == outputs
 
 
 def test_the_first_level_alone_is_that_of_the_whole_graph(written: Written) -> None:
