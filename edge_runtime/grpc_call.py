@@ -17,7 +17,7 @@ from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS
 from edge_runtime.connection import Connection, refused_region
 from edge_runtime.infer_inputs import NO_REGION, infer_inputs, num_items, sent_bytes, vision_bytes
-from edge_runtime.request import Delta, Request, read_delta
+from edge_runtime.request import Delta, Request, learn_keys, read_delta
 from edge_runtime.shared_regions import Region, retire
 
 try:
@@ -222,7 +222,9 @@ class Call:
         if message := b"".join(outputs.get("error", ())).decode():
             raise from_wire(message)
         delta = read_delta(outputs)
-        self._connection.held.add(delta.vision_keys)
+        if delta.vision_keys:
+            self._connection.held.add(delta.vision_keys)
+            learn_keys(self._request.items, delta.vision_keys, self._connection.precision)
         return replace(delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes) if outputs else None
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS, UNARY_MODEL
 from edge_runtime.connection import Connection, refused_region
 from edge_runtime.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
-from edge_runtime.request import Delta, EncodedItem, Request, read_delta, sampling_json, text_tensor
+from edge_runtime.request import Delta, EncodedItem, Request, learn_keys, read_delta, sampling_json, text_tensor
 from edge_runtime.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
 
 try:
@@ -126,6 +126,7 @@ class HttpCall:
             reply = yield from self._infer(request.tensors(sampling, connection.precision, stream=False))
         self.value = delta = self._counted(read_delta(_outputs(reply)))
         connection.held.add(delta.vision_keys)
+        learn_keys(request.items, delta.vision_keys, connection.precision)
         if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
             raise self.patience.late()  # the server was told the deadline, and was first
 
@@ -223,7 +224,9 @@ class HttpCall:
         items = sorted(missing, key=lambda item: item.is_video)
         tensors = request.vision_tensors(items, connection.precision)
         tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
-        connection.held.add(read_delta(_outputs((yield from self._infer(tensors)))).vision_keys)
+        keys = read_delta(_outputs((yield from self._infer(tensors)))).vision_keys
+        connection.held.add(keys)
+        learn_keys(items, keys, connection.precision)
 
     def _infer(self, tensors: Tensors) -> Generator[Ask, Reply, Reply]:
         num_bytes = vision_bytes(tensors) if self._connection.shared_memory else 0

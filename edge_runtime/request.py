@@ -31,7 +31,7 @@ class EncodedItem:
     Attributes:
         grid_thw: frames (pairs, for a video), height, width in patches.
         main, deepstack: float32 (n, H) and (L, n, H).
-        wire_keys: names of exactly these rows by precision and kind, found when they are first needed.
+        wire_keys: names of exactly these rows by precision and kind: what servers answered, or hashed here.
     """
 
     is_video: bool
@@ -39,9 +39,15 @@ class EncodedItem:
     main: NDArray[np.float32]
     deepstack: NDArray[np.float32]
     wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict, repr=False)
+    _wire: tuple[Precision, tuple[NDArray[Any], NDArray[Any]]] | None = field(default=None, init=False, repr=False)
 
     def wire(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
         """The rows as they travel: (n, H) and (L, n, H), or int8 (1+L, n, H) and their scales (1+L, n)."""
+        if self._wire is None or self._wire[0] != precision:  # hashed, then sent: converted once
+            self._wire = precision, self._converted(precision)
+        return self._wire[1]
+
+    def _converted(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
         if precision == "int8":
             return quantise(self.main, self.deepstack)
         dtype = np.float16 if precision == "fp16" else np.float32
@@ -137,6 +143,13 @@ class Request:
             if len(grid := _grids(items, is_video)):
                 tensors[name] = grid
         return tensors
+
+
+def learn_keys(items: Sequence[EncodedItem], keys: Sequence[str], precision: Precision) -> None:
+    """Take the names a server answered for items it was sent or asked by, which saves hashing them here."""
+    if len(keys) == len(items):
+        for item, key in zip(items, keys, strict=True):
+            item.wire_keys[precision, item.is_video] = key
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,6 +95,22 @@ def test_infer_reuses_too(server: TritonServer, asked: list[Request], way: Way) 
     assert [delta.num_uploaded for delta in said] == [1, 0]
     assert [delta.text for delta in said] == [fresh(server, asked[0])] * 2
     assert said[1].upload_bytes < SMALL < said[0].upload_bytes
+
+
+@every_way
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8"])
+def test_both_sides_name_items_alike(
+    server: TritonServer, pipeline: Pipeline, pictures: list[Any], way: Way, precision: Any
+) -> None:
+    """A picture, a clip and the picture again, mixed: the server's keys are the hashes made here."""
+    clip = moving_clip(Random(4), 96, 96, 3, 2).frames
+    request = pipeline.request([user(pictures[0], clip, pictures[0], "What do you see?")])
+    ours = request.keys(precision)
+    assert len(set(ours)) == 2
+    unhashed = replace(request, items=tuple(replace(item, wire_keys={}) for item in request.items))
+    deltas = way.ask(way.url(server), unhashed, sampling=SHORT, precision=precision)
+    assert list(deltas[0].vision_keys) == ours
+    assert [item.wire_keys[precision, item.is_video] for item in unhashed.items] == ours
 
 
 def test_threads_share_what_is_held(server: TritonServer, asked: list[Request]) -> None:

@@ -1,0 +1,118 @@
+"""How embeddings reach a server on the same machine: gRPC and HTTP, fp16 and int8, in the message and in shared memory.
+
+The checkpoint has random weights and the width of the 2B. `max_tokens` 0 keeps the items and computes nothing, so what is timed is the way alone: converting, sending, checking and
+naming on the other side. The floor is what nobody can leave out: one conversion to fp16 and one SHA-256 of the result,
+in this process. Every upload is new content; rounds are interleaved; the last line is JSON.
+
+    python -m benchmarks.transport --out benchmarks/results/transport.json
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.encode import machine
+from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
+from contract.card import ModelCard
+from edge_runtime import GrpcClient, HttpClient, Request, Sampling
+from edge_runtime.request import EncodedItem
+from serving.launcher import TritonServer
+from serving.settings import Settings
+
+SIDES = (16, 32, 64)  # patches; a picture of 256, 512 or 1,024 pixels a side
+PICTURES = 3
+KEEP = Sampling(max_tokens=0)
+WIDE = {"hidden_size": 2048, "num_hidden_layers": 4, "intermediate_size": 256}  # embeddings of the 2B, and little else
+
+
+def request(card: ModelCard, side: int, seed: int) -> Request:
+    """Pictures of noise; nobody has sent them before."""
+    random, rows = np.random.default_rng(seed), side * side // card.merge_size**2
+    items = tuple(
+        EncodedItem(
+            False,
+            (1, side, side),
+            random.standard_normal((rows, card.hidden_size), np.float32),
+            random.standard_normal((card.num_deepstack_levels, rows, card.hidden_size), np.float32),
+        )
+        for _ in range(PICTURES)
+    )
+    pads = np.full(rows, card.image_token_id, np.int64)
+    frame = [np.array([token], np.int64) for token in (card.vision_start_token_id, card.vision_end_token_id)]
+    input_ids = np.concatenate([part for _ in items for part in (frame[0], pads, frame[1])])
+    return Request(input_ids, items, card.encoder_fingerprint)
+
+
+def floor(asked: Request) -> None:
+    """Convert and hash."""
+    for item in asked.items:
+        digest = hashlib.sha256()
+        for array in item.wire("fp16"):
+            digest.update(np.ascontiguousarray(array).data)
+        digest.hexdigest()
+
+
+def measure(server: TritonServer, rounds: int) -> list[dict[str, object]]:
+    """One row for each size: median milliseconds of every way."""
+    rows: list[dict[str, object]] = []
+    with ExitStack() as stack:
+        ways: dict[str, Callable[[Request], object]] = {"floor": floor}
+        for kind in ("fp16", "int8"):
+            for shared in (False, True):
+                name = f"{kind}{' shared' if shared else ''}"
+                how = {"precision": kind, "shared_memory": shared}
+                grpc = stack.enter_context(GrpcClient(server.grpc_url, **how))  # type: ignore[arg-type]
+                http = stack.enter_context(HttpClient(server.http_url, **how))  # type: ignore[arg-type]
+                ways[f"grpc {name}"] = lambda asked, c=grpc: list(c.stream(asked, KEEP))
+                ways[f"http {name}"] = lambda asked, c=http: c.infer(asked, KEEP)
+        keyed = stack.enter_context(GrpcClient(server.grpc_url))
+        ways["grpc key"] = lambda asked: list(keyed.stream(asked, KEEP))
+        for side in SIDES:
+            times: dict[str, list[float]] = {name: [] for name in ways}
+            for turn in range(-2, rounds):
+                for place, (name, send) in enumerate(ways.items()):
+                    asked = request(server.card, side, 1000 * (turn + 2) + place)
+                    if name == "grpc key":
+                        send(asked)  # sent once, hashed once: what follows is the second turn
+                        asked.keys("fp16")
+                    started = time.perf_counter()
+                    send(asked)
+                    if turn >= 0:
+                        times[name].append((time.perf_counter() - started) * 1e3)
+            num_bytes = sum(2 * (item.main.size + item.deepstack.size) for item in asked.items)
+            medians = {name: round(statistics.median(values), 2) for name, values in times.items()}
+            rows.append({"pictures": PICTURES, "side_patches": side, "fp16_bytes": num_bytes, "median_ms": medians})
+            print(
+                f"{num_bytes / 2**20:6.1f} MiB  " + "  ".join(f"{name} {ms}" for name, ms in medians.items()),
+                flush=True,
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the ways embeddings travel.")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "language"
+        write_language_checkpoint(Path("models/tiny"), model, Path(folder) / "scratch", TEXT | WIDE)
+        with TritonServer(Settings(model=str(model), num_threads=1)) as server:
+            rows = measure(server, args.rounds)
+    facts = {"embedding_width": WIDE["hidden_size"], "machine": machine()}
+    line = json.dumps({"benchmark": "transport", **facts, "rows": rows})
+    if args.out:
+        args.out.write_text(json.dumps(json.loads(line), indent=2) + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
