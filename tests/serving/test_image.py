@@ -65,7 +65,7 @@ def test_the_packages_of_an_image_import_no_other(name):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             ours = {found.split(".")[0] for found in names} & PACKAGES
-            assert ours <= copied | ({"edge_runtime"} if "qwen3_vl_vision" in path.parts else set()), path
+            assert ours <= copied, path
 
 
 @pytest.mark.parametrize(
