@@ -75,9 +75,10 @@ class Settings:
         try:
             if self.engine == "vllm":
                 from serving.vllm.engine import VllmEngine
-
-                return VllmEngine.load(*common, self.engine_args)
-            from serving.transformers_engine import TransformersEngine
+            else:
+                from serving.transformers_engine import TransformersEngine
         except ModuleNotFoundError as error:
             raise MissingExtra(f"the {self.engine} engine", EXTRAS[self.engine]) from error
+        if self.engine == "vllm":
+            return VllmEngine.load(*common, self.engine_args)
         return TransformersEngine.load(*common)

@@ -180,6 +180,7 @@ class VllmEngine:
     async def _run(self, request: _Request) -> None:
         """In vLLM's loop: wait for a slot, then hand over what comes."""
         slot = asyncio.create_task(self._slots.acquire())
+        is_active = False
         try:
             await asyncio.wait({slot}, timeout=self._limits.max_queue_seconds)
             if not slot.done():
@@ -187,6 +188,7 @@ class VllmEngine:
                     f"no slot became free within {self._limits.max_queue_seconds} s: try again later"
                 )
             self._occupy(request, 1)
+            is_active = True
             await self._answer(request)
         except EdgeVlmError as error:
             self._fail(request, error)
@@ -198,9 +200,10 @@ class VllmEngine:
             log.exception("a request failed")
             self._fail(request, ServerError("the engine failed on this request"))
         finally:
+            if is_active:
+                self._occupy(request, -1)
             if slot.done() and not slot.cancelled():
                 self._slots.release()
-                self._occupy(request, -1)
             slot.cancel()
 
     async def _answer(self, request: _Request) -> None:

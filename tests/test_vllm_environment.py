@@ -1,0 +1,22 @@
+"""Where vLLM is not installed, the launcher says how to install it and starts nothing."""
+
+import pytest
+
+from contract.errors import MissingExtra
+from serving.launcher import TritonServer
+from serving.settings import Settings
+from serving.vllm.environment import COMMAND
+
+
+def test_the_command_is_named(language_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_VLM_CACHE", str(tmp_path))
+    server = TritonServer(Settings(str(language_folder), engine="vllm"))
+    with pytest.raises(MissingExtra, match=COMMAND):
+        server.start()
+    assert server.poll() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_engine_itself_names_the_extra(language_folder):
+    with pytest.raises(MissingExtra, match=r"edge-vlm\[vllm\]"):
+        Settings(str(language_folder), engine="vllm").load_engine()
