@@ -6,7 +6,7 @@ TORCHVISION := .cache/torchvision
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm check format serve export tiny-model evaluate bench bench-vllm bench-serving load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	rm -rf $(TORCHVISION)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
+	$(BIN)/python -m tests.edge.real_media
 	$(BIN)/python -m kernels.build
 	$(BIN)/python -m serving --prepare
 	touch $@
@@ -31,7 +32,7 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/arm
 	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
@@ -39,6 +40,9 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
 	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/test_end_to_end.py
+
+arm: $(READY) ## the device's code on an emulated ARM Linux, every precision against this machine; no root
+	$(BIN)/python -m pytest tests/arm
 
 check: $(READY) ## format, lint, types, import directions
 	$(BIN)/ruff format --check .
@@ -64,6 +68,9 @@ tiny-model: $(READY) ## train the bundled model from nothing: about an hour on o
 bench: $(READY) ## the tower against transformers, one JSON line
 	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
 
+bench-memory: $(READY) ## the device's memory and load time at the 2B tower's size
+	$(BIN)/python -m benchmarks.edge_memory --out benchmarks/results/edge_memory.json
+
 bench-vllm: $(READY) ## our vLLM engine under Triton, AsyncLLM alone, the transformers engine
 	$(BIN)/python -m serving --prepare --engine vllm
 	$(BIN)/python -m benchmarks.vllm --out benchmarks/results/vllm.json
@@ -73,6 +80,9 @@ bench-serving: $(READY) ## what Triton and the adapter add to the engine, large 
 
 load: export ## NVIDIA's perf_analyzer over gRPC and HTTP, 1 to 16 at once: table, JSON and picture
 	$(BIN)/python -m benchmarks.load --out benchmarks/results
+
+bench-decode: $(READY) ## tokens a second, one stream and eight, against transformers' generate, one JSON line
+	$(BIN)/python -m benchmarks.decode --out benchmarks/results/decode.json
 
 precisions: $(READY) ## what each precision costs in answers, one JSON line
 	$(BIN)/python -m benchmarks.precisions --out benchmarks/results/precisions.json

@@ -60,6 +60,7 @@ class Encoder:
         max_patches: int = MAX_PATCHES,
         cache: EmbeddingCache | None = None,
         use_kernels: bool = True,
+        low_memory: bool = False,
     ) -> "Encoder":
         """Open a bundle.
 
@@ -72,6 +73,8 @@ class Encoder:
             cache: finds what was encoded before; None encodes everything.
             use_kernels: int8 bundles on the CPU run on the operators of edge_runtime.kernels where this processor has
                 them; False takes onnxruntime's own.
+            low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
+                into the order this processor's kernels like best.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.
@@ -86,6 +89,7 @@ class Encoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_prepacking", str(int(low_memory)))
         if use_kernels and provider == CPU and (operators := kernels.library()) is not None:
             options.register_custom_ops_library(str(operators))
         try:

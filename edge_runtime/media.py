@@ -28,6 +28,7 @@ MAGIC = {  # files people send by mistake
     b"7z\xbc": "a 7-Zip archive",
     b"%PDF": "a PDF document",
     b"%!PS": "PostScript, which is not rendered",
+    b"\xc5\xd0\xd3\xc6": "PostScript, which is not rendered",
     b"ftyp": "a video or HEIF file",
     b"\x1aE\xdf": "a Matroska or WebM video",
     b"<!DOCTYPE html": "an HTML page",
@@ -80,8 +81,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.width < 1 or image.height < 1:
         raise MediaError(f"picture is {image.width} x {image.height}")
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode.startswith("I"):  # I;16, or I: 32 bits, which Pillow opens 16-bit TIFF and PGM as
+        deep = np.asarray(image)
+        if image.mode != "I" or 255 < deep.max() < 1 << 16:
+            image = Image.fromarray((deep.clip(0) / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))

@@ -25,7 +25,8 @@ except ImportError as error:
 
 CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,m4v,flv,ogg,asf,gif,ivf,h264,hevc"
 MAX_SOURCE_FRAMES = 1 << 20  # 9.7 hours at 30 a second
-TURNS: dict[tuple[int, ...], Image.Transpose] = {  # signs of a, b, c, d in a display matrix: x' = a x + c y, y' = b x + d y; transposes count anticlockwise
+# Signs of a, b, c, d in a display matrix (x' = a x + c y, y' = b x + d y); Pillow's rotations count anticlockwise.
+TURNS: dict[tuple[int, ...], Image.Transpose] = {
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
     (0, -1, 1, 0): Image.Transpose.ROTATE_90,

@@ -1,4 +1,4 @@
-"""bench: what this device takes to load a bundle and to encode, as one JSON line."""
+"""bench: what this device takes to load a bundle and to encode, and how near its ceiling that is, as one JSON line."""
 
 import argparse
 import platform
@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 
 from contract.errors import InvalidInput
+from edge_runtime import kernels
+from edge_runtime.ceiling import count_work, kernel_families, peak_rates
 from edge_runtime.encoder import Encoder
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 
@@ -34,11 +36,15 @@ def peak_rss_bytes() -> int | None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Load, encode noise pictures until warm, then time `repeats` calls; medians, nothing is cached."""
+    """Load, encode noise pictures until warm, then time `repeats` calls; medians, nothing is cached.
+
+    share_of_ceiling is the time the counted work takes at the rates of onnxruntime's plain products (8-bit ones for the
+    layers of an int8 bundle, float32 for all else) over the time it took; own kernels can pass 1.
+    """
     if min(args.size, args.batch, args.repeats) < 1:
         raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
     started = time.perf_counter()
-    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider)
+    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
     load_ms = (time.perf_counter() - started) * 1e3
     pipeline, random = Pipeline(encoder, max_pixels=args.max_pixels or None), np.random.default_rng(0)
     pictures = [random.integers(0, 256, (args.size, args.size, 3), np.uint8) for _ in range(args.batch)]
@@ -51,13 +57,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         embeddings = encoder.encode(items)
         encoding.append(time.perf_counter() - prepared)
         preparing.append(prepared - begun)
-    seconds = statistics.median(encoding[1:])
+    seconds, peak_rss = statistics.median(encoding[1:]), peak_rss_bytes()
+    manifest, grid = encoder.bundle.manifest, items[0].grid_thw
+    products, attention = count_work(encoder.bundle.graph, grid, manifest.card.patch_width)
+    fp32_rate, int8_rate = peak_rates(args.threads)
+    product_rate = int8_rate if manifest.precision == "int8" else fp32_rate
+    least = args.batch * (products / product_rate + attention / fp32_rate)
     report = {
         "picture": f"{args.size}x{args.size}",
         "grid_thw": embeddings.grid_thw[0].tolist(),
         "batch": args.batch,
         "threads": args.threads,
-        "precision": encoder.bundle.manifest.precision,
+        "precision": manifest.precision,
         "load_ms": round(load_ms, 2),
         "first_embedding_ms": round(load_ms + (preparing[0] + encoding[0]) * 1e3, 2),
         "prepare_ms": round(statistics.median(preparing[1:]) * 1e3, 2),
@@ -65,9 +76,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "encode_ms_best": round(min(encoding[1:]) * 1e3, 2),
         "pictures_per_s": round(args.batch / seconds, 3),
         "rows_per_s": round(len(embeddings.image_embeds) / seconds, 1),
-        "peak_rss_bytes": peak_rss_bytes(),
+        "gigaops_per_picture": round((products + attention) / 1e9, 2),
+        "gigaops_per_s": round(args.batch * (products + attention) / seconds / 1e9, 1),
+        "ceiling_fp32_gigaops_per_s": round(fp32_rate / 1e9, 1),
+        "ceiling_int8_gigaops_per_s": round(int8_rate / 1e9, 1),
+        "share_of_ceiling": round(least / seconds, 3),
+        "peak_rss_bytes": peak_rss,
         "weight_bytes": sum(path.stat().st_size for path in encoder.bundle.folder.glob("vision.onnx*")),
         "machine": platform.machine(),
+        "kernel_families": kernel_families(),
+        "has_own_kernels": kernels.library() is not None,
         "onnxruntime": onnxruntime.__version__,
     }
     if not args.json:

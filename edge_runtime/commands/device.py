@@ -24,6 +24,7 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default=os.environ.get("EDGE_VLM_BUNDLE", "bundle"), help="folder python -m export.vision wrote ($EDGE_VLM_BUNDLE, else ./bundle)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="cores for the tower, 0 for all")
     parser.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime execution provider")
+    parser.add_argument("--low-memory", action="store_true", help="keep the weights in the mapped file: less memory, more time")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of text, errors too")
 
 
@@ -60,7 +61,9 @@ def open_encoder(args: argparse.Namespace) -> Encoder:
         BundleError, InvalidInput: as open_pipeline.
     """
     cache = EmbeddingCache(folder=args.cache)
-    return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, cache=cache)
+    return Encoder.from_bundle(
+        args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory, cache=cache
+    )
 
 
 def open_pipeline(args: argparse.Namespace) -> Pipeline:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import AutoConfig
 
+from benchmarks.encode import flop
 from edge_runtime import GrpcClient, Pipeline, Sampling
 from edge_runtime.__main__ import main
 from serving.launcher import TritonServer
-from tests.conftest import ROOT
+from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.grpc_door import Door, certificate
 from tests.edge.video_files import write_video
 from tiny_model.scenes import shapes_scene
@@ -96,6 +98,12 @@ def test_bench_is_one_json_line(bundle_folder: Path, capsys: pytest.CaptureFixtu
     assert report["pictures_per_s"] == pytest.approx(2000 / report["encode_ms"], rel=0.01)
     assert report["first_embedding_ms"] > report["load_ms"] > 0
     assert report["peak_rss_bytes"] > report["weight_bytes"] > 1 << 20
+    config = AutoConfig.from_pretrained(CHECKPOINT).vision_config
+    assert report["gigaops_per_picture"] == pytest.approx(flop(config, (1, 8, 8)) / 1e9, abs=0.01)
+    assert report["ceiling_fp32_gigaops_per_s"] > 1
+    assert report["ceiling_int8_gigaops_per_s"] > 1
+    assert 0 < report["share_of_ceiling"] < 2
+    assert set(report["kernel_families"]) & {"sse4_1", "asimd"}
     assert main(command("bench", bundle_folder, "--repeats", "0")) == 2
 
 

@@ -1,0 +1,137 @@
+"""Memory and time of the device's encoder at a real tower's size: `python -m benchmarks.edge_memory`.
+
+Writes a bundle of the 2B tower's shape with random weights (no gate: memory depends on shapes alone) for each
+precision, then opens it and encodes one 512 x 512 picture in a process of its own. The physics: every weight is touched
+once, so the resident peak cannot be below the weights; what stands above is onnxruntime's own packed copy, the
+activations of 1,024 patches, and Python. Resident pages are split as Linux counts them: anonymous ones are the process's
+own, those of files (the mapped weights) can be dropped and shared. Times are seconds of one core, so that other work on
+the machine does not count. The last line is JSON.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.encode import machine
+from benchmarks.random_checkpoint import SHAPES, write_checkpoint
+from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
+from export.builder import OPSET
+from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
+from export.graph import write_graph
+from export.linear import LINEARS
+from export.tower import Tower
+
+ALLOWED_FACTOR, ALLOWED_BYTES = 1.25, 600 << 20  # the target: 1.25 times the weights and 600 MiB
+
+CHILD = """
+import json, re, sys, time
+started = time.process_time()
+import numpy as np
+from edge_runtime import Encoder
+from edge_runtime.items import Item
+
+def memory():
+    text = open("/proc/self/status").read()
+    return {name: int(re.search(name + r":\\s+(\\d+)", text)[1]) * 1024 for name in ("VmHWM", "RssAnon", "RssFile")}
+
+imported, before = time.process_time(), memory()
+encoder = Encoder.from_bundle(sys.argv[1], threads=1, low_memory=sys.argv[2] == "low")
+loaded, after_load = time.process_time(), memory()
+pixels = np.random.default_rng(0).uniform(-1, 1, (1024, encoder.bundle.manifest.card.patch_width)).astype(np.float32)
+item = Item(pixels, (1, 32, 32))
+assert len(encoder.encode([item]).image_embeds) == 256
+first = time.process_time()
+again = []
+for _ in range(3):
+    begun = time.process_time()
+    encoder.encode([item])
+    again.append(time.process_time() - begun)
+after = memory()
+print(json.dumps({
+    "import_cpu_s": imported - started, "load_cpu_s": loaded - imported, "first_embedding_cpu_s": first - started,
+    "encode_cpu_s": sorted(again)[1], "anon_after_import": before["RssAnon"], "anon_after_load": after_load["RssAnon"],
+    "anon_after_encode": after["RssAnon"], "file_after_encode": after["RssFile"], "peak_rss": after["VmHWM"],
+}))
+"""
+
+
+def write_bundle(source: Path, out: Path, precision: str) -> int:
+    """An edge bundle that passed no gate; returns the bytes of its weights."""
+    checkpoint = Checkpoint(source)
+    out.mkdir(parents=True)
+    write_graph(Tower.from_config(checkpoint.config), checkpoint.tower_tensor, out / GRAPH, LINEARS[precision])
+    shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
+    (out / CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
+    Manifest(
+        card=checkpoint.card,
+        image=checkpoint.image,
+        video=checkpoint.video,
+        has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
+        precision=precision,
+        opset=OPSET,
+        graph_version=0,
+        libraries={},
+        parity=[],
+    ).write(out)
+    return sum(path.stat().st_size for path in out.glob("vision.onnx*"))
+
+
+def row(bundle: Path, precision: str, weights: int, mode: str) -> dict[str, object]:
+    """What one process took; bytes as megabytes."""
+    done = subprocess.run([sys.executable, "-c", CHILD, bundle, mode], stdout=subprocess.PIPE, text=True, check=True)
+    told = json.loads(done.stdout)
+    seconds = {name: round(value, 3) for name, value in told.items() if name.endswith("_s")}
+    megabytes = {f"{name}_mb": round(value / 1e6) for name, value in told.items() if not name.endswith("_s")}
+    allowed = ALLOWED_FACTOR * weights + ALLOWED_BYTES
+    return {
+        "precision": precision,
+        "mode": mode,
+        "weights_mb": round(weights / 1e6),
+        "allowed_mb": round(allowed / 1e6),
+        "within": told["peak_rss"] <= allowed,
+        **megabytes,
+        **seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Memory and time of the device's encoder at a real tower's size.")
+    parser.add_argument("--size", choices=SHAPES, default="2b")
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
+    parser.add_argument("--small", type=Path, default=Path("models/tiny"), help="checkpoint whose small files are used")
+    parser.add_argument("--work", type=Path, help="where the bundles are written for the time of the run")
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(dir=args.work) as place:
+        write_checkpoint(source := Path(place) / "model", args.small, args.size)
+        for precision in args.precision:
+            bundle = Path(place) / precision
+            weights = write_bundle(source, bundle, precision)
+            for mode in ("fast", "low"):
+                rows.append(row(bundle, precision, weights, mode))
+                print(json.dumps(rows[-1]), flush=True)
+            shutil.rmtree(bundle)
+    result = {
+        "benchmark": "edge_memory",
+        "tower": args.size,
+        "picture": "512x512",
+        "threads": 1,
+        "machine": machine(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in ("onnxruntime", "numpy")},
+        "rows": rows,
+    }
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What this processor could do at best, and how much a tower asks of it: the two sides of `bench`.
+
+The ceiling is the rate onnxruntime's own matrix product reaches here, in float32 and in 8-bit integers, on a shape of
+the towers. The work is counted from onnxruntime's profile of one run, so it holds for every bundle and precision.
+"""
+
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edge_runtime.encoder import CPU
+
+PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}  # fmt: skip
+FAMILIES = {  # as /proc/cpuinfo names them, on x86 and on ARM
+    "sse4_1", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+}  # fmt: skip
+ROWS, DEPTH, COLUMNS = 1024, 1024, 4096  # patches of 512 x 512 pixels times a layer of the 2B tower
+FLOAT, UINT8, INT8, INT32 = 1, 2, 3, 6  # onnx.TensorProto.DataType
+
+
+def kernel_families() -> list[str]:
+    """The instruction sets this processor reports that onnxruntime has kernels for; empty where it does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    lines = (line.partition(":") for line in text.splitlines())
+    return sorted({word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()} & FAMILIES)  # fmt: skip
+
+
+def _field(number: int, value: int | str | bytes | list[bytes]) -> bytes:
+    """A field of a protobuf message: a number, text, bytes, or a message of fields."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else b"".join(value)
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def product_model(operator: str, left: int, weight: NDArray[Any], right: int, result: int) -> bytes:
+    """An ONNX model of one product (rows, K) x weight (K, N); types by their numbers in onnx.proto, as the fields are."""
+
+    def value(name: str, kind: int, shape: tuple[int, ...]) -> list[bytes]:
+        sides = [_field(1, [_field(1, side)]) for side in shape]
+        return [_field(1, name), _field(2, [_field(1, [_field(1, kind), _field(2, sides)])])]
+
+    depth, columns = weight.shape
+    tensor = [_field(1, depth), _field(1, columns), _field(2, right), _field(8, "b"), _field(9, weight.tobytes())]
+    node = [_field(1, "a"), _field(1, "b"), _field(2, "c"), _field(4, operator)]
+    ends = _field(11, value("a", left, (ROWS, depth))) + _field(12, value("c", result, (ROWS, columns)))
+    graph = [_field(1, node), _field(2, "product"), _field(5, tensor), ends]
+    return _field(1, 10) + _field(7, graph) + _field(8, [_field(1, ""), _field(2, 20)])
+
+
+def _rate(operator: str, left: NDArray[Any], weight: NDArray[Any], kinds: tuple[int, int, int], threads: int) -> float:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    model = product_model(operator, kinds[0], weight, kinds[1], kinds[2])
+    session = onnxruntime.InferenceSession(model, options, providers=[CPU])
+    best = math.inf
+    for _ in range(8):
+        started = time.perf_counter()
+        session.run(None, {"a": left})
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * ROWS * DEPTH * COLUMNS / best
+
+
+def peak_rates(threads: int) -> tuple[float, float]:
+    """Operations per second of onnxruntime's matrix product here: float32, and unsigned by signed 8-bit integers."""
+    random = np.random.default_rng(0)
+    floats = [random.normal(size=shape).astype(np.float32) for shape in ((ROWS, DEPTH), (DEPTH, COLUMNS))]
+    activations = random.integers(0, 256, (ROWS, DEPTH), np.uint8)
+    weights = random.integers(-127, 128, (DEPTH, COLUMNS), np.int8)
+    return (
+        _rate("MatMul", floats[0], floats[1], (FLOAT, FLOAT, FLOAT), threads),
+        _rate("MatMulInteger", activations, weights, (UINT8, INT8, INT32), threads),
+    )
+
+
+def count_work(graph: Path, grid: tuple[int, int, int], patch_width: int) -> tuple[float, float]:
+    """Operations of the matrix products with weights, and of attention, for one item of this grid in patches.
+
+    It loads the graph a second time, without the fast operators of its own: their insides are counted too.
+    """
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.log_severity_level = True, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = f"{folder}/run"
+        session = onnxruntime.InferenceSession(str(graph), options, providers=[CPU])
+        pixels = np.zeros((math.prod(grid), patch_width), np.float32)
+        session.run(None, {"pixel_values": pixels, "grid_thw": np.array([grid], np.int64)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    products = attention = 0.0
+    for event in events:
+        told = event.get("args", {})
+        if not event["name"].endswith("_kernel_time") or "op_name" not in told:
+            continue
+        shapes = [next(iter(shape.values())) for shape in told["input_type_shape"]]
+        if told["op_name"] in PRODUCTS:
+            products += 2.0 * math.prod(shapes[0]) * next(iter(told["output_type_shape"][0].values()))[-1]
+        elif told["op_name"] == "MultiHeadAttention":  # (frames, patches, width): scores, and their product with values
+            frames, patches, width = shapes[0]
+            attention += 4.0 * frames * patches * patches * width
+    return products, attention
