@@ -3,12 +3,26 @@
 The numbers of levels, widths and token ids differ between sizes and families (and in the bundled model on purpose).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import BundleError
 
-FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
+WITHOUT_DEEPSTACK = ("qwen3_5", "qwen3_5_moe")
+FAMILIES = ("qwen3_vl", "qwen3_vl_moe", *WITHOUT_DEEPSTACK)  # transformers' model_type
+
+
+def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tower's blocks that deepstack levels are taken from; none in a family that has no deepstack.
+
+    Raises:
+        KeyError: the family has deepstack and the config does not say where.
+    """
+    vision = config["vision_config"]
+    if config.get("model_type") in WITHOUT_DEEPSTACK:
+        return tuple(vision.get("deepstack_visual_indexes") or ())
+    return tuple(vision["deepstack_visual_indexes"])
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,7 @@ class ModelCard:
             return cls(
                 family=config["model_type"],
                 hidden_size=text["hidden_size"],
-                num_deepstack_levels=len(vision["deepstack_visual_indexes"]),
+                num_deepstack_levels=len(deepstack_blocks(config)),
                 vocab_size=text["vocab_size"],
                 max_position_embeddings=text["max_position_embeddings"],
                 image_token_id=config["image_token_id"],

@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.card import deepstack_blocks
 from contract.errors import BundleError
 
 Outputs = dict[str, NDArray[np.float32]]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # pixel_values, grid_thw
 
 # family: package in transformers.models, prefix of its class names
-CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}
+CLASSES = {
+    "qwen3_vl": "Qwen3VL",
+    "qwen3_vl_moe": "Qwen3VLMoe",
+    "qwen3_5": "Qwen3_5",
+    "qwen3_5_moe": "Qwen3_5Moe",
+}
 
 
 class Oracle:
@@ -52,7 +58,7 @@ class Oracle:
         # Its frequencies are no parameter of the checkpoint: made again, on a real device.
         tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
-        self._num_first_blocks = 1 + min(config["vision_config"]["deepstack_visual_indexes"], default=-1)
+        self._num_first_blocks = 1 + min(deepstack_blocks(config), default=-1)
 
     def __call__(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
         """pixel_values float32 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
@@ -60,7 +66,7 @@ class Oracle:
 
         with torch.inference_mode():
             out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
-        levels = {level_name(i): rows.numpy() for i, rows in enumerate(out.deepstack_features)}
+        levels = {level_name(i): rows.numpy() for i, rows in enumerate(getattr(out, "deepstack_features", ()))}
         return {"image_embeds": out.pooler_output.numpy()} | levels
 
     def first_level(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contract.card import deepstack_blocks
 from contract.errors import BundleError
 
 ACTIVATION = "gelu_pytorch_tanh"
@@ -67,7 +68,7 @@ class Tower:
                 num_heads=vision["num_heads"],
                 out_hidden_size=vision["out_hidden_size"],
                 table_side=math.isqrt(vision["num_position_embeddings"]),
-                taps=tuple(vision["deepstack_visual_indexes"]),
+                taps=deepstack_blocks(config),
                 patch_size=vision["patch_size"],
                 temporal_patch_size=vision["temporal_patch_size"],
                 merge_size=vision["spatial_merge_size"],

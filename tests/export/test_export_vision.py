@@ -13,6 +13,9 @@ import pytest
 
 from contract.errors import BundleError
 from contract.manifest import PRECISIONS, read_manifest
+from edge_runtime import Encoder
+from edge_runtime.bundle import Bundle
+from edge_runtime.items import Item
 from export import layers, packs, parity
 from export.builder import ALIGNMENT
 from export.vision import export_vision, main
@@ -63,6 +66,31 @@ def test_moe_family(checkpoint: Path, tmp_path: Path) -> None:
     change_json(model / "config.json", model_type="qwen3_vl_moe", vision_config__model_type="qwen3_vl_moe_vision")
     export_vision(str(model), tmp_path / "edge")
     assert read_manifest(tmp_path / "edge").card.family == "qwen3_vl_moe"
+
+
+@pytest.mark.usefixtures("few_packs")
+@pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_moe"])
+def test_the_next_family(no_levels: Path, tmp_path: Path, family: str) -> None:
+    """No word of deepstack in the config, other token ids; transformers' own class of that family is the oracle."""
+    model = Path(shutil.copytree(no_levels, tmp_path / "model"))
+    ids = {"image_token_id": 50, "video_token_id": 51, "vision_start_token_id": 52, "vision_end_token_id": 53}
+    changes = {"model_type": family, "vision_config__model_type": f"{family}_vision", **ids}
+    change_json(model / "config.json", **changes, vision_config__deepstack_visual_indexes=None)
+    result = export_vision(str(model), tmp_path / "edge")
+    assert result.parity["max_relative_error"] < 2e-5
+    bundle = Bundle.load(tmp_path / "edge")
+    assert (bundle.manifest.card.family, bundle.manifest.card.num_deepstack_levels) == (family, 0)
+    assert bundle.token(bundle.manifest.card.image_token_id) == "w50"
+    embeddings = Encoder.from_bundle(bundle).encode([Item(np.zeros((24, 1536), np.float32), (1, 4, 6))])
+    assert embeddings.image_embeds.shape == (6, 48)
+    assert embeddings.deepstack_embeds.shape == (0, 6, 48)
+
+
+def test_a_family_with_deepstack_must_say_where(no_levels: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(no_levels, tmp_path / "model"))
+    change_json(model / "config.json", vision_config__deepstack_visual_indexes=None)
+    with pytest.raises(BundleError, match="no key 'deepstack_visual_indexes'"):
+        export_vision(str(model), tmp_path / "edge")
 
 
 def test_manifest_holds_what_the_device_needs(bundle: Path, checkpoint: Path) -> None:
