@@ -1,5 +1,6 @@
 """The README does what it says: its Python block and its commands are run as they stand, other ports aside."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -61,6 +62,15 @@ def test_commands_step_by_step(folder: Path) -> None:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def test_curl(server: TritonServer) -> None:
+    (line,) = blocks("bash")[2].splitlines()
+    command = shlex.split(line.replace("127.0.0.1:8000", server.http_url))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    events = [json.loads(line.removeprefix("data: ")) for line in done.stdout.splitlines() if line]
+    assert 1 <= len(events) <= 8
+    assert all(event["model_name"] == "qwen3_vl" and "error" not in event for event in events)
 
 
 def test_make_lines_are_verbs() -> None:
