@@ -9,7 +9,7 @@ from typing import Any
 
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing
-from edge_runtime.resize import image_size, picture_size
+from edge_runtime.resize import MAX_TOKENS, image_size, picture_size
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class PictureOptions:
         Raises:
             MediaError: an aspect ratio above 200, or min_pixels above what max_pixels or the bundle allow.
         """
+        most = min(how.max_pixels, MAX_TOKENS * factor**2)
         if self.resized_height is not None and self.resized_width is not None:
-            return picture_size(self.resized_height, self.resized_width, factor, None, how.max_pixels)
+            return picture_size(self.resized_height, self.resized_width, factor, None, most)
         if self.min_pixels is self.max_pixels is None:
             return image_size(height, width, factor, how.min_pixels, how.max_pixels)
-        most = how.max_pixels if self.max_pixels is None else min(self.max_pixels, how.max_pixels)
+        most = most if self.max_pixels is None else min(self.max_pixels, how.max_pixels)
         return picture_size(height, width, factor, self.min_pixels, most)

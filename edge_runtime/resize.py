@@ -9,6 +9,7 @@ import math
 from contract.errors import MediaError
 
 MAX_ASPECT_RATIO = 200
+MIN_TOKENS, MAX_TOKENS = 4, 16_384  # of a picture, where nobody says otherwise (qwen-vl-utils)
 
 
 def _check_ratio(height: int, width: int) -> None:
@@ -92,8 +93,8 @@ def picture_size(
 
     The rule is `smart_resize` of qwen-vl-utils 0.0.14; one difference: a side is never below `factor`.
     """
-    low = 4 * factor**2 if min_pixels is None else min_pixels
-    high = 16_384 * factor**2 if max_pixels is None else max_pixels
+    low = MIN_TOKENS * factor**2 if min_pixels is None else min_pixels
+    high = MAX_TOKENS * factor**2 if max_pixels is None else max_pixels
     if low > high:
         raise MediaError(f"min_pixels is {low}, the most allowed {high:g}: it must not be smaller, give min_pixels too")
     _check_ratio(height, width)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.errors import MediaError
 from contract.preprocessing import VideoProcessing
-from edge_runtime.resize import frame_size, picture_size, video_size
+from edge_runtime.resize import MAX_TOKENS, frame_size, picture_size, video_size
 
 WHOLE = (
     "nframes",
@@ -125,7 +125,8 @@ class VideoOptions:
             MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
         """
         if self.resized_height is not None and self.resized_width is not None:
-            return picture_size(self.resized_height, self.resized_width, factor, None, device_pixels)
+            most = min(device_pixels or how.max_pixels, MAX_TOKENS * factor**2)
+            return picture_size(self.resized_height, self.resized_width, factor, None, most)
         bounds = [bound for bound in (self.max_pixels, device_pixels) if bound is not None]
         if self.min_pixels is self.max_pixels is self.total_pixels is None:
             frames = max(num_frames, depth)

@@ -12,12 +12,13 @@ from tests.processor import load_processor  # noqa: F401  before qwen-vl-utils  
 from qwen_vl_utils.vision_process import smart_resize
 
 from contract.errors import MediaError
-from contract.preprocessing import ImageProcessing
+from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.picture_options import PictureOptions
 from edge_runtime.video_options import VideoOptions
 from tests.edge.video_files import picture
 
+LONG = VideoProcessing(4096, 1 << 40, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 2.0, 4, 768)
 WIDE = ImageProcessing(65_536, 1 << 40, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -140,7 +141,7 @@ def test_a_size_of_ones_own_is_that_of_qwen_vl_utils(height: int, width: int) ->
         return
     options = {"resized_height": height, "resized_width": width}
     assert PictureOptions(**options).size(1, 1, 32, WIDE) == smart_resize(height, width, 32)
-    assert VideoOptions(**options).size(4, 9, 9, 32, 2, None) == smart_resize(height, width, 32)  # type: ignore[arg-type]
+    assert VideoOptions(**options).size(4, 9, 9, 32, 2, LONG) == smart_resize(height, width, 32)
 
 
 def test_frames_of_several_sizes_need_one(pipeline: Pipeline) -> None:

@@ -21,11 +21,13 @@ from edge_runtime.resize import frame_size
 from edge_runtime.video import VideoFile
 from edge_runtime.video_options import VideoOptions, timestamps
 from tests.conftest import CHECKPOINT, ROOT
+from tests.edge.real_media import footage
 from tests.edge.video_files import turned, write_video
 from tests.processor import load_processor
 
 ONE_STEP = 2 / 255 + 1e-6  # one grey level after (x / 255 - 0.5) / 0.5
 TURNS = {turn.name.lower(): turn for turn in Image.Transpose}
+STORED = {**TURNS, "real turned": TURNS["rotate_90"], "real mirrored": TURNS["flip_left_right"]}  # how they are shown
 UNEVEN = [0, 40, 80, 120, 500, 540, 1500, 1540, 1580, 3000, 3040, 3900, 4000]
 
 
@@ -37,7 +39,16 @@ def processor() -> Any:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("video")
+    with av.open(str(footage("bikes"))) as container:
+        real = [frame.to_image() for frame, _ in zip(container.decode(video=0), range(61), strict=False)]
+    size = {"width": 320, "height": 136, "frames": real}
+    mirror = Image.Transpose.FLIP_LEFT_RIGHT
     return {
+        "real": footage("carphone_pristine"),
+        "real odd": write_video(folder / "real.mp4", 61, 25, **size),
+        "real variable rate": write_video(folder / "real_vfr.mp4", len(UNEVEN), 25, pts=UNEVEN, **size),
+        "real turned": turned(write_video(folder / "real_turned.mp4", 31, 12, **size), TURNS["rotate_90"]),
+        "real mirrored": turned(write_video(folder / "real_mirrored.mp4", 31, 12, **size), mirror),
         "odd": write_video(folder / "odd.mp4", 27, 10),  # 5 frames are looked at
         "variable rate": write_video(folder / "vfr.mp4", len(UNEVEN), 25, pts=UNEVEN),
         **{name: turned(write_video(folder / f"{name}.mp4", 12, 4), turn) for name, turn in TURNS.items()},
@@ -61,14 +72,27 @@ def reference(processor: Any, path: Path, name: str, **sample: Any) -> tuple[lis
         choose = lambda metadata, **_: processor.video_processor.sample_frames(metadata, **sample)  # noqa: E731
         frames, metadata = load_video(str(path), backend="pyav", sample_indices_fn=choose)
     images = [Image.fromarray(frame) for frame in frames]
-    return [image.transpose(TURNS[name]) for image in images] if name in TURNS else images, metadata
+    return [image.transpose(STORED[name]) for image in images] if name in STORED else images, metadata
 
 
 def message(**video: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "video", **video}, {"type": "text", "text": "What appears last?"}]}]
 
 
-NAMES = ["odd", "variable rate", *TURNS, "no frame count", "old", "short", "large"]
+NAMES = [
+    "real",
+    "real odd",
+    "real variable rate",
+    "real turned",
+    "real mirrored",
+    "odd",
+    "variable rate",
+    *TURNS,
+    "no frame count",
+    "old",
+    "short",
+    "large",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

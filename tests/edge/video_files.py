@@ -26,8 +26,10 @@ def write_video(
     height: int = 128,
     codec: str = "libx264",
     pts: list[int] | None = None,
+    frames: list[Image.Image] | None = None,
 ) -> Path:
-    """Encode `num_frames` frames; `pts` gives each its time in milliseconds instead of an even rate."""
+    """Encode `num_frames` frames, drawn or the first of `frames`; `pts` gives each its time in milliseconds instead of an
+    even rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -35,7 +37,8 @@ def write_video(
         if pts is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(num_frames):
-            frame = av.VideoFrame.from_image(picture(index, width, height))
+            image = picture(index, width, height) if frames is None else frames[index].resize((width, height))
+            frame = av.VideoFrame.from_image(image)
             if pts is not None:
                 frame.pts, frame.time_base = pts[index], Fraction(1, 1000)
             container.mux(stream.encode(frame))
