@@ -55,8 +55,8 @@ def _serve(server: TritonServer) -> int:
         signal.signal(number, lambda *_: _interrupt(asked))
     try:
         with server:
-            p = server.ports
-            print(f"ready http://{server.http_url} grpc {server.grpc_url} metrics 127.0.0.1:{p.metrics}", flush=True)
+            metrics = f"{server.http_url.rpartition(':')[0]}:{server.ports.metrics}"
+            print(f"ready http://{server.http_url} grpc {server.grpc_url} metrics {metrics}", flush=True)
             while server.poll() is None and not asked.wait(0.2):
                 pass
             if not asked.is_set():

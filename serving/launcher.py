@@ -45,7 +45,7 @@ class TritonServer:
     Attributes:
         card: the checkpoint's card.
         ports: the ports in use.
-        http_url, grpc_url: "127.0.0.1:port", as tritonclient wants them.
+        http_url, grpc_url: "host:port", as tritonclient wants them.
         shm_prefix: names its shared memory and, in their arguments, its processes.
 
     Raises (on entering):
@@ -63,6 +63,7 @@ class TritonServer:
         host: str = HOST,
     ) -> None:
         self._build, self._triton, self._host = IMAGE if triton else WHEEL, triton, host
+        self._address = HOST if host == "0.0.0.0" else host  # where this process reaches it
         self._settings = replace(
             settings, model=str(Path(settings.model).absolute()), needs_numpy_below_2=self._build.needs_numpy_below_2
         )
@@ -82,11 +83,11 @@ class TritonServer:
 
     @property
     def http_url(self) -> str:
-        return f"{HOST}:{self.ports.http}"
+        return f"{self._address}:{self.ports.http}"
 
     @property
     def grpc_url(self) -> str:
-        return f"{HOST}:{self.ports.grpc}"
+        return f"{self._address}:{self.ports.grpc}"
 
     def start(self) -> None:
         """Start Triton and wait until its models are loaded; see the class for the errors."""
