@@ -5,6 +5,7 @@ import io
 import json
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from contract.errors import FingerprintMismatch, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
 from edge_runtime import HttpClient, Pipeline
+from serving.health import fault
 from serving.launcher import TritonServer
 from serving.repository import render_repository
 from serving.settings import Settings
@@ -156,6 +158,28 @@ def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) 
         ask(thin_server, grpcclient, **tensors)
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert ask(thin_server, outputs=("vision_keys",), image=[GOOD]).as_numpy("vision_embeddings") is None
+
+
+def test_it_answers_the_sign_of_life(thin_server: TritonServer) -> None:
+    assert fault(thin_server.http_url) is None
+
+
+def test_many_at_once(thin_server: TritonServer, pipeline: Pipeline) -> None:
+    """More than there are threads for, and refusals among them."""
+    files = [picture(64, 64 + 32 * (i % 3), i) if i % 4 else b"no picture" for i in range(12)]
+
+    def one(file: bytes) -> Any:
+        try:
+            return ask(thin_server, image=[file])
+        except InferenceServerException as error:
+            return error
+
+    with ThreadPoolExecutor(12) as pool:
+        for file, result in zip(files, pool.map(one, files), strict=True):
+            if file == b"no picture":
+                assert "is no picture" in result.message()
+            else:
+                same_rows(result, pipeline.ask(file, QUESTION))
 
 
 def test_it_is_off_unless_asked_for(server: TritonServer, thin_server: TritonServer) -> None:

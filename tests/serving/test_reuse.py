@@ -88,6 +88,15 @@ def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
     wait_for(lambda: metric(server, "edge_vlm_input_tokens_total") == before + case.input_ids.size)
 
 
+def test_a_key_can_be_asked_for_alone(server, cases):
+    """Is it still held? No prompt, no tensors, plain JSON; the answer says so, and the item counts as used."""
+    keys = answered_keys(unary(server.grpc_url, tensors(cases["several sizes"])))
+    status, body = post(server, f"{UNARY_MODEL}/generate", vision_keys=keys, max_tokens=0)
+    assert (status, json.loads(body)["vision_keys"]) == (200, keys)
+    status, body = post(server, f"{UNARY_MODEL}/generate", vision_keys=[*keys, "0" * 64], max_tokens=0)
+    assert (status, "[NOT_FOUND]" in body) == (400, True)
+
+
 @pytest.mark.parametrize("door", [f"{UNARY_MODEL}/generate", f"{MODEL}/generate_stream"])
 def test_plain_json_asks_by_key(server, cases, reference, door):
     """The grids come from the store, so a question is text, a key, and nothing else."""

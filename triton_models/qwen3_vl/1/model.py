@@ -8,9 +8,8 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 import asyncio
 import json
 import locale
-import math
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -18,47 +17,20 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError
+from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
 from contract.language import read_language_card
 from contract.tensors import INPUTS
-from serving.answer import CANCELLED, ERROR, Answer
+from serving.answer import CANCELLED, ERROR
 from serving.metrics import Meter, Timing
 from serving.request import RequestParser, flag
 from serving.settings import Settings
 from serving.store import ReuseStore
 from serving.tokenizer import load_tokenizer
+from triton_models.job import Job
 from triton_models.replies import FINAL, failure, outputs, refuse_copies, unexpected
 
 POLL_SECONDS = 0.05
-
-
-class Job:
-    """A request that is being answered."""
-
-    def __init__(self, request, sender, parsed, timing):
-        self.id, self.sender, self.timing = request.request_id(), sender, timing
-        self.parsed, self.answer = parsed, Answer(parsed)
-        self.timeout_seconds = request.timeout() / 1e6  # 0: none
-        self.deadline = time.monotonic() + (self.timeout_seconds or math.inf)
-        self.task, self.is_answered = None, False
-
-    def send(self, answer, is_last):
-        self.is_answered = is_last
-        self.sender.send(answer, flags=FINAL if is_last else 0)
-
-    def is_late(self):
-        return time.monotonic() > self.deadline
-
-    def is_abandoned(self):
-        if self.is_answered:  # Triton has released the request: asking about it would crash the server
-            return False
-        return self.sender.is_cancelled() or self.is_late()
-
-    def check_time(self):
-        if self.is_late() and not self.answer.num_output_tokens:
-            raise DeadlineExceeded(
-                f"the timeout of {self.timeout_seconds} s was over before the first token: allow more"
-            )
+NUM_KEEPERS = 2  # threads that hash and copy, so many that uploads leave cores to the engine
 
 
 class TritonPythonModel:
@@ -71,6 +43,8 @@ class TritonPythonModel:
                 f"numpy {np.__version__} corrupts tensors in this Triton: run python -m serving --prepare, which makes an environment with numpy 1"
             )
         folder = Path(settings.model)
+        self.num_places = settings.limits.max_active + settings.limits.max_waiting
+        self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
         self.store = ReuseStore(settings.limits.max_reuse_bytes)
         self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder), self.store)
         self.engine = settings.load_engine()
@@ -117,10 +91,12 @@ class TritonPythonModel:
 
     async def serve(self, job):
         prompt = job.parsed.prompt
-        keys = asyncio.ensure_future(asyncio.to_thread(self.store.keep, prompt.contents))  # while the prompt is read
+        keys = self.loop.run_in_executor(self.keepers, self.store.keep, prompt.contents)  # while the prompt is read
         try:
             job.check_time()
             if job.parsed.sampling.max_tokens == 0:
+                if len(self.jobs) > self.num_places:  # the engine, which bounds the others, is not asked
+                    raise Unavailable(f"{self.num_places} requests are running or waiting: try again later")
                 job.answer.keys = await keys
                 job.send(outputs(job.answer.kept()), is_last=True)
                 return
@@ -169,6 +145,7 @@ class TritonPythonModel:
         asyncio.run_coroutine_threadsafe(self.drain(), self.loop).result(5)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(5)
+        self.keepers.shutdown(cancel_futures=True)
 
     async def drain(self):
         await asyncio.gather(*(job.task for job in self.jobs), return_exceptions=True)

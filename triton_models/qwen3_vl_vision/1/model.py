@@ -31,7 +31,7 @@ class TritonPythonModel:
         self.limits = settings.limits
         self.tower = Tower(settings.bundle, settings.limits, settings.num_threads)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="tower")
-        self.jobs = set()
+        self.jobs, self.is_closing = set(), False
 
     def execute(self, requests):
         for request in requests:
@@ -56,6 +56,8 @@ class TritonPythonModel:
 
     def serve(self, tensors, wanted, sender):
         try:
+            if self.is_closing:
+                raise Unavailable("the server is stopping")
             reply = outputs({}) if sender.is_cancelled() else self.reply(tensors, wanted)
         except Exception as error:
             reply = failure(error if isinstance(error, EdgeVlmError) else unexpected())
@@ -79,4 +81,5 @@ class TritonPythonModel:
         return kept["vision_keys"]
 
     def finalize(self):
+        self.is_closing = True  # those in the queue are told
         self.pool.shutdown(wait=True)
