@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -79,8 +79,9 @@ class AsyncHttpClient(Connection):
         """As HttpClient.stream; cancelling the task, or aclose(), closes the connection."""
         call = HttpCall(self, deadline_s)
         try:
-            async for delta in self._run(call, call.stream(request, sampling or Sampling())):
-                yield delta
+            async with aclosing(self._run(call, call.stream(request, sampling or Sampling()))) as pieces:
+                async for delta in pieces:
+                    yield delta
         finally:
             await asyncio.shield(self._done(call, call.release()))
 

@@ -64,25 +64,25 @@ class Connection:
     precision: Precision = "fp16"
     retry_s: float = 0.0
     tls: Tls | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a password
     shared_memory: bool = False
     held: HeldKeys = field(default_factory=HeldKeys, init=False, repr=False)
     regions: SharedRegions = field(default_factory=SharedRegions, init=False, repr=False)
     is_checked: bool = field(default=False, init=False, repr=False)
-    keeps_embeddings: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InvalidInput(f"precision is {self.precision!r}, allowed are {', '.join(PRECISIONS)}")
         if self.tls is not None:
             self.tls.names()
+        self.is_checked = self.precision == "fp16"  # every server takes it
 
     def patience(self, deadline_s: float | None) -> Patience:
         """The clock of a request that begins now."""
         return Patience(self.url, self.timeout_s, deadline_s, self.retry_s)
 
     def check(self, parameters: Mapping[str, str]) -> None:
-        """Hold the precision against what the server publishes, and see whether it keeps embeddings.
+        """Hold the precision against what the server publishes.
 
         Raises:
             InvalidInput: the server does not take it.
@@ -91,7 +91,6 @@ class Connection:
         if DATATYPES[self.precision] not in accepted:
             allowed = ", ".join(name for name, datatype in DATATYPES.items() if datatype in accepted)
             raise InvalidInput(f"precision is {self.precision!r}, {self.url} accepts {allowed or 'none of ours'}")
-        self.keeps_embeddings = parameters.get("max_reuse_bytes", "0") != "0"
         self.is_checked = True
 
 

@@ -143,7 +143,7 @@ class Call:
 
     def _prepare(self) -> list[Any]:
         connection, request = self._connection, self._request
-        if not connection.is_checked and connection.precision != "fp16":  # which every server takes
+        if not connection.is_checked:
             connection.check(_parameters(self._stream, connection, MODEL, self.patience.wait_s))
         tensors = request.tensors(self._sampling, connection.precision, held=connection.held)
         self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []
@@ -212,6 +212,8 @@ class Call:
         if error is not None:
             self.ended = True
             failure = typed(error)
+            if isinstance(failure, Unavailable) and self.patience.left_s == 0:
+                raise self.patience.late()
             if self._num_answers and isinstance(failure, Unavailable):
                 raise self.patience.lost(self._num_answers, error.message())
             raise failure

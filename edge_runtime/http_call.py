@@ -137,11 +137,6 @@ class HttpCall:
         keys: list[str] = []
         for is_last in (False, True):
             if missing := request.missing(connection.precision, connection.held):
-                if not connection.keeps_embeddings:
-                    raise InvalidInput(
-                        f"{connection.url} keeps no embeddings (max_reuse_bytes is 0), and JSON cannot carry them: use "
-                        "infer, or gRPC"
-                    )
                 yield from self._upload(request, missing)
             keys = request.keys(connection.precision)
             if lacking := [key for key in keys if key not in connection.held]:
@@ -224,7 +219,15 @@ class HttpCall:
         items = sorted(missing, key=lambda item: item.is_video)
         tensors = request.vision_tensors(items, connection.precision)
         tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
-        keys = read_delta(_outputs((yield from self._infer(tensors)))).vision_keys
+        reply = yield from self._infer(tensors)
+        if isinstance(reply.error(), InvalidInput):
+            yield from self.parameters(MODEL)
+            if self.value.get("max_reuse_bytes") == "0":
+                raise InvalidInput(
+                    f"{connection.url} keeps no embeddings (max_reuse_bytes is 0), and JSON cannot carry them: use infer, "
+                    "or gRPC"
+                )
+        keys = read_delta(_outputs(reply)).vision_keys
         connection.held.add(keys)
         learn_keys(items, keys, connection.precision)
 

@@ -59,6 +59,8 @@ class HttpClient(Connection):
     def infer(self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None) -> Delta:
         """Send a request and wait for its whole answer.
 
+        Triton does not notice when such a caller leaves, so give a deadline: it travels with the request.
+
         Raises:
             As stream.
         """

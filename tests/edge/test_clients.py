@@ -140,6 +140,19 @@ def test_cancelling_the_task_cancels(server: TritonServer, request_: Request, na
     until(lambda: counted(server, "cancelled_requests_total") == before + 1)
 
 
+@pytest.mark.parametrize("name", ["grpc asyncio", "http asyncio"])
+def test_closing_the_iterator_cancels(server: TritonServer, request_: Request, name: str) -> None:
+    before, way = counted(server, "cancelled_requests_total"), WAYS[name]
+
+    async def leave() -> None:
+        pieces = way.kind(way.url(server)).stream(request_, LONG)
+        await anext(pieces)
+        await pieces.aclose()
+        await asyncio.to_thread(until, lambda: counted(server, "cancelled_requests_total") == before + 1)
+
+    asyncio.run(leave())
+
+
 @every_way
 def test_it_waits_for_a_server_that_starts(server: TritonServer, request_: Request, answer: str, way: Way) -> None:
     port, late = free_port(), list[Any]()
@@ -244,6 +257,7 @@ def test_arguments_are_checked() -> None:
         GrpcClient(precision="fp8")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="write https"):
         HttpClient("http://127.0.0.1", tls=Tls())
+    assert "secret" not in repr(GrpcClient(headers={"authorization": "secret"}))
     client = AsyncGrpcClient("host:1", precision="int8")
     with pytest.raises(InvalidInput, match="precision is 'int8', host:1 accepts fp16, fp32"):
         client.check({"embedding_datatypes": "FP16,FP32"})
