@@ -24,7 +24,6 @@ from serving.health import fault, is_ready
 
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 1.0
-RETRY_SECONDS = 0.25
 MAX_FAULTS = 3  # in a row: one may be a full /dev/shm, which passes
 _PR_SET_PDEATHSIG = 1
 
@@ -41,8 +40,8 @@ class Watch(threading.Thread):
         while not is_ready(self._http_url):
             if self._ended.wait(POLL_SECONDS):
                 return
-        self.is_begun, num_faults, found = True, 0, None
-        while not self._ended.wait(RETRY_SECONDS if found else PROBE_SECONDS):
+        self.is_begun, num_faults = True, 0
+        while not self._ended.wait(PROBE_SECONDS):
             found = fault(self._http_url)
             num_faults = num_faults + 1 if found else 0
             if found and num_faults == MAX_FAULTS:

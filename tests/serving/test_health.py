@@ -13,6 +13,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
+from serving import guardian
 from serving.guardian import Watch
 from serving.health import PROBES, fault, is_ready
 from serving.launcher import TritonServer
@@ -64,8 +65,9 @@ def test_back_after_a_kill(mortal, cases, victim):
 
 
 @pytest.mark.parametrize(("answers", "is_dead"), [("ok bad bad ok bad bad ok", False), ("ok bad bad bad", True)])
-def test_it_takes_three_faults_in_a_row(answers, is_dead):
+def test_it_takes_three_faults_in_a_row(answers, is_dead, monkeypatch):
     """One fault may be a full /dev/shm; restarting for it would end every stream."""
+    monkeypatch.setattr(guardian, "PROBE_SECONDS", 0.05)
     left = answers.split()
 
     class Handler(BaseHTTPRequestHandler):
