@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from contract.tensors import MODEL
+from export.language import export_language
 from serving.engine import Engine
 from serving.launcher import TritonServer
 from serving.settings import Settings
@@ -197,19 +199,23 @@ def measure_large(server: TritonServer, rounds: int) -> dict[str, float]:
 
 
 def measure_served(small: Path, parts: list[str], rounds: int) -> dict[str, object]:
-    """The parts that need a model whose tokens cost something."""
+    """The parts that compare a server with an engine: the bundled model, whose tokens cost little, and a random one."""
     found: dict[str, object] = {}
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found["parameters"] = write_language_checkpoint(small, folder / "language", folder / "scratch")
-        settings = Settings(str(folder / "language"), dtype="fp32", num_threads=1)
+        if "overhead" in parts:
+            export_language(str(small), folder / "bundled")
+            settings = Settings(str(folder / "bundled"), dtype="fp32", num_threads=1)
+            with TritonServer(settings) as server, closing(settings.load_engine()) as engine:
+                found["overhead_bundled"] = measure_overhead(server, engine, 1, 10 * rounds)
+        found["parameters"] = write_language_checkpoint(small, folder / "random", folder / "scratch")
+        settings = Settings(str(folder / "random"), dtype="fp32", num_threads=1)
         with TritonServer(settings) as server:
             if "overhead" in parts:
-                torch.set_num_threads(1)
-                engine = settings.load_engine()
-                streams = {1: rounds, NUM_STREAMS: rounds // 2}
-                found["overhead"] = [measure_overhead(server, engine, *numbers) for numbers in streams.items()]
-                engine.close()
+                with closing(settings.load_engine()) as engine:
+                    streams = {1: rounds, NUM_STREAMS: rounds // 2}
+                    found["overhead"] = [measure_overhead(server, engine, *numbers) for numbers in streams.items()]
             if "large_request" in parts:
                 found["large_request"] = measure_large(server, rounds)
     return found
