@@ -104,7 +104,7 @@ def test_a_deadline_ends_the_answer_here_and_there(server: TritonServer, request
 def test_a_deadline_ends_infer_on_the_server(server: TritonServer, request_: Request) -> None:
     """Triton does not notice when an HTTP client leaves infer, so the deadline travels."""
     before = counted(server, "cancelled_requests_total")
-    with HttpClient(server.http_url) as client, pytest.raises(DeadlineExceeded, match=r"deadline of 0\.4 s"):
+    with HttpClient(server.http_url) as client, pytest.raises(DeadlineExceeded):
         client.infer(request_, LONG, deadline_s=0.4)
     until(lambda: counted(server, "cancelled_requests_total") == before + 1)
 

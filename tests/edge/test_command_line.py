@@ -258,11 +258,10 @@ def until(condition: Any, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def test_control_c_cancels_on_the_server(
-    server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path
-) -> None:
-    before = cancelled(server)
-    args = command("ask", bundle_folder, picture, "Describe the image.", "--triton", server.grpc_url)
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_control_c_cancels_on_the_server(server: TritonServer, bundle_folder: Path, picture: Path, door: str) -> None:
+    before, url = cancelled(server), server.grpc_url if door == "grpc" else f"http://{server.http_url}"
+    args = command("ask", bundle_folder, picture, "Describe the image.", "--triton", url)
     run = [sys.executable, "-m", "edge_runtime", *args, "--max-tokens", "2000", "--temperature", "5", "--seed"]
     for seed in range(8):  # an answer may end by itself before the signal arrives
         with subprocess.Popen([*run, str(seed)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
