@@ -6,7 +6,7 @@ TORCHVISION := .cache/torchvision
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ bench-decode: $(READY) ## tokens a second, one stream and eight, against transfo
 
 precisions: $(READY) ## what each precision costs in answers, one JSON line
 	$(BIN)/python -m benchmarks.precisions --out benchmarks/results/precisions.json
+
+bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
+	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

@@ -1,0 +1,34 @@
+"""docs/gateway.md says what the code says: flags, fields, metrics."""
+
+import argparse
+import re
+
+from edge_runtime.commands import serve
+from edge_runtime.commands.device import add_bundle_arguments
+from edge_runtime.gateway.chat_request import IGNORED, NEUTRAL, PASSED, READ
+from edge_runtime.gateway.metrics import Metrics
+from tests.conftest import ROOT
+
+DOC = (ROOT / "docs" / "gateway.md").read_text()
+
+
+def test_every_flag() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_bundle_arguments(parser)
+    serve.add_arguments(parser)
+    flags = {option for action in parser._actions for option in action.option_strings}
+    table = DOC.partition("## Flags")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    assert set(re.findall(r"--[a-z][a-z-]+", table)) == flags
+
+
+def test_every_field() -> None:
+    hidden = {name for name, value in NEUTRAL.items() if value is None}  # only null: as good as unknown
+    for name in {*PASSED, *READ, *IGNORED, *NEUTRAL} - hidden:
+        assert f"`{name}`" in DOC or f"`{name}." in DOC, name
+
+
+def test_every_metric() -> None:
+    names = re.findall(r"^# TYPE (\S+)", Metrics(lambda: 0, lambda: 0, lambda: 0).text().decode(), re.MULTILINE)
+    for name in names:
+        if name.startswith("edge_vlm") and not name.endswith("_created"):
+            assert f"`{name.removeprefix('edge_vlm_gateway_')}" in DOC or f"`{name}" in DOC, name
