@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 import resource
 import shutil
 import subprocess
@@ -20,21 +19,23 @@ from export import language, progress, vision
 from export.checkpoint import Checkpoint, tower_name
 from export.graph import write_graph
 from export.linear import LINEARS
-from export.plan import Plan
+from export.plan import KEPT, Plan
 from export.progress import Progress
 from export.shards import read_shard
 from export.tower import Tower
 from tests.export.test_precisions import TOWER
 from tests.export.tiny_checkpoint import write_checkpoint, write_json
 
-Usage = tuple[int, str, str, int]  # exit code, standard output, standard error, peak resident bytes
+Usage = tuple[int, str, int]  # exit code, standard error, peak resident bytes
 
 
 COMMAND = """
 import sys
 from export import {name}, packs
 packs.ALWAYS, packs.LARGEST, packs.BUDGET_FLOP = packs.ALWAYS[:4], ((1, 12, 8),), 0
-sys.exit({name}.main(sys.argv[1:]))
+code = {name}.main(sys.argv[1:])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+sys.exit(code)
 """
 
 
@@ -47,11 +48,8 @@ def run(name: str, *arguments: str, max_file_bytes: int | None = None) -> Usage:
 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     child = subprocess.Popen([sys.executable, "-c", COMMAND.format(name=name), *arguments], preexec_fn=limit, **pipes)
-    assert child.stdout is not None
-    assert child.stderr is not None
-    out, err = child.stdout.read(), child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    return os.waitstatus_to_exitcode(status), out, err, usage.ru_maxrss * 1024
+    out, err = child.communicate()
+    return child.returncode, err, int(out.splitlines()[-1]) * 1024
 
 
 @pytest.mark.parametrize("command", [vision, language])
@@ -87,7 +85,7 @@ def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     source = Checkpoint(write_checkpoint(tmp_path / "model", TOWER))
     tower = Tower.from_config(source.config)
     for precision in PRECISIONS:
-        write_graph(tower, source.tower_tensor, tmp_path / "vision.onnx", LINEARS[precision])
+        write_graph(tower, source.tower_tensor, tmp_path / "vision.onnx", LINEARS[precision], kept=KEPT)
         size = (tmp_path / "vision.onnx.data").stat().st_size
         assert Plan.of(tower, precision).bundle_bytes == pytest.approx(size, rel=0.08)
 
@@ -104,7 +102,7 @@ def test_a_disk_without_room_is_refused_before_it_starts(
 
 @pytest.mark.parametrize("command", ["vision", "language"])
 def test_a_disk_that_fills_up_leaves_nothing(checkpoint: Path, tmp_path: Path, command: str) -> None:
-    code, _, err, _ = run(command, str(checkpoint), str(tmp_path / "out"), max_file_bytes=50_000)
+    code, err, _ = run(command, str(checkpoint), str(tmp_path / "out"), max_file_bytes=50_000)
     assert code == 2
     assert err.startswith("error: ")
     assert err.endswith("File too large. Nothing was published\n")
@@ -136,7 +134,7 @@ def test_nothing_of_the_language_model_is_read(checkpoint: Path, tmp_path: Path)
     assert Checkpoint(large).fingerprint == Checkpoint(checkpoint).fingerprint
     peaks = []
     for model in (checkpoint, large):
-        code, _, err, peak = run("vision", str(model), str(tmp_path / f"edge_{model.name}"))
+        code, err, peak = run("vision", str(model), str(tmp_path / f"edge_{model.name}"))
         assert code == 0, err
         peaks.append(peak)
     assert peaks[1] < 1.1 * peaks[0]
@@ -164,7 +162,7 @@ def test_files_of_the_language_model_are_not_opened(checkpoint: Path, tmp_path: 
 def test_the_language_export_holds_one_block(checkpoint: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
     with_a_hole(model, 400_000_000)
-    code, _, err, peak = run("language", str(model), str(tmp_path / "language"))
+    code, err, peak = run("language", str(model), str(tmp_path / "language"))
     assert code == 0, err
     assert (tmp_path / "language" / "model.safetensors").stat().st_size > 400_000_000
     assert peak < 150_000_000

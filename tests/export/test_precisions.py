@@ -1,6 +1,9 @@
 """Lower precisions: each under its gate on towers with and without loud channels, through the runtime, byte for byte."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,6 +190,24 @@ def test_a_bundle_is_reproducible_and_runs(checkpoint: Path, sharded: Path, tmp_
     assert embeddings.image_embeds.shape == (12, 48)
     assert embeddings.deepstack_embeds.shape == (3, 12, 48)
     assert np.isfinite(embeddings.image_embeds).all()
+
+
+def test_any_number_of_threads_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from export import packs, vision
+packs.ALWAYS, packs.LARGEST, packs.BUDGET_FLOP = packs.ALWAYS[:2], ((1, 4, 4),), 0
+vision.export_vision(sys.argv[1], Path(sys.argv[2]), "int8")
+"""
+    for threads in ("1", "2"):
+        env = os.environ | {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        subprocess.run([sys.executable, "-c", code, checkpoint, tmp_path / threads], env=env, check=True)
+    first, second = (read_manifest(tmp_path / threads) for threads in ("1", "2"))
+    for name in ("vision.onnx", "vision.onnx.data"):
+        assert first.files[name] == second.files[name]
+    assert first.card.encoder_fingerprint == second.card.encoder_fingerprint
+    assert first.quantisation == second.quantisation
 
 
 @pytest.mark.usefixtures("few_packs")
