@@ -2,14 +2,15 @@
 
 Decoding one stream reads every weight for every token, so memory bandwidth is its ceiling; more streams share the
 reading. Weights are random, in the shape of a real text model: speed does not depend on them. The bundled model, whose
-tokens cost little, then shows what the engine itself costs. Rounds are interleaved, figures are medians; the last line
-is JSON.
+tokens cost little, then shows what the engine itself costs. Rounds are interleaved, figures are medians, by wall clock
+and by processor time, which other jobs on a machine disturb less. The last line is JSON.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,53 +95,71 @@ def by_engine(engine: TransformersEngine, card: ModelCard, num_streams: int, num
 
 
 def bandwidth(num_bytes: int = 1 << 30) -> float:
-    """Bytes a second that a sum over memory reads, the best of several."""
+    """Bytes that a sum over memory reads in a second of processor time, the best of several."""
     memory = torch.ones(num_bytes // 4)
-    return num_bytes / min(seconds(memory.sum) for _ in range(5))
+
+    def cpu_seconds() -> float:
+        started = time.process_time()
+        memory.sum()
+        return time.process_time() - started
+
+    return num_bytes / min(cpu_seconds() for _ in range(8))
 
 
-def compare(model: PreTrainedModel, num_tokens: int, rounds: int) -> dict[str, float]:
-    """Tokens a second of every side, medians of interleaved rounds."""
+def compare(model: PreTrainedModel, num_tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens a second of every side by wall clock and by processor time, medians of interleaved rounds."""
     language = as_language_model(model)
     engine = TransformersEngine(language)
-
-    def sides() -> dict[str, tuple[str, int, Callable[[], None]]]:
-        return {
-            "generate": ("sdpa", 1, lambda: by_generate(model, num_tokens)),
-            "bare_loop": ("sdpa", 1, lambda: by_loop(model, num_tokens)),
-            "one_stream": (PACKED, 1, lambda: by_engine(engine, language.card, 1, num_tokens)),
-            "eight_streams": (PACKED, NUM_STREAMS, lambda: by_engine(engine, language.card, NUM_STREAMS, num_tokens)),
-        }
-
-    times: dict[str, list[float]] = {name: [] for name in sides()}
+    sides: dict[str, tuple[str, int, Callable[[], None]]] = {
+        "generate": ("sdpa", 1, lambda: by_generate(model, num_tokens)),
+        "bare_loop": ("sdpa", 1, lambda: by_loop(model, num_tokens)),
+        "one_stream": (PACKED, 1, lambda: by_engine(engine, language.card, 1, num_tokens)),
+        "eight_streams": (PACKED, NUM_STREAMS, lambda: by_engine(engine, language.card, NUM_STREAMS, num_tokens)),
+    }
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):
-        for name, (attention, _, work) in sides().items():
+        for name, (attention, streams, work) in sides.items():
             model.set_attn_implementation(attention)
-            taken = seconds(work)
+            cpu = time.process_time()
+            wall = seconds(work)
+            cpu = time.process_time() - cpu
             if round_number:  # the first warms up
-                times[name].append(taken)
+                rates[name].append((streams * num_tokens / wall, streams * num_tokens / cpu))
     engine.close()
-    rates = {name: streams * num_tokens / statistics.median(times[name]) for name, (_, streams, _) in sides().items()}
-    pairs = zip(times["one_stream"], times["eight_streams"], strict=True)
-    return rates | {"eight_over_one": statistics.median(NUM_STREAMS * one / eight for one, eight in pairs)}
+    result = {}
+    for place, clock in enumerate(("wall", "cpu")):
+        by_side = {name: [pair[place] for pair in pairs] for name, pairs in rates.items()}
+        result[clock] = {name: statistics.median(values) for name, values in by_side.items()}
+        pairs = zip(by_side["one_stream"], by_side["eight_streams"], strict=True)
+        result[clock]["eight_over_one"] = statistics.median(eight / one for one, eight in pairs)
+    return result
 
 
 def measure_large(dtype: str, num_tokens: int, rounds: int) -> dict[str, object]:
     model = random_model(DTYPES[dtype])
     weights = sum(p.numel() for p in model.model.language_model.parameters())  # the head is the tied table
     rates = compare(model, num_tokens, rounds)
-    ceiling = bandwidth() / (weights * model.dtype.itemsize)  # passes a second
+    ceiling = bandwidth() / (weights * model.dtype.itemsize)  # passes over the weights in a second
+    passes = {"one_stream": rates["cpu"]["one_stream"], "eight_streams": rates["cpu"]["eight_streams"] / NUM_STREAMS}
     return {
         "dtype": dtype,
         "num_parameters": weights,
-        "tokens_per_second": {name: round(rate, 2) for name, rate in rates.items() if name != "eight_over_one"},
-        "eight_over_one": round(rates["eight_over_one"], 2),
+        "tokens_per_second": {clock: rounded(values) for clock, values in rates.items()},
         "bandwidth_passes_per_second": round(ceiling, 2),
-        "share_of_bandwidth": {
-            "one_stream": round(rates["one_stream"] / ceiling, 3),
-            "eight_streams": round(rates["eight_streams"] / NUM_STREAMS / ceiling, 3),
-        },
+        "share_of_bandwidth": rounded({name: count / ceiling for name, count in passes.items()}),
     }
+
+
+def measure_bundled(folder: Path, num_tokens: int, rounds: int) -> dict[str, object]:
+    rates = compare(bundled_model(folder), num_tokens, rounds)
+    for values in rates.values():
+        values.pop("eight_over_one")
+    times = {clock: {name: 1e3 / rate for name, rate in values.items()} for clock, values in rates.items()}
+    return {"model": folder.name, "ms_per_token": {clock: rounded(values) for clock, values in times.items()}}
+
+
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
 
 
 def main() -> None:
@@ -157,7 +176,6 @@ def main() -> None:
     for dtype in args.dtypes:
         large.append(measure_large(dtype, args.tokens, args.rounds))
         print(large[-1], flush=True)
-    tiny = compare(bundled_model(args.model), 4 * args.tokens, args.rounds)
     result = {
         "benchmark": "decode",
         "threads": args.threads,
@@ -166,10 +184,7 @@ def main() -> None:
         "machine": machine(),
         "versions": {m.__name__: m.__version__ for m in (torch, transformers)},
         "random": large,
-        "bundled": {
-            "model": args.model.name,
-            "ms_per_token": {name: round(1e3 / rate, 3) for name, rate in tiny.items() if name != "eight_over_one"},
-        },
+        "bundled": measure_bundled(args.model, 4 * args.tokens, args.rounds),
     }
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -42,7 +42,7 @@ class Sequence:
     def __init__(
         self, model: LanguageModel, prompt: Prompt, sampling: Sampling, loop: asyncio.AbstractEventLoop
     ) -> None:
-        card, self.num_prompt_tokens = model.card, prompt.input_ids.size
+        card, self.device, self.num_prompt_tokens = model.card, model.device, prompt.input_ids.size
         self._max_tokens = max_new_tokens(model, prompt, sampling)
         pads = (card.image_token_id, card.video_token_id)
         positions, rope_delta = mrope_positions(
@@ -83,6 +83,7 @@ class Sequence:
 
     def accept(self, logits: torch.Tensor) -> Delta:
         """Choose the next token from logits (V,) and say what it adds to the answer."""
+        self.main = self.deepstack = torch.empty(0)  # the prompt is read: its rows are free
         token = self._selection.choose(logits)
         text, reason = self._grow(token)
         num_top = self._sampling.logprobs
@@ -125,7 +126,8 @@ def max_new_tokens(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> 
 
 def _embeddings(name: str, values: Any, model: LanguageModel) -> torch.Tensor:
     tensor = torch.tensor(values, dtype=model.dtype, device=model.device)
-    if not torch.isfinite(tensor).all():  # float32 above 65504 becomes inf in float16
+    # checked before as they came; float32 above 65504 becomes inf in float16
+    if model.dtype != torch.float32 and not torch.isfinite(tensor).all():
         raise InvalidInput(
             f"{name} has values too large for {model.dtype}, in which this server runs: scale or clip them"
         )

@@ -40,7 +40,7 @@ class Piece:
         """Causal with an offset. None for one token, and from the start of a prompt, where sdpa's own rule holds."""
         if self.num_tokens == 1 or not self.start:
             return None
-        ones = torch.ones((self.num_tokens, self.end), dtype=torch.bool, device=self.sequence.main.device)
+        ones = torch.ones((self.num_tokens, self.end), dtype=torch.bool, device=self.sequence.device)
         return ones.tril(self.start)[None, None]  # (1, 1, n, past + n)
 
     def undo(self) -> None:
@@ -73,7 +73,7 @@ def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
     injected = {}
     if visual.any():
         is_visual = torch.from_numpy(visual).to(model.device)
-        rows = [(s, s.rows(part)) for s, part in parts]
+        rows = [(s, s.rows(part)) for s, part in parts if s.is_visual[part].any()]
         embeds[is_visual] = torch.cat([s.main[part] for s, part in rows])
         deepstack = torch.cat([s.deepstack[:, part] for s, part in rows], dim=1)  # (L, rows, H)
         injected = {"visual_pos_masks": is_visual[None], "deepstack_visual_embeds": list(deepstack)}

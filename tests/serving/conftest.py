@@ -1,8 +1,13 @@
 """The reference model and the real server that the serving tests share."""
 
+import asyncio
+import threading
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from serving import step, transformers_engine
 from serving.launcher import TritonServer
 from tests.engine import settings
 from tests.serving.reference import Case, Reference
@@ -33,3 +38,31 @@ def server(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
         yield running
         assert running.poll() is None, running.log_tail()
     assert "Traceback" not in log_file.read_text()
+
+
+class GatedPasses:
+    """The engine's passes through the model, recorded, and held until the gate opens.
+
+    passes: of every pass its pieces, as (the request's prompt length, start, end).
+    """
+
+    def __init__(self) -> None:
+        self.passes: list[list[tuple[int, int, int]]] = []
+        self.gate = threading.Event()
+
+    def forward(self, model, pieces):
+        assert self.gate.wait(20)
+        self.passes.append([(piece.sequence.num_prompt_tokens, piece.start, piece.end) for piece in pieces])
+        return step.forward(model, pieces)
+
+    async def open_when(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await asyncio.sleep(0.001)
+        self.gate.set()
+
+
+@pytest.fixture
+def gated(monkeypatch: pytest.MonkeyPatch) -> GatedPasses:
+    passes = GatedPasses()
+    monkeypatch.setattr(transformers_engine, "forward", passes.forward)
+    return passes

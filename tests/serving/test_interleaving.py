@@ -17,6 +17,7 @@ from serving.transformers_engine import TransformersEngine
 from tests.serving.reference import MAX_NEW_TOKENS, forced_logprobs
 
 MAX_REQUESTS = 5
+HEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def kind(request):
     return load_language_model(reference.language, "fp32"), reference.card, list(cases.values())
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=HEALTHY)
 @given(
     planned=visits,
     chunk=st.sampled_from([3, 10, 47, 512]),
     max_active=st.integers(1, MAX_REQUESTS),
     room=st.integers(1, 3),
 )
-def test_tokens_are_those_of_generate_alone(kind, planned, chunk, max_active, room):
+def test_tokens_are_those_of_generate_alone(kind, caplog, planned, chunk, max_active, room):
     model, card, cases = kind
     largest = max(len(case.input_ids) for case in cases) + MAX_NEW_TOKENS
     limits = Limits(max_active=max_active, max_kv_bytes=room * kv_bytes(model, largest))
@@ -91,6 +92,7 @@ def test_tokens_are_those_of_generate_alone(kind, planned, chunk, max_active, ro
     engine.close()
     for visit, tokens in zip(planned, answers, strict=True):
         assert tokens == cases[visit.case].expected[: min(visit.num_tokens, visit.stays)]
+    assert not caplog.records  # a failed step, repeated for each alone, would hide here
     stats = engine.stats()
     assert (stats.num_finished + stats.num_cancelled, stats.num_failed) == (len(planned), 0)
     assert (stats.kv_bytes, stats.num_active, stats.num_waiting) == (0, 0, 0)

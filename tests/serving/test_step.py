@@ -9,10 +9,9 @@ import torch
 
 from contract.errors import ServerError
 from contract.sampling import Sampling
-from serving import transformers_engine
 from serving.checkpoint import load_language_model
-from serving.step import forward
 from serving.transformers_engine import TransformersEngine
+from tests.serving.reference import MAX_NEW_TOKENS
 
 CHUNK = 16
 
@@ -29,29 +28,22 @@ def engine(model):
     engine.close()
 
 
-@pytest.fixture
-def passes(monkeypatch):
-    """The pieces of every pass through the model: (request's prompt length, start, end)."""
-    seen = []
-
-    def recorded(model, pieces):
-        seen.append([(piece.sequence.num_prompt_tokens, piece.start, piece.end) for piece in pieces])
-        return forward(model, pieces)
-
-    monkeypatch.setattr(transformers_engine, "forward", recorded)
-    return seen
+def num_present(engine):
+    stats = engine.stats()
+    return stats.num_active + stats.num_waiting
 
 
 async def collect(engine, prompt, num_tokens=20):
-    sampling = Sampling(max_tokens=num_tokens)
+    sampling = Sampling(max_tokens=num_tokens, ignore_eos=num_tokens > 20)
     return tuple([t async for delta in engine.generate(prompt, sampling) for t in delta.token_ids])
 
 
-async def together(engine, *prompts):
-    return await asyncio.gather(*(collect(engine, prompt) for prompt in prompts), return_exceptions=True)
+async def together(engine, *prompts, num_tokens=20):
+    requests = (collect(engine, prompt, num_tokens) for prompt in prompts)
+    return await asyncio.gather(*requests, return_exceptions=True)
 
 
-def test_a_stream_waits_for_one_chunk_and_no_more(reference, cases, engine, passes):
+def test_a_stream_waits_for_one_chunk_and_no_more(reference, cases, engine, gated):
     """While two long prompts are read, every pass also has the running stream's next token, and a bounded rest."""
     prompts = [reference.case("long", "x" * length, seed=1).prompt(reference.card) for length in (301, 302)]
 
@@ -60,25 +52,32 @@ def test_a_stream_waits_for_one_chunk_and_no_more(reference, cases, engine, pass
         stream = engine.generate(cases["text"].prompt(reference.card), endless)
         async with aclosing(stream):
             await anext(stream)
-            passes.clear()
+            gated.passes.clear()
             await asyncio.gather(*(collect(engine, prompt, 1) for prompt in prompts))
 
+    gated.gate.set()
     asyncio.run(run())
     running = len(cases["text"].input_ids)
-    reading = [step for step in passes if any(prompt > 300 for prompt, _, _ in step)]
+    reading = [step for step in gated.passes if any(prompt > 300 for prompt, _, _ in step)]
     assert len(reading) >= (301 + 302) / CHUNK
     for step in reading:
         assert [end - start for prompt, start, end in step if prompt == running] == [1]
         assert sum(end - start for prompt, start, end in step if prompt > 300) <= CHUNK
 
 
-def test_running_streams_share_every_pass(reference, cases, model, passes):
+def test_running_streams_share_every_pass(reference, cases, model, gated):
     engine = TransformersEngine(model, prefill_chunk_tokens=1000)
     prompts = [case.prompt(reference.card) for case in cases.values()]
-    answers = asyncio.run(together(engine, *prompts))
-    assert answers == [case.expected for case in cases.values()]
-    assert max(map(len, passes)) == len(cases)
-    assert len(passes) < 60  # one at a time it would be 160
+
+    async def run():
+        answers = asyncio.create_task(together(engine, *prompts))
+        await gated.open_when(lambda: num_present(engine) == len(cases))
+        return await answers
+
+    assert asyncio.run(run()) == [case.expected for case in cases.values()]
+    sizes = [len(step) for step in gated.passes]
+    assert max(sizes) == len(cases)
+    assert len(sizes) <= 1 + MAX_NEW_TOKENS  # one at a time it would be eight times as many
     engine.close()
 
 
@@ -126,7 +125,8 @@ def test_values_that_are_not_finite_stay_in_their_row(reference, cases, engine):
 
 def test_a_lost_device_ends_the_engine(reference, cases, engine, poison):
     poison(cases["mixed"], torch.AcceleratorError("an illegal memory access was encountered"))
-    answers = asyncio.run(together(engine, *(case.prompt(reference.card) for case in cases.values())))
+    prompts = [case.prompt(reference.card) for case in cases.values()]
+    answers = asyncio.run(together(engine, *prompts, num_tokens=1000))
     assert all(isinstance(answer, ServerError) and "died" in str(answer) for answer in answers)
     assert engine.is_dead()
     assert (engine.stats().num_active, engine.stats().kv_bytes) == (0, 0)
