@@ -39,20 +39,33 @@ MAGIC = {  # files people send by mistake
 def _decode(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
-        if image.width * image.height > MAX_DECODED_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        image.load()
-        return _rgb(image)
     except UnidentifiedImageError as error:
         raise MediaError(
             f"{name} is no picture ({len(data)} bytes of {_kind(data)}): send JPEG, PNG, WebP …"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise MediaError(f"{name} is too large: {error}; up to {MAX_DECODED_PIXELS} pixels are allowed") from error
-    except Exception as error:  # a broken file leads Pillow's readers to errors of any type
-        raise MediaError(
-            f"{name} cannot be decoded: {error or type(error).__name__}; is the file cut short or damaged?"
-        ) from error
+    except Exception as error:
+        raise _unreadable(name, error) from error
+    return _opened(image, name)
+
+
+def _opened(image: Image.Image, name: str) -> Image.Image:
+    """An image, perhaps of a file not decoded yet, as upright RGB."""
+    if image.width < 1 or image.height < 1:
+        raise MediaError(f"{name} is {image.width} x {image.height}")
+    if image.width * image.height > MAX_DECODED_PIXELS:
+        raise _unreadable(name, Image.DecompressionBombError(f"{image.width} x {image.height} pixels"))
+    try:
+        image.load()
+        return _rgb(image)
+    except Exception as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> MediaError:
+    """A broken file leads Pillow's readers to errors of any type."""
+    if isinstance(error, Image.DecompressionBombError):
+        return MediaError(f"{name} is too large: {error}; up to {MAX_DECODED_PIXELS} pixels are allowed")
+    return MediaError(f"{name} cannot be decoded: {error or type(error).__name__}; is the file cut short or damaged?")
 
 
 @cache
@@ -79,8 +92,6 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.width < 1 or image.height < 1:
-        raise MediaError(f"picture is {image.width} x {image.height}")
     if image.mode.startswith("I"):  # I;16, or I: 32 bits, which Pillow opens 16-bit TIFF and PGM as
         deep = np.asarray(image)
         if image.mode != "I" or 255 < deep.max() < 1 << 16:
@@ -104,7 +115,7 @@ def load_picture(source: Picture) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _rgb(_from_array(source))
     if isinstance(source, Image.Image):
-        return _rgb(source)
+        return _opened(source, "picture")
     found = find(source, "picture")
     if isinstance(found, bytes):
         return _decode(found, "data URL" if isinstance(source, str) else "picture")

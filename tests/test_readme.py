@@ -32,7 +32,7 @@ def folder(tmp_path: Path, bundle_folder: Path) -> Path:
 
 def test_python_block(folder: Path, bundle_folder: Path, server: TritonServer, pipeline: Pipeline) -> None:
     (folder / "bundle").symlink_to(bundle_folder)
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     assert len(code.splitlines()) <= 8
     code = code.replace("127.0.0.1:8001", server.grpc_url)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
@@ -40,6 +40,25 @@ def test_python_block(folder: Path, bundle_folder: Path, server: TritonServer, p
     with GrpcClient(server.grpc_url) as client:
         deltas = client.stream(pipeline.ask(folder / "picture.png", "How many circles are there?"))
         assert done.stdout == "".join(delta.text for delta in deltas)
+
+
+def test_bound_messages(folder: Path, bundle_folder: Path) -> None:
+    """The block about messages from others: what it allows and what it does not."""
+    (folder / "bundle").symlink_to(bundle_folder)
+    (folder / "media").mkdir()
+    (folder / "picture.png").rename(folder / "media" / "picture.png")
+    code = blocks("python")[1].replace("/srv/media", str(folder / "media"))
+    code += f"pipeline.ask({str(folder / 'media' / 'picture.png')!r}, 'What?')\n"
+    run = [sys.executable, "-c"]
+    subprocess.run([*run, code], cwd=folder, check=True, timeout=60)
+    for other, says in (
+        ("bundle/parity.png", "allowed_local_media_path"),
+        ("https://example.org/x.png", "allowed_media_domains"),
+    ):
+        done = subprocess.run(
+            [*run, f"{code}pipeline.ask({other!r}, 'What?')"], cwd=folder, capture_output=True, text=True, timeout=60
+        )
+        assert says in done.stderr
 
 
 def test_commands_step_by_step(folder: Path) -> None:

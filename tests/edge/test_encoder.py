@@ -62,6 +62,18 @@ def test_unknown_provider_is_refused(bundle: Bundle) -> None:
         Encoder.from_bundle(bundle, provider="NoSuchExecutionProvider")
 
 
+def test_low_memory_keeps_the_weights_in_the_mapped_file(bundle: Bundle) -> None:
+    def mapped() -> bool:
+        return str(bundle.folder / "vision.onnx.data") in Path("/proc/self/maps").read_text()
+
+    assert not mapped()
+    encoder = Encoder.from_bundle(bundle, threads=1, low_memory=True)
+    encoder.encode(some_items(bundle))
+    assert mapped()
+    del encoder
+    assert not mapped()
+
+
 @pytest.fixture
 def copied(bundle_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))

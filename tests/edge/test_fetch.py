@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from contract.errors import MediaError
-from edge_runtime import Pipeline
+from edge_runtime import Pipeline, fetch
 from edge_runtime.fetch import Fetcher
 
 PICTURE = Image.effect_noise((96, 128), 60).convert("RGB")
@@ -138,6 +138,35 @@ def test_redirects_end(host: str) -> None:
 def test_private_addresses_are_refused(name: str) -> None:
     with pytest.raises(MediaError, match=r"not a public address|cannot be fetched: .*family"):
         Fetcher(timeout_s=2)(f"http://{name}:9/x")
+
+
+@pytest.mark.parametrize("place", ["127.0.0.2", "169.254.169.254", "10.0.0.1", "[::1]", "[::ffff:10.0.0.1]"])
+def test_a_redirect_to_a_private_address_is_refused(host: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first host passes for a public one here; where it leads is judged anew."""
+    judged = fetch._is_public
+    monkeypatch.setattr(fetch, "_is_public", lambda address: address == "127.0.0.1" or judged(address))
+    assert Fetcher(timeout_s=5)(f"{host}/to?/picture.png?size=1") == png()
+    with pytest.raises(MediaError, match="not a public address"):
+        Fetcher(timeout_s=5)(f"{host}/to?http://{place}:9/x")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [
+        ("8.8.8.8", True),
+        ("2001:4860:4860::8888", True),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::808:808", True),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("fe80::1%eth0", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+    ],
+)
+def test_an_address_inside_an_address_counts(address: str, is_public: bool) -> None:
+    assert fetch._is_public(address) is is_public
 
 
 def test_nobody_there(host: str) -> None:

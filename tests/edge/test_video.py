@@ -1,6 +1,8 @@
 """Real video files against transformers: frames chosen, sizes, grids, timestamps, token ids, pixels."""
 
 import base64
+import resource
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +24,7 @@ from edge_runtime.video import VideoFile
 from edge_runtime.video_options import VideoOptions, timestamps
 from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.real_media import footage
-from tests.edge.video_files import turned, write_video
+from tests.edge.video_files import picture, turned, write_video
 from tests.processor import load_processor
 
 ONE_STEP = 2 / 255 + 1e-6  # one grey level after (x / 255 - 0.5) / 0.5
@@ -286,6 +288,24 @@ def test_a_video_cut_short_is_refused(tmp_path: Path, bundle: Bundle) -> None:
     broken[len(data) // 3 :] = bytes(len(data) - len(data) // 3)
     with pytest.raises(MediaError, match=r"cut short|cannot be decoded"):
         video_item(bytes(broken), bundle.manifest.video, bundle.manifest.card)
+
+
+@pytest.mark.parametrize(("liar", "says"), [("header", "too large"), ("frames", "cannot be decoded")])
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, liar: str, says: str) -> None:
+    """A few kilobytes that promise frames of 12,000 x 12,000: in the file's header, or in its JPEG frames alone."""
+    path = tmp_path / "bomb.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame.from_image(picture(0, 96, 64))))
+        container.mux(stream.encode())
+    data = path.read_bytes().replace(struct.pack(">HH", 64, 96), struct.pack(">HH", 12_000, 12_000))
+    if liar == "header":
+        data = data.replace(struct.pack("<II", 96, 64), struct.pack("<II", 12_000, 12_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MediaError, match=says), VideoFile(data) as video:
+        list(video.frames(np.arange(1)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes; a frame has 430 MB
 
 
 def test_sound_beside_the_picture_is_left_alone(tmp_path: Path) -> None:
