@@ -201,7 +201,7 @@ packs.ALWAYS, packs.LARGEST, packs.BUDGET_FLOP = packs.ALWAYS[:2], ((1, 4, 4),),
 vision.export_vision(sys.argv[1], Path(sys.argv[2]), "int8")
 """
     for threads in ("1", "2"):
-        env = os.environ | {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        env = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
         subprocess.run([sys.executable, "-c", code, checkpoint, tmp_path / threads], env=env, check=True)
     first, second = (read_manifest(tmp_path / threads) for threads in ("1", "2"))
     for name in ("vision.onnx", "vision.onnx.data"):
