@@ -21,7 +21,6 @@ from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Request
-from edge_runtime.source import find
 
 NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads
 NOUNS = {"image": "picture", "video": "video"}
@@ -72,19 +71,21 @@ class Preparation:
         try:
             for part in parts:
                 kind = part["type"]
-                part[kind] = await self._in(self._readers, partial(self._read, part[kind], NOUNS[kind]))
+                link = part[kind]
+                is_here = link.url.startswith("data:")  # the pipeline decodes it
+                read = partial(self._read, link, NOUNS[kind])
+                part[kind] = link.url if is_here else await self._in(self._readers, read)
             return await self._encoded(messages, tools, frozenset(map(_name, parts)))
         finally:
             self.num_waiting -= 1
 
     def _read(self, link: Link, noun: str) -> Any:
-        """The bytes of a URL; for a file its path, so that a video is not held in memory."""
+        """The bytes of a URL; for a file the path it leads to, so that a video is not held in memory."""
         access = self._pipeline.access
         try:
             if link.url.startswith("file://") and not access.allowed_local_media_path:
                 raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
-            source = access(link.url, noun)
-            return find(source, noun) if isinstance(source, str) else source
+            return access(link.url, noun)
         except MediaError as error:
             raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
@@ -119,7 +120,7 @@ def _later(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
 
 
 def _name(part: dict[str, Any]) -> tuple[Any, ...]:
-    """What a part shows: the bytes or path, and the options. Equal names give equal embeddings."""
+    """What a part shows: the bytes, path or data: URL, and the options. Equal names give equal embeddings."""
     source = part[part["type"]]
     source = tuple(source) if isinstance(source, list) else source
     return tuple(sorted((key, repr(value)) for key, value in part.items() if value is not part[part["type"]])), source
