@@ -16,6 +16,7 @@ import tritonclient.http as httpclient
 from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from contract.checks import VISION_CHECKS
 from contract.errors import FingerprintMismatch, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
@@ -147,6 +148,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+ROWS = {  # of the contract's table, by the examples that break them
+    "source": ("both", "neither"),
+    "grids": ("grids of files",),
+    "pictures": ("too many",),
+    "no-bytes": ("empty",),
+    "picture": ("cut short", "no picture", "a bomb"),
+    "patches": ("no grid", "narrow"),
+    "pixels": ("NaN",),
+    "picture-rows": ("too long",),
+}
+
+
+def test_every_row_of_the_table_has_examples() -> None:
+    assert ROWS.keys() == VISION_CHECKS.keys()
+    assert {name for names in ROWS.values() for name in names} <= WRONG.keys()
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) -> None:
     tensors, message = WRONG[name]
@@ -154,6 +172,7 @@ def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) 
         ask(thin_server, **tensors)
     assert refused.value.status() == "400"
     assert "[INVALID_ARG]" in refused.value.message()
+    assert all(VISION_CHECKS[row].says in refused.value.message() for row, names in ROWS.items() if name in names)
     with pytest.raises(InferenceServerException, match=message) as refused:
         ask(thin_server, grpcclient, **tensors)
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
