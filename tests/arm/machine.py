@@ -33,7 +33,7 @@ class ArmMachine:
         """Standard output of `python *args` in this checkout on a processor that QEMU names, on one thread."""
         command = [self.qemu, "-cpu", cpu, "-L", self.root, self.root / "usr" / "bin" / f"python{PYTHON}", *args]
         environment = {"PYTHONPATH": f"{ROOT}:{self.site}", "PYTHONDONTWRITEBYTECODE": "1", "HOME": os.environ["HOME"]}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
