@@ -6,14 +6,15 @@ one binary request with one answer. The steps are generators: they yield what to
 """
 
 import json
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS, UNARY_MODEL
 from edge_runtime.connection import Connection, refused_region
+from edge_runtime.http_steps import Ask, Reply, Steps
 from edge_runtime.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
 from edge_runtime.request import Delta, EncodedItem, Request, learn_keys, read_delta, sampling_json, text_tensor
 from edge_runtime.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
@@ -23,70 +24,7 @@ try:
 except ImportError as error:
     raise MissingExtra("the HTTP client", "client") from error
 
-SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What to send: a POST of the body, a GET where there is none. pause_s: how long to wait before."""
-
-    path: str
-    body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    is_stream: bool = False
-    pause_s: float = 0.0
-
-    @property
-    def method(self) -> str:
-        return "GET" if self.body is None else "POST"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back. The body of a stream was given to HttpCall.piece, line by line."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    def error(self) -> EdgeVlmError | None:
-        """The typed error, None for a success."""
-        if self.status == 200:
-            return None
-        try:
-            message = str(json.loads(self.body)["error"])
-        except (ValueError, KeyError, TypeError):
-            message = self.body[:200].decode(errors="replace").strip()
-        known = from_wire(message)
-        if not isinstance(known, ServerError):
-            return known
-        kind = {400: InvalidInput, 404: NotFound, 502: Unavailable, 503: Unavailable, 504: Unavailable}.get(self.status)
-        return kind(f"HTTP {self.status}: {known}") if kind else ServerError(f"HTTP {self.status}: {known}")
-
-    def json(self) -> Any:
-        """The body.
-
-        Raises:
-            EdgeVlmError: the reply is an error, or no JSON.
-        """
-        if (error := self.error()) is not None:
-            raise error
-        try:
-            return json.loads(self.body) if self.body else {}
-        except ValueError as error:
-            raise ServerError(f"the answer is no JSON: {self.body[:200]!r}") from error
-
-
-Steps = Generator[Ask, Reply, None]
-
-
-def advance(steps: Steps, reply: Reply | None = None) -> Ask | None:
-    """What is to be sent next, None when the steps are over."""
-    try:
-        return next(steps) if reply is None else steps.send(reply)
-    except StopIteration:
-        return None
 
 
 class HttpCall:

@@ -149,7 +149,8 @@ def learn_keys(items: Sequence[EncodedItem], keys: Sequence[str], precision: Pre
     """Take the names a server answered for items it was sent or asked by, which saves hashing them here."""
     if len(keys) == len(items):
         for item, key in zip(items, keys, strict=True):
-            item.wire_keys[precision, item.is_video] = key
+            if key:  # else the server did not keep it
+                item.wire_keys[precision, item.is_video] = key
 
 
 @dataclass(frozen=True)

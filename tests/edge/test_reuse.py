@@ -13,6 +13,7 @@ from contract.errors import InvalidInput
 from contract.limits import Limits
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.held_keys import HeldKeys
+from edge_runtime.request import learn_keys
 from serving.launcher import TritonServer
 from serving.settings import Settings
 from tests.edge.test_shared_memory import ours
@@ -203,3 +204,14 @@ def test_held_keys_are_bounded() -> None:
     for thread in threads:
         thread.join()
     assert len(held) == 3
+
+
+def test_what_a_server_did_not_keep_has_no_name(asked: list[Request]) -> None:
+    """It answers an empty key for a picture larger than its memory."""
+    items = [replace(item, wire_keys={}) for item in asked[0].items]
+    learn_keys(items, [""], "fp16")
+    assert items[0].wire_keys == {}
+    learn_keys(items, ["a", "b"], "fp16")  # not ours
+    assert items[0].wire_keys == {}
+    learn_keys(items, ["a"], "fp16")
+    assert items[0].key("f", "fp16") == "a"
