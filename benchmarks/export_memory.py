@@ -86,6 +86,7 @@ def main() -> None:
         "precision": args.precision,
         "layout": "single" if args.single else "sharded",
         "machine": machine(),
+        "cores_allowed": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "libraries": libraries,
         "tower_fp32_mb": round(tower_bytes / 1e6),
