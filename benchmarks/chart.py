@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, TEXT_SIZE = 560, 400, 78, 24, 84, 56, 14
 INK, PALE, PAPER = (32, 36, 44), (214, 218, 226), (255, 255, 255)
 COLOURS = ((30, 110, 170), (214, 106, 42), (70, 150, 90), (150, 80, 160))
-NUM_STEPS = 4
+NUM_STEPS, MAX_LABELS = 4, 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def _draw_panel(
         value = y_end * step / NUM_STEPS
         draw.line((place(0, value), place(x_end, value)), PALE)
         draw.text((left + LEFT - 8, place(0, value)[1]), f"{value:g}", INK, font, anchor="rm")
-    for x in sorted({x for x, _ in points}):
+    places = sorted({x for x, _ in points})
+    for x in places if len(places) <= MAX_LABELS else places[:: -(-len(places) // MAX_LABELS)]:
         draw.text((place(x, 0)[0], HEIGHT - BOTTOM + 8), f"{x:g}", INK, font, anchor="ma")
     draw.text((left + LEFT + inner_width / 2, HEIGHT - 14), x_title, INK, font, anchor="ms")
     for row, (name, series) in enumerate(panel.series.items()):

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +116,8 @@ def first_token(streams: list[list[float]]) -> float:
 
 
 def gap(streams: list[list[float]]) -> float:
-    """Seconds between two tokens of a stream; a median, so that a stall of the machine does not count as work."""
-    return statistics.median(b - a for times in streams for a, b in pairwise(times))
+    """Seconds a token of a stream, from its first to its last: single gaps say little, a busy client reads in bursts."""
+    return statistics.median((times[-1] - times[0]) / (len(times) - 1) for times in streams)
 
 
 def measure_overhead(server: TritonServer, engine: Engine, num_streams: int, rounds: int) -> dict[str, float]:
