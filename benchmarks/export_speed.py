@@ -1,0 +1,128 @@
+"""The written graph against transformers' own ONNX export of the same tower, interleaved: `python -m benchmarks.export_speed`.
+
+transformers' exporter wants positions and segment lengths as inputs and is right for one picture a call, so that is what
+is compared; those inputs are computed outside its time. Random weights of the 2B shape, some layers of it. The ceiling is
+what one fp32 matrix product reaches here with as many threads. The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import transformers
+from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+from transformers.vision_utils import (
+    get_vision_attention_seqlens,
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+)
+
+from benchmarks.encode import machine, matrix_peak, seconds
+from benchmarks.random_checkpoint import SHAPES, draw
+from export.graph import write_graph
+from export.oracle import Oracle
+from export.packs import flop, pixels
+from export.tower import Tower
+
+GRIDS = ((1, 16, 16), (1, 32, 32))
+
+
+def num_nodes(path: Path) -> int:
+    """Nodes of a file, those of its loop's body included."""
+    graph = onnx.load(path, load_external_data=False).graph
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return sum(len(part.node) for part in (graph, *bodies))
+
+
+def stock_inputs(tower: Any, values: np.ndarray, grid: np.ndarray) -> dict[str, torch.Tensor]:
+    """What transformers' export takes, from pixels (num_patches, width) and a grid (1, 3)."""
+    grid_thw, merge = torch.from_numpy(grid), tower.config.spatial_merge_size
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grid_thw,
+        num_grid_per_side=tower.num_grid_per_side,
+        mode=tower.interpolation_mode,
+        align_corners=tower.interpolation_align_corners,
+        spatial_merge_size=merge,
+    )
+    lengths, _ = get_vision_attention_seqlens(grid_thw, tower.config)
+    return {
+        "hidden_states": torch.from_numpy(values),
+        "grid_thw": grid_thw,
+        "interp_indices": indices,
+        "interp_weights": weights,
+        "position_ids": get_vision_position_ids(grid_thw, merge),
+        "cu_seqlens": lengths,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The written graph against transformers' own ONNX export.")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    taps = [1, 2, args.layers - 1]
+    vision = SHAPES["2b"] | {"depth": args.layers, "deepstack_visual_indexes": taps}
+    config = {"model_type": "qwen3_vl", "vision_config": vision}
+    tower, generator = Tower.from_config(config), torch.Generator().manual_seed(3)
+    weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.tensors()}
+    original = Oracle(config, list(weights), weights.__getitem__)
+    module, rows = original._tower, []
+    with tempfile.TemporaryDirectory() as folder:
+        ours, stock = Path(folder) / "vision.onnx", Path(folder) / "stock" / "model.onnx"
+        write_graph(tower, weights.__getitem__, ours)
+        values = pixels(tower, (GRIDS[0],), 0)
+        sample = stock_inputs(module, values, np.array([GRIDS[0]]))
+        exported = OnnxExporter().export(module, sample, config=OnnxConfig(dynamic=True, ort_fusions="cpu"))
+        stock.parent.mkdir()
+        OnnxExporter.save_program(exported.program, stock)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = args.threads
+        options.log_severity_level = 3
+        sessions = [onnxruntime.InferenceSession(path, options) for path in (ours, stock)]
+        names = {value.name for value in sessions[1].get_inputs()}
+        peak = matrix_peak(args.threads)
+        for grid in GRIDS:
+            values, grids = pixels(tower, (grid,), 1), np.array([grid])
+            given = stock_inputs(module, values, grids)
+            feeds = [
+                {"pixel_values": values, "grid_thw": grids},
+                {name: tensor.numpy() for name, tensor in given.items() if name in names},
+            ]
+            expected = original(values, grids)["image_embeds"]
+            found = [session.run(None, feed) for session, feed in zip(sessions, feeds, strict=True)]
+            error = min(float(np.abs(part - expected).max()) for part in found[1] if part.shape == expected.shape)
+            calls = [lambda s=s, f=f: s.run(None, f) for s, f in zip(sessions, feeds, strict=True)]
+            pairs = [[seconds(call) for call in calls] for _ in range(args.rounds)]
+            medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+            rows.append(
+                {
+                    "grid": "x".join(map(str, grid)),
+                    "written_ms": round(medians[0] * 1e3, 1),
+                    "stock_ms": round(medians[1] * 1e3, 1),
+                    "speedup": round(statistics.median(b / a for a, b in pairs), 3),
+                    "share_of_peak": round(flop(tower, (grid,)) / medians[0] / peak, 3),
+                    "stock_max_abs_error": error,
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+        nodes = {"written": num_nodes(ours), "stock": num_nodes(stock)}
+    versions = {m.__name__: m.__version__ for m in (onnxruntime, torch, transformers)}
+    result = {"benchmark": "export_speed", "layers": args.layers, "threads": args.threads, "machine": machine()}
+    result |= {"versions": versions, "nodes": nodes, "rows": rows}
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
