@@ -40,7 +40,7 @@ def answer(engine, prompt, sampling=GREEDY):
 
 
 async def until(condition):
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         await asyncio.sleep(0.01)
@@ -218,7 +218,7 @@ def test_the_context_ends_an_answer(reference, engine):
 
 def test_a_small_engine(reference, cases):
     """Prompts in chunks that cut pictures, a queue of one, a wait that ends; arguments come from engine_args.json."""
-    limits = Limits(max_kv_bytes=KV_BYTES, max_active=1, max_waiting=1, max_queue_seconds=0.5)
+    limits = Limits(max_kv_bytes=KV_BYTES, max_active=1, max_waiting=1, max_queue_seconds=2)
     given = {"max_num_batched_tokens": 16, "max_num_seqs": 1}
     engine = VllmEngine.load(reference.language, limits, "fp32", 1, given)
     for case in cases.values():
