@@ -34,7 +34,7 @@ NEUTRAL: dict[str, Any] = {  # the only value, besides null, that is accepted
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question. num_top_logprobs is None where no log-probabilities are asked for."""
+    """One question. tools is None where there are none, or tool_choice is none."""
 
     messages: list[Message]
     sampling: Sampling
