@@ -116,8 +116,8 @@ def first_token(streams: list[list[float]]) -> float:
 
 
 def gap(streams: list[list[float]]) -> float:
-    """Seconds a token of a stream, from its first to its last: single gaps say little, a busy client reads in bursts."""
-    return statistics.median((times[-1] - times[0]) / (len(times) - 1) for times in streams)
+    """Seconds a token of a whole answer, from its request on: a busy client reads tokens in bursts, gaps say nothing."""
+    return statistics.median(times[-1] / len(times) for times in streams)
 
 
 def measure_overhead(server: TritonServer, engine: Engine, num_streams: int, rounds: int) -> dict[str, float]:
