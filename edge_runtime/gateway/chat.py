@@ -41,7 +41,7 @@ class Chat:
     def __init__(self, pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings, callers: Callers) -> None:
         self._settings, self._callers, self._client = settings, callers, client
         self._card = pipeline.encoder.bundle.manifest.card
-        self.preparation = Preparation(pipeline, settings.max_waiting)
+        self.preparation = Preparation(pipeline, settings)
         self._bodies, self._num_running = Bodies(settings), 0
         self.metrics = Metrics(
             lambda: self._num_running, lambda: self.preparation.num_waiting, lambda: self._bodies.num_bytes

@@ -19,6 +19,7 @@ from contract.errors import MediaError, Unavailable
 from edge_runtime.chat_template import Message
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
+from edge_runtime.gateway.settings import Settings
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Request
 
@@ -42,9 +43,9 @@ class Preparation:
         num_waiting: requests that wait for the tower or are in it.
     """
 
-    def __init__(self, pipeline: Pipeline, max_waiting: int) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.num_waiting = 0
-        self._pipeline, self._max_waiting = pipeline, max_waiting
+        self._pipeline, self._settings = pipeline, settings
         self._readers = ThreadPoolExecutor(NUM_READERS, "media")
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encoder")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "prompt")
@@ -65,19 +66,27 @@ class Preparation:
         parts = list(media(messages))
         if not parts:
             return Prepared(await self._in(self._writers, partial(self._pipeline.request, messages, tools)))
-        if self.num_waiting >= self._max_waiting:
+        if self.num_waiting >= self._settings.max_waiting:
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
         try:
-            for part in parts:
-                kind = part["type"]
-                link = part[kind]
-                is_here = link.url.startswith("data:")  # the pipeline decodes it
-                read = partial(self._read, link, NOUNS[kind])
-                part[kind] = link.url if is_here else await self._in(self._readers, read)
+            await self._read_all(parts)
             return await self._encoded(messages, tools, frozenset(map(_name, parts)))
         finally:
             self.num_waiting -= 1
+
+    async def _read_all(self, parts: list[dict[str, Any]]) -> None:
+        num_bytes, most = 0, self._settings.max_body_bytes
+        for part in parts:
+            kind = part["type"]
+            link = part[kind]
+            if link.url.startswith("data:"):  # is here, and the pipeline decodes it
+                part[kind] = link.url
+                continue
+            part[kind] = source = await self._in(self._readers, partial(self._read, link, NOUNS[kind]))
+            num_bytes += len(source) if isinstance(source, bytes) else 0
+            if num_bytes > most:
+                raise Failure(400, f"its URLs lead to more than {most} bytes (--max-body-bytes)", param=link.param)
 
     def _read(self, link: Link, noun: str) -> Any:
         """The bytes of a URL; for a file the path it leads to, so that a video is not held in memory."""

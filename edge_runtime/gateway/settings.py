@@ -22,7 +22,7 @@ class Settings:
         allowed_origins: of pages in browsers that may read answers; "*" for all.
         allowed_hosts: what the Host header may say; empty for anything.
         max_images, max_videos: of one request, all turns together.
-        max_body_bytes: of one request; max_pending_bytes: of all bodies held at once.
+        max_body_bytes: of one request, and of all that its URLs lead to; max_pending_bytes: of all bodies held at once.
         max_concurrency: requests at once, whatever they wait for; max_waiting: those that wait for the tower.
 
     Raises:
