@@ -8,17 +8,15 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, ServerError, Unavailable
@@ -34,22 +32,11 @@ from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
+from serving.vllm.request import Request, Send, sampling_params
 from serving.vllm.tensors import check_tensors
 
 log = logging.getLogger(__name__)
 _DIED = "the engine died and is being restarted: try again"
-
-
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """A request on its way through vLLM. send gives a delta, or its failure, to whoever reads the answer."""
-
-    prompt: Any
-    params: SamplingParams
-    answer: Answer
-    num_tokens: int  # of the prompt
-    kv_bytes: int
-    send: Callable[[Delta | EdgeVlmError], None]
 
 
 class VllmEngine:
@@ -69,7 +56,7 @@ class VllmEngine:
         self._lock, self._ids = threading.Lock(), count()
         pool = (cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token
         self._stats = Stats(max_kv_bytes=pool)
-        self._requests: set[_Request] = set()
+        self._requests: set[Request] = set()
         self._is_closing = False
 
     @classmethod
@@ -156,7 +143,7 @@ class VllmEngine:
         if running >= room:
             raise Unavailable(f"{running} requests are running or waiting, {room} are allowed: try again later")
 
-    def _request(self, prompt: Prompt, sampling: Sampling, send: Callable[[Delta | EdgeVlmError], None]) -> _Request:
+    def _request(self, prompt: Prompt, sampling: Sampling, send: Send) -> Request:
         """What vLLM needs of a request; packs and hashes, so not in an event loop."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
@@ -168,16 +155,16 @@ class VllmEngine:
                 f"{self._max_tokens}: send smaller pictures, less text, or a smaller max_tokens"
             )
         ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._end_ids)
-        return _Request(
+        return Request(
             engine_input(prompt, self._card, self._dtype),
-            _sampling_params(sampling, max_tokens, ends),
+            sampling_params(sampling, max_tokens, ends),
             Answer(sampling, self._tokenizer, ends),
             num_tokens,
             (num_tokens + max_tokens) * self._kv_bytes_per_token,
             send,
         )
 
-    async def _run(self, request: _Request) -> None:
+    async def _run(self, request: Request) -> None:
         """In vLLM's loop: wait for a slot, then hand over what comes."""
         slot = asyncio.create_task(self._slots.acquire())
         is_active = False
@@ -206,7 +193,7 @@ class VllmEngine:
                 self._slots.release()
             slot.cancel()
 
-    async def _answer(self, request: _Request) -> None:
+    async def _answer(self, request: Request) -> None:
         is_first = True
         stream = self._host.llm.generate(request.prompt, request.params, str(next(self._ids)))
         async with aclosing(stream) as outputs:
@@ -226,11 +213,11 @@ class VllmEngine:
                 if delta.finish_reason:
                     return
 
-    def _occupy(self, request: _Request, sign: int) -> None:
+    def _occupy(self, request: Request, sign: int) -> None:
         with self._lock:
             self._count(num_active=sign, kv_bytes=sign * request.kv_bytes)
 
-    def _fail(self, request: _Request, error: EdgeVlmError) -> None:
+    def _fail(self, request: Request, error: EdgeVlmError) -> None:
         with self._lock:
             self._count(num_failed=1)
         request.send(error)
@@ -258,33 +245,3 @@ class VllmEngine:
         while self._stats.num_active:
             await asyncio.sleep(0.01)
         self._stats = Stats(max_kv_bytes=self._stats.max_kv_bytes)
-
-
-def _sampling_params(sampling: Sampling, max_tokens: int, end_ids: frozenset[int]) -> SamplingParams:
-    """The contract's names are vLLM's own.
-
-    Raises:
-        InvalidInput: vLLM refuses a value: a grammar that is none, say.
-    """
-    try:
-        constraint = sampling.structured_outputs
-        return SamplingParams(
-            max_tokens=max_tokens,
-            min_tokens=min(sampling.min_tokens, max_tokens),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            logprobs=sampling.logprobs,
-            seed=sampling.seed,
-            stop_token_ids=sorted(end_ids),
-            ignore_eos=True,  # end_ids holds what ends
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-            structured_outputs=StructuredOutputsParams(**constraint) if constraint is not None else None,
-        )
-    except (TypeError, ValueError, VLLMClientError) as error:
-        raise InvalidInput(f"sampling_parameters: {error}") from error
