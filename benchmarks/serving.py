@@ -213,7 +213,7 @@ def measure_served(small: Path, parts: list[str], rounds: int) -> dict[str, obje
         with TritonServer(settings) as server:
             if "overhead" in parts:
                 with closing(settings.load_engine()) as engine:
-                    streams = {1: rounds, NUM_STREAMS: rounds // 2}
+                    streams = {1: rounds, NUM_STREAMS: max(2, rounds // 2)}
                     found["overhead"] = [measure_overhead(server, engine, *numbers) for numbers in streams.items()]
             if "large_request" in parts:
                 found["large_request"] = measure_large(server, rounds)
