@@ -3,7 +3,7 @@
 The same prompts with pictures go to all three in turn, in rounds: eight streams at once for tokens a second, one stream
 for the time to the first token. The ceiling of the first column is the second, which has no network, no Triton and no
 queue. Two models: the bundled one, whose steps cost next to nothing, so that only overhead shows, and a random one of
-163 million parameters, nearer to what a real model's step takes. The last line is JSON.
+151 million parameters, nearer to what a real model's step takes. The last line is JSON.
 """
 
 import argparse
