@@ -9,7 +9,7 @@ import json
 import sys
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, ServerError, Unavailable
-from edge_runtime.commands import ask, bench, chat, encode, inspect, serve
+from edge_runtime.commands import ask, bench, chat, encode, inspect, serve, ui
 from edge_runtime.commands.device import add_bundle_arguments
 
 VERBS = {
@@ -18,6 +18,7 @@ VERBS = {
     "chat": (chat, "several questions about one picture or video, one a line on standard input"),
     "inspect": (inspect, "show a bundle, or the tokens and embeddings of messages"),
     "serve": (serve, "an OpenAI-compatible gateway on this device"),
+    "ui": (ui, "a page in the browser to try a model with"),
     "bench": (bench, "time loading and encoding on this device"),
 }
 

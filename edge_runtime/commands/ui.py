@@ -1,0 +1,36 @@
+"""ui: a page in the browser, to try a model with pictures, the webcam and videos."""
+
+import argparse
+import os
+
+from contract.errors import InvalidInput, MissingExtra
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.server import add_server_arguments, open_client
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at (default %(default)s, 0 for a free one from 7860 on)")  # fmt: skip
+    add_server_arguments(parser)
+    add_media_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        BundleError, InvalidInput: the bundle cannot be opened, or the port is taken.
+        MissingExtra: the extra `ui` is not installed.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+    try:
+        from edge_runtime.ui.page import create_page, serve
+    except ImportError as error:
+        raise MissingExtra("the page", "ui") from error
+    pipeline = open_pipeline(args)
+    page = create_page(pipeline, open_client(args), args.triton, args.threads)
+    try:
+        serve(page, args.host, args.port, "ready {url}")
+    except OSError as error:
+        raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error

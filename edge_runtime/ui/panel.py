@@ -1,0 +1,73 @@
+"""What a turn cost and who did the work, and the cards of both sides, as HTML for people to look at."""
+
+from html import escape
+
+from contract.errors import EdgeVlmError
+from contract.manifest import Manifest
+from edge_runtime.ui.conversation import Turn
+
+EMPTY = '<p class="quiet">Ask something, and each piece of the work stands here.</p>'
+
+
+def costs(turn: Turn, server: str) -> str:
+    """Where each piece of a turn ran and what it took."""
+    media = "no picture"
+    if turn.num_encoded:
+        media = f"{turn.num_encoded} of {turn.num_media} encoded"
+    elif turn.num_media:
+        media = f"{turn.num_media} known: nothing encoded"
+    upload = f"{_bytes(turn.upload_bytes)}, {turn.num_uploaded} uploaded" if turn.num_uploaded else "nothing uploaded"
+    first = "…" if turn.first_token_ms is None else f"{turn.first_token_ms:.0f} ms"
+    speed = "…" if turn.tokens_per_s is None else f"{turn.tokens_per_s:.0f} / s"
+    rows = [
+        ("Picture to embeddings", "this device", f"{turn.encode_ms:.0f} ms", media),
+        ("Embeddings to the server", "network", _bytes(turn.upload_bytes), upload),
+        ("Prompt", server, f"first token {first}", f"{turn.num_input_tokens} tokens, {turn.num_visual_tokens} visual"),
+        ("Answer", server, speed, f"{turn.num_tokens} tokens"),
+    ]
+    body = "".join(
+        f'<tr><th scope="row">{escape(what)}<small>{escape(where)}</small></th>'
+        f"<td>{escape(figure)}<small>{escape(note)}</small></td></tr>"
+        for what, where, figure, note in rows
+    )
+    return f'<table class="costs"><tbody>{body}</tbody></table>'
+
+
+def bundle_card(manifest: Manifest, threads: int) -> str:
+    """The bundle on this device."""
+    card = manifest.card
+    return _facts(
+        {
+            "family": card.family,
+            "precision": manifest.precision,
+            "embedding": f"{card.hidden_size} wide, {card.num_deepstack_levels} deepstack levels",
+            "encoder": card.encoder_fingerprint[:16],
+            "threads": str(threads or "all"),
+        }
+    )
+
+
+def server_card(url: str, facts: dict[str, str]) -> str:
+    """What the served model says of itself."""
+    wanted = ("engine", "dtype", "max_prompt_tokens", "max_output_tokens", "max_active", "embedding_datatypes")
+    shown = {name.replace("_", " "): facts[name] for name in wanted if name in facts}
+    return _facts({"address": url} | shown | {"encoder": facts.get("encoder_fingerprint", "")[:16]})
+
+
+def failure(error: EdgeVlmError) -> str:
+    """An error, where the answer or the server's card would stand."""
+    return f'<p class="failure" role="alert">{escape(str(error))}</p>'
+
+
+def _facts(facts: dict[str, str]) -> str:
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

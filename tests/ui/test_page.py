@@ -1,0 +1,153 @@
+"""The page in a real browser, over a real Triton and the bundled model: what a visitor does, and sees."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.gateway.drawings import moving
+from tests.ui.ui_process import ui_process
+from tiny_model.questions import CLAIMED, Question, about_scene
+from tiny_model.scenes import shapes_scene
+
+PATIENCE_MS = 60_000
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> tuple[Path, dict[str, Question]]:
+    """A picture file and questions about it by kind."""
+    random = Random(7)
+    scene = shapes_scene(random, 160, 128, 3)
+    path = tmp_path / "picture.png"
+    scene.image.save(path)
+    return path, {question.kind: question for question in about_scene(random, scene) if question.kind in CLAIMED}
+
+
+@pytest.fixture
+def page(browser: Browser, page_url: str) -> Iterator[Page]:
+    with browser.new_context(permissions=["camera"]) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        foreign: list[str] = []
+        page.on("request", lambda request: foreign.append(request.url))
+        page.goto(page_url)
+        page.locator("#question textarea").wait_for()
+        yield page
+        assert [url for url in foreign if not url.startswith((page_url, "data:", "blob:"))] == []
+
+
+def upload(page: Page, kind: str, path: Path) -> None:
+    if kind == "video":
+        page.get_by_role("tab", name="Video").click()
+    page.locator(f"#{kind} input[type=file]").first.set_input_files(path)
+    page.locator(f"#{kind} {'video' if kind == 'video' else '.image-frame img'}").first.wait_for()
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#question textarea").fill(question)
+    page.locator("#send").click()
+
+
+def last_answer(page: Page) -> str:
+    return page.locator("#chat .bot").last.inner_text().strip()
+
+
+def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dict[str, Question]]) -> None:
+    path, questions = drawn
+    first, second = questions["describe"], questions["count"]
+    upload(page, "picture", path)
+    page.evaluate(
+        """() => { window.seen = []; new MutationObserver(() => {
+            const all = document.querySelectorAll('#chat .bot');
+            if (all.length) window.seen.push(all[all.length - 1].innerText.trim());
+        }).observe(document.querySelector('#chat'), {childList: true, subtree: true, characterData: true}); }"""
+    )
+    ask(page, first.text)
+    expect(page.locator("#chat .bot").last).to_contain_text(first.answer)
+    seen = list(dict.fromkeys(page.evaluate("() => window.seen")))
+    growing = [text for text in seen if text not in ("", "…")]
+    assert len(growing) > 2, seen  # it came in pieces
+    assert all(first.answer.startswith(text.split("\n")[0]) for text in growing), growing
+    costs = page.locator("#costs")
+    expect(costs).to_contain_text("1 of 1 encoded")
+    expect(costs).to_contain_text("1 uploaded")
+    expect(costs).to_contain_text(re.compile(r"first token \d+ ms"))
+
+    ask(page, second.text)
+    expect(page.locator("#chat .bot")).to_have_count(2)
+    expect(page.locator("#chat .bot").last).to_contain_text(second.answer)
+    expect(costs).to_contain_text("1 known: nothing encoded")
+    expect(costs).to_contain_text("nothing uploaded")
+
+    page.locator("#again").click()
+    expect(page.locator("#chat .bot")).to_have_count(0)
+    expect(page.locator("#picture .image-frame img")).to_have_count(0)
+
+
+def test_a_video(page: Page, tmp_path: Path) -> None:
+    path, question = moving(tmp_path / "clip.mp4", 3)
+    upload(page, "video", path)
+    ask(page, question.text)
+    expect(page.locator("#chat .bot").last).to_contain_text(question.answer)
+    expect(page.locator("#costs")).to_contain_text("1 of 1 encoded")
+
+
+def test_a_picture_from_the_webcam(page: Page) -> None:
+    page.locator("#picture").get_by_label("Capture from camera").click()
+    page.locator("#picture").get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("() => { const v = document.querySelector('#picture video'); return v && v.videoWidth > 0 }")
+    page.locator("#picture").get_by_label("capture photo").click()
+    page.locator("#picture .image-frame img").wait_for()
+    ask(page, "What is in the picture?")
+    expect(page.locator("#costs")).to_contain_text("1 of 1 encoded")
+
+
+def test_both_cards_are_shown(page: Page) -> None:
+    expect(page.locator("#server")).to_contain_text("transformers")
+    page.get_by_role("button", name="Bundle on this device").click()
+    expect(page.locator("#bundle")).to_contain_text("qwen3_vl")
+
+
+def test_dark_and_light(page: Page) -> None:
+    title = page.locator("#head h1")
+    black, white = re.compile(r"rgb\((\d|[1-5]\d), "), re.compile(r"rgb\(2\d\d, ")
+    expect(title).to_have_css("color", black)
+    page.locator("#theme").click()
+    expect(title).to_have_css("color", white)
+    page.locator("#theme").click()
+    expect(title).to_have_css("color", black)
+
+
+def test_a_phones_screen(page: Page, drawn: tuple[Path, dict[str, Question]]) -> None:
+    page.set_viewport_size(PHONE)
+    path, questions = drawn
+    upload(page, "picture", path)
+    ask(page, questions["count"].text)
+    expect(page.locator("#chat .bot").last).to_contain_text(questions["count"].answer)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
+    for name in ("#send", "#stop", "#question textarea"):
+        box = page.locator(name).bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE["width"]
+        assert box["height"] >= 36  # a thumb's
+
+
+def test_a_server_that_is_away_is_said_clearly(
+    browser: Browser, bundle_folder: Path, drawn: tuple[Path, dict[str, Question]]
+) -> None:
+    path, questions = drawn
+    with ui_process(bundle_folder, "127.0.0.1:9") as url, browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(url)
+        expect(page.locator("#server .failure")).to_contain_text("127.0.0.1:9", timeout=PATIENCE_MS)
+        upload(page, "picture", path)
+        ask(page, questions["count"].text)
+        expect(page.locator("#chat .bot .failure")).to_contain_text("is Triton running", timeout=PATIENCE_MS)
+        expect(page.locator("#question textarea")).to_have_value(questions["count"].text)  # nothing is lost

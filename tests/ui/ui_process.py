@@ -1,0 +1,35 @@
+"""The page as a user starts it, in a process of its own on a free port."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+@contextmanager
+def ui_process(bundle: Path, triton: str, *flags: str) -> Iterator[str]:
+    """`python -m edge_runtime ui` until the block ends; yields its address."""
+    line = [sys.executable, "-m", "edge_runtime", "ui", "--bundle", str(bundle), "--triton", triton, "--port", "0"]
+    process = subprocess.Popen(
+        [*line, "--threads", "1", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = ""
+        for row in process.stdout:
+            said += row
+            if row.startswith("ready "):
+                yield row.split()[1]
+                break
+        else:
+            raise AssertionError(said)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stdout.close()
