@@ -19,7 +19,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from contract.errors import ServerError
 
 log = logging.getLogger(__name__)
-EXIT_TIMEOUT_SECONDS = 1  # then they are killed; Triton itself waits 8 s for everything
+EXIT_TIMEOUT_SECONDS = 3  # to unlink their shared memory, then they are killed; Triton waits 8 s for everything
 PLUGIN = "serving.vllm.plugin:register"
 
 

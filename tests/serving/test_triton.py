@@ -186,9 +186,10 @@ def test_cancel_request(server, cases):
 
 
 def test_cancel_request_of_a_unary_one(server, cases):
+    before = metric(server, "edge_vlm_output_tokens_total")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(unary, server.http_url, tensors(cases["text"], sampling=LONG), httpclient, request_id="u")
-        wait_for(lambda: metric(server, "edge_vlm_active_requests") == 1)
+        wait_for(lambda: metric(server, "edge_vlm_output_tokens_total") > before)
         unary(server.http_url, {"cancel": np.array([True])}, httpclient, request_id="u")
         result = running.result(TIMEOUT_SECONDS)
     assert result.as_numpy("finish_reason")[0] == b"cancelled"
