@@ -6,7 +6,7 @@ TORCHVISION := .cache/torchvision
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	rm -rf $(TORCHVISION)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
 	$(BIN)/python -m tests.edge.real_media
+	$(BIN)/python -m tests.ui.browser
 	$(BIN)/python -m kernels.build
 	$(BIN)/python -m serving --prepare
 	touch $@
@@ -92,6 +93,9 @@ bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one J
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json
+
+screenshots: $(READY) ## the page as docs/images shows it
+	$(BIN)/python -m tests.ui.screenshots
 
 clean: ## remove what setup and the runs made
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -134,7 +134,9 @@ def serve(blocks: gr.Blocks, host: str, port: int, ready: str) -> None:
         footer_links=[],
         max_file_size="200mb",
         css=CSS,
-        theme=gr.themes.Base(primary_hue="teal", font=SANS, font_mono=MONO),
+        theme=gr.themes.Base(primary_hue="teal", font=SANS, font_mono=MONO).set(
+            body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
+        ),
     )
     print(ready.format(url=url), flush=True)
     blocks.block_thread()

@@ -84,13 +84,15 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     expect(costs).to_contain_text("1 known: nothing encoded")
     expect(costs).to_contain_text("nothing uploaded")
 
+    assert page.get_by_label("Share").locator("visible=true").count() == 0  # a picture would leave the device
+
     page.locator("#again").click()
     expect(page.locator("#chat .bot")).to_have_count(0)
     expect(page.locator("#picture .image-frame img")).to_have_count(0)
 
 
 def test_a_video(page: Page, tmp_path: Path) -> None:
-    path, question = moving(tmp_path / "clip.mp4", 3)
+    path, question = moving(tmp_path / "clip.mp4", 0)
     upload(page, "video", path)
     ask(page, question.text)
     expect(page.locator("#chat .bot").last).to_contain_text(question.answer)
