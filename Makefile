@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
+PEERS := .cache/peers
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -90,6 +91,17 @@ precisions: $(READY) ## what each precision costs in answers, one JSON line
 
 bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
 	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json
+
+bench-edge: $(PEERS)/.ready ## our tower against transformers, torch.compile and OpenVINO on this CPU, interleaved
+	$(PEERS)/bin/python -m benchmarks.edge --out benchmarks/results
+
+# OpenVINO in an environment of its own, which sees the project's packages behind its own.
+$(PEERS)/.ready: $(READY) benchmarks/edge/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/edge/requirements.txt
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > $$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	touch $@
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json
