@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from contract.errors import ParityError
+from edge_runtime.session_options import session_options
 from export.oracle import Oracle, Outputs, level_name
 from export.packs import Pack, flop, name, pixels
 from export.progress import Done, quiet
@@ -115,7 +116,7 @@ def measure(
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     source: Path | bytes = graph if isinstance(graph, Path) else graph.SerializeToString()
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
