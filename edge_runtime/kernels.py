@@ -1,7 +1,8 @@
 """The library of fast operators for this processor, where there is one.
 
 A bundle's graph says in standard operators what each of them computes, so without the library everything still runs.
-It needs AVX-512 with VNNI and BF16, or Armv8.6 with I8MM and BF16, and asks the processor itself.
+There is one for AVX-512 with VNNI and BF16, one for AVX2, and one for Armv8.6 with I8MM and BF16; each asks the
+processor itself.
 """
 
 import ctypes
@@ -10,15 +11,24 @@ from functools import cache
 from pathlib import Path
 
 LIBRARIES = Path(__file__).parent / "libraries"
+INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm",)}  # the fastest first
 
 
 @cache
 def library() -> Path | None:
     """The library to register with onnxruntime; None where none was built or this processor lacks the instructions."""
-    path = LIBRARIES / f"libedge_vlm.{platform.machine()}.so"
-    if not path.is_file() or platform.system() != "Linux":
+    machine = platform.machine()
+    if platform.system() != "Linux":
         return None
+    for instructions in INSTRUCTIONS.get(machine, ()):
+        path = LIBRARIES / f"libedge_vlm.{machine}.{instructions}.so"
+        if path.is_file() and _is_supported(path):
+            return path
+    return None
+
+
+def _is_supported(path: Path) -> bool:
     try:
-        return path if ctypes.CDLL(str(path)).EdgeVlmIsSupported() else None
+        return bool(ctypes.CDLL(str(path)).EdgeVlmIsSupported())
     except OSError:  # an older libc than it was built for
-        return None
+        return False

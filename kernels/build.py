@@ -20,10 +20,14 @@ HEADERS = ROOT / ".cache" / "onnxruntime-headers"
 PACKAGE = "http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
 SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
 
-# Processor, and what zig calls it: the instructions of kernels/tile_*.cc, asked for when the library is loaded.
+# Processor and instructions of kernels/tile_*.cc, and what zig calls them; edge_runtime.kernels chooses among them.
 TARGETS = {
-    "x86_64": ["-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512bf16", "-mprefer-vector-width=512"],
-    "aarch64": ["-mcpu=generic+v8_6a+i8mm+bf16"],
+    "x86_64.avx512": [
+        "-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512bf16",
+        "-mprefer-vector-width=512",
+    ],
+    "x86_64.avx2": ["-mcpu=x86_64_v3"],
+    "aarch64.i8mm": ["-mcpu=generic+v8_6a+i8mm+bf16"],
 }
 FLAGS = [
     *("-O3", "-std=c++17", "-fPIC", "-shared", "-s", "-Wall", "-Wextra", "-Werror"),
@@ -63,15 +67,16 @@ def _member(archive: bytes, name: bytes) -> bytes:
 
 
 def build(target: str) -> Path:
-    """Compile for one processor; returns the library."""
+    """Compile for one of TARGETS; returns the library."""
     LIBRARIES.mkdir(exist_ok=True)
     library = LIBRARIES / f"libedge_vlm.{target}.so"
-    zig = [sys.executable, "-m", "ziglang", "c++", "-target", f"{target}-linux-gnu.2.28", *TARGETS[target]]
+    machine = target.partition(".")[0]
+    zig = [sys.executable, "-m", "ziglang", "c++", "-target", f"{machine}-linux-gnu.2.28", *TARGETS[target]]
     sources = sorted(str(path) for path in SOURCES.glob("*.cc"))
     subprocess.run([*zig, *FLAGS, f"-I{headers()}", *sources, "-o", str(library)], check=True)
     return library
 
 
 if __name__ == "__main__":
-    for name in TARGETS:
+    for name in sys.argv[1:] or TARGETS:
         print(build(name))

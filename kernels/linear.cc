@@ -1,6 +1,5 @@
 #include "linear.h"
 
-#include "numbers.h"
 #include "tile.h"
 
 #include <cstdlib>
@@ -11,26 +10,13 @@ namespace edge_vlm {
 namespace {
 
 constexpr float kNormEpsilon = 1e-6f;  // as in the graph's LayerNormalization
-constexpr size_t kRowsPerTask = 96;    // their quantised bytes stay in the second cache
-constexpr size_t kPanelsPerTask = 8;   // and so do these panels
 constexpr size_t kRowsPerQuantising = 16;
+constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 constexpr float kSmallestStep = 1e-12f;
 
 size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
-
-float HalfToFloat(uint16_t half) {
-  uint32_t sign = uint32_t{half & 0x8000u} << 16, exponent = (half >> 10) & 31, mantissa = half & 1023;
-  float value;
-  if (exponent == 0) {
-    value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
-  } else {
-    uint32_t bits = ((exponent + 112) << 23) | (mantissa << 13);
-    std::memcpy(&value, &bits, 4);
-  }
-  return sign ? -value : value;
-}
 
 // One row as the prologue wants it; returns x itself where it wants nothing.
 const float* Prepare(const float* x, size_t in, const Prologue& before, float* row) {
@@ -83,41 +69,45 @@ void Finish(float* y, const float* bias, const float* residual, size_t columns) 
 }  // namespace
 
 Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out) {
-  Linear made;
+  Linear made(values, in, out, RoundUp(in, 4));
   made.is_int8_ = true;
-  made.in_ = in, made.out_ = out, made.depth_ = RoundUp(in, 4), made.num_panels_ = RoundUp(out, kPanel) / kPanel;
   size_t width = made.num_panels_ * kPanel;
-  auto* panels = static_cast<int8_t*>(Allocate(made.depth_ * width));
-  std::memset(panels, 0, made.depth_ * width);
-  for (size_t k = 0; k < in; ++k)
-    for (size_t n0 = 0; n0 < out; n0 += kPanel) {
-      int8_t* to = panels + n0 * made.depth_ + k / 4 * kPanel * 4 + k % 4;
-      for (size_t n = n0; n < std::min(out, n0 + kPanel); ++n) to[(n - n0) * 4] = values[k * out + n];
-    }
-  made.panels_ = panels;
-  made.columns_ = static_cast<float*>(Allocate(3 * width * sizeof(float)));
-  std::memset(made.columns_, 0, 3 * width * sizeof(float));
   std::memcpy(made.columns_, steps, out * sizeof(float));
   std::memcpy(made.columns_ + width, sums_and_bias, out * sizeof(float));
   std::memcpy(made.columns_ + 2 * width, sums_and_bias + out, out * sizeof(float));
+  if (kHasPairs) {
+    made.pairs_ = static_cast<int32_t*>(Allocate(width * sizeof(int32_t)));
+    std::memset(made.pairs_, 0, width * sizeof(int32_t));
+    for (size_t k = 0; k + 1 < in; k += 2)
+      for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
+  }
+  if (kPacksAtLoad) {
+    auto* panels = static_cast<Column8*>(Allocate(made.depth_ * width * sizeof(Column8)));
+    for (size_t panel = 0; panel < made.num_panels_; ++panel)
+      made.Pack(panel, 0, made.depth_, panels + panel * made.depth_ * kPanel);
+    made.panels_ = panels;
+  }
   return made;
 }
 
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out) {
-  Linear made;
-  made.in_ = in, made.out_ = out, made.depth_ = RoundUp(in, 2), made.num_panels_ = RoundUp(out, kPanel) / kPanel;
+  Linear made(values, in, out, RoundUp(in, 2));
   size_t width = made.num_panels_ * kPanel;
-  auto* panels = static_cast<uint16_t*>(Allocate(made.depth_ * width * 2));
-  std::memset(panels, 0, made.depth_ * width * 2);
-  for (size_t n = 0; n < out; ++n) {
-    uint16_t* to = panels + n / kPanel * kPanel * made.depth_ + n % kPanel * 2;
-    for (size_t k = 0; k < in; ++k) to[k / 2 * kPanel * 2 + k % 2] = ToBf16(HalfToFloat(values[n * in + k]));
-  }
-  made.panels_ = panels;
-  made.columns_ = static_cast<float*>(Allocate(3 * width * sizeof(float)));
-  std::memset(made.columns_, 0, 3 * width * sizeof(float));
   std::memcpy(made.columns_ + 2 * width, bias, out * sizeof(float));
+  if (kPacksAtLoad) {
+    auto* panels = static_cast<HalfColumn*>(Allocate(made.depth_ * width * sizeof(HalfColumn)));
+    for (size_t panel = 0; panel < made.num_panels_; ++panel)
+      made.Pack(panel, 0, made.depth_, panels + panel * made.depth_ * kPanel);
+    made.panels_ = panels;
+  }
   return made;
+}
+
+Linear::Linear(const void* values, size_t in, size_t out, size_t depth)
+    : in_(in), out_(out), depth_(depth), pitch_(kPacksAtLoad ? depth : depth + kApart), num_panels_(RoundUp(out, kPanel) / kPanel), values_(values) {
+  size_t bytes = 3 * num_panels_ * kPanel * sizeof(float);
+  columns_ = static_cast<float*>(Allocate(bytes));
+  std::memset(columns_, 0, bytes);
 }
 
 Linear::Linear(Linear&& other) noexcept { *this = std::move(other); }
@@ -127,33 +117,52 @@ Linear& Linear::operator=(Linear&& other) noexcept {
   std::swap(in_, other.in_);
   std::swap(out_, other.out_);
   std::swap(depth_, other.depth_);
+  std::swap(pitch_, other.pitch_);
   std::swap(num_panels_, other.num_panels_);
+  std::swap(values_, other.values_);
   std::swap(panels_, other.panels_);
   std::swap(columns_, other.columns_);
+  std::swap(pairs_, other.pairs_);
   return *this;
 }
 
 Linear::~Linear() {
   std::free(panels_);
   std::free(columns_);
+  std::free(pairs_);
+}
+
+void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
+  size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
+  size_t valid = std::min(depth, in_ - from);
+  if (is_int8_)
+    Pack8(static_cast<const int8_t*>(values_) + from * out_ + column, out_, valid, columns, static_cast<Column8*>(to));
+  else
+    PackHalf(static_cast<const uint16_t*>(values_) + column * in_ + from, in_, valid, columns,
+             static_cast<HalfColumn*>(to));
 }
 
 void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
                    float* result) const {
-  size_t element = is_int8_ ? 1 : 2;
-  Scratch<uint8_t> left(run, rows * depth_ * element);
+  size_t element = is_int8_ ? sizeof(Row8) : sizeof(HalfRow);
+  Scratch<uint8_t> bytes(run, rows * pitch_ * element);
   Scratch<float> steps(run, rows), zeros(run, rows);
+  Scratch<int32_t> pairs(run, rows);
+  Left left{bytes.get(), steps.get(), zeros.get(), pairs.get()};
   size_t num_groups = (rows + kRowsPerQuantising - 1) / kRowsPerQuantising;
   Scratch<float> prepared(run, num_groups * in_);
+  Scratch<uint8_t> rounded(run, num_groups * depth_);
   run.For(num_groups, [&](size_t group) {
     size_t end = std::min(rows, (group + 1) * kRowsPerQuantising);
+    uint8_t* q = rounded.get() + group * depth_;
     for (size_t r = group * kRowsPerQuantising; r < end; ++r) {
       const float* row = Prepare(x + r * in_, in_, before, prepared.get() + group * in_);
       if (is_int8_) {
-        Quantise(row, in_, depth_, left.get() + r * depth_, &steps[r], &zeros[r]);
+        Quantise(row, in_, depth_, q, &left.steps[r], &left.zeros[r]);
+        left.pairs[r] = ToRow8(q, depth_, reinterpret_cast<Row8*>(left.rows) + r * pitch_);
       } else {
-        auto* to = reinterpret_cast<uint16_t*>(left.get()) + r * depth_;
-        for (size_t i = 0; i < in_; ++i) to[i] = ToBf16(row[i]);
+        auto* to = reinterpret_cast<HalfRow*>(left.rows) + r * pitch_;
+        for (size_t i = 0; i < in_; ++i) to[i] = ToHalfRow(row[i]);
         for (size_t i = in_; i < depth_; ++i) to[i] = 0;
       }
     }
@@ -162,47 +171,55 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   size_t panel_tasks = (num_panels_ + kPanelsPerTask - 1) / kPanelsPerTask;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * kRowsPerTask, first_panel = task / row_tasks * kPanelsPerTask;
-    Multiply(left.get(), steps.get(), zeros.get(), first_row, std::min(kRowsPerTask, rows - first_row), first_panel,
-             std::min(kPanelsPerTask, num_panels_ - first_panel), after, result);
+    Scratch<uint8_t> block(run, kPacksAtLoad ? 0 : kPanel * std::max(kDepth8 * sizeof(Column8), kDepthHalf * sizeof(HalfColumn)));
+    size_t last_row = std::min(rows, first_row + kRowsPerTask);
+    for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + kPanelsPerTask); ++panel)
+      for (size_t row = first_row; row < last_row; row += kRowsPerTile)
+        Multiply(left, row, std::min(kRowsPerTile, last_row - row), panel, block.get(), after, result);
   });
 }
 
-void Linear::Multiply(const void* left, const float* row_steps, const float* row_zeros, size_t first_row,
-                      size_t num_rows, size_t first_panel, size_t num_panels, const Epilogue& after,
-                      float* result) const {
-  size_t width = num_panels_ * kPanel;
-  alignas(64) int32_t sums[kRows * kPanel];
-  alignas(64) float values[kRows * kPanel];
-  for (size_t panel = first_panel; panel < first_panel + num_panels; ++panel) {
-    const float *steps = columns_ + panel * kPanel, *column_sums = steps + width, *bias = steps + 2 * width;
-    size_t columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
-    for (size_t r0 = first_row; r0 < first_row + num_rows; r0 += kRows) {
-      int count = static_cast<int>(std::min<size_t>(kRows, first_row + num_rows - r0));
-      if (is_int8_) {
-        TileU8S8(static_cast<const uint8_t*>(left) + r0 * depth_, depth_,
-                 static_cast<const int8_t*>(panels_) + panel * depth_ * kPanel, depth_, count, sums);
-        for (int r = 0; r < count; ++r) {
-          float step = row_steps[r0 + r], shift = -step * row_zeros[r0 + r];
-          for (int c = 0; c < kPanel; ++c)
-            values[r * kPanel + c] =
-                static_cast<float>(sums[r * kPanel + c]) * step * steps[c] + shift * column_sums[c];
-        }
-      } else {
-        TileBf16(static_cast<const uint16_t*>(left) + r0 * depth_, depth_,
-                 static_cast<const uint16_t*>(panels_) + panel * depth_ * kPanel, depth_, count, kPanel, values, kPanel,
-                 false);
-      }
-      for (int r = 0; r < count; ++r) {
-        size_t place = (r0 + r) * out_ + panel * kPanel;
-        float* row = values + r * kPanel;
-        const float* residual = after.residual ? after.residual + place : nullptr;
-        if (after.has_gelu)
-          Finish<true>(row, bias, residual, columns);
-        else
-          Finish<false>(row, bias, residual, columns);
-        std::memcpy(result + place, row, columns * sizeof(float));
+void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block,
+                      const Epilogue& after, float* result) const {
+  alignas(64) uint8_t storage[kRowsPerTile * kPanel * sizeof(int32_t)];
+  auto* sums = reinterpret_cast<int32_t*>(storage);    // of an integer layer
+  auto* products = reinterpret_cast<float*>(storage);  // of a half-precision one
+  alignas(64) float numbers[kPanel];
+  size_t block_depth = is_int8_ ? kDepth8 : kDepthHalf;
+  int count = static_cast<int>(num_rows);
+  for (size_t k = 0; k < depth_; k += block_depth) {
+    size_t depth = std::min(block_depth, depth_ - k);
+    const void* columns = block;
+    if (kPacksAtLoad)
+      columns = static_cast<uint8_t*>(panels_) + panel * depth_ * kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn));
+    else
+      Pack(panel, k, depth, block);
+    if (is_int8_)
+      TileU8S8(reinterpret_cast<const Row8*>(left.rows) + first_row * pitch_ + k, pitch_,
+               static_cast<const Column8*>(columns), depth, count, sums, k > 0);
+    else
+      TileHalf(reinterpret_cast<const HalfRow*>(left.rows) + first_row * pitch_ + k, pitch_,
+               static_cast<const HalfColumn*>(columns), depth, count, products, k > 0);
+  }
+  size_t width = num_panels_ * kPanel, columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
+  const float *steps = columns_ + panel * kPanel, *column_sums = steps + width, *bias = steps + 2 * width;
+  for (size_t r = 0; r < num_rows; ++r) {
+    float* row = is_int8_ ? numbers : products + r * kPanel;
+    if (is_int8_) {
+      const int32_t* sum = sums + r * kPanel;
+      float step = left.steps[first_row + r], shift = -step * left.zeros[first_row + r];
+      for (int c = 0; c < kPanel; ++c) {
+        int32_t whole = kHasPairs ? sum[c] - left.pairs[first_row + r] - pairs_[panel * kPanel + c] : sum[c];
+        row[c] = static_cast<float>(whole) * step * steps[c] + shift * column_sums[c];
       }
     }
+    size_t place = (first_row + r) * out_ + panel * kPanel;
+    const float* residual = after.residual ? after.residual + place : nullptr;
+    if (after.has_gelu)
+      Finish<true>(row, bias, residual, columns);
+    else
+      Finish<false>(row, bias, residual, columns);
+    std::memcpy(result + place, row, columns * sizeof(float));
   }
 }
 

@@ -1,4 +1,4 @@
-// A linear layer whose weights are packed once: int8 with a step a column, or bf16.
+// A linear layer: int8 weights with a step a column, or fp16 ones.
 #pragma once
 #include "pool.h"
 
@@ -21,7 +21,8 @@ struct Epilogue {
 
 class Linear {
  public:
-  // values (in, out) int8, steps (out,), sums_and_bias (2, out): column sums times steps, bias.
+  // values (in, out) int8, steps (out,), sums_and_bias (2, out): column sums times steps, bias. Values outlive the layer:
+  // some processors read them where they lie.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
   // values (out, in) fp16, bias (out,).
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out);
@@ -39,13 +40,26 @@ class Linear {
              float* result) const;
 
  private:
-  void Multiply(const void* left, const float* row_steps, const float* row_zeros, size_t first_row, size_t num_rows,
-                size_t first_panel, size_t num_panels, const Epilogue& after, float* result) const;
+  // The left side of a product: rows of Row8 or HalfRow, and what makes bytes of a row numbers again.
+  struct Left {
+    uint8_t* rows;
+    float *steps, *zeros;
+    int32_t* pairs;
+  };
+
+  Linear(const void* values, size_t in, size_t out, size_t depth);
+  // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
+  void Pack(size_t panel, size_t from, size_t depth, void* to) const;
+  void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
+                float* result) const;
 
   bool is_int8_ = false;
-  size_t in_ = 0, out_ = 0, depth_ = 0, num_panels_ = 0;  // depth: in, rounded up to what a tile takes
-  void* panels_ = nullptr;    // int8 [panel][depth / 4][64][4] or bf16 [panel][depth / 2][64][2]
+  // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
+  size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
+  const void* values_ = nullptr;
+  void* panels_ = nullptr;    // Column8 or HalfColumn, panel by panel; null where they are made in use
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
+  int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)
 };
 
 }  // namespace edge_vlm

@@ -13,6 +13,8 @@ inline void Ignore(OrtStatus* status) {
   if (status) api->ReleaseStatus(status);
 }
 
+constexpr size_t kBatches = 64;  // shares of a loop: many, so that a thread that was held up is helped out
+
 class Run {
  public:
   explicit Run(OrtKernelContext* context) : context_(context) {
@@ -30,7 +32,7 @@ class Run {
   template <class F>
   void For(size_t count, const F& f) const {
     auto call = [](void* data, size_t index) { (*static_cast<const F*>(data))(index); };
-    Ignore(api->KernelContext_ParallelFor(context_, call, count, 0, const_cast<F*>(&f)));
+    Ignore(api->KernelContext_ParallelFor(context_, call, count, count < kBatches ? count : kBatches, const_cast<F*>(&f)));
   }
 
   OrtAllocator* allocator() const { return allocator_; }

@@ -1,27 +1,86 @@
 // The inner loops everything is made of, written once per processor family. A panel holds up to 64 columns of a matrix,
-// several rows of them side by side: four bytes or two bf16 of a column are what one instruction multiplies and adds.
+// several rows of them side by side: what one instruction multiplies and adds.
 #pragma once
+#include "numbers.h"
+
 #include <cstddef>
 #include <cstdint>
 
 namespace edge_vlm {
 
 constexpr int kPanel = 64;  // columns of a packed panel
-constexpr int kRows = 6;    // rows of a tile: 6 x 4 sums, 4 columns and 1 row element fill 32 vector registers
+constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
+
+#if defined(__AVX2__) && !defined(__AVX512BF16__)
+// No instruction multiplies four bytes at once without cutting sums off, so bytes become 16 bits wide, and twice as many
+// products as multiplications come from Winograd's identity: the sum of x0 y0 + x1 y1 is that of (x0 + y1) (x1 + y0)
+// less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for Inner Product,
+// IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
+constexpr bool kHasPairs = true;
+using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
+using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
+// Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
+constexpr bool kPacksAtLoad = false;
+constexpr size_t kDepth8 = 256, kDepthHalf = 256;
+constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPerTask;
+// Half-precision layers multiply in float32.
+using HalfRow = float;
+using HalfColumn = float;  // panel: [depth][64]
+inline HalfRow ToHalfRow(float x) { return x; }
+// Attention multiplies 16-bit integers with a step. Sums stay within 32 bits: a score is at most the product of two rows'
+// lengths, and of values and weights 64 are added.
+using Element = int16_t;
+constexpr bool kHasSteps = true;
+constexpr float kLongestRow = 32000.0f, kLargestValue = 2000.0f, kLargestWeight = 16384.0f;
+inline Element ToElement(float x) { return static_cast<int16_t>(static_cast<int32_t>(std::rint(x))); }
+#else
+constexpr bool kHasPairs = false;
+using Row8 = uint8_t;
+using Column8 = int8_t;  // panel: [depth / 4][64][4]
+constexpr bool kPacksAtLoad = true;
+constexpr size_t kDepth8 = size_t{1} << 40, kDepthHalf = kDepth8;  // no blocks
+constexpr size_t kRowsPerTask = 96, kPanelsPerTask = 8, kRowsPerTile = kRows;  // both stay in the second cache
+// Half-precision layers and attention multiply bf16, which has its own exponent.
+using HalfRow = uint16_t;
+using HalfColumn = uint16_t;  // panel: [depth / 2][64][2]
+inline HalfRow ToHalfRow(float x) { return ToBf16(x); }
+using Element = uint16_t;
+constexpr bool kHasSteps = false;
+constexpr float kLongestRow = 1, kLargestValue = 1, kLargestWeight = 1;
+inline Element ToElement(float x) { return ToBf16(x); }
+#endif
 
 // Whether this processor has the instructions of the functions below.
 bool IsSupported();
 
-// sums[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)
-// a: rows of bytes, `pitch` apart, depth a multiple of 4; panel: [depth / 4][64][4]; rows 1 .. 6; sums 64 apart.
-void TileU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int rows, int32_t* sums);
+// A panel of weights int8 (depth, columns), rows `pitch` apart, columns up to 64; what is missing to 64 and to a
+// multiple of 4 is zero.
+void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel);
 
-// sums[r][0 .. columns) (+)= sum over k of a[r][k] * panel[k][0 .. columns)
-// a: rows of bf16, `pitch` elements apart, depth even; panel: [depth / 2][columns][2]; columns 16, 32, 48 or 64.
-void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int rows, int columns, float* sums,
-              size_t sums_pitch, bool accumulate);
+// A panel of weights fp16 (columns, depth), rows `pitch` apart, likewise; depth is filled up to a multiple of 2.
+void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel);
 
-// weights[i] = bf16(2^(x[i] - high)) for x <= high; returns the sum of the unrounded. count is a multiple of 64.
-float Exp2Row(const float* x, size_t count, float high, uint16_t* weights);
+// Bytes as TileU8S8 wants them, depth a multiple of 4; returns the sum of x0 x1 + x2 x3 + ... where kHasPairs.
+int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row);
+
+// sums[r][0 .. 64) (+)= sum over k of a[r][k] * panel[k][0 .. 64), plus the sums of pairs where kHasPairs
+// a: rows as ToRow8 gives them, `pitch` apart, depth a multiple of 4; rows 1 .. kRowsPerTile; sums 64 apart.
+void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
+              bool accumulate);
+
+// sums[r][0 .. 64) (+)= sum over k of a[r][k] * panel[k][0 .. 64)
+// depth a multiple of 2; rows 1 .. kRowsPerTile; sums 64 apart.
+void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
+              bool accumulate);
+
+// sums[r][0 .. columns) (+)= scale * sum over k of a[r][k] * panel[k][0 .. columns)
+// a: rows of elements, `pitch` elements apart, depth even; panel: [depth / 2][columns][2]; columns 16, 32, 48 or 64; rows 1 .. 6.
+// scale is 1 where elements have no step.
+void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float scale,
+                  float* sums, size_t sums_pitch, bool accumulate);
+
+// weights[i] = kLargestWeight * 2^(x[i] - high) for x <= high; returns the sum of the weights over kLargestWeight.
+// count is a multiple of 64.
+float Exp2Row(const float* x, size_t count, float high, Element* weights);
 
 }  // namespace edge_vlm

@@ -1,6 +1,5 @@
 // Armv8.6 with I8MM and BF16: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
 #if defined(__aarch64__)
-#include "numbers.h"
 #include "tile.h"
 
 #include <arm_neon.h>
@@ -12,11 +11,12 @@ namespace {
 constexpr unsigned long kHwcap2I8mm = 1UL << 13, kHwcap2Bf16 = 1UL << 14;
 
 template <int kCount>
-void DotU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int32_t* sums) {
+void DotU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int32_t* sums, bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16) {  // 6 x 4 sums of four lanes
     int32x4_t sum[kCount][4];
     for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) sum[r][c] = vdupq_n_s32(0);
+      for (int c = 0; c < 4; ++c)
+        sum[r][c] = accumulate ? vld1q_s32(sums + kPanel * r + c0 + 4 * c) : vdupq_n_s32(0);
     const int8_t* from = panel + 4 * c0;
     for (size_t k = 0; k < depth; k += 4, from += 4 * kPanel) {
       int8x16_t column[4];
@@ -64,19 +64,25 @@ bool IsSupported() {
   return (has & kHwcap2I8mm) && (has & kHwcap2Bf16);
 }
 
-void TileU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int rows, int32_t* sums) {
+void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
+              bool accumulate) {
   switch (rows) {
-    case 1: return DotU8S8<1>(a, pitch, panel, depth, sums);
-    case 2: return DotU8S8<2>(a, pitch, panel, depth, sums);
-    case 3: return DotU8S8<3>(a, pitch, panel, depth, sums);
-    case 4: return DotU8S8<4>(a, pitch, panel, depth, sums);
-    case 5: return DotU8S8<5>(a, pitch, panel, depth, sums);
-    default: return DotU8S8<6>(a, pitch, panel, depth, sums);
+    case 1: return DotU8S8<1>(a, pitch, panel, depth, sums, accumulate);
+    case 2: return DotU8S8<2>(a, pitch, panel, depth, sums, accumulate);
+    case 3: return DotU8S8<3>(a, pitch, panel, depth, sums, accumulate);
+    case 4: return DotU8S8<4>(a, pitch, panel, depth, sums, accumulate);
+    case 5: return DotU8S8<5>(a, pitch, panel, depth, sums, accumulate);
+    default: return DotU8S8<6>(a, pitch, panel, depth, sums, accumulate);
   }
 }
 
-void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int rows, int columns, float* sums,
-              size_t sums_pitch, bool accumulate) {
+void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
+              bool accumulate) {
+  TileElements(a, pitch, panel, depth, rows, kPanel, 1.0f, sums, kPanel, accumulate);
+}
+
+void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float,
+                  float* sums, size_t sums_pitch, bool accumulate) {
   switch (rows) {
     case 1: return DotBf16<1>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
     case 2: return DotBf16<2>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
@@ -87,7 +93,7 @@ void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
   }
 }
 
-float Exp2Row(const float* x, size_t count, float high, uint16_t* weights) {
+float Exp2Row(const float* x, size_t count, float high, Element* weights) {
   float sum = 0;
   for (size_t i = 0; i < count; ++i) {
     float weight = Exp((x[i] - high) * 0.6931472f);  // 2^x = exp(x ln 2)

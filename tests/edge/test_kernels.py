@@ -22,6 +22,7 @@ from export.quantise import int8_columns
 LIBRARY = kernels.library()
 WAYS = [False] if LIBRARY is None else [False, True]
 KERNELS = WAYS[1:]
+HAS_BF16 = LIBRARY is not None and ".avx2." not in LIBRARY.name  # the others round to it, AVX2 has finer integers
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 RNG = np.random.default_rng(5)
@@ -147,7 +148,7 @@ def test_a_half_precision_layer(has_kernels: bool) -> None:
     weight, bias, x = (floats(70, 98) / 10).astype(np.float16), floats(70), floats(19, 98)
     one = session("Linear16", {"rows": (FLOAT, 2)}, {"weight": weight, "bias": bias}, has_kernels)
     expected = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    close(one.run(None, {"rows": x})[0], expected, 0.02 if has_kernels else 1e-5)  # bf16 keeps eight bits
+    close(one.run(None, {"rows": x})[0], expected, 0.02 if has_kernels and HAS_BF16 else 1e-5)  # bf16 keeps eight bits
 
 
 def bf16(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,7 +190,9 @@ def test_attention_within_frames(
     one = session("FrameAttention", inputs, {}, has_kernels, num_heads=heads, scale=dim**-0.5)
     shape = np.array([frames, hw, 3 * heads * dim])
     got = one.run(None, {"packed": packed, "shape": shape, "cosines": cosines, "sines": sines})[0]
-    close(got, attention(packed, frames, heads, cosines, sines, has_kernels), 0.02 if has_kernels else 1e-4)
+    is_bf16 = has_kernels and HAS_BF16
+    share = 0.02 if is_bf16 else 8e-3 if has_kernels else 1e-4
+    close(got, attention(packed, frames, heads, cosines, sines, is_bf16), share)
 
 
 @pytest.mark.parametrize("has_kernels", KERNELS)

@@ -1,8 +1,8 @@
 // AVX-512 with VNNI and BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on.
-#if defined(__x86_64__)
+#if defined(__AVX512BF16__)
+#include "processor.h"
 #include "tile.h"
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include <cstring>
@@ -11,10 +11,11 @@ namespace edge_vlm {
 namespace {
 
 template <int kCount>
-void DotU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int32_t* sums) {
+void DotU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int32_t* sums, bool accumulate) {
   __m512i sum[kCount][4];
   for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_setzero_si512();
+    for (int c = 0; c < 4; ++c)
+      sum[r][c] = accumulate ? _mm512_loadu_si512(sums + kPanel * r + 16 * c) : _mm512_setzero_si512();
   for (size_t k = 0; k < depth; k += 4, panel += 4 * kPanel) {
     __m512i column[4];
     for (int c = 0; c < 4; ++c) column[c] = _mm512_loadu_si512(panel + 64 * c);
@@ -65,31 +66,31 @@ void RowsBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
 
 }  // namespace
 
-// Intel's Software Developer's Manual, volume 2, CPUID: leaf 7; volume 1, 13.3: what the system saves of registers.
 bool IsSupported() {
-  constexpr unsigned kOsXsave = 1u << 27, kSaved = 0xe6;  // sse, avx, three parts of avx-512
   constexpr unsigned kFDqBwVl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, kVnni = 1u << 11, kBf16 = 1u << 5;
-  unsigned a, b, c, d, saved_low, saved_high;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & kOsXsave)) return false;
-  __asm__("xgetbv" : "=a"(saved_low), "=d"(saved_high) : "c"(0));
-  if ((saved_low & kSaved) != kSaved) return false;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & kFDqBwVl) != kFDqBwVl || !(c & kVnni)) return false;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kBf16);
+  Features has(kSavesAvx512);
+  return (has.ebx7 & kFDqBwVl) == kFDqBwVl && (has.ecx7 & kVnni) && (has.eax7_1 & kBf16);
 }
 
-void TileU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int rows, int32_t* sums) {
+void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
+              bool accumulate) {
   switch (rows) {
-    case 1: return DotU8S8<1>(a, pitch, panel, depth, sums);
-    case 2: return DotU8S8<2>(a, pitch, panel, depth, sums);
-    case 3: return DotU8S8<3>(a, pitch, panel, depth, sums);
-    case 4: return DotU8S8<4>(a, pitch, panel, depth, sums);
-    case 5: return DotU8S8<5>(a, pitch, panel, depth, sums);
-    default: return DotU8S8<6>(a, pitch, panel, depth, sums);
+    case 1: return DotU8S8<1>(a, pitch, panel, depth, sums, accumulate);
+    case 2: return DotU8S8<2>(a, pitch, panel, depth, sums, accumulate);
+    case 3: return DotU8S8<3>(a, pitch, panel, depth, sums, accumulate);
+    case 4: return DotU8S8<4>(a, pitch, panel, depth, sums, accumulate);
+    case 5: return DotU8S8<5>(a, pitch, panel, depth, sums, accumulate);
+    default: return DotU8S8<6>(a, pitch, panel, depth, sums, accumulate);
   }
 }
 
-void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int rows, int columns, float* sums,
-              size_t sums_pitch, bool accumulate) {
+void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
+              bool accumulate) {
+  RowsBf16<4>(a, pitch, panel, depth, rows, sums, kPanel, accumulate);
+}
+
+void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float,
+                  float* sums, size_t sums_pitch, bool accumulate) {
   switch (columns) {
     case 16: return RowsBf16<1>(a, pitch, panel, depth, rows, sums, sums_pitch, accumulate);
     case 32: return RowsBf16<2>(a, pitch, panel, depth, rows, sums, sums_pitch, accumulate);
@@ -98,7 +99,7 @@ void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
   }
 }
 
-float Exp2Row(const float* x, size_t count, float high, uint16_t* weights) {
+float Exp2Row(const float* x, size_t count, float high, Element* weights) {
   // 2^f on [-1/2, 1/2] to 5e-6: Taylor's coefficients, the last one adjusted for the ends
   const __m512 c4 = _mm512_set1_ps(0.00967f), c3 = _mm512_set1_ps(0.0555041f), c2 = _mm512_set1_ps(0.2402265f),
                c1 = _mm512_set1_ps(0.6931472f), one = _mm512_set1_ps(1.0f), top = _mm512_set1_ps(high);

@@ -1,0 +1,229 @@
+// AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are what these processors
+// do fastest without losing anything; tile.h says how.
+#if defined(__AVX2__) && !defined(__AVX512BF16__)
+#include "processor.h"
+#include "tile.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace edge_vlm {
+namespace {
+
+constexpr float kLogOfWeight = 14;  // kLargestWeight is 2^14
+constexpr size_t kDepthOfSums = 64;  // products of elements that a 32-bit sum holds
+
+__m256i Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+
+// Sixteen columns and up to four rows: two vectors of columns in two forms fill the registers.
+template <int kCount>
+void DotU8S8(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int32_t* sums, bool accumulate) {
+  auto* to = reinterpret_cast<__m256i*>(sums);
+  constexpr int kPitch = kPanel / 8;
+  const int16_t* rows[kCount];
+  for (int r = 0; r < kCount; ++r) rows[r] = a + r * pitch;
+  __m256i sum[kCount][2];
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 2; ++c) sum[r][c] = accumulate ? Load(to + kPitch * r + c) : _mm256_setzero_si256();
+  for (size_t k = 0; k < depth; k += 4, panel += 64) {
+    __m256i even[2] = {Load(panel), Load(panel + 16)}, odd[2] = {Load(panel + 32), Load(panel + 48)};
+    for (int r = 0; r < kCount; ++r) {
+      int32_t pairs[2];
+      std::memcpy(pairs, rows[r] + k, 8);
+      __m256i row_even = _mm256_set1_epi32(pairs[0]), row_odd = _mm256_set1_epi32(pairs[1]);
+      for (int c = 0; c < 2; ++c)
+        sum[r][c] = _mm256_add_epi32(
+            sum[r][c], _mm256_madd_epi16(_mm256_add_epi16(row_even, odd[c]), _mm256_add_epi16(row_odd, even[c])));
+    }
+  }
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 2; ++c) _mm256_storeu_si256(to + kPitch * r + c, sum[r][c]);
+}
+
+// Sixteen columns and up to six rows.
+template <int kCount>
+void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, float* sums, bool accumulate) {
+  __m256 sum[kCount][2];
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 2; ++c)
+      sum[r][c] = accumulate ? _mm256_loadu_ps(sums + kPanel * r + 8 * c) : _mm256_setzero_ps();
+  for (size_t k = 0; k < depth; ++k, panel += kPanel) {
+    __m256 column[2] = {_mm256_loadu_ps(panel), _mm256_loadu_ps(panel + 8)};
+    for (int r = 0; r < kCount; ++r) {
+      __m256 row = _mm256_set1_ps(a[r * pitch + k]);
+      for (int c = 0; c < 2; ++c) sum[r][c] = _mm256_fmadd_ps(row, column[c], sum[r][c]);
+    }
+  }
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 2; ++c) _mm256_storeu_ps(sums + kPanel * r + 8 * c, sum[r][c]);
+}
+
+template <int kCount>
+void DotElements(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int columns, float scale,
+                 float* sums, size_t sums_pitch, bool accumulate) {
+  const __m256 factor = _mm256_set1_ps(scale);
+  const int16_t* rows[kCount];
+  for (int r = 0; r < kCount; ++r) rows[r] = a + r * pitch;
+  for (size_t k0 = 0; k0 < depth; k0 += kDepthOfSums) {
+    size_t end = k0 + kDepthOfSums < depth ? k0 + kDepthOfSums : depth;
+    bool has_sums = accumulate || k0;
+    for (int c0 = 0; c0 < columns; c0 += 16) {
+      __m256i sum[kCount][2];
+      for (int r = 0; r < kCount; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+      const int16_t* from = panel + k0 * columns + 2 * c0;
+      for (size_t k = k0; k < end; k += 2, from += 2 * columns) {
+        __m256i column[2] = {Load(from), Load(from + 16)};
+        for (int r = 0; r < kCount; ++r) {
+          int32_t two;
+          std::memcpy(&two, rows[r] + k, 4);
+          __m256i row = _mm256_set1_epi32(two);
+          for (int c = 0; c < 2; ++c) sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(row, column[c]));
+        }
+      }
+      for (int r = 0; r < kCount; ++r)
+        for (int c = 0; c < 2; ++c) {
+          float* to = sums + r * sums_pitch + c0 + 8 * c;
+          __m256 before = has_sums ? _mm256_loadu_ps(to) : _mm256_setzero_ps();
+          _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][c]), factor, before));
+        }
+    }
+  }
+}
+
+}  // namespace
+
+bool IsSupported() {
+  constexpr unsigned kFma = 1u << 12, kF16c = 1u << 29, kAvx2 = 1u << 5;
+  Features has(kSavesAvx);
+  return (has.ecx1 & kFma) && (has.ecx1 & kF16c) && (has.ebx7 & kAvx2);
+}
+
+void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel) {
+  size_t padded = (depth + 3) / 4 * 4;
+  int8_t edge[4][kPanel];
+  for (size_t k = 0; k < padded; k += 4, weights += 4 * pitch) {
+    const int8_t* from = weights;
+    size_t step = pitch;
+    if (k + 4 > depth || columns < kPanel) {
+      std::memset(edge, 0, sizeof(edge));
+      for (size_t i = 0; i < std::min<size_t>(4, depth - k); ++i) std::memcpy(edge[i], weights + i * pitch, columns);
+      from = edge[0], step = kPanel;
+    }
+    for (size_t c0 = 0; c0 < kPanel; c0 += 16) {
+      auto row = [&](size_t i) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * step + c0));
+      };
+      auto* to = reinterpret_cast<__m256i*>(panel + c0 * padded + 16 * k);
+      __m128i row0 = row(0), row1 = row(1), row2 = row(2), row3 = row(3);
+      _mm256_storeu_si256(to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(row0, row2)));
+      _mm256_storeu_si256(to + 1, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(row0, row2)));
+      _mm256_storeu_si256(to + 2, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(row1, row3)));
+      _mm256_storeu_si256(to + 3, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(row1, row3)));
+    }
+  }
+}
+
+void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel) {
+  size_t padded = (depth + 1) / 2 * 2;
+  for (size_t c0 = 0; c0 < kPanel; c0 += 8)
+    for (size_t k0 = 0; k0 < padded; k0 += 8) {
+      size_t width = std::min<size_t>(8, padded - k0), valid = std::min<size_t>(8, depth - k0);
+      float block[8][8] = {};  // [column][k]
+      for (size_t c = c0; c < std::min(c0 + 8, columns); ++c) {
+        uint16_t halves[8] = {};
+        const uint16_t* from = weights + c * pitch + k0;
+        if (valid < 8) std::memcpy(halves, from, 2 * valid), from = halves;
+        _mm256_storeu_ps(block[c - c0], _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+      }
+      for (size_t k = 0; k < width; ++k)
+        for (size_t c = 0; c < 8; ++c) panel[(k0 + k) * kPanel + c0 + c] = block[c][k];
+    }
+}
+
+int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row) {
+  int32_t sum = 0;
+  for (size_t k = 0; k < depth; k += 4) {
+    int16_t x0 = bytes[k], x1 = bytes[k + 1], x2 = bytes[k + 2], x3 = bytes[k + 3];
+    row[k] = x0, row[k + 1] = x2, row[k + 2] = x1, row[k + 3] = x3;
+    sum += x0 * x1 + x2 * x3;
+  }
+  return sum;
+}
+
+// Columns go slowest: sixteen of them, half a thousand deep, stay in the first cache while all rows pass.
+void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
+              bool accumulate) {
+  for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16 * depth, sums += 16)
+    for (int r = 0; r < rows; r += 4) {
+      const Row8* from = a + r * pitch;
+      int32_t* to = sums + r * kPanel;
+      switch (rows - r) {
+        case 1: DotU8S8<1>(from, pitch, panel, depth, to, accumulate); break;
+        case 2: DotU8S8<2>(from, pitch, panel, depth, to, accumulate); break;
+        case 3: DotU8S8<3>(from, pitch, panel, depth, to, accumulate); break;
+        default: DotU8S8<4>(from, pitch, panel, depth, to, accumulate);
+      }
+    }
+}
+
+void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
+              bool accumulate) {
+  for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16, sums += 16)
+    for (int r = 0; r < rows; r += kRows) {
+      const HalfRow* from = a + r * pitch;
+      float* to = sums + r * kPanel;
+      switch (rows - r) {
+        case 1: DotHalf<1>(from, pitch, panel, depth, to, accumulate); break;
+        case 2: DotHalf<2>(from, pitch, panel, depth, to, accumulate); break;
+        case 3: DotHalf<3>(from, pitch, panel, depth, to, accumulate); break;
+        case 4: DotHalf<4>(from, pitch, panel, depth, to, accumulate); break;
+        case 5: DotHalf<5>(from, pitch, panel, depth, to, accumulate); break;
+        default: DotHalf<6>(from, pitch, panel, depth, to, accumulate);
+      }
+    }
+}
+
+void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float scale,
+                  float* sums, size_t sums_pitch, bool accumulate) {
+  switch (rows) {
+    case 1: return DotElements<1>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    case 2: return DotElements<2>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    case 3: return DotElements<3>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    case 4: return DotElements<4>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    case 5: return DotElements<5>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    default: return DotElements<6>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+  }
+}
+
+float Exp2Row(const float* x, size_t count, float high, Element* weights) {
+  // 2^f on [-1/2, 1/2] to 5e-6: Taylor's coefficients, the last one adjusted for the ends. Added to 1.5 * 2^23,
+  // a whole number stands in the last bits.
+  const __m256 c4 = _mm256_set1_ps(0.00967f), c3 = _mm256_set1_ps(0.0555041f), c2 = _mm256_set1_ps(0.2402265f),
+               c1 = _mm256_set1_ps(0.6931472f), one = _mm256_set1_ps(1.0f),
+               top = _mm256_set1_ps(high - kLogOfWeight), least = _mm256_set1_ps(-100.0f),
+               magic = _mm256_set1_ps(12582912.0f);
+  __m256i sum = _mm256_setzero_si256();
+  for (size_t i = 0; i < count; i += 16) {
+    __m256i both[2];
+    for (int j = 0; j < 2; ++j) {
+      __m256 value = _mm256_max_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i + 8 * j), top), least);
+      __m256 whole = _mm256_round_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      __m256 f = _mm256_sub_ps(value, whole);
+      __m256 p = _mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_fmadd_ps(c4, f, c3), f, c2), f, c1), f, one);
+      __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(_mm256_add_ps(whole, magic)), 23);
+      both[j] = _mm256_cvtps_epi32(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent)));
+      sum = _mm256_add_epi32(sum, both[j]);
+    }
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(both[0], both[1]), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + i), packed);
+  }
+  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+  return static_cast<float>(_mm_cvtsi128_si32(half)) / kLargestWeight;
+}
+
+}  // namespace edge_vlm
+#endif
