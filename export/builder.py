@@ -29,7 +29,6 @@ class Builder:
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._outer = self._nodes
         self._tensors: dict[tuple[str, ...], Callable[[], tuple[Array, ...]]] = {}
         self._counts: dict[str, int] = {}
 
@@ -43,11 +42,6 @@ class Builder:
             helper.make_node(kind, inputs, names, name=f"{names[0]}/{kind}", domain=domain, **attributes)
         )
         return names
-
-    def before(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Add a node to the outer graph, also from inside a body: it runs once, or onnxruntime folds it when it loads."""
-        self._outer.append(helper.make_node(kind, inputs, [name], name=f"{name}/{kind}", **attributes))
-        return name
 
     def _fresh(self, kind: str) -> str:
         self._counts[kind] = self._counts.get(kind, 0) + 1

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from export.builder import CONTRIB, Builder
 from export.operators import DOMAIN
@@ -43,18 +42,18 @@ def fp32(graph: Builder, rows: str, source: Source) -> str:
 
 
 def fp16(graph: Builder, rows: str, source: Source) -> str:
-    """Half the file, the speed of float32: onnxruntime folds the cast when it loads the graph."""
+    """Half the file. The operator is written out in export/operators.py: a kernel reads the halves where they lie, and
+    without one onnxruntime makes float32 of them when it loads the graph."""
     half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
-    weight = graph.before("Cast", [half], f"{source.name}.weight_fp32", to=TensorProto.FLOAT)
-    return graph.op("Gemm", [rows, weight, graph.weight(f"{source.name}.bias", source.bias)], source.name, transB=1)
+    return graph.op(
+        "Linear16", [rows, half, graph.weight(f"{source.name}.bias", source.bias)], source.name, domain=DOMAIN
+    )
 
 
 def int8(graph: Builder, rows: str, source: Source) -> str:
     """Unsigned 8-bit rows times signed 8-bit columns; the operator is written out in export/operators.py."""
     if source.is_kept:
-        half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
-        bias = graph.weight(f"{source.name}.bias", source.bias)
-        return graph.op("Linear16", [rows, half, bias], source.name, domain=DOMAIN)
+        return fp16(graph, rows, source)
     return graph.op("Linear8", [rows, *stored_int8(graph, source)], source.name, domain=DOMAIN)
 
 
