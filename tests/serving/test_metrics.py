@@ -2,13 +2,17 @@
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from contract.limits import Limits
 from serving.metrics import METRICS, PREFIX, TIMES, codes
-from tests.scrape import at_rest, fresh, published
+from tests.scrape import at_rest, fresh, published, wait_for
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, opened, stream, tensors
 
@@ -32,6 +36,23 @@ def test_one_answer_is_counted_once(server, cases):
     first, rest, whole = (change[f"{name}_seconds_sum"] for name in ("time_to_first_token", "inter_token", "request"))
     assert first + rest == pytest.approx(whole, abs=1e-6)
     assert 0 <= change["queue_seconds_sum"] < first
+
+
+def test_the_wait_for_a_slot_is_told(server, cases):
+    """Every slot is taken until its reader leaves, half a second after one more was seen to wait."""
+    long = tensors(cases["text"], sampling=LONG)
+    with ThreadPoolExecutor(1) as pool:
+        with ExitStack() as readers:
+            for _ in range(Limits.max_active):
+                readers.enter_context(opened(server.grpc_url, long))[1].get(timeout=TIMEOUT_SECONDS)
+            before = fresh(server)
+            waiting = pool.submit(stream, server.grpc_url, tensors(cases["one image"]))
+            wait_for(lambda: published(server)["waiting_requests"] == 1)
+            time.sleep(0.5)
+        assert waiting.result(TIMEOUT_SECONDS)[0] == cases["one image"].expected
+    change = changes(before, at_rest(server))
+    assert change["queue_seconds_count"] == 1
+    assert 0.5 < change["queue_seconds_sum"] < change["time_to_first_token_seconds_sum"]
 
 
 def test_gauges_follow_a_running_request(server, cases):
