@@ -41,7 +41,7 @@ test: $(READY) ## the whole suite against real parts, and what matters most of i
 test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps, the served suites, the bundled model
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
-	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/test_end_to_end.py
+	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py
 
 arm: $(READY) ## the device's code on an emulated ARM Linux, every precision against this machine; no root
 	$(BIN)/python -m pytest tests/arm

@@ -110,12 +110,15 @@ class Timing:
 
     def add(self, delta: Delta) -> None:
         """Note what the engine just gave."""
-        now = time.monotonic()
+        now, num_further, gap = time.monotonic(), len(delta.token_ids), 0.0
         if self._latest is None:
             self._meter.observe(QUEUE, delta.queue_seconds)
             self._meter.observe(FIRST_TOKEN, now - self._begun)
-        elif delta.token_ids:
-            self._meter.observe(INTER_TOKEN, (now - self._latest) / len(delta.token_ids))
+            num_further -= 1  # any others came with the first
+        elif num_further:
+            gap = (now - self._latest) / num_further
+        for _ in range(num_further):
+            self._meter.observe(INTER_TOKEN, gap)
         if delta.finish_reason:
             self._meter.observe(REQUEST, now - self._begun)
         self._latest = now

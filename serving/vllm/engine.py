@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -27,6 +28,7 @@ from contract.sampling import Sampling
 from serving.checkpoint import end_ids
 from serving.engine import Delta, Stats
 from serving.tokenizer import load_tokenizer
+from serving.vllm.adapters import adapter, adapters
 from serving.vllm.answer import Answer
 from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token
@@ -49,10 +51,13 @@ class VllmEngine:
         model, cache = facts.model_config, facts.cache_config
         self._end_ids, self._dtype = end_ids(folder, model.hf_config), model.dtype
         self._max_tokens = model.max_model_len
+        self._adapters = adapters(facts.lora_config.default_mm_loras if facts.lora_config else None)
         value_bytes = 1 if cache.cache_dtype.startswith("fp8") else self._dtype.itemsize
         text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
         self._kv_bytes_per_token = kv_bytes_per_token(text_config, value_bytes)
-        self._slots = asyncio.Semaphore(limits.max_active)
+        # never more than vLLM runs at once (engine_args.json may say less), so that who waits, waits in front of it
+        max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
+        self._slots = asyncio.Semaphore(min(limits.max_active, max_active))
         self._lock, self._ids = threading.Lock(), count()
         pool = (cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token
         self._stats = Stats(max_kv_bytes=pool)
@@ -157,6 +162,7 @@ class VllmEngine:
         ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._end_ids)
         return Request(
             engine_input(prompt, self._card, self._dtype),
+            adapter(self._adapters, prompt),
             sampling_params(sampling, max_tokens, ends),
             Answer(sampling, self._tokenizer, ends),
             num_tokens,
@@ -166,6 +172,7 @@ class VllmEngine:
 
     async def _run(self, request: Request) -> None:
         """In vLLM's loop: wait for a slot, then hand over what comes."""
+        arrived_seconds = time.monotonic()
         slot = asyncio.create_task(self._slots.acquire())
         is_active = False
         try:
@@ -176,7 +183,7 @@ class VllmEngine:
                 )
             self._occupy(request, 1)
             is_active = True
-            await self._answer(request)
+            await self._answer(request, time.monotonic() - arrived_seconds)
         except EdgeVlmError as error:
             self._fail(request, error)
         except VLLMClientError as error:
@@ -193,9 +200,10 @@ class VllmEngine:
                 self._slots.release()
             slot.cancel()
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: Request, queue_seconds: float) -> None:
         is_first = True
-        stream = self._host.llm.generate(request.prompt, request.params, str(next(self._ids)))
+        name = str(next(self._ids))
+        stream = self._host.llm.generate(request.prompt, request.params, name, lora_request=request.adapter)
         async with aclosing(stream) as outputs:
             async for output in outputs:
                 chunk = output.outputs[0]
@@ -208,8 +216,8 @@ class VllmEngine:
                         num_input_tokens=request.num_tokens if is_first else 0,
                         num_finished=int(delta.finish_reason is not None),
                     )
+                request.send(replace(delta, queue_seconds=queue_seconds) if is_first else delta)
                 is_first = False
-                request.send(delta)
                 if delta.finish_reason:
                     return
 

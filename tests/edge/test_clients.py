@@ -15,7 +15,8 @@ from contract.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailabl
 from edge_runtime import AsyncGrpcClient, GrpcClient, HttpClient, Pipeline, Request, Sampling, Tls
 from serving.launcher import TritonServer
 from tests.edge.grpc_door import certificate
-from tests.edge.ways import WAYS, Way, counted, every_way, free_port, text, until
+from tests.edge.ways import WAYS, Way, every_way, free_port, text
+from tests.scrape import at_rest
 from tiny_model.scenes import shapes_scene
 
 LONG = Sampling(max_tokens=3000, ignore_eos=True)
@@ -94,34 +95,34 @@ def test_bad_input_is_typed(server: TritonServer, request_: Request, way: Way) -
 
 @every_way
 def test_a_deadline_ends_the_answer_here_and_there(server: TritonServer, request_: Request, way: Way) -> None:
-    before, started = counted(server, "cancelled_requests_total"), time.monotonic()
+    before, started = at_rest(server)["cancelled_requests_total"], time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"longer than its deadline of 0\.4 s"):
         way.ask(way.url(server), request_, sampling=LONG, deadline_s=0.4)
     assert time.monotonic() - started < 3
-    until(lambda: counted(server, "cancelled_requests_total") == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_a_deadline_ends_infer_on_the_server(server: TritonServer, request_: Request) -> None:
     """Triton does not notice when an HTTP client leaves infer, so the deadline travels."""
-    before = counted(server, "cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     with HttpClient(server.http_url) as client, pytest.raises(DeadlineExceeded):
         client.infer(request_, LONG, deadline_s=0.4)
-    until(lambda: counted(server, "cancelled_requests_total") == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 @pytest.mark.parametrize("name", ["grpc", "http"])
 def test_leaving_the_loop_cancels(server: TritonServer, request_: Request, name: str) -> None:
-    before, way = counted(server, "cancelled_requests_total"), WAYS[name]
+    before, way = at_rest(server)["cancelled_requests_total"], WAYS[name]
     with way.kind(way.url(server)) as client:
         pieces = client.stream(request_, LONG)
         next(pieces)
         pieces.close()
-    until(lambda: counted(server, "cancelled_requests_total") == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 @pytest.mark.parametrize("name", ["grpc asyncio", "http asyncio"])
 def test_cancelling_the_task_cancels(server: TritonServer, request_: Request, name: str) -> None:
-    before, way = counted(server, "cancelled_requests_total"), WAYS[name]
+    before, way = at_rest(server)["cancelled_requests_total"], WAYS[name]
 
     async def leave() -> None:
         came = asyncio.Event()
@@ -137,18 +138,18 @@ def test_cancelling_the_task_cancels(server: TritonServer, request_: Request, na
             await task
 
     asyncio.run(leave())
-    until(lambda: counted(server, "cancelled_requests_total") == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 @pytest.mark.parametrize("name", ["grpc asyncio", "http asyncio"])
 def test_closing_the_iterator_cancels(server: TritonServer, request_: Request, name: str) -> None:
-    before, way = counted(server, "cancelled_requests_total"), WAYS[name]
+    before, way = at_rest(server)["cancelled_requests_total"], WAYS[name]
 
     async def leave() -> None:
         pieces = way.kind(way.url(server)).stream(request_, LONG)
         await anext(pieces)
         await pieces.aclose()
-        await asyncio.to_thread(until, lambda: counted(server, "cancelled_requests_total") == before + 1)
+        assert (await asyncio.to_thread(at_rest, server))["cancelled_requests_total"] == before + 1
 
     asyncio.run(leave())
 
@@ -200,7 +201,7 @@ def test_a_lost_connection_is_said_and_nothing_is_sent_twice(server: TritonServe
         with pytest.raises(Unavailable, match=r"was lost after \d+ pieces"):
             way.ask(door.url, request_, sampling=LONG, retry_s=30)
         assert way.num_asked(door) == 1
-    until(lambda: counted(server, "active_requests") == 0)
+    at_rest(server)
 
 
 @every_way

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +26,7 @@ from serving.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.grpc_door import Door, certificate
 from tests.edge.video_files import write_video
+from tests.scrape import at_rest
 from tiny_model.scenes import shapes_scene
 
 
@@ -244,23 +244,12 @@ def test_deadline_and_retry(
     assert time.monotonic() - started > 0.5
 
 
-def cancelled(server: TritonServer) -> float:
-    """The server's own count of requests that were cancelled."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:
-        found = re.findall(r"^edge_vlm_cancelled_requests_total\S* (\S+)$", answer.read().decode(), re.MULTILINE)
-    return sum(map(float, found))
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("door", ["grpc", "http"])
 def test_control_c_cancels_on_the_server(server: TritonServer, bundle_folder: Path, picture: Path, door: str) -> None:
-    before, url = cancelled(server), server.grpc_url if door == "grpc" else f"http://{server.http_url}"
+    before, url = (
+        at_rest(server)["cancelled_requests_total"],
+        server.grpc_url if door == "grpc" else f"http://{server.http_url}",
+    )
     args = command("ask", bundle_folder, picture, "Describe the image.", "--triton", url)
     run = [sys.executable, "-m", "edge_runtime", *args, "--max-tokens", "2000", "--temperature", "5", "--seed"]
     for seed in range(8):  # an answer may end by itself before the signal arrives
@@ -273,4 +262,4 @@ def test_control_c_cancels_on_the_server(server: TritonServer, bundle_folder: Pa
         if process.returncode != 0:
             break
     assert process.returncode == 130
-    until(lambda: cancelled(server) == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1

@@ -1,11 +1,7 @@
 """The four clients as one function each: gRPC and HTTP, blocking and asyncio. The tests ask every question four times."""
 
 import asyncio
-import re
 import socket
-import time
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,20 +92,6 @@ every_way = pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 
 def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
-
-
-def counted(server: TritonServer, name: str) -> float:
-    """One of the server's own metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=10) as answer:
-        found = re.findall(rf"^edge_vlm_{name}\S* (\S+)$", answer.read().decode(), re.MULTILINE)
-    return sum(map(float, found))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -18,8 +18,9 @@ from serving.guardian import Watch
 from serving.health import PROBES, fault, is_ready
 from serving.launcher import TritonServer
 from serving.settings import Settings
+from tests.scrape import wait_for
 from tests.serving.test_launcher import processes, start
-from tests.serving.test_triton import LONG, wait_for
+from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, is_final, opened, stream, tensors
 
 

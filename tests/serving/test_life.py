@@ -12,40 +12,36 @@ from contract.limits import Limits
 from contract.tensors import MODEL
 from serving.launcher import TritonServer
 from tests.engine import settings
-from tests.serving.test_triton import LONG, metric, wait_for
+from tests.scrape import LATE, at_rest, fresh, published, wait_for
+from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, grpcclient, httpclient, inputs, is_final, opened, stream, tensors, unary
 
 
-def wait_for_cancel(server, before):
-    wait_for(lambda: metric(server, "edge_vlm_cancelled_requests_total") == before + 1)
-    wait_for(lambda: metric(server, "edge_vlm_active_requests") == 0)
-
-
 def test_a_closed_http_stream(server):
-    before = metric(server, "edge_vlm_cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     connection = http.client.HTTPConnection(server.http_url, timeout=TIMEOUT_SECONDS)
     body = {"text_input": "Tell me something.", "sampling_parameters": json.dumps(LONG)}
     connection.request("POST", f"/v2/models/{MODEL}/generate_stream", json.dumps(body))
     answer = connection.getresponse()
     assert answer.readline().startswith(b"data: ")
-    assert metric(server, "edge_vlm_cancelled_requests_total") == before
+    assert fresh(server)["cancelled_requests_total"] == before
     answer.close()
     connection.close()
-    wait_for_cancel(server, before)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_a_deadline_of_a_stream(server, cases):
-    before = metric(server, "edge_vlm_cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     values = tensors(cases["text"], sampling=LONG)
     tokens, _, reason = stream(server.grpc_url, values, timeout=1_000_000)  # microseconds
     assert reason == "cancelled"
     assert len(tokens) < LONG["max_tokens"]
-    wait_for_cancel(server, before)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_a_client_that_gives_up_waiting(server, cases):
     """tritonclient's own deadline for the stream, which ends the call."""
-    before = metric(server, "edge_vlm_cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     answers: queue.Queue = queue.Queue()
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         client.start_stream(lambda result, error: answers.put(error), stream_timeout=0.3)
@@ -54,7 +50,7 @@ def test_a_client_that_gives_up_waiting(server, cases):
             pass
         client.stop_stream()
     assert "Deadline" in str(error)
-    wait_for_cancel(server, before)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_too_long_in_the_queue(reference, cases):
@@ -70,10 +66,10 @@ def test_too_long_in_the_queue(reference, cases):
                 unary(narrow.http_url, short, httpclient)
             assert refused.value.status() == "503"
             assert isinstance(from_wire(refused.value.message()), DeadlineExceeded)
-            wait_for(lambda: metric(narrow, 'edge_vlm_errors_total{code="DEADLINE_EXCEEDED"}') == 2)
+            wait_for(lambda: published(narrow)[LATE] == 2)
             while not answers.empty():
                 result, error = answers.get()
                 assert error is None  # the running one was not disturbed
                 assert not is_final(result)
-        wait_for(lambda: metric(narrow, "edge_vlm_active_requests") == 0)
+        at_rest(narrow)
         assert stream(narrow.grpc_url, short)[0] == cases["one image"].expected

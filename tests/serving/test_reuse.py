@@ -13,9 +13,10 @@ from contract.items import item_key, prompt_items
 from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
 from serving.launcher import TritonServer
-from serving.settings import Settings
+from tests.engine import settings
+from tests.scrape import at_rest
 from tests.serving.reference import FINGERPRINT, Case
-from tests.serving.test_triton import metric, post, wait_for
+from tests.serving.test_triton import post
 from tests.serving.wire import httpclient, stream, tensors, unary
 
 GRIDS = ("image_grid_thw", "video_grid_thw")
@@ -77,7 +78,7 @@ def test_held_and_sent_items_mix_in_prompt_order(server, cases, reference):
 
 def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
     case = reference.case("kept", "Look ", (1, 6, 8), " and ", (2, 6, 4), " now", seed=31)
-    before = metric(server, "edge_vlm_input_tokens_total")
+    before = at_rest(server)["input_tokens_total"]
     values = tensors(case, sampling={"max_tokens": 0})
     del values["input_ids"]
     result = unary(server.http_url, values, httpclient)
@@ -85,7 +86,7 @@ def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
     assert tokens(result) == ()
     assert result.as_numpy("finish_reason")[0] == b"length"
     assert stream(server.grpc_url, keyed(case, answered_keys(result)))[0] == case.expected
-    wait_for(lambda: metric(server, "edge_vlm_input_tokens_total") == before + case.input_ids.size)
+    assert at_rest(server)["input_tokens_total"] == before + case.input_ids.size
 
 
 def test_a_key_can_be_asked_for_alone(server, cases):
@@ -147,18 +148,18 @@ def test_unknown_keys_are_not_found(server, cases):
 def test_metrics_count_what_keys_saved(server, cases):
     case = cases["several sizes"]
     keys = answered_keys(unary(server.grpc_url, tensors(case)))
-    before = {name: metric(server, f"edge_vlm_reuse_{name}_total") for name in ("hits", "saved_bytes")}
+    before = at_rest(server)
     unary(server.grpc_url, keyed(case, keys))
-    wait_for(lambda: metric(server, "edge_vlm_reuse_hits_total") == before["hits"] + 3)
-    saved = metric(server, "edge_vlm_reuse_saved_bytes_total") - before["saved_bytes"]
+    after = at_rest(server)
+    assert after["reuse_hits_total"] == before["reuse_hits_total"] + 3
+    saved = after["reuse_saved_bytes_total"] - before["reuse_saved_bytes_total"]
     assert saved == case.main.nbytes + case.deepstack.nbytes
-    assert saved <= metric(server, "edge_vlm_reuse_bytes") <= Limits.max_reuse_bytes
+    assert saved <= after["reuse_bytes"] <= Limits.max_reuse_bytes
 
 
 def test_a_server_that_keeps_nothing_says_so(reference, cases):
     case = cases["one image"]
-    settings = Settings(str(reference.language), dtype="fp32", num_threads=1, limits=Limits(max_reuse_bytes=0))
-    with TritonServer(settings) as small:
+    with TritonServer(settings(reference.language, Limits(max_reuse_bytes=0), dtype="fp32")) as small:
         assert answered_keys(unary(small.grpc_url, tensors(case))) == [""]
         with pytest.raises(InferenceServerException) as refused:
             unary(small.grpc_url, tensors(case, sampling={"max_tokens": 0}))

@@ -2,8 +2,6 @@
 
 import json
 import queue
-import re
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
 from serving.launcher import TritonServer
 from tests.engine import ENGINE, settings
+from tests.scrape import at_rest, published, wait_for
 from tests.serving.reference import MAX_NEW_TOKENS
 from tests.serving.wire import TIMEOUT_SECONDS, inputs, is_final, opened, stream, tensors, unary
 
@@ -33,19 +32,6 @@ def post(server, path, **body):
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-
-
-def metric(server, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics", timeout=5) as answer:
-        values = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", answer.read().decode(), re.MULTILINE)
-    return float(values[0]) if values else 0.0
-
-
-def wait_for(condition, seconds=10):
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -146,15 +132,14 @@ def test_sampling_over_the_wire(server, cases):
 
 
 def test_leaving_a_stream_frees_the_slot(server, cases):
-    before = metric(server, "edge_vlm_cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
-    wait_for(lambda: metric(server, "edge_vlm_cancelled_requests_total") == before + 1)
-    assert metric(server, "edge_vlm_active_requests") == 0
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_leaving_a_unary_request_frees_the_slot(server, cases):
-    before = metric(server, "edge_vlm_cancelled_requests_total")
+    before = at_rest(server)["cancelled_requests_total"]
     errors: queue.Queue = queue.Queue()
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         call = client.async_infer(
@@ -162,10 +147,10 @@ def test_leaving_a_unary_request_frees_the_slot(server, cases):
             inputs(grpcclient, tensors(cases["text"], sampling=LONG)),
             callback=lambda result, error: errors.put(error),
         )
-        wait_for(lambda: metric(server, "edge_vlm_active_requests") == 1)
+        wait_for(lambda: published(server)["active_requests"] == 1)
         call.cancel()
         assert "CANCELLED" in str(errors.get(timeout=TIMEOUT_SECONDS))
-    wait_for(lambda: metric(server, "edge_vlm_cancelled_requests_total") == before + 1)
+    assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
 def test_cancel_request(server, cases):
@@ -186,10 +171,10 @@ def test_cancel_request(server, cases):
 
 
 def test_cancel_request_of_a_unary_one(server, cases):
-    before = metric(server, "edge_vlm_output_tokens_total")
+    before = at_rest(server)["output_tokens_total"]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(unary, server.http_url, tensors(cases["text"], sampling=LONG), httpclient, request_id="u")
-        wait_for(lambda: metric(server, "edge_vlm_output_tokens_total") > before)
+        wait_for(lambda: published(server)["output_tokens_total"] > before)
         unary(server.http_url, {"cancel": np.array([True])}, httpclient, request_id="u")
         result = running.result(TIMEOUT_SECONDS)
     assert result.as_numpy("finish_reason")[0] == b"cancelled"
@@ -227,5 +212,5 @@ def test_a_full_server_says_so(reference, cases):
             with pytest.raises(InferenceServerException) as refused:
                 unary(small.http_url, short, httpclient)
             assert refused.value.status() == "503"
-        wait_for(lambda: metric(small, "edge_vlm_cancelled_requests_total") == 1)
+        assert at_rest(small)["cancelled_requests_total"] == 1
         assert stream(small.grpc_url, short)[0] == cases["one image"].expected

@@ -83,14 +83,14 @@ class TritonPythonModel:
 
     def serve(self, job):
         try:
-            job.answer(self.ask(job))
+            response = self.ask(job)
         except EdgeVlmError as error:
-            job.answer(failure(error))
+            response = failure(error)
         except Exception:
-            job.answer(failure(unexpected()))
-        finally:
-            with self.lock:
-                del self.jobs[job.inner_id]
+            response = failure(unexpected())
+        with self.lock:
+            del self.jobs[job.inner_id]  # first: who is answered finds a place for the next
+        job.answer(response)
 
     def ask(self, job):
         """The one response of qwen3_vl."""
