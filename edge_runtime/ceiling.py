@@ -16,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edge_runtime.encoder import CPU
+from edge_runtime.session_options import session_options
 
 PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}  # fmt: skip
 FAMILIES = {  # as /proc/cpuinfo names them, on x86 and on ARM
@@ -67,8 +68,7 @@ def product_model(operator: str, left: int, weight: NDArray[Any], right: int, re
 
 
 def _rate(operator: str, left: NDArray[Any], weight: NDArray[Any], kinds: tuple[int, int, int], threads: int) -> float:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads)
     model = product_model(operator, kinds[0], weight, kinds[1], kinds[2])
     session = onnxruntime.InferenceSession(model, options, providers=[CPU])
     best = math.inf
@@ -96,8 +96,8 @@ def count_work(graph: Path, grid: tuple[int, int, int], patch_width: int) -> tup
 
     It loads the graph a second time, without the fast operators of its own: their insides are counted too.
     """
-    options = onnxruntime.SessionOptions()
-    options.enable_profiling, options.log_severity_level = True, 3
+    options = session_options()
+    options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/run"
         session = onnxruntime.InferenceSession(str(graph), options, providers=[CPU])

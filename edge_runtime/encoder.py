@@ -17,6 +17,7 @@ from edge_runtime.embedding_cache import EmbeddingCache, content_key
 from edge_runtime.embedding_files import Rows
 from edge_runtime.items import Item
 from edge_runtime.mapped_pages import given_back
+from edge_runtime.session_options import session_options
 
 CPU = "CPUExecutionProvider"
 MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 96 MiB of pixels
@@ -90,9 +91,7 @@ class Encoder:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options = session_options(threads)
         options.add_session_config_entry("session.disable_prepacking", str(int(low_memory)))
         if use_kernels and provider == CPU and (operators := kernels.library()) is not None:
             options.register_custom_ops_library(str(operators))

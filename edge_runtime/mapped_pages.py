@@ -1,7 +1,7 @@
 """Pages of a mapped file, given back to the system while somebody else reads the file from one end to the other.
 
-onnxruntime maps the weights and copies them into the order its kernels like, and lets go of the mapping only when all of
-them are copied: for that moment a device holds both, which is twice a tower in float32. What has been copied is not looked
+onnxruntime maps the weights and copies them into the order its kernels like, and does not let go of the mapping of a
+loop's weights before the session ends: a device would hold both, which is twice a tower in float32. What has been copied is not looked
 at again, so its pages may leave at once; the system reads one again from the file if it is needed after all. Linux only,
 elsewhere nothing happens. Bits of a page: https://docs.kernel.org/admin-guide/mm/pagemap.html
 """
@@ -33,7 +33,9 @@ def given_back(path: Path) -> Iterator[None]:
 
     def drop() -> None:
         with suppress(OSError):  # a system that hides /proc
-            while not ended.wait(INTERVAL_S):
+            is_last = False
+            while not is_last:
+                is_last = ended.wait(INTERVAL_S)  # what was mapped then may stay mapped
                 for start, end in mappings(name):
                     if not is_written((start, end)):
                         _madvise(start, end - start, DONTNEED)

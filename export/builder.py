@@ -1,7 +1,9 @@
 """An ONNX graph under construction: nodes with stable names, constants, and weights that stay on disk until written.
 
 Weights are streamed one at a time into one data file whose tensors begin at multiples of 4096 bytes, so that a device
-maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes.
+maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes. A
+tensor that only a Loop's body reads belongs to the body: onnxruntime's switch for exact integer products looks for
+weights beside the product, not in the graph around it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,7 @@ Array = NDArray[Any]
 
 
 class Builder:
-    """Collects the nodes of a graph, or of a Loop body inside it; weights and constants belong to the outer graph."""
+    """Collects the nodes of a graph, or of a Loop body inside it, and the tensors both read."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -79,14 +81,15 @@ class Builder:
 
     def num_nodes(self) -> int:
         """Nodes of the graph and of its bodies."""
-        bodies = [a.g.node for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        return len(self._nodes) + sum(len(nodes) for nodes in bodies)
+        return len(self._nodes) + sum(len(body.node) for body in self._bodies())
 
     def kinds(self, domain: str) -> list[str]:
         """Operators of a domain that are used, each once, sorted."""
-        bodies = [a.g.node for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        nodes = [node for body in (self._nodes, *bodies) for node in body]
+        nodes = [*self._nodes, *(node for body in self._bodies() for node in body.node)]
         return sorted({node.op_type for node in nodes if node.domain == domain})
+
+    def _bodies(self) -> list[onnx.GraphProto]:
+        return [a.g for node in self._nodes for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
 
     def save(
         self,
@@ -103,6 +106,11 @@ class Builder:
                 for names, read in self._tensors.items()
                 for name, values in zip(names, read(), strict=True)
             ]
+        bodies = self._bodies()
+        shared = {name for node in self._nodes for name in node.input}
+        if len(bodies) == 1:
+            bodies[0].initializer.extend(tensor for tensor in tensors if tensor.name not in shared)
+            tensors = [tensor for tensor in tensors if tensor.name in shared]
         graph = helper.make_graph(self._nodes, "vision_tower", inputs, outputs, tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted({function.domain for function in functions})]

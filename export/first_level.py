@@ -26,12 +26,11 @@ def first_level_graph(path: Path) -> onnx.ModelProto:
     del levels.input[1:]
     made["image_embeds_next"].input[1] = made[levels.input[0]].input[0]  # before its Unsqueeze
     _keep(body.node, (output.name for output in body.output))
+    _drop_unused(body.initializer, {name for node in body.node for name in node.input})
     graph.output[1].type.tensor_type.shape.dim[0].dim_value = 1
     _keep(graph.node, (output.name for output in graph.output))
-    used = {name for node in [*graph.node, *body.node] for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    inner = {name for node in graph.node for part in node.attribute for one in part.g.node for name in one.input}
+    _drop_unused(graph.initializer, inner.union(*(node.input for node in graph.node)))
     return model
 
 
@@ -46,3 +45,9 @@ def _keep(nodes: Any, outputs: Iterable[str]) -> None:
                 needed.update(name for inner in attribute.g.node for name in inner.input)
     del nodes[:]
     nodes.extend(reversed(kept))
+
+
+def _drop_unused(tensors: Any, used: set[str]) -> None:
+    kept = [tensor for tensor in tensors if tensor.name in used]
+    del tensors[:]
+    tensors.extend(kept)

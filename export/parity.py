@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from contract.errors import ParityError
 from contract.manifest import WEIGHTS
 from edge_runtime.mapped_pages import given_back
+from edge_runtime.session_options import session_options
 from export.cores import each_on_a_core, torch_on_one_core
 from export.oracle import Oracle, Outputs, level_name
 from export.packs import Pack, flop, name, pixels
@@ -123,12 +124,12 @@ def measure(
     """
     import onnxruntime
 
-    is_whole, options = folder is None, onnxruntime.SessionOptions()
+    is_whole = folder is None
+    options = session_options(1 if is_whole else 0)
     source: Path | bytes = graph if isinstance(graph, Path) else graph.SerializeToString()
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     weights = graph.with_name(f"{graph.name}.data") if isinstance(graph, Path) else (folder or Path()) / WEIGHTS
-    options.intra_op_num_threads = 1 if is_whole else 0
     with given_back(weights):
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names, num_blocks = ["image_embeds", "deepstack_embeds"], None if is_whole else tower.levels[0][0] + 1

@@ -6,6 +6,7 @@ import torch
 from onnx import TensorProto, helper
 
 from benchmarks.encode import matrix_peak, seconds
+from edge_runtime.session_options import session_options
 
 ROWS, IN, OUT, ROUNDS = 1024, 1024, 4096, 10
 
@@ -21,8 +22,7 @@ def integer_peak(threads: int) -> float:
         [helper.make_tensor("b", TensorProto.INT8, weight.shape, weight.tobytes(), raw=True)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {"a": np.random.default_rng(1).integers(0, 255, (ROWS, IN), np.uint8)}
     return 2 * ROWS * IN * OUT / min(seconds(lambda: session.run(None, feed)) for _ in range(ROUNDS))

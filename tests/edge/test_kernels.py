@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime import kernels
+from edge_runtime.session_options import session_options
 from export.operators import DOMAIN, FUNCTIONS
 from export.quantise import int8_columns
 
@@ -42,8 +43,7 @@ def session(
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
     onnx.checker.check_model(model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options = session_options(num_threads)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if has_kernels:

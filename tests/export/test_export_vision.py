@@ -118,15 +118,12 @@ def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path, name: str) -> Non
 def test_graph_is_valid_mappable_and_fused(bundle: Path) -> None:
     onnx.checker.check_model(bundle / "vision.onnx")
     model = onnx.load(bundle / "vision.onnx", load_external_data=False)
-    offsets = [
-        int(entry.value)
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "offset"
-    ]
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    stored = [*model.graph.initializer, *loop.attribute[0].g.initializer]
+    entries = [entry for tensor in stored for entry in tensor.external_data]
+    offsets = [int(entry.value) for entry in entries if entry.key == "offset"]
     assert len(offsets) > 20
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
-    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     kinds = [node.op_type for node in loop.attribute[0].g.node]
     assert kinds.count("MultiHeadAttention") == 4
     assert kinds.count("RotaryEmbedding") == 8
