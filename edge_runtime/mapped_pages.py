@@ -1,9 +1,9 @@
 """Pages of a mapped file, given back to the system while somebody else reads the file from one end to the other.
 
 onnxruntime maps the weights and copies them into the order its kernels like, and does not let go of the mapping of a
-loop's weights before the session ends: a device would hold both, which is twice a tower in float32. What has been copied is not looked
-at again, so its pages may leave at once; the system reads one again from the file if it is needed after all. Linux only,
-elsewhere nothing happens. Bits of a page: https://docs.kernel.org/admin-guide/mm/pagemap.html
+loop's weights before the session ends: a device would hold both, which is twice a tower in float32. What has been copied is
+not looked at again, so its pages may leave at once; the system reads one again from the file if it is needed after all.
+Linux only, elsewhere nothing happens. Bits of a page: https://docs.kernel.org/admin-guide/mm/pagemap.html
 """
 
 import ctypes
