@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from contract.errors import BundleError
-from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest, read_manifest
+from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, WEIGHTS, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Bundle:
     @property
     def graph(self) -> Path:
         return self.folder / GRAPH
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
 
     def token(self, token_id: int) -> str:
         """Text of a token of the model's config.

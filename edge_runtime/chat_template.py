@@ -48,9 +48,14 @@ def render(
     """Prompt text with one pad token per picture or video.
 
     Raises:
-        InvalidInput: the template refuses the messages.
+        InvalidInput: the template refuses the messages, or they hold half of a surrogate pair, which is no text.
     """
     try:
-        return _compiled(template).render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        text = _compiled(template).render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
     except (jinja2.TemplateError, TypeError) as error:
         raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"messages: {text[error.start]!r} is no character") from error
+    return text

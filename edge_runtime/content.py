@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import MediaError
+from contract.errors import InvalidInput, MediaError
 from edge_runtime.access import MediaAccess
 from edge_runtime.chat_template import Message
 from edge_runtime.picture_options import PictureOptions
@@ -37,7 +37,9 @@ def _source(part: dict[str, Any], kind: str) -> Any:
     return value
 
 
-def _parts(message: Message) -> Iterator[dict[str, Any]]:
+def _parts(message: Any) -> Iterator[dict[str, Any]]:
+    if not isinstance(message, dict):
+        raise InvalidInput(f"messages holds {type(message).__name__}, objects with role and content are expected")
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict):
@@ -52,8 +54,11 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
         access: which files and URLs may be read.
 
     Raises:
-        MediaError: a part names no picture or video, its options are wrong, or it may not or cannot be read.
+        InvalidInput: messages is no list of objects.
+        MediaError: a part is neither text, picture nor video, its options are wrong, or it may not or cannot be read.
     """
+    if not isinstance(messages, list):
+        raise InvalidInput(f"messages is {type(messages).__name__}, a list is expected")
     for message in messages:
         for part in _parts(message):
             kind = part.get("type")
@@ -61,6 +66,8 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
                 yield MediaPart(access(_source(part, "image"), "picture"), PictureOptions.of(part))
             elif kind in ("video", "video_url") or "video" in part:
                 yield MediaPart(access(_source(part, "video"), "video"), VideoOptions.of(part))
+            elif "text" not in part:  # the template would leave it out
+                raise MediaError(f"content part {sorted(part)} of type {kind!r} is no text, picture or video")
 
 
 def plain(messages: list[Message]) -> list[Message]:

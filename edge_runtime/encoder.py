@@ -1,6 +1,7 @@
 """The vision tower on onnxruntime: patches in, embeddings and deepstack levels out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 
@@ -15,6 +16,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.embedding_cache import EmbeddingCache, content_key
 from edge_runtime.embedding_files import Rows
 from edge_runtime.items import Item
+from edge_runtime.mapped_pages import given_back
 from edge_runtime.session_options import session_options
 
 CPU = "CPUExecutionProvider"
@@ -75,12 +77,14 @@ class Encoder:
             use_kernels: int8 bundles on the CPU run on the operators of edge_runtime.kernels where this processor has
                 them; False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
-                into the order this processor's kernels like best.
+                into the order this processor's kernels like best. Either way the peak is about the weights once.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.
-            InvalidInput: the provider is not in this onnxruntime, or did not bind; max_patches is below 1.
+            InvalidInput: the provider is not in this onnxruntime, or did not bind; threads is below 0, max_patches below 1.
         """
+        if threads < 0:
+            raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
         if max_patches < 1:
             raise InvalidInput(f"max_patches is {max_patches}, at least 1 is expected")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -92,7 +96,8 @@ class Encoder:
         if use_kernels and provider == CPU and (operators := kernels.library()) is not None:
             options.register_custom_ops_library(str(operators))
         try:
-            session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])
+            with nullcontext() if low_memory else given_back(opened.weights):
+                session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions have no public root
             raise BundleError(
                 f"{opened.graph} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"

@@ -30,11 +30,13 @@ def to_patches(
     The layout is that of transformers' `Qwen2VLImageProcessor._preprocess` and `Qwen3VLVideoProcessor.patchify`.
     """
     num_frames, height, width, channels = frames.shape
-    if pad := -num_frames % temporal_patch_size:
-        frames = np.concatenate([frames, np.repeat(frames[-1:], pad, axis=0)])
-    grid_t, grid_h, grid_w = len(frames) // temporal_patch_size, height // patch_size, width // patch_size
     scale = (1.0 / (255.0 * std)).astype(np.float32)
     values = frames.astype(np.float32) * scale - (mean / std).astype(np.float32)  # (frames, height, width, 3)
+    if num_frames == 1:  # a still is computed once and looked at twice
+        values = np.broadcast_to(values, (temporal_patch_size, *values.shape[1:]))
+    elif pad := -num_frames % temporal_patch_size:
+        values = np.concatenate([values, np.repeat(values[-1:], pad, axis=0)])
+    grid_t, grid_h, grid_w = len(values) // temporal_patch_size, height // patch_size, width // patch_size
     blocks = values.reshape(
         grid_t, temporal_patch_size,
         grid_h // merge_size, merge_size, patch_size,

@@ -16,7 +16,10 @@ import onnx
 from numpy.typing import NDArray
 
 from contract.errors import ParityError
+from contract.manifest import WEIGHTS
+from edge_runtime.mapped_pages import given_back
 from edge_runtime.session_options import session_options
+from export.cores import each_on_a_core, torch_on_one_core
 from export.oracle import Oracle, Outputs, level_name
 from export.packs import Pack, flop, name, pixels
 from export.progress import Done, quiet
@@ -83,15 +86,17 @@ def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[
 
 def answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
     """What the original says to every pack; all of them together, so that it can be dropped before the graph is loaded."""
-    found = []
-    for seed, pack in enumerate(packs):
-        found.append(oracle(pixels(tower, pack, seed), np.array(pack, np.int64)))
-        done(flop(tower, pack), name(pack))
-    return found
+
+    def answer(seed: int) -> Outputs:
+        return oracle(pixels(tower, packs[seed], seed), np.array(packs[seed], np.int64))
+
+    costs = [flop(tower, pack) for pack in packs]
+    with torch_on_one_core():
+        return each_on_a_core(answer, costs, lambda seed, _: done(costs[seed], name(packs[seed])))
 
 
 def first_level_answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
-    """`answers` of the first deepstack level alone."""
+    """`answers` of the first deepstack level alone; these are large, so each has all cores."""
     found = []
     for seed, pack in enumerate(packs):
         found.append(oracle.first_level(pixels(tower, pack, seed), np.array(pack, np.int64)))
@@ -108,7 +113,10 @@ def measure(
     done: Done = quiet,
     folder: Path | None = None,
 ) -> list[Row]:
-    """Run a graph with onnxruntime's defaults on the CPU and compare it with the original's answers to the packs.
+    """Run a graph with onnxruntime on the CPU and compare it with the original's answers to the packs.
+
+    Returns:
+        rows in the order of the packs; `note` and `done` hear of them in the order they end.
 
     Args:
         graph: a file, or a model cut behind its first level whose weights lie in `folder`.
@@ -116,24 +124,37 @@ def measure(
     """
     import onnxruntime
 
-    options = session_options()
+    is_whole = folder is None
+    options = session_options(1 if is_whole else 0)
     source: Path | bytes = graph if isinstance(graph, Path) else graph.SerializeToString()
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    rows = []
-    for seed, (pack, original) in enumerate(zip(packs, expected, strict=True)):
-        values, grid = pixels(tower, pack, seed), np.array(pack, np.int64)
-        main, deepstack = session.run(
-            ["image_embeds", "deepstack_embeds"], {"pixel_values": values, "grid_thw": grid}
-        )  # (N, H), (L, N, H)
-        got = {"image_embeds": main} | {level_name(i): rows_ for i, rows_ in enumerate(deepstack)}
-        if folder is None and got.keys() != original.keys():
+    weights = graph.with_name(f"{graph.name}.data") if isinstance(graph, Path) else (folder or Path()) / WEIGHTS
+    with given_back(weights):
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    names, num_blocks = ["image_embeds", "deepstack_embeds"], None if is_whole else tower.levels[0][0] + 1
+
+    def compared(seed: int) -> list[Row]:
+        pack, original = packs[seed], expected[seed]
+        feeds = {"pixel_values": pixels(tower, pack, seed), "grid_thw": np.array(pack, np.int64)}
+        main, deepstack = session.run(names, feeds)  # (N, H), (L, N, H)
+        got = {"image_embeds": main} | {level_name(i): rows for i, rows in enumerate(deepstack)}
+        if is_whole and got.keys() != original.keys():
             raise ParityError(f"the graph has {len(got) - 1} deepstack levels, the original {len(original) - 1}")
-        rows += [compare(name(pack), output, original[output], got[output]) for output in original]
-        note(line(rows[-len(original) :]))
-        done(flop(tower, pack, None if folder is None else tower.levels[0][0] + 1), name(pack))
-    return rows
+        return [compare(name(pack), output, original[output], got[output]) for output in original]
+
+    def told(seed: int, rows: list[Row]) -> None:
+        note(line(rows))
+        done(costs[seed], name(packs[seed]))
+
+    costs = [flop(tower, pack, num_blocks) for pack in packs]
+    if is_whole:
+        return sum(each_on_a_core(compared, costs, told), list[Row]())
+    found = list[Row]()
+    for seed in range(len(packs)):
+        told(seed, rows := compared(seed))
+        found += rows
+    return found
 
 
 HEADER = f"{'pack':<40} {'rel. error':>11} {'1 - cosine':>11}  per output: worst of main and levels"

@@ -16,9 +16,9 @@ from export.tower import Tower
 
 # Bytes a weight of a linear layer takes in the file, with its steps and zeros.
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
-# Float32 towers in memory at once. The original is one; onnxruntime maps the file and packs a float32 copy beside it,
-# of fp16 weights after one more copy.
-SESSION_TOWERS = {"fp32": 2.0, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
+# Float32 towers in memory at once. The original is one; onnxruntime packs a float32 copy while the mapped file leaves, of
+# fp16 weights after one more copy.
+SESSION_TOWERS = {"fp32": 1.3, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
 KEPT = ("patch_embed.", "blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 

@@ -12,23 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from export.mixing import Matrix, Mixing
 from export.tower import Tower
 
 Read = Callable[[str], NDArray[np.float32]]
-Matrix = NDArray[np.float64]
-
-
-def mixing_matrix(size: int) -> Matrix:
-    """An orthogonal and symmetric (size, size) with no large entry that leaves the all-ones vector as it is.
-
-    Cosine transform, random signs on all frequencies but the constant one, and back.
-    """
-    frequency, place = np.arange(size)[:, None], np.arange(size)[None] + 0.5
-    cosines = np.sqrt(2 / size) * np.cos(np.pi / size * frequency * place)  # (size, size), DCT-II
-    cosines[0] = np.sqrt(1 / size)
-    signs = 1.0 - 2 * np.random.default_rng(0).integers(0, 2, size)
-    signs[0] = 1
-    return (cosines.T * signs) @ cosines
 
 
 class Rotation:
@@ -36,8 +23,7 @@ class Rotation:
 
     def __init__(self, tower: Tower, read: Read) -> None:
         self._tower, self._read = tower, read
-        self._stream = mixing_matrix(tower.hidden_size)
-        self._head = mixing_matrix(tower.head_dim)
+        self._stream, self._head = Mixing(tower.hidden_size), Mixing(tower.head_dim)
 
     def __call__(self, name: str) -> NDArray[np.float32]:
         """One tensor by its tower-local name."""
@@ -57,7 +43,7 @@ class Rotation:
             if last == "proj" and kind == "weight" and owner != "patch_embed.proj":
                 values = self._heads(values.T).T
             shape = values.shape
-            return (self._stream @ values.reshape(len(values), -1)).reshape(shape).astype(np.float32)
+            return self._stream(values.reshape(len(values), -1)).reshape(shape).astype(np.float32)
         return self._read(name)  # a merger's last layer: the outputs keep their basis
 
     def _wide(self, name: str) -> Matrix:
@@ -78,14 +64,16 @@ class Rotation:
     def _bias_behind_norm(self, owner: str) -> Matrix:
         values = self._wide(f"{owner}.weight")
         bias = self._wide(f"{self._norm_of(owner)}.bias")
-        total: Matrix = self._wide(f"{owner}.bias") + values @ np.tile(bias, values.shape[1] // len(bias))
+        total: Matrix = self._wide(f"{owner}.bias") + (values * np.tile(bias, values.shape[1] // len(bias))).sum(1)
         return total
 
     def _right(self, values: Matrix) -> Matrix:
         """(rows, n * hidden) with every hidden-wide part in the new basis."""
-        return (values.reshape(-1, len(self._stream)) @ self._stream).reshape(values.shape)
+        parts = values.reshape(-1, self._tower.hidden_size)
+        return self._stream(parts.T).T.reshape(values.shape)
 
     def _heads(self, values: Matrix) -> Matrix:
         """(hidden, ...) with the channels of every head mixed."""
-        parts = values.reshape(self._tower.num_heads, self._tower.head_dim, -1)
-        return (self._head @ parts).reshape(values.shape)
+        heads, width = self._tower.num_heads, self._tower.head_dim
+        parts = values.reshape(heads, width, -1).swapaxes(0, 1)  # (head_dim, heads, ...)
+        return self._head(parts.reshape(width, -1)).reshape(parts.shape).swapaxes(0, 1).reshape(values.shape)

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Encode in one go and write; an existing file is replaced."""
+    """Encode in one go and write; an existing file is replaced when the new one is whole."""
     pipeline = open_pipeline(args)
     items = pipeline.items([{"role": "user", "content": [content_part(source, args) for source in args.media]}])
     started = time.perf_counter()
@@ -29,10 +30,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     encode_ms = (time.perf_counter() - started) * 1e3
     arrays = {name: getattr(embeddings, name) for name in ("image_embeds", "deepstack_embeds", "grid_thw")}
     form = args.format or ("safetensors" if args.out.suffix == ".safetensors" else "npz")
+    part = args.out.with_name(f"{args.out.name}.part")
     try:
-        with args.out.open("wb") as file:
+        with part.open("wb") as file:
             write_safetensors(file, arrays) if form == "safetensors" else np.savez(file, **arrays)
+        part.replace(args.out)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise InvalidInput(f"{args.out} cannot be written: {error.strerror}") from error
     rows = embeddings.image_embeds.shape
     if not args.json:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.processor import load_processor  # noqa: F401  before qwen-vl-utils  # isort: skip
 from qwen_vl_utils.vision_process import smart_resize
 
-from contract.errors import MediaError
+from contract.errors import InvalidInput, MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.picture_options import PictureOptions
@@ -107,11 +107,28 @@ def test_no_file_at_all(pipeline: Pipeline, place: Path) -> None:
         ({"image": "x.png", "min_pixels": "4"}, "min_pixels is '4'"),
         ({"image": "x.png", "resized_height": 64}, "come together"),
         ({"video": "x.mp4", "resized_width": 64}, "come together"),
+        ({"type": "audio", "audio": "x.wav"}, "of type 'audio' is no text, picture or video"),
+        ({"type": "text"}, "of type 'text' is no text"),
+        ({}, "of type None is no text"),
     ],
 )
 def test_what_makes_no_sense_is_said_so(pipeline: Pipeline, part: dict[str, Any], says: str) -> None:
     with pytest.raises(MediaError, match=says):
         pipeline.items(user(**part))
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ({"role": "user", "content": "Hello"}, "messages is dict, a list"),
+        ("Hello", "messages is str, a list"),
+        (["Hello"], "messages holds str"),
+        ([{"role": "user", "content": "half \ud800"}], "no character"),
+    ],
+)
+def test_what_are_no_messages_is_said_so(pipeline: Pipeline, messages: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        pipeline.request(messages)
 
 
 SIDES = st.integers(1, 5000)

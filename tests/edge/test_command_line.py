@@ -75,6 +75,28 @@ def test_encode_writes_what_the_pipeline_makes(
     assert report["num_encoded"] == 2
 
 
+FULL = """
+import resource, sys
+from edge_runtime.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
+def test_a_disk_that_is_full_leaves_the_earlier_file(
+    tmp_path: Path, bundle_folder: Path, picture: Path, name: str
+) -> None:
+    out = tmp_path / name
+    out.write_bytes(b"earlier")
+    args = command("encode", bundle_folder, "--out", out, picture)
+    done = subprocess.run([sys.executable, "-c", FULL, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{out} cannot be written: File too large" in done.stderr
+    assert out.read_bytes() == b"earlier"
+    assert [path.name for path in tmp_path.glob("x.*")] == [name]
+
+
 def test_a_cache_folder_outlives_the_run(
     tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,13 +133,16 @@ def test_exit_codes_and_errors(
     tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(picture.read_bytes()[:200])
-    out = str(tmp_path / "x.npz")
+    out, messages = str(tmp_path / "x.npz"), tmp_path / "messages.json"
+    messages.write_text('{"role": "user", "content": "Hello"}')
     cases: list[tuple[list[str], int, str, str]] = [
         (command("encode", bundle_folder, "--out", out, tmp_path / "bad.png"), 2, "INVALID_ARG", "cut short"),
         (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png"), 2, "INVALID_ARG", "--fetch allows"),
         (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png", "--fetch"), 2, "INVALID_ARG", "public"),
         (command("encode", bundle_folder, "--out", tmp_path / "no" / "x", picture), 2, "INVALID_ARG", "cannot be written"),
         (command("encode", bundle_folder, "--out", out, picture, "--provider", "x"), 2, "INVALID_ARG", "provider is 'x'"),
+        (command("encode", bundle_folder, "--out", out, picture, "--threads", "-1"), 2, "INVALID_ARG", "threads is -1"),
+        (command("inspect", bundle_folder, "--messages", messages), 2, "INVALID_ARG", "messages is dict"),
         (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "is Triton running"),
     ]  # fmt: skip

@@ -36,4 +36,5 @@ def few_packs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(packs, "BUDGET_FLOP", 0)
     monkeypatch.setattr(packs, "LARGEST", ((1, 12, 8),))
+    monkeypatch.setattr(packs, "SPLIT", ((2, 4, 4),))
     monkeypatch.setattr(packs, "ALWAYS", packs.ALWAYS[:4] + packs.ALWAYS[-1:])

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from benchmarks.random_checkpoint import LANGUAGE
+from benchmarks.random_checkpoint import LANGUAGE, SHAPES
 from contract.errors import BundleError, InvalidInput
 from contract.manifest import PRECISIONS
-from export import language, progress, vision
+from export import language, packs, progress, vision
 from export.checkpoint import Checkpoint, tower_name
-from export.graph import write_graph
+from export.graph import GROUP_PATCHES, write_graph
 from export.linear import LINEARS
 from export.plan import KEPT, Plan
 from export.progress import Progress
@@ -32,7 +32,8 @@ Usage = tuple[int, str, int]  # exit code, standard error, peak resident bytes
 COMMAND = """
 import sys
 from export import {name}, packs
-packs.ALWAYS, packs.LARGEST, packs.BUDGET_FLOP = packs.ALWAYS[:4], ((1, 12, 8),), 0
+packs.ALWAYS, packs.BUDGET_FLOP = packs.ALWAYS[:4], 0
+packs.SPLIT, packs.LARGEST = ((2, 4, 4),), ((1, 12, 8),)
 code = {name}.main(sys.argv[1:])
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 sys.exit(code)
@@ -88,6 +89,21 @@ def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
         write_graph(tower, source.tower_tensor, tmp_path / "vision.onnx", LINEARS[precision], kept=KEPT)
         size = (tmp_path / "vision.onnx.data").stat().st_size
         assert Plan.of(tower, precision).bundle_bytes == pytest.approx(size, rel=0.08)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_what_a_published_tower_is_proven_on(size: str) -> None:
+    tower = Tower.from_config({"model_type": "qwen3_vl", "vision_config": SHAPES[size]})
+    whole, first_level = packs.packs_for(tower), packs.first_level_packs_for(tower)
+    assert len(whole) >= 20
+    grids = [grid for pack in whole for grid in pack]
+    assert (1, 2, 2) in grids
+    assert {t for t, _, _ in grids} == set(range(1, 9))
+    assert any(min(h, w) * 5 < max(h, w) for _, h, w in grids)
+    assert {max(h, w) > 48 for _, h, w in grids} == {True, False}
+    assert any(len({pack[0][0], pack[-1][0]}) > 1 for pack in whole)  # a video beside a picture
+    assert ((1, 96, 64),) in first_level
+    assert any(grids[0][0] > 1 and math.prod(grids[0]) > GROUP_PATCHES for grids in whole + first_level)
 
 
 def test_a_disk_without_room_is_refused_before_it_starts(

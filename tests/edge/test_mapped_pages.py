@@ -1,0 +1,92 @@
+"""What a session holds while it loads: the weights once and not twice."""
+
+import mmap
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from benchmarks.random_checkpoint import SHAPES
+from edge_runtime.mapped_pages import given_back, is_written, mappings
+from export.graph import write_graph
+from export.tower import Tower
+
+LOAD = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+import onnxruntime
+from edge_runtime.mapped_pages import given_back
+
+def peak():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024
+
+before, graph = peak(), Path(sys.argv[1])
+with given_back(graph.with_name(graph.name + ".data")) if sys.argv[2] == "once" else nullcontext():
+    onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+print(peak() - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four blocks of the 2B tower, 300 MB; no two weights are equal, or onnxruntime would keep one copy of them."""
+    path, numbers = tmp_path_factory.mktemp("tower") / "vision.onnx", count(1)
+    config = {"model_type": "qwen3_5", "vision_config": SHAPES["2b"] | {"depth": 4, "deepstack_visual_indexes": []}}
+    tower = Tower.from_config(config)
+    shapes = dict(tower.tensors())
+
+    def read(name: str) -> NDArray[np.float32]:
+        return np.full(shapes[name], next(numbers), np.float32)
+
+    write_graph(tower, read, path)
+    return path
+
+
+def peak_over_weights(graph: Path, mode: str) -> float:
+    """What loading took at its peak, in a process of its own, over the size of the weights."""
+    done = subprocess.run([sys.executable, "-c", LOAD, graph, mode], stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout) / graph.with_name(graph.name + ".data").stat().st_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+def test_a_session_loads_with_its_weights_once(graph: Path) -> None:
+    assert peak_over_weights(graph, "twice") > 1.9
+    assert peak_over_weights(graph, "once") < 1.6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "two words"
+    path.write_bytes(bytes(range(256)) * 4096)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert len(mappings(str(path))) == 1
+        with given_back(path):
+            for _ in range(50):
+                assert mapped[:] == path.read_bytes()
+    assert mappings(str(path)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+def test_a_page_that_was_written_to_stays(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(1 << 20))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        (place,) = mappings(str(path))
+        assert mapped[5000] == 0
+        assert not is_written(place)
+        mapped[5000] = 7
+        assert is_written(place)
+        with given_back(path):
+            time.sleep(0.2)
+        assert mapped[5000] == 7
+
+
+def test_an_error_inside_ends_the_thread(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="inside"), given_back(tmp_path / "none"):
+        raise RuntimeError("inside")
