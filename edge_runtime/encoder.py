@@ -10,7 +10,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
-from edge_runtime import kernels
 from edge_runtime.batches import batches
 from edge_runtime.bundle import Bundle
 from edge_runtime.embedding_cache import EmbeddingCache, content_key
@@ -74,8 +73,8 @@ class Encoder:
             max_patches: most patches of 16 x 16 pixels in one call of the tower (6 KiB of input each); more are encoded
                 in several calls, with the same result.
             cache: finds what was encoded before; None encodes everything.
-            use_kernels: int8 bundles on the CPU run on the operators of edge_runtime.kernels where this processor has
-                them; False takes onnxruntime's own.
+            use_kernels: on the CPU, int8 and fp16 layers run on the operators of edge_runtime.kernels where this
+                processor has them; False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
                 into the order this processor's kernels like best. Either way the peak is about the weights once.
 
@@ -91,10 +90,8 @@ class Encoder:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
-        options = session_options(threads)
+        options = session_options(threads, use_kernels=use_kernels and provider == CPU)
         options.add_session_config_entry("session.disable_prepacking", str(int(low_memory)))
-        if use_kernels and provider == CPU and (operators := kernels.library()) is not None:
-            options.register_custom_ops_library(str(operators))
         try:
             with nullcontext() if low_memory else given_back(opened.weights):
                 session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])

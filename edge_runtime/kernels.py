@@ -27,6 +27,12 @@ def library() -> Path | None:
     return None
 
 
+def instructions() -> str | None:
+    """What the chosen library is made of: one of INSTRUCTIONS; None without a library."""
+    path = library()
+    return path and path.name.split(".")[2]
+
+
 def _is_supported(path: Path) -> bool:
     try:
         return bool(ctypes.CDLL(str(path)).EdgeVlmIsSupported())

@@ -7,13 +7,21 @@ are a quarter slower there and change nothing anywhere else.
 
 import onnxruntime
 
+from edge_runtime import kernels
+
 EXACT_PRODUCTS = "session.x64quantprecision"  # onnxruntime_session_options_config_keys.h
 
 
-def session_options(threads: int = 0) -> onnxruntime.SessionOptions:
-    """Options for `threads` cores (0 takes all), with integer products that are exact on every processor."""
+def session_options(threads: int = 0, *, use_kernels: bool = False) -> onnxruntime.SessionOptions:
+    """Options for `threads` cores (0 takes all), with integer products that are exact on every processor.
+
+    Args:
+        use_kernels: the project's own operators replace what the graph says of them, where this processor has them.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry(EXACT_PRODUCTS, "1")
+    if use_kernels and (operators := kernels.library()) is not None:
+        options.register_custom_ops_library(str(operators))
     return options

@@ -112,6 +112,7 @@ def measure(
     note: Callable[[str], None] = lambda _: None,
     done: Done = quiet,
     folder: Path | None = None,
+    use_kernels: bool = False,
 ) -> list[Row]:
     """Run a graph with onnxruntime on the CPU and compare it with the original's answers to the packs.
 
@@ -121,11 +122,12 @@ def measure(
     Args:
         graph: a file, or a model cut behind its first level whose weights lie in `folder`.
         note: called with a line of the table for each pack.
+        use_kernels: with this processor's own operators, not as the graph spells them out.
     """
     import onnxruntime
 
     is_whole = folder is None
-    options = session_options(1 if is_whole else 0)
+    options = session_options(1 if is_whole else 0, use_kernels=use_kernels)
     source: Path | bytes = graph if isinstance(graph, Path) else graph.SerializeToString()
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "weight_bytes": sum(path.stat().st_size for path in encoder.bundle.folder.glob("vision.onnx*")),
         "machine": platform.machine(),
         "kernel_families": kernel_families(),
-        "has_own_kernels": kernels.library() is not None,
+        "own_kernels": kernels.instructions(),
         "onnxruntime": onnxruntime.__version__,
     }
     if not args.json:

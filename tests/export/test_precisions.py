@@ -60,10 +60,11 @@ class Loud:
         self.prepared.multiply_inputs(self.factors)
         self.kept = kept_layers(self.tower, self.prepared, batches[0])
 
-    def rows(self, precision: str, *, is_prepared: bool = True) -> list[parity.Row]:
+    def rows(self, precision: str, *, is_prepared: bool = True, use_kernels: bool = False) -> list[parity.Row]:
         read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
         write_graph(self.tower, read, self.graph, LINEARS[precision], factors, self.kept if is_prepared else ())
-        return parity.measure(self.graph, self.tower, parity.answers(self.tower, self.oracle, PACKS), PACKS)
+        expected = parity.answers(self.tower, self.oracle, PACKS)
+        return parity.measure(self.graph, self.tower, expected, PACKS, use_kernels=use_kernels)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,10 @@ def test_a_rotation_that_moves_the_mean_is_found(mid: Loud, monkeypatch: pytest.
     assert not any(row.passes(parity.GATES["fp32"]) for row in mid.rows("fp32"))
 
 
+@pytest.mark.parametrize("use_kernels", [False, True])
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
-def test_each_gate_holds_with_loud_channels(mid: Loud, precision: str) -> None:
-    assert all(row.passes(parity.GATES[precision]) for row in mid.rows(precision))
+def test_each_gate_holds_with_loud_channels(mid: Loud, precision: str, use_kernels: bool) -> None:
+    assert all(row.passes(parity.GATES[precision]) for row in mid.rows(precision, use_kernels=use_kernels))
 
 
 def test_preparation_takes_error_away(mid: Loud) -> None:
