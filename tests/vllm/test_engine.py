@@ -165,8 +165,8 @@ def test_a_second_question_reuses_the_picture(reference, engine, monkeypatch):
     cached = []
     generate = engine._host.llm.generate
 
-    async def watched(*args):
-        async for output in generate(*args):
+    async def watched(*args, **named):
+        async for output in generate(*args, **named):
             cached.append(output.num_cached_tokens)
             yield output
 
