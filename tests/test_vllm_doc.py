@@ -32,7 +32,7 @@ def test_the_refused_names_are_listed():
 
 def test_the_examples_are_accepted(tmp_path):
     examples = re.findall(r"```json\n(.*?)```", DOC, re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 6
     for example in examples:
         path = tmp_path / "engine_args.json"
         path.write_text(example)

@@ -55,11 +55,14 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
 
     Raises:
         BundleError: the folder is no language checkpoint.
-        InvalidInput: a name that vLLM does not have or that is the server's, or a value that vLLM refuses.
+        InvalidInput: a name that vLLM does not have or that is the server's, an adapter that is none, or a value that vLLM
+            refuses.
     """
     import torch  # here, because the launcher reads the file without vLLM
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
+
+    from serving.vllm.adapters import check_adapters
 
     allowed = sorted(field.name for field in fields(AsyncEngineArgs) if not field.name.startswith("_"))
     for name in given:
@@ -68,13 +71,20 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, 3) or allowed
             raise InvalidInput(f"engine_args.json has {name!r}, which vLLM does not have: {', '.join(near)}")
+    num_slots = check_adapters(given)
     max_tokens = min(
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
     )
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
     # a JSON grammar would let a weak model write blanks for ever; only a named backend can be told not to
     usual["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
+    if num_slots:
+        usual["max_loras"] = num_slots
     if current_platform.is_cpu():
+        if given.get("max_loras", num_slots) < num_slots:
+            raise InvalidInput(
+                f"engine_args.json has 'max_loras' {given['max_loras']}, on a CPU {num_slots} are needed: the last must stay free"
+            )
         usual["dtype"] = "float32" if dtype == "auto" else DTYPES[dtype]
         usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}
         text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]

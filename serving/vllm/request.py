@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from contract.errors import EdgeVlmError, InvalidInput
@@ -21,6 +22,7 @@ class Request:
     """A request on its way through vLLM. send gives a delta, or its failure, to whoever reads the answer."""
 
     prompt: Any
+    adapter: LoRARequest | None
     params: SamplingParams
     answer: Answer
     num_tokens: int  # of the prompt

@@ -1,10 +1,16 @@
 """engine_args.json against vLLM's own list; no engine is started."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
 from contract.errors import BundleError, InvalidInput
 from contract.limits import Limits
 from serving.vllm.arguments import FIXED, OWN, engine_arguments
+
+DOC = Path(__file__).parents[2] / "docs" / "vllm.md"
 
 
 @pytest.mark.parametrize("name", sorted(OWN))
@@ -16,6 +22,17 @@ def test_what_the_server_sets_is_refused(reference, name):
 def test_an_unknown_name_is_refused_with_the_nearest(reference):
     with pytest.raises(InvalidInput, match="'tensor_paralel_size', which vLLM does not have: tensor_parallel_size"):
         engine_arguments(reference.language, Limits(), "auto", {"tensor_paralel_size": 2})
+
+
+def test_the_names_of_the_examples_are_known(reference, tmp_path):
+    examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOC.read_text(), re.DOTALL)]
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for given in examples:
+        folders = dict.fromkeys(given.get("default_mm_loras", ()), str(tmp_path))
+        made = engine_arguments(
+            reference.language, Limits(), "auto", given | ({"default_mm_loras": folders} if folders else {})
+        )
+        assert all(getattr(made, name) == value for name, value in given.items() if name != "default_mm_loras")
 
 
 def test_what_is_given_stands(reference):
@@ -35,3 +52,24 @@ def test_a_request_must_fit_into_the_cache_of_a_cpu(reference):
 def test_a_folder_that_is_no_checkpoint(tmp_path):
     with pytest.raises(BundleError):
         engine_arguments(tmp_path, Limits(), "auto", {})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"default_mm_loras": {"image": "/none"}}, "with 'enable_lora': add it"),
+        ({"enable_lora": True, "default_mm_loras": {"audio": "/none"}}, "'audio', allowed are image, video"),
+        ({"enable_lora": True, "default_mm_loras": {"image": "/none"}}, "no adapter_config.json"),
+    ],
+)
+def test_adapters_that_would_be_ignored_are_refused(reference, given, says):
+    with pytest.raises(InvalidInput, match=says):
+        engine_arguments(reference.language, Limits(), "auto", given)
+
+
+def test_a_slot_stays_free_for_those_without_an_adapter(reference, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    given = {"enable_lora": True, "default_mm_loras": {"image": str(tmp_path)}}
+    assert engine_arguments(reference.language, Limits(), "auto", given).max_loras == 2
+    with pytest.raises(InvalidInput, match="'max_loras' 1, on a CPU 2 are needed"):
+        engine_arguments(reference.language, Limits(), "auto", given | {"max_loras": 1})

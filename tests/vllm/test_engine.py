@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -164,8 +165,8 @@ def test_a_second_question_reuses_the_picture(reference, engine, monkeypatch):
     cached = []
     generate = engine._host.llm.generate
 
-    async def watched(*args):
-        async for output in generate(*args):
+    async def watched(*args, **named):
+        async for output in generate(*args, **named):
             cached.append(output.num_cached_tokens)
             yield output
 
@@ -199,6 +200,20 @@ def test_leaving_frees_the_slot(reference, cases, engine):
     asyncio.run(leave())
     assert engine.stats().num_cancelled == before + 2
     assert engine.stats().kv_bytes == 0
+
+
+def test_the_core_sleeps_while_its_worker_computes(reference, cases, engine):
+    """vLLM's own wait takes as much of a processor as the model."""
+    core = psutil.Process(engine._host.llm.engine_core.resources.engine_manager.processes[0].pid)
+    worker = next(child for child in core.children() if child.name() == "VLLM::Worker")
+
+    def cpu_seconds():
+        return np.array([sum(process.cpu_times()[:2]) for process in (core, worker)])  # user and system
+
+    before = cpu_seconds()
+    answer(engine, cases["text"].prompt(reference.card), LONG)
+    of_core, of_worker = cpu_seconds() - before
+    assert of_core < of_worker / 2
 
 
 def test_too_long_for_the_cache(reference, cases, engine):
