@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -210,6 +211,27 @@ def processors() -> dict[str, dict[str, str]]:
             "MKL_CBWR": "COMPATIBLE",
         },
     }
+
+
+def test_the_mixing_is_the_same_to_the_last_bit_where_a_product_is_not() -> None:
+    code = """
+import hashlib
+import numpy as np
+from export.mixing import Mixing
+values, mixing = np.random.default_rng(0).standard_normal((1152, 96)), Mixing(1152)
+for mixed in (mixing(values), mixing(np.eye(1152)) @ values):
+    print(hashlib.sha256(mixed).hexdigest())
+"""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.split()
+        for settings in processors().values()
+    ]
+    mixed, multiplied = zip(*told, strict=True)
+    assert len(set(mixed)) == 1
+    if platform.machine() == "x86_64":  # elsewhere these settings may change nothing
+        assert len(set(multiplied)) > 1
 
 
 def test_threads_and_processors_give_the_same_bytes(tmp_path: Path) -> None:
