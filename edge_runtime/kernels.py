@@ -30,7 +30,7 @@ def library() -> Path | None:
 def instructions() -> str | None:
     """What the chosen library is made of: one of INSTRUCTIONS; None without a library."""
     path = library()
-    return path and path.name.split(".")[2]
+    return None if path is None else path.name.split(".")[2]
 
 
 def _is_supported(path: Path) -> bool:
