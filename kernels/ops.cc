@@ -6,6 +6,7 @@
 #include "tile.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <new>
 
 namespace edge_vlm {
@@ -262,17 +263,23 @@ struct Op : OrtCustomOp {
     GetStartVersion = [](const OrtCustomOp*) { return 1; };
     GetEndVersion = [](const OrtCustomOp*) { return 1; };
     CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info, void** kernel) -> OrtStatusPtr {
-      auto* made = new (std::nothrow) Kernel;
-      if (!made) return Refuse("edge_vlm: out of memory");
+      void* memory = std::malloc(sizeof(Kernel));
+      if (!memory) return Refuse("edge_vlm: out of memory");
+      auto* made = new (memory) Kernel;
       OrtStatus* status = made->Create(info);
-      if (status) delete made;
+      if (status) Destroy(made);
       *kernel = status ? nullptr : made;
       return status;
     };
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) -> OrtStatusPtr {
       return static_cast<Kernel*>(kernel)->Compute(context);
     };
-    KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    KernelDestroy = [](void* kernel) { Destroy(static_cast<Kernel*>(kernel)); };
+  }
+
+  static void Destroy(Kernel* kernel) {
+    kernel->~Kernel();
+    std::free(kernel);
   }
 };
 
