@@ -45,7 +45,7 @@ SPLIT: Pack = ((4, 12, 22),)  # 264 patches a frame: the graph takes three frame
 LARGEST: Pack = ((1, 96, 64),)
 # Cheapest first; taken while they fit the budget.
 LARGE: tuple[Pack, ...] = (
-    ((1, 32, 32),),
+    ((1, 32, 24),),
     SPLIT,
     ((8, 16, 16),),
     ((2, 24, 40),),

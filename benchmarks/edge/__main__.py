@@ -18,6 +18,7 @@ from benchmarks.edge.engines import ENGINES, REFERENCE
 from benchmarks.edge.peaks import peaks
 from benchmarks.edge.plots import draw
 from benchmarks.encode import machine
+from edge_runtime import kernels
 from export.packs import flop
 from export.tower import Tower
 
@@ -100,7 +101,8 @@ def main() -> None:
         "summary": summary(rows),
     }
     if args.out:
-        stem = "edge_" + "_".join(machine().split(",")[0].lower().split())
+        words = machine().split(",")[0].lower().split()
+        stem = "_".join(["edge", *words, kernels.instructions() or "portable"])  # one name of a processor has many sorts
         (args.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
         draw(result, args.out / f"{stem}.png")
     print(json.dumps(result))
