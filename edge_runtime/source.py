@@ -46,7 +46,12 @@ def find(source: Source, kind: str) -> Path | bytes:
         except binascii.Error as error:
             raise MediaError(f"data URL is no base64: {error}") from error
     if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
+        url = urlsplit(text)
+        if url.netloc not in ("", "localhost"):
+            raise MediaError(
+                f"file:// URL names the host {url.netloc!r}, file:///path or file://localhost/path is expected"
+            )
+        return Path(unquote(url.path))
     if "://" in text[:16]:
         raise MediaError(f"{text.split(':')[0]}:// is not read here: fetch the {kind} and pass its bytes or path")
     return Path(text)

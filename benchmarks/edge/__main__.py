@@ -102,7 +102,9 @@ def main() -> None:
     }
     if args.out:
         words = machine().split(",")[0].lower().split()
-        stem = "_".join(["edge", *words, kernels.instructions() or "portable"])  # one name of a processor has many sorts
+        stem = "_".join(
+            ["edge", *words, kernels.instructions() or "portable"]
+        )  # one name of a processor has many sorts
         (args.out / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
         draw(result, args.out / f"{stem}.png")
     print(json.dumps(result))

@@ -83,3 +83,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int) -> None:
     header = encoded(Image.new("1", (side, side)))
     with pytest.raises(MediaError, match="too large"):
         load_picture(header)
+
+
+def test_a_file_url_of_another_host_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    assert load_picture(f"file://localhost{tmp_path}/a.png").size == (40, 30)
+    with pytest.raises(MediaError, match="names the host 'other'"):
+        load_picture(f"file://other{tmp_path}/a.png")
