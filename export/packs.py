@@ -56,9 +56,8 @@ LARGE: tuple[Pack, ...] = (
     ((8, 24, 24),),
     LARGEST,
 )
-BUDGET_FLOP = (
-    1.2e12  # of the large packs together, on top of 1.8e12 for the others at a 2B tower: seconds on any machine
-)
+# Of the large packs together, on top of 1.8e12 for the others at a 2B tower: seconds on any machine.
+BUDGET_FLOP = 1.2e12
 
 
 def name(pack: Pack) -> str:

@@ -51,12 +51,6 @@ Steps FindSteps(const float* x, size_t count, size_t pitch, size_t hidden, size_
 
 uint32_t Bits(float x) { return static_cast<uint16_t>(ToElement(x)); }
 
-// What one head of one frame offers to all queries.
-struct Offers {
-  const Element* keys;    // [key / 64][head_dim / 2][64][2]
-  const Element* values;  // [value column / 64][key / 2][columns][2]
-};
-
 struct Widths {
   size_t depth, columns, keys;  // head_dim, rounded up to 16, and patches to 64
 };
@@ -86,6 +80,8 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
   size_t half = f.head_dim / 2, hidden = f.num_heads * f.head_dim, pitch = 3 * hidden;
   Widths w{f.head_dim, RoundUp(f.head_dim, 16), RoundUp(f.num_patches, kPanel)};
   size_t num_offers = f.num_frames * f.num_heads;
+  // What one head of one frame offers to all queries: keys [key / 64][head_dim / 2][64][2], values
+  // [value column / 64][key / 2][columns][2].
   Scratch<Element> keys(run, num_offers * w.keys * w.depth), values(run, num_offers * w.keys * w.columns);
   Scratch<Steps> steps(run, num_offers);
   float factor = 1.44269504f / std::sqrt(static_cast<float>(f.head_dim));  // exp(x) = 2^(x / ln 2)

@@ -81,12 +81,7 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
     for (size_t k = 0; k + 1 < in; k += 2)
       for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
   }
-  if (kPacksAtLoad) {
-    auto* panels = static_cast<Column8*>(Allocate(made.depth_ * width * sizeof(Column8)));
-    for (size_t panel = 0; panel < made.num_panels_; ++panel)
-      made.Pack(panel, 0, made.depth_, panels + panel * made.depth_ * kPanel);
-    made.panels_ = panels;
-  }
+  if (kPacksAtLoad) made.PackAll();
   return made;
 }
 
@@ -94,17 +89,17 @@ Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t
   Linear made(values, in, out, RoundUp(in, 2));
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_ + 2 * width, bias, out * sizeof(float));
-  if (kPacksAtLoad) {
-    auto* panels = static_cast<HalfColumn*>(Allocate(made.depth_ * width * sizeof(HalfColumn)));
-    for (size_t panel = 0; panel < made.num_panels_; ++panel)
-      made.Pack(panel, 0, made.depth_, panels + panel * made.depth_ * kPanel);
-    made.panels_ = panels;
-  }
+  if (kPacksAtLoad) made.PackAll();
   return made;
 }
 
 Linear::Linear(const void* values, size_t in, size_t out, size_t depth)
-    : in_(in), out_(out), depth_(depth), pitch_(kPacksAtLoad ? depth : depth + kApart), num_panels_(RoundUp(out, kPanel) / kPanel), values_(values) {
+    : in_(in),
+      out_(out),
+      depth_(depth),
+      pitch_(kPacksAtLoad ? depth : depth + kApart),
+      num_panels_(RoundUp(out, kPanel) / kPanel),
+      values_(values) {
   size_t bytes = 3 * num_panels_ * kPanel * sizeof(float);
   columns_ = static_cast<float*>(Allocate(bytes));
   std::memset(columns_, 0, bytes);
@@ -132,6 +127,13 @@ Linear::~Linear() {
   std::free(pairs_);
 }
 
+void Linear::PackAll() {
+  panels_ = static_cast<uint8_t*>(Allocate(num_panels_ * panel_bytes()));
+  for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * panel_bytes());
+}
+
+size_t Linear::panel_bytes() const { return depth_ * kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn)); }
+
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
   size_t valid = std::min(depth, in_ - from);
@@ -151,15 +153,15 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   Left left{bytes.get(), steps.get(), zeros.get(), pairs.get()};
   size_t num_groups = (rows + kRowsPerQuantising - 1) / kRowsPerQuantising;
   Scratch<float> prepared(run, num_groups * in_);
-  Scratch<uint8_t> rounded(run, num_groups * depth_);
+  Scratch<uint8_t> rounded(run, kHasPairs ? num_groups * depth_ : 0);
   run.For(num_groups, [&](size_t group) {
     size_t end = std::min(rows, (group + 1) * kRowsPerQuantising);
-    uint8_t* q = rounded.get() + group * depth_;
     for (size_t r = group * kRowsPerQuantising; r < end; ++r) {
       const float* row = Prepare(x + r * in_, in_, before, prepared.get() + group * in_);
       if (is_int8_) {
+        uint8_t* q = kHasPairs ? rounded.get() + group * depth_ : left.rows + r * pitch_;
         Quantise(row, in_, depth_, q, &left.steps[r], &left.zeros[r]);
-        left.pairs[r] = ToRow8(q, depth_, reinterpret_cast<Row8*>(left.rows) + r * pitch_);
+        if constexpr (kHasPairs) left.pairs[r] = WidenRow8(q, depth_, reinterpret_cast<Row8*>(left.rows) + r * pitch_);
       } else {
         auto* to = reinterpret_cast<HalfRow*>(left.rows) + r * pitch_;
         for (size_t i = 0; i < in_; ++i) to[i] = ToHalfRow(row[i]);
@@ -171,7 +173,8 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   size_t panel_tasks = (num_panels_ + kPanelsPerTask - 1) / kPanelsPerTask;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * kRowsPerTask, first_panel = task / row_tasks * kPanelsPerTask;
-    Scratch<uint8_t> block(run, kPacksAtLoad ? 0 : kPanel * std::max(kDepth8 * sizeof(Column8), kDepthHalf * sizeof(HalfColumn)));
+    constexpr size_t kBlockBytes = kPanel * std::max(kDepth8 * sizeof(Column8), kDepthHalf * sizeof(HalfColumn));
+    Scratch<uint8_t> block(run, kPacksAtLoad ? 0 : kBlockBytes);
     size_t last_row = std::min(rows, first_row + kRowsPerTask);
     for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + kPanelsPerTask); ++panel)
       for (size_t row = first_row; row < last_row; row += kRowsPerTile)
@@ -191,7 +194,7 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
     size_t depth = std::min(block_depth, depth_ - k);
     const void* columns = block;
     if (kPacksAtLoad)
-      columns = static_cast<uint8_t*>(panels_) + panel * depth_ * kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn));
+      columns = panels_ + panel * panel_bytes();
     else
       Pack(panel, k, depth, block);
     if (is_int8_)

@@ -48,6 +48,8 @@ class Linear {
   };
 
   Linear(const void* values, size_t in, size_t out, size_t depth);
+  void PackAll();
+  size_t panel_bytes() const;
   // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
@@ -57,7 +59,7 @@ class Linear {
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;
-  void* panels_ = nullptr;    // Column8 or HalfColumn, panel by panel; null where they are made in use
+  uint8_t* panels_ = nullptr;  // Column8 or HalfColumn, panel by panel; null where they are made in use
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
   int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)
 };

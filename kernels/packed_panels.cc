@@ -24,10 +24,5 @@ void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t column
       panel[k / 2 * kPanel * 2 + c * 2 + k % 2] = ToBf16(HalfToFloat(weights[c * pitch + k]));
 }
 
-int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row) {
-  std::memcpy(row, bytes, depth);
-  return 0;
-}
-
 }  // namespace edge_vlm
 #endif

@@ -60,11 +60,12 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
 // A panel of weights fp16 (columns, depth), rows `pitch` apart, likewise; depth is filled up to a multiple of 2.
 void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel);
 
-// Bytes as TileU8S8 wants them, depth a multiple of 4; returns the sum of x0 x1 + x2 x3 + ... where kHasPairs.
-int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row);
+// Where kHasPairs: bytes as TileU8S8 wants them, depth a multiple of 4; returns the sum of x0 x1 + x2 x3 + ...
+int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row);
 
 // sums[r][0 .. 64) (+)= sum over k of a[r][k] * panel[k][0 .. 64), plus the sums of pairs where kHasPairs
-// a: rows as ToRow8 gives them, `pitch` apart, depth a multiple of 4; rows 1 .. kRowsPerTile; sums 64 apart.
+// a: rows of bytes, or where kHasPairs as WidenRow8 gives them, `pitch` apart; depth a multiple of 4; rows 1 ..
+// kRowsPerTile; sums 64 apart.
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate);
 

@@ -142,7 +142,7 @@ void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t column
     }
 }
 
-int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row) {
+int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row) {
   int32_t sum = 0;
   for (size_t k = 0; k < depth; k += 4) {
     int16_t x0 = bytes[k], x1 = bytes[k + 1], x2 = bytes[k + 2], x3 = bytes[k + 3];
@@ -152,7 +152,7 @@ int32_t ToRow8(const uint8_t* bytes, size_t depth, Row8* row) {
   return sum;
 }
 
-// Columns go slowest: sixteen of them, half a thousand deep, stay in the first cache while all rows pass.
+// Columns go slowest: sixteen of them, kDepth8 deep, stay in the first cache while all rows pass.
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16 * depth, sums += 16)

@@ -12,9 +12,8 @@ import zmq
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.platforms import current_platform
 
-LOOK_MILLISECONDS = (
-    1  # a notification that follows another at once may be dropped (its socket holds one), so it looks itself
-)
+# A notification that follows another at once may be dropped (its socket holds one), so whoever waits looks itself.
+LOOK_MILLISECONDS = 1
 
 
 def sleep_while_waiting() -> None:
