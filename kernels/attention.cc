@@ -49,7 +49,10 @@ Steps FindSteps(const float* x, size_t count, size_t pitch, size_t hidden, size_
           Largest(x + 2 * hidden, count, pitch, width, true) / kLargestValue};
 }
 
-uint32_t Bits(float x) { return static_cast<uint16_t>(ToElement(x)); }
+// What one instruction takes of a column: two channels of a key, two patches of a value.
+struct Pair {
+  Element first, second;
+};
 
 struct Widths {
   size_t depth, columns, keys;  // head_dim, rounded up to 16, and patches to 64
@@ -90,15 +93,15 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
     size_t frame = offer / f.num_heads, head = offer % f.num_heads;
     const float* from = packed + frame * f.num_patches * pitch + head * f.head_dim;
     const Steps step = steps[offer] = FindSteps(from, f.num_patches, pitch, hidden, f.head_dim, factor);
-    auto* k_to = reinterpret_cast<uint32_t*>(keys.get() + offer * w.keys * w.depth);  // a pair of channels an element
-    auto* v_to = reinterpret_cast<uint32_t*>(values.get() + offer * w.keys * w.columns);  // a pair of patches
-    Scratch<uint32_t> panel(run, kPanel * half);
+    auto* k_to = reinterpret_cast<Pair*>(keys.get() + offer * w.keys * w.depth);
+    auto* v_to = reinterpret_cast<Pair*>(values.get() + offer * w.keys * w.columns);
+    Scratch<Pair> panel(run, kPanel * half);
     for (size_t p0 = 0; p0 < w.keys; p0 += kPanel, k_to += kPanel * half) {
       size_t count = std::min<size_t>(kPanel, f.num_patches - p0);
       for (size_t p = 0; p < count; ++p)
         Rotate(from + (p0 + p) * pitch + hidden, cosines + (p0 + p) * half, sines + (p0 + p) * half, half,
                1.0f / step.key, reinterpret_cast<Element*>(panel.get() + p * half));
-      std::memset(panel.get() + count * half, 0, (kPanel - count) * half * sizeof(uint32_t));
+      std::memset(panel.get() + count * half, 0, (kPanel - count) * half * sizeof(Pair));
       for (size_t pair = 0; pair < half; ++pair)
         for (size_t p = 0; p < kPanel; ++p) k_to[pair * kPanel + p] = panel[p * half + pair];
     }
@@ -108,13 +111,13 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
       bool has_even = p < f.num_patches, has_odd = p + 1 < f.num_patches;
       for (size_t c0 = 0; c0 < w.columns; c0 += kPanel) {
         size_t width = std::min<size_t>(kPanel, w.columns - c0), filled = std::min<size_t>(width, f.head_dim - c0);
-        uint32_t* to = v_to + c0 * w.keys / 2 + p / 2 * width;
-        std::memset(to, 0, width * sizeof(uint32_t));
+        Pair* to = v_to + c0 * w.keys / 2 + p / 2 * width;
+        std::memset(to, 0, width * sizeof(Pair));
         if (has_odd)
           for (size_t c = 0; c < filled; ++c)
-            to[c] = Bits(even[c0 + c] * inverse) | Bits(even[pitch + c0 + c] * inverse) << 16;
+            to[c] = {ToElement(even[c0 + c] * inverse), ToElement(even[pitch + c0 + c] * inverse)};
         else if (has_even)
-          for (size_t c = 0; c < filled; ++c) to[c] = Bits(even[c0 + c] * inverse);
+          for (size_t c = 0; c < filled; ++c) to[c] = {ToElement(even[c0 + c] * inverse), 0};
       }
     }
   });

@@ -1,4 +1,4 @@
-// Attention within frames, in bf16 with sums in float32; a block of keys at a time, so scores are never whole.
+// Attention within frames, in the processor's elements (tile.h) with sums in float32; a block of keys at a time, so scores are never whole.
 #pragma once
 #include "pool.h"
 

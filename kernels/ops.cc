@@ -6,6 +6,7 @@
 #include "tile.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <new>
 
@@ -83,7 +84,16 @@ OrtStatus* PackInt8(const OrtKernelInfo* info, size_t first, Linear* linear) {
   if (weight.rank != 2 || weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 || steps.size != out ||
       sums_and_bias.size != 2 * out)
     return Refuse("edge_vlm: int8 weights need a step, a sum and a bias a column");
-  *linear = Linear::Int8(static_cast<const int8_t*>(weight.data), steps.floats(), sums_and_bias.floats(), in, out);
+  const auto* values = static_cast<const int8_t*>(weight.data);
+  if (in > kMostInputs8) {
+    char why[96];
+    std::snprintf(why, sizeof(why), "edge_vlm: an int8 layer has %zu inputs, at most %zu are summed in 32 bits", in, kMostInputs8);
+    return Refuse(why);
+  }
+  int8_t lowest = 0;
+  for (size_t i = 0; i < weight.size; ++i) lowest = std::min(lowest, values[i]);
+  if (lowest < -127) return Refuse("edge_vlm: an int8 weight is -128, -127 to 127 are expected");
+  *linear = Linear::Int8(values, steps.floats(), sums_and_bias.floats(), in, out);
   return nullptr;
 }
 

@@ -1,7 +1,7 @@
 // Panels of processors that multiply bytes and bf16 as they are: several rows of a column side by side.
 #include "tile.h"
 
-#if defined(__AVX512BF16__) || defined(__aarch64__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #include <cstring>
 
 namespace edge_vlm {

@@ -17,6 +17,7 @@ constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row
 // less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for Inner Product,
 // IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
 constexpr bool kHasPairs = true;
+constexpr int kByteShift = 0;  // what is taken from bytes of a row, so that they fit the signs a product wants
 using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
 using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
 // Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
@@ -33,8 +34,25 @@ using Element = int16_t;
 constexpr bool kHasSteps = true;
 constexpr float kLongestRow = 32000.0f, kLargestValue = 2000.0f, kLargestWeight = 16384.0f;
 inline Element ToElement(float x) { return static_cast<int16_t>(static_cast<int32_t>(std::rint(x))); }
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+// Products of bytes have two signed sides, and 16-bit ones are no faster than those of float32, which needs no step.
+constexpr bool kHasPairs = false;
+constexpr int kByteShift = 128;
+using Row8 = int8_t;
+using Column8 = int8_t;  // panel: [16 columns][depth / 4][16 x 4 bytes]
+constexpr bool kPacksAtLoad = false;  // float32 would take twice the memory of halves
+constexpr size_t kDepth8 = 1024, kDepthHalf = 256;  // 16 columns take half of a first cache
+constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPerTask;
+using HalfRow = float;
+using HalfColumn = float;  // panel: [4 columns][depth][4]
+inline HalfRow ToHalfRow(float x) { return x; }
+using Element = float;
+constexpr bool kHasSteps = false;
+constexpr float kLongestRow = 1, kLargestValue = 1, kLargestWeight = 1;
+inline Element ToElement(float x) { return x; }
 #else
 constexpr bool kHasPairs = false;
+constexpr int kByteShift = 0;
 using Row8 = uint8_t;
 using Column8 = int8_t;  // panel: [depth / 4][64][4]
 constexpr bool kPacksAtLoad = true;

@@ -1,5 +1,6 @@
 // Armv8.6 with I8MM and BF16: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
-#if defined(__aarch64__)
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "counts.h"
 #include "tile.h"
 
 #include <arm_neon.h>
@@ -66,14 +67,7 @@ bool IsSupported() {
 
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate) {
-  switch (rows) {
-    case 1: return DotU8S8<1>(a, pitch, panel, depth, sums, accumulate);
-    case 2: return DotU8S8<2>(a, pitch, panel, depth, sums, accumulate);
-    case 3: return DotU8S8<3>(a, pitch, panel, depth, sums, accumulate);
-    case 4: return DotU8S8<4>(a, pitch, panel, depth, sums, accumulate);
-    case 5: return DotU8S8<5>(a, pitch, panel, depth, sums, accumulate);
-    default: return DotU8S8<6>(a, pitch, panel, depth, sums, accumulate);
-  }
+  WithCount<kRows>(rows, [&](auto count) { DotU8S8<count>(a, pitch, panel, depth, sums, accumulate); });
 }
 
 void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
@@ -83,24 +77,9 @@ void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t de
 
 void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float,
                   float* sums, size_t sums_pitch, bool accumulate) {
-  switch (rows) {
-    case 1: return DotBf16<1>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-    case 2: return DotBf16<2>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-    case 3: return DotBf16<3>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-    case 4: return DotBf16<4>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-    case 5: return DotBf16<5>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-    default: return DotBf16<6>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-  }
-}
-
-float Exp2Row(const float* x, size_t count, float high, Element* weights) {
-  float sum = 0;
-  for (size_t i = 0; i < count; ++i) {
-    float weight = Exp((x[i] - high) * 0.6931472f);  // 2^x = exp(x ln 2)
-    sum += weight;
-    weights[i] = ToBf16(weight);
-  }
-  return sum;
+  WithCount<kRows>(rows, [&](auto count) {
+    DotBf16<count>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
+  });
 }
 
 }  // namespace edge_vlm
