@@ -1,30 +1,33 @@
 """The library of fast operators for this processor, where there is one.
 
 A bundle's graph says in standard operators what each of them computes, so without the library everything still runs.
-There is one for AVX-512 with VNNI and BF16, one for AVX2, and one for Armv8.6 with I8MM and BF16; each asks the
-processor itself.
+There is one for AVX-512 with VNNI and BF16 and one for AVX2; one for Armv8.6 with I8MM and BF16, one for Armv8.2 with
+dot products, and one for every other 64-bit Arm processor. Each asks the processor itself.
 """
 
 import ctypes
 import platform
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 LIBRARIES = Path(__file__).parent / "libraries"
-INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm",)}  # the fastest first
+INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm", "dotprod", "neon")}  # the fastest first
+
+
+def supported() -> Iterator[Path]:
+    """The libraries whose instructions this processor has, the fastest first; none where none was built."""
+    machine = platform.machine() if platform.system() == "Linux" else ""
+    for instructions in INSTRUCTIONS.get(machine, ()):
+        path = LIBRARIES / f"libedge_vlm.{machine}.{instructions}.so"
+        if path.is_file() and _is_supported(path):
+            yield path
 
 
 @cache
 def library() -> Path | None:
     """The library to register with onnxruntime; None where none was built or this processor lacks the instructions."""
-    machine = platform.machine()
-    if platform.system() != "Linux":
-        return None
-    for instructions in INSTRUCTIONS.get(machine, ()):
-        path = LIBRARIES / f"libedge_vlm.{machine}.{instructions}.so"
-        if path.is_file() and _is_supported(path):
-            return path
-    return None
+    return next(supported(), None)
 
 
 def instructions() -> str | None:

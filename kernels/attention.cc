@@ -53,7 +53,7 @@ void Weigh(Queries& q, int rows, float key_step, size_t num_keys, Block& block) 
 void Attend(const Run& run, const float* packed, const Frames& f, const float* cosines, const float* sines,
             float* result) {
   size_t hidden = f.num_heads * f.head_dim, pitch = 3 * hidden, num_offers = f.num_frames * f.num_heads;
-  size_t depth = RoundUp(f.head_dim, kGroup), columns = RoundUp(f.head_dim, 16);
+  size_t depth = RoundUp(f.head_dim, 4), columns = RoundUp(f.head_dim, 16);
   size_t num_keys = RoundUp(f.num_patches, kPanel), num_blocks = RoundUp(num_keys, kKeysPerBlock) / kKeysPerBlock;
   // What one head of one frame offers to all queries.
   Scratch<Key> keys(run, num_offers * num_keys * depth);

@@ -29,6 +29,8 @@ TARGETS = {
     ],
     "x86_64.avx2": ["-mcpu=x86_64_v3"],
     "aarch64.i8mm": ["-mcpu=generic+v8_6a+i8mm+bf16"],
+    "aarch64.dotprod": ["-mcpu=generic+dotprod"],
+    "aarch64.neon": ["-mcpu=generic"],
 }
 FLAGS = [
     *("-O3", "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror"),

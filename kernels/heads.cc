@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 namespace edge_vlm {
 namespace {
+
+using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
 
 constexpr size_t kRowsAhead = 8, kLine = 16;  // rows of a packed matrix lie too far apart for the processor to foresee
 constexpr float kSmallest = 1e-30f, kRoot = 0.70710678f;
@@ -76,8 +79,8 @@ void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* 
   }
   for (size_t i = 0; i < width; ++i) mean[i] /= static_cast<float>(head.num_rows);
   Scratch<float> rows(run, kKeysPerBlock * width);
-  Scratch<uint32_t> words(run, kKeysPerBlock * depth / kGroup);  // a group of elements each
-  auto* to = reinterpret_cast<uint32_t*>(keys);
+  Scratch<Word> words(run, kKeysPerBlock * num_words);
+  auto* to = reinterpret_cast<Word*>(keys);
   for (size_t first = 0; first < head.num_rows; first += kKeysPerBlock) {
     size_t count = std::min(kKeysPerBlock, head.num_rows - first);
     for (size_t row = 0; row < count; ++row) {
@@ -88,7 +91,7 @@ void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* 
     }
     float largest = Largest(rows.get(), count * width), inverse = kLargestKey / largest;
     *steps++ = largest / kLargestKey;
-    std::memset(words.get(), 0, kKeysPerBlock * num_words * sizeof(uint32_t));
+    std::memset(words.get(), 0, kKeysPerBlock * num_words * sizeof(Word));
     for (size_t row = 0; row < count; ++row) {
       const float* from = rows.get() + row * width;
       auto* key = reinterpret_cast<Key*>(words.get() + row * num_words);
@@ -101,8 +104,7 @@ void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* 
 }
 
 void PackValues(const Head& head, Value* values, float* steps) {
-  constexpr int kBits = 32 / kGroup;
-  constexpr uint32_t kMask = (uint64_t{1} << kBits) - 1;
+  constexpr int kBits = 8 * sizeof(Value), kMask = (1 << kBits) - 1;
   float inverse[kMaxHeadDim];
   std::fill(steps, steps + head.width, kSmallest);
   for (size_t row = 0; row < head.num_rows; ++row)
@@ -112,16 +114,16 @@ void PackValues(const Head& head, Value* values, float* steps) {
     }
   for (size_t c = 0; c < head.width; ++c) inverse[c] = kLargestValue / steps[c], steps[c] /= kLargestValue;
   size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, 16);
-  auto* words = reinterpret_cast<uint32_t*>(values);  // a group of rows each
+  auto* words = reinterpret_cast<Word*>(values);
   for (size_t row = 0; row < num_rows; row += kGroup)
     for (size_t c0 = 0; c0 < num_columns; c0 += kPanel) {
       size_t width = std::min<size_t>(kPanel, num_columns - c0), filled = std::min<size_t>(width, head.width - c0);
-      uint32_t* to = words + (c0 * num_rows + row * width) / kGroup;
-      std::memset(to, 0, width * sizeof(uint32_t));
+      Word* to = words + (c0 * num_rows + row * width) / kGroup;
+      std::memset(to, 0, width * sizeof(Word));
       for (size_t i = 0; i < kGroup && row + i < head.num_rows; ++i) {
         const float* from = head.rows + (row + i) * head.pitch + c0;
         for (size_t c = 0; c < filled; ++c)
-          to[c] |= (static_cast<uint32_t>(Round(from[c] * inverse[c0 + c])) & kMask) << (kBits * i);
+          to[c] |= static_cast<Word>((Round(from[c] * inverse[c0 + c]) & kMask) << (kBits * i));
       }
     }
 }

@@ -8,8 +8,6 @@ namespace edge_vlm {
 constexpr size_t kMaxHeadDim = 256;
 constexpr size_t kKeysPerBlock = 128;  // they share a step, and stay in the first cache while queries pass
 
-inline size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
 // One part of a packed matrix: rows of one head, `pitch` floats apart.
 struct Head {
   const float* rows;

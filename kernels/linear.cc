@@ -14,8 +14,6 @@ constexpr size_t kRowsPerQuantising = 16;
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 constexpr float kSmallestStep = 1e-12f;
 
-size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
 
 // One row as the prologue wants it; returns x itself where it wants nothing.
@@ -35,7 +33,7 @@ const float* Prepare(const float* x, size_t in, const Prologue& before, float* r
   return row;
 }
 
-// x = step * (q - zero), q in 0 .. 255
+// x = step * (q - zero), q in 0 .. 255, less kByteShift on both sides
 void Quantise(const float* x, size_t in, size_t depth, uint8_t* q, float* step_out, float* zero_out) {
   float low = 0, high = 0;
   for (size_t i = 0; i < in; ++i) {
@@ -49,11 +47,11 @@ void Quantise(const float* x, size_t in, size_t depth, uint8_t* q, float* step_o
     float value = std::rint(x[i] * inverse) + zero;
     value = value < 0 ? 0 : value;
     value = value > 255 ? 255 : value;
-    q[i] = static_cast<uint8_t>(static_cast<int32_t>(value));
+    q[i] = static_cast<uint8_t>(static_cast<int32_t>(value) - kByteShift);
   }
   for (size_t i = in; i < depth; ++i) q[i] = 0;
   *step_out = step;
-  *zero_out = zero;
+  *zero_out = zero - kByteShift;
 }
 
 // Columns of one row, from numbers to the result.

@@ -6,6 +6,10 @@
 
 namespace edge_vlm {
 
+// Inputs of an int8 layer whose sums fit 32 bits on every processor: those of AVX2 (tile.h) are the largest, of products
+// up to (255 + 127)^2 for two inputs.
+constexpr size_t kMostInputs8 = 29432;
+
 // How rows become the left side of a product: optionally normalised, optionally multiplied per channel.
 struct Prologue {
   const float* norm_weight = nullptr;  // (in,), null for no norm
@@ -21,7 +25,7 @@ struct Epilogue {
 
 class Linear {
  public:
-  // values (in, out) int8, steps (out,), sums_and_bias (2, out): column sums times steps, bias. Values outlive the layer:
+  // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times steps, bias. Values outlive the layer:
   // some processors read them where they lie.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
   // values (out, in) fp16, bias (out,).

@@ -2,10 +2,12 @@
 // written in the graph itself, as a function of standard operators (export/operators.py), and that is what runs where
 // this library is not loaded. Inputs are listed above each kernel; weights must be constants.
 #include "attention.h"
+#include "heads.h"
 #include "linear.h"
 #include "tile.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <new>
 
@@ -83,7 +85,16 @@ OrtStatus* PackInt8(const OrtKernelInfo* info, size_t first, Linear* linear) {
   if (weight.rank != 2 || weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 || steps.size != out ||
       sums_and_bias.size != 2 * out)
     return Refuse("edge_vlm: int8 weights need a step, a sum and a bias a column");
-  *linear = Linear::Int8(static_cast<const int8_t*>(weight.data), steps.floats(), sums_and_bias.floats(), in, out);
+  const auto* values = static_cast<const int8_t*>(weight.data);
+  if (in > kMostInputs8) {
+    char why[96];
+    std::snprintf(why, sizeof(why), "edge_vlm: an int8 layer has %zu inputs, at most %zu are summed in 32 bits", in, kMostInputs8);
+    return Refuse(why);
+  }
+  int8_t lowest = 0;
+  for (size_t i = 0; i < weight.size; ++i) lowest = std::min(lowest, values[i]);
+  if (lowest < -127) return Refuse("edge_vlm: an int8 weight is -128, -127 to 127 are expected");
+  *linear = Linear::Int8(values, steps.floats(), sums_and_bias.floats(), in, out);
   return nullptr;
 }
 
@@ -240,6 +251,7 @@ struct FrameAttention {
     if (packed.size != num_frames * num_patches * 3 * hidden || frames.head_dim % 2 || cosines.size != angles ||
         sines.size != angles || frames.head_dim * heads != hidden)
       return Refuse("edge_vlm.FrameAttention: sizes do not fit");
+    if (frames.head_dim > kMaxHeadDim) return Refuse("edge_vlm.FrameAttention: a head has more than 256 channels");
     float* result;
     RETURN_IF_ERROR(Output(context, dims[0] * dims[1], hidden, &result));
     if (packed.size) Attend(Run(context), packed.floats(), frames, cosines.floats(), sines.floats(), result);

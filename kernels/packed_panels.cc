@@ -1,15 +1,10 @@
 // Panels of processors that multiply bytes and bf16 as they are: several rows of a column side by side.
 #include "tile.h"
 
-#if defined(__AVX512BF16__) || defined(__aarch64__)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #include <cstring>
 
 namespace edge_vlm {
-namespace {
-
-size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
 
 void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel) {
   std::memset(panel, 0, RoundUp(depth, 4) * kPanel);

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 namespace edge_vlm {
 
@@ -18,6 +17,7 @@ constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row
 // less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for Inner Product,
 // IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
 constexpr bool kHasPairs = true;
+constexpr int kByteShift = 0;  // what is taken from bytes of a row, so that they fit the signs a product wants
 using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
 using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
 // Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
@@ -37,8 +37,33 @@ constexpr size_t kGroup = 2;  // elements of a row that lie side by side in a pa
 constexpr int32_t kZeroOfKeys = 0;
 constexpr bool kMixesChannels = false;  // twelve bits hold a loud channel and the others
 constexpr float kLargestQuery = 2000, kLargestKey = 4000, kLargestWeight = 16384, kLargestValue = 2000;
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+// Products of bytes have two signed sides.
+constexpr bool kHasPairs = false;
+constexpr int kByteShift = 128;
+using Row8 = int8_t;
+using Column8 = int8_t;  // panel: [16 columns][depth / 4][16 x 4 bytes]
+constexpr bool kPacksAtLoad = false;  // float32 would take twice the memory of halves
+constexpr size_t kDepth8 = 1024, kDepthHalf = 256;  // 16 columns take half of a first cache
+constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPerTask;
+using HalfRow = float;
+using HalfColumn = float;  // panel: [4 columns][depth][4]
+inline HalfRow ToHalfRow(float x) { return x; }
+using Query = int8_t;
+using Key = int8_t;
+using Weight = int8_t;
+using Value = int8_t;
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr size_t kGroup = 4;
+#else
+constexpr size_t kGroup = 2;
+#endif
+constexpr int32_t kZeroOfKeys = 0;
+constexpr bool kMixesChannels = true;
+constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 127, kLargestValue = 127;
 #else
 constexpr bool kHasPairs = false;
+constexpr int kByteShift = 0;
 using Row8 = uint8_t;
 using Column8 = int8_t;  // panel: [depth / 4][64][4]
 constexpr bool kPacksAtLoad = true;
@@ -84,7 +109,7 @@ void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t de
               bool accumulate);
 
 // scores[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)
-// a: queries, depth elements each; panel: keys [depth / kGroup][64][kGroup]; rows 1 .. kRows.
+// a: queries, depth elements each, depth a multiple of 4; panel: keys [depth / kGroup][64][kGroup]; rows 1 .. kRows.
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch);
 
 // The highest of `count` scores and of those up to the next multiple of 64.
@@ -99,13 +124,5 @@ float WeighRow(const int32_t* scores, size_t count, float step, float offset, We
 // 64; rows 1 .. kRows.
 void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
                 const float* scale, float* out, size_t out_pitch);
-
-// f(std::integral_constant<int, count>()) for a count in 1 .. kMost, so that sums of so many rows can be registers.
-template <int kMost, class F>
-void WithCount(int count, const F& f) {
-  if constexpr (kMost > 1)
-    if (count < kMost) return WithCount<kMost - 1>(count, f);
-  f(std::integral_constant<int, kMost>());
-}
 
 }  // namespace edge_vlm

@@ -1,6 +1,7 @@
 // AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are what these processors
 // do fastest without losing anything; tile.h says how.
 #if defined(__AVX2__) && !defined(__AVX512BF16__)
+#include "counts.h"
 #include "processor.h"
 #include "tile.h"
 

@@ -1,5 +1,6 @@
 // AVX-512 with VNNI and BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on.
 #if defined(__AVX512BF16__)
+#include "counts.h"
 #include "processor.h"
 #include "tile.h"
 

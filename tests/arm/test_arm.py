@@ -13,17 +13,12 @@ import pytest
 from contract.manifest import PRECISIONS
 from edge_runtime import Embeddings, Encoder, Pipeline
 from export.parity import GATES, Gate, compare
-from tests.arm.machine import ArmMachine, prepare
+from tests.arm.machine import ArmMachine
 from tests.conftest import CHECKPOINT, run_module
 from tests.edge.video_files import picture, write_video
 from tiny_model.scenes import shapes_scene
 
 MAX_WHEEL_BYTES = 120 << 20
-
-
-@pytest.fixture(scope="module")
-def arm() -> ArmMachine:
-    return prepare()
 
 
 @pytest.fixture(scope="module")
