@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from contract.card import deepstack_blocks
 from contract.errors import BundleError
+from contract.preprocessing import ImageProcessing
+from edge_runtime.patches import normalised
 
 Outputs = dict[str, NDArray[np.float32]]
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # pixel_values, grid_thw
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw
 
 # family: package in transformers.models, prefix of its class names
 CLASSES = {
@@ -31,10 +33,17 @@ CLASSES = {
 class Oracle:
     """A callable tower in float32, in eval mode."""
 
-    def __init__(self, config: dict[str, Any], names: list[str], read: Callable[[str], NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        image: ImageProcessing,
+        names: list[str],
+        read: Callable[[str], NDArray[np.float32]],
+    ) -> None:
         """
         Args:
             config: config.json of the checkpoint.
+            image: how it normalises pixels.
             names, read: the tower-local tensor names, and a reader for one of them.
 
         Raises:
@@ -58,23 +67,25 @@ class Oracle:
         # Its frequencies are no parameter of the checkpoint: made again, on a real device.
         tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
+        self._mean, self._std = image.mean, image.std
         self._num_first_blocks = 1 + min(deepstack_blocks(config), default=-1)
 
-    def __call__(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
-        """pixel_values float32 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
+    def __call__(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
+        """patches uint8 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
         import torch
 
+        pixel_values = torch.from_numpy(normalised(patches, self._mean, self._std))
         with torch.inference_mode():
-            out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
+            out = self._tower(pixel_values, grid_thw=torch.from_numpy(grid_thw))
         levels = {level_name(i): rows.numpy() for i, rows in enumerate(getattr(out, "deepstack_features", ()))}
         return {"image_embeds": out.pooler_output.numpy()} | levels
 
-    def first_level(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
+    def first_level(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
         """The first deepstack level alone, (N, H): the same tower without the blocks behind it."""
         blocks = self._tower.blocks
         self._tower.blocks = blocks[: self._num_first_blocks]
         try:
-            return {level_name(0): self(pixel_values, grid_thw)[level_name(0)]}
+            return {level_name(0): self(patches, grid_thw)[level_name(0)]}
         finally:
             self._tower.blocks = blocks
 
@@ -120,8 +131,8 @@ class Oracle:
             return hook
 
         handles = [self._tower.get_submodule(name).register_forward_pre_hook(listen(name)) for name in layers]
-        for pixel_values, grid_thw in batches:
-            self(pixel_values, grid_thw)
+        for batch in batches:
+            self(*batch)
         for handle in handles:
             handle.remove()
         return {name: peaks[name].numpy() for name in layers}

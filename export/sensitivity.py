@@ -1,9 +1,8 @@
 """Which layers of a tower the integer precisions leave in fp16: those whose rounding costs its outputs most.
 
 Trained towers differ: in one the first block carries what all others build on, in another a late one. So every block is
-rounded alone, in the original's own code, and the outputs are compared with those of no rounding. Kept are the patch
-embedding (a hundredth of a tower, in front of everything), the worst block, and the last layer of the output that is
-worst off when all the others are rounded. Measured on one small picture.
+rounded alone, in the original's own code, and the outputs are compared with those of no rounding. Kept are the worst
+block, and the last layer of the output that is worst off when all the others are rounded. Measured on one small picture.
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 
 
 def kept_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]:
-    """Prefixes of layer names: the patch embedding, a block, a merger's last layer.
+    """Prefixes of layer names: a block, and a merger's last layer.
 
     Args:
         prepared: the tower whose weights are about to be rounded.
@@ -30,16 +29,15 @@ def kept_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]
     """
     exact = prepared(*batch)
 
-    def errors(prefix: str, kept: tuple[str, ...] = ()) -> dict[str, float]:
-        with prepared.changed(_in_int8, prefix, kept):
+    def errors(prefix: str, but: tuple[str, ...] = ()) -> dict[str, float]:
+        with prepared.changed(_in_int8, prefix, but):
             return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
 
     block = max((f"blocks.{i}." for i in range(tower.depth)), key=lambda prefix: sum(errors(prefix).values()))
-    kept = ("patch_embed.", block)
-    left = errors("", kept)
+    left = errors("", (block,))
     worst = max(left, key=left.__getitem__)
     levels = {level_name(i): f"deepstack_merger_list.{merger}" for i, (_, merger) in enumerate(tower.levels)}
-    return (*kept, f"{levels.get(worst, 'merger')}.linear_fc2")
+    return (block, f"{levels.get(worst, 'merger')}.linear_fc2")
 
 
 def _error(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
