@@ -27,14 +27,17 @@ def kept_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]
         prepared: the tower whose weights are about to be rounded.
         batch: one small picture.
     """
-    exact = prepared(*batch)
+    with prepared.in_float64():
+        exact, outputs = prepared.block_outputs(batch)
 
-    def errors(prefix: str, but: tuple[str, ...] = ()) -> dict[str, float]:
-        with prepared.changed(_in_int8, prefix, but):
-            return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
+        def errors(first: int, prefix: str, but: tuple[str, ...] = ()) -> dict[str, float]:
+            """By output, with the layers under `prefix` rounded; `first` is the first block that has one."""
+            with prepared.answered(outputs[:first]), prepared.changed(_in_int8, prefix, but):
+                return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
 
-    block = max((f"blocks.{i}." for i in range(tower.depth)), key=lambda prefix: sum(errors(prefix).values()))
-    left = errors("", (block,))
+        worst_block = max(range(tower.depth), key=lambda i: sum(errors(i, f"blocks.{i}.").values()))
+        block = f"blocks.{worst_block}."
+        left = errors(0, "", (block,))
     worst = max(left, key=left.__getitem__)
     levels = {level_name(i): f"deepstack_merger_list.{merger}" for i, (_, merger) in enumerate(tower.levels)}
     return (block, f"{levels.get(worst, 'merger')}.linear_fc2")
@@ -56,4 +59,4 @@ def _in_int8(layer: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
     zero = (-low / step).round()
     near = ((rows / step).round() + zero).clamp(0, UINT8_MAX) - zero
     weight = torch.from_numpy(values.T * steps[:, None])
-    return torch.nn.functional.linear(near * step, weight, layer.bias)
+    return torch.nn.functional.linear(near * step, weight.to(rows.dtype), layer.bias.to(rows.dtype))

@@ -239,6 +239,31 @@ for mixed in (mixing(values), mixing(np.eye(1152)) @ values):
         assert len(set(multiplied)) > 1
 
 
+def test_what_is_measured_does_not_follow_the_processor(checkpoint: Path) -> None:
+    """In float32 the peaks differ by 1e-7, and one factor of a large tower would move in some thirty exports."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from export import balance, calibration
+from export.checkpoint import Checkpoint
+from export.oracle import Oracle
+from export.tower import Tower
+source = Checkpoint(Path(sys.argv[1]))
+oracle = Oracle(source.config, source.image, list(source.tower_shapes), source.tower_tensor)
+pictures = list(calibration.batches(None, source.image, source.card))[:1]
+peaks = oracle.input_peaks(balance.balanced_layers(Tower.from_config(source.config)), pictures)
+sys.stdout.buffer.write(np.concatenate(list(peaks.values())).tobytes())
+"""
+    first, *others = (
+        np.frombuffer(subprocess.check_output([sys.executable, "-c", code, checkpoint], env=os.environ | settings))
+        for settings in processors().values()
+    )
+    assert len(first) == 4 * 144 + 4 * 256
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-11, atol=1e-300)
+
+
 def test_threads_and_processors_give_the_same_bytes(tmp_path: Path) -> None:
     """The bundled model in int8; the pictures' peaks are torch's, all that is made of them is the same to the last bit."""
     code = """
