@@ -18,7 +18,7 @@ from export.tower import Tower
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
 # Float32 towers in memory at once. The original is one; onnxruntime packs a float32 copy while the mapped file leaves, of
 # fp16 weights after one more copy.
-SESSION_TOWERS = {"fp32": 1.3, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
+SESSION_TOWERS = {"fp32": 1.4, "fp16": 2.5, "int8": 1.3, "int4": 1.3}
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
 KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack

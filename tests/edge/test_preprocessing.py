@@ -14,7 +14,7 @@ from contract.errors import InvalidInput, MediaError
 from edge_runtime import Bundle
 from edge_runtime.chat_template import render
 from edge_runtime.items import frames_item, picture_item
-from edge_runtime.patches import to_patches
+from edge_runtime.patches import normalised, to_bytes, to_patches
 from edge_runtime.prompt import prompt_ids
 from edge_runtime.resize import image_size, video_size
 from tests.conftest import CHECKPOINT
@@ -92,6 +92,20 @@ def test_raster_patch_order_is_not_ours() -> None:
     ours, _ = to_patches(frames)
     raster = ours.reshape(2, 2, 2, 2, -1).transpose(0, 2, 1, 3, 4).reshape(16, -1)
     assert not np.array_equal(ours, raster)
+
+
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), CLIP])
+def test_bytes_come_back_from_pixel_values(mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+    patches = np.random.default_rng(0).integers(0, 256, (8, 1536), np.uint8)
+    values = normalised(patches, mean, std)
+    np.testing.assert_array_equal(to_bytes(values, mean, std), patches)
+    np.testing.assert_array_equal(to_bytes(values.astype(np.float16).astype(np.float32), mean, std), patches)
+    for wrong in (values + 0.5 / 255 / std[0], values * np.nan, values + 2):
+        with pytest.raises(InvalidInput, match="pixel_values has values that are no grey levels"):
+            to_bytes(wrong, mean, std)
 
 
 def message(*parts: Any) -> dict[str, Any]:

@@ -69,6 +69,18 @@ def test_moe_family(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_packs")
+def test_another_normalisation(checkpoint: Path, tmp_path: Path) -> None:
+    """That of CLIP, which differs by channel; pictures and videos alike, or not at all."""
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    statistics = {"image_mean": [0.481, 0.458, 0.408], "image_std": [0.269, 0.261, 0.276]}
+    change_json(model / "preprocessor_config.json", **statistics)
+    with pytest.raises(BundleError, match=r"0\.269.*normalises both alike"):
+        export_vision(str(model), tmp_path / "edge")
+    change_json(model / "video_preprocessor_config.json", **statistics)
+    assert export_vision(str(model), tmp_path / "edge").parity["max_relative_error"] < 2e-5
+
+
+@pytest.mark.usefixtures("few_packs")
 @pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_moe"])
 def test_the_next_family(no_levels: Path, tmp_path: Path, family: str) -> None:
     """No word of deepstack in the config, other token ids; transformers' own class of that family is the oracle."""
