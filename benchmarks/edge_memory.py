@@ -43,8 +43,8 @@ def memory():
 imported, before = time.process_time(), memory()
 encoder = Encoder.from_bundle(sys.argv[1], threads=1, low_memory=sys.argv[2] == "low")
 loaded, after_load = time.process_time(), memory()
-pixels = np.random.default_rng(0).uniform(-1, 1, (1024, encoder.bundle.manifest.card.patch_width)).astype(np.float32)
-item = Item(pixels, (1, 32, 32))
+slices = np.random.default_rng(0).integers(0, 256, (1024, 3, 1, 256), np.uint8).repeat(2, axis=2)
+item = Item(slices.reshape(1024, -1), (1, 32, 32))
 assert len(encoder.encode([item]).image_embeds) == 256
 first = time.process_time()
 again = []
@@ -65,7 +65,8 @@ def write_bundle(source: Path, out: Path, precision: str) -> int:
     """An edge bundle that passed no gate; returns the bytes of its weights."""
     checkpoint = Checkpoint(source)
     out.mkdir(parents=True)
-    write_graph(Tower.from_config(checkpoint.config), checkpoint.tower_tensor, out / GRAPH, LINEARS[precision])
+    tower = Tower.from_config(checkpoint.config)
+    write_graph(tower, checkpoint.tower_tensor, checkpoint.image, out / GRAPH, LINEARS[precision])
     shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
     (out / CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
     Manifest(

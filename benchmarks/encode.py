@@ -24,6 +24,7 @@ from onnx import TensorProto, helper
 
 from edge_runtime import Encoder
 from edge_runtime.items import Item
+from edge_runtime.patches import normalised
 
 GRIDS = ((1, 6, 8), (1, 10, 10), (1, 16, 16), (1, 32, 32), (4, 10, 10))
 
@@ -76,10 +77,14 @@ def measure(model: Path, threads: int, rounds: int) -> list[dict[str, object]]:
         export = [sys.executable, "-m", "export.vision", model, f"{folder}/bundle"]
         subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
         encoder = Encoder.from_bundle(f"{folder}/bundle", threads=threads)
-        width, peak, rows = encoder.bundle.manifest.card.patch_width, matrix_peak(threads), []
+        manifest, peak, rows = encoder.bundle.manifest, matrix_peak(threads), []
+        width, image = manifest.card.patch_width, manifest.image
         for grid in GRIDS:
-            pixels = np.random.default_rng(1).uniform(-1, 1, (int(np.prod(grid)), width)).astype(np.float32)
-            item, tensor, sizes = Item(pixels, grid), torch.from_numpy(pixels), torch.tensor([grid])
+            shape = (int(np.prod(grid)), 3, 1 if grid[0] == 1 else 2, width // 6)  # a still's slices are equal
+            patches = np.random.default_rng(1).integers(0, 256, shape, np.uint8).repeat(2 // shape[2], axis=2)
+            patches = patches.reshape(len(patches), width)
+            item, sizes = Item(patches, grid), torch.tensor([grid])
+            tensor = torch.from_numpy(normalised(patches, image.mean, image.std))
 
             def ours(item: Item = item) -> object:
                 return encoder.encode([item])

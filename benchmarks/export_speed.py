@@ -29,12 +29,15 @@ from transformers.vision_utils import (
 
 from benchmarks.encode import machine, matrix_peak
 from benchmarks.random_checkpoint import SHAPES, draw
+from contract.preprocessing import ImageProcessing
+from edge_runtime.patches import normalised
 from export.graph import write_graph
 from export.oracle import Oracle
 from export.packs import flop, pixels
 from export.tower import Tower
 
 GRIDS = ((1, 16, 16), (1, 32, 32))
+HALF = ImageProcessing(1024, 1 << 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def num_nodes(path: Path) -> int:
@@ -45,7 +48,7 @@ def num_nodes(path: Path) -> int:
 
 
 def stock_inputs(tower: Any, values: np.ndarray, grid: np.ndarray) -> dict[str, torch.Tensor]:
-    """What transformers' export takes, from pixels (num_patches, width) and a grid (1, 3)."""
+    """What transformers' export takes, from patches uint8 (num_patches, width) and a grid (1, 3)."""
     grid_thw, merge = torch.from_numpy(grid), tower.config.spatial_merge_size
     indices, weights = get_vision_interpolation_indices_and_weights(
         grid_thw,
@@ -56,7 +59,7 @@ def stock_inputs(tower: Any, values: np.ndarray, grid: np.ndarray) -> dict[str, 
     )
     lengths, _ = get_vision_attention_seqlens(grid_thw, tower.config)
     return {
-        "hidden_states": torch.from_numpy(values),
+        "hidden_states": torch.from_numpy(normalised(values, HALF.mean, HALF.std)),
         "grid_thw": grid_thw,
         "interp_indices": indices,
         "interp_weights": weights,
@@ -88,11 +91,11 @@ def main() -> None:
     config = {"model_type": "qwen3_vl", "vision_config": vision}
     tower, generator = Tower.from_config(config), torch.Generator().manual_seed(3)
     weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.tensors()}
-    original = Oracle(config, list(weights), weights.__getitem__)
+    original = Oracle(config, HALF, list(weights), weights.__getitem__)
     module, rows = original._tower, []
     with tempfile.TemporaryDirectory() as folder:
         ours, stock = Path(folder) / "vision.onnx", Path(folder) / "stock" / "model.onnx"
-        write_graph(tower, weights.__getitem__, ours)
+        write_graph(tower, weights.__getitem__, HALF, ours)
         values = pixels(tower, (GRIDS[0],), 0)
         sample = stock_inputs(module, values, np.array([GRIDS[0]]))
         exported = OnnxExporter().export(module, sample, config=OnnxConfig(dynamic=True, ort_fusions="cpu"))
@@ -108,7 +111,7 @@ def main() -> None:
             values, grids = pixels(tower, (grid,), 1), np.array([grid])
             given = stock_inputs(module, values, grids)
             feeds = [
-                {"pixel_values": values, "grid_thw": grids},
+                {"patches": values, "grid_thw": grids},
                 {name: tensor.numpy() for name, tensor in given.items() if name in names},
             ]
             expected = original(values, grids)["image_embeds"]

@@ -30,7 +30,7 @@ Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack
 
 def encode(encoder: Encoder, item: Item) -> Rows:
     """Embeddings of one item; a video is marked by a timestamp, whose value the tower does not see."""
-    embeddings = encoder.encode([EdgeItem(item.pixel_values, item.grid, (0.0,) if item.is_video else ())])
+    embeddings = encoder.encode([EdgeItem(item.patches, item.grid, (0.0,) if item.is_video else ())])
     return embeddings.image_embeds, embeddings.deepstack_embeds
 
 

@@ -52,7 +52,7 @@ class ModelCard:
 
     @property
     def patch_width(self) -> int:
-        """Values of one pixel_values row: channels x frames x rows x columns."""
+        """Values of one patch: channels x frames x rows x columns."""
         return 3 * self.temporal_patch_size * self.patch_size**2
 
     @classmethod

@@ -103,6 +103,6 @@ VISION_CHECKS = {
     "no-bytes": Check("image", "the bytes of a file", "is empty", MediaError),
     "picture": Check("image", "a picture that can be decoded whole, of 2^27 pixels at most", "", MediaError),
     "patches": Check("pixel_values", "the patches the grids ask for", "pixel_values has shape"),
-    "pixels": Check("pixel_values", "neither NaN nor infinity", "pixel_values has values"),
+    "pixels": Check("pixel_values", "grey levels, normalised as the model's are", "pixel_values has values"),
     "picture-rows": Check("image, grids", "up to max_prompt_tokens rows", "the pictures have"),
 }

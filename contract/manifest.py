@@ -10,7 +10,7 @@ from contract.errors import BundleError
 from contract.files import sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -56,7 +56,9 @@ def _build(cls: type[Any], values: Any, source: str) -> Any:
 def _parse(values: Any, path: Path) -> Manifest:
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
-        raise BundleError(f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}")
+        raise BundleError(
+            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}: export the bundle again"
+        )
     parts = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
     built = {k: _build(cls, values.get(k), f"{path}: {k}") for k, cls in parts.items()}
     manifest: Manifest = _build(Manifest, values | built, str(path))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.items import Item
 
-Piece = tuple[NDArray[np.float32], tuple[int, int, int]]  # pixel_values (patches, patch_width) and their grid
+Piece = tuple[NDArray[np.uint8], tuple[int, int, int]]  # patches (count, patch_width) and their grid
 
 
 def _pieces(items: Sequence[Item], max_patches: int) -> Iterator[Piece]:
@@ -21,11 +21,11 @@ def _pieces(items: Sequence[Item], max_patches: int) -> Iterator[Piece]:
         for first in range(0, frames, step):
             count = min(step, frames - first)
             rows = slice(first * height * width, (first + count) * height * width)
-            yield item.pixel_values[rows], (count, height, width)
+            yield item.patches[rows], (count, height, width)
 
 
-def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """pixel_values and grid_thw of each call, in the order of the items.
+def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """patches and grid_thw of each call, in the order of the items.
 
     Args:
         max_patches: most patches of one call; a single frame with more is a call of its own.
@@ -42,6 +42,6 @@ def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[n
         yield _joined(batch)
 
 
-def _joined(batch: list[Piece]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    pixels = batch[0][0] if len(batch) == 1 else np.concatenate([pixels for pixels, _ in batch])
-    return pixels, np.array([grid for _, grid in batch], np.int64)
+def _joined(batch: list[Piece]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    patches = batch[0][0] if len(batch) == 1 else np.concatenate([patches for patches, _ in batch])
+    return patches, np.array([grid for _, grid in batch], np.int64)

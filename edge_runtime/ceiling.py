@@ -101,8 +101,8 @@ def count_work(graph: Path, grid: tuple[int, int, int], patch_width: int) -> tup
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/run"
         session = onnxruntime.InferenceSession(str(graph), options, providers=[CPU])
-        pixels = np.zeros((math.prod(grid), patch_width), np.float32)
-        session.run(None, {"pixel_values": pixels, "grid_thw": np.array([grid], np.int64)})
+        patches = np.zeros((math.prod(grid), patch_width), np.uint8)
+        session.run(None, {"patches": patches, "grid_thw": np.array([grid], np.int64)})
         events = json.loads(Path(session.end_profiling()).read_text())
     products = attention = 0.0
     for event in events:

@@ -18,7 +18,7 @@ from edge_runtime.items import Item
 def content_key(item: Item, bundle: Bundle) -> str:
     """Name of an item's embeddings, 64 hex digits."""
     manifest = bundle.manifest
-    facts = f"1 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} {item.pixel_values.dtype} "
+    facts = f"2 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} "
     return hashlib.sha256(facts.encode() + item.digest).hexdigest()
 
 

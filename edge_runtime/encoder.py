@@ -19,7 +19,7 @@ from edge_runtime.mapped_pages import given_back
 from edge_runtime.session_options import session_options
 
 CPU = "CPUExecutionProvider"
-MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 96 MiB of pixels
+MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 24 MiB of pixels
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Encoder:
             bundle: the folder that `python -m export.vision` wrote, or a Bundle.
             threads: cores for one call; 0 takes all.
             provider: an onnxruntime execution provider by name.
-            max_patches: most patches of 16 x 16 pixels in one call of the tower (6 KiB of input each); more are encoded
+            max_patches: most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); more are encoded
                 in several calls, with the same result.
             cache: finds what was encoded before; None encodes everything.
             use_kernels: on the CPU, int8 and fp16 layers run on the operators of edge_runtime.kernels where this
@@ -133,8 +133,8 @@ class Encoder:
         card, names = self.bundle.manifest.card, ["image_embeds", "deepstack_embeds"]
         main = [np.zeros((0, card.hidden_size), np.float32)]
         deepstack = [np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)]
-        for pixel_values, grid_thw in batches(items, self._max_patches):
-            outputs = self._session.run(names, {"pixel_values": pixel_values, "grid_thw": grid_thw})
+        for patches, grid_thw in batches(items, self._max_patches):
+            outputs = self._session.run(names, {"patches": patches, "grid_thw": grid_thw})
             main.append(outputs[0])
             deepstack.append(outputs[1])
         if len(main) == 2:  # one call: nothing to join

@@ -1,4 +1,4 @@
-"""Pictures and videos made ready for the tower: resized, normalised, cut into patches."""
+"""Pictures and videos made ready for the tower: resized and cut into patches."""
 
 import hashlib
 import os
@@ -32,12 +32,12 @@ class Item:
     """One picture or video.
 
     Attributes:
-        pixel_values: float32 (t * h * w, 3 * temporal_patch * patch^2).
+        patches: uint8 (t * h * w, 3 * temporal_patch * patch^2).
         grid_thw: frames (pairs, for a video), height, width in patches.
         timestamps: seconds of each temporal patch of a video; empty for a picture.
     """
 
-    pixel_values: NDArray[np.float32]
+    patches: NDArray[np.uint8]
     grid_thw: tuple[int, int, int]
     timestamps: tuple[float, ...] = ()
 
@@ -48,7 +48,7 @@ class Item:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixel_values).data).digest()
+        return hashlib.sha256(np.ascontiguousarray(self.patches).data).digest()
 
     def num_rows(self, merge_size: int) -> int:
         """Embedding rows: one for merge_size x merge_size patches of a frame."""
@@ -62,11 +62,8 @@ def _pixels(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _patches(
-    frames: NDArray[np.uint8], how: ImageProcessing, card: ModelCard
-) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    mean, std = np.array(how.mean, np.float32), np.array(how.std, np.float32)
-    return to_patches(frames, mean, std, card.patch_size, card.merge_size, card.temporal_patch_size)
+def _patches(frames: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    return to_patches(frames, card.patch_size, card.merge_size, card.temporal_patch_size)
 
 
 def picture_item(
@@ -80,7 +77,7 @@ def picture_item(
     image = load_picture(source)
     factor = card.patch_size * card.merge_size
     height, width = options.size(image.height, image.width, factor, how)
-    return Item(*_patches(_pixels(image, height, width)[None], how, card))
+    return Item(*_patches(_pixels(image, height, width)[None], card))
 
 
 def _clip(
@@ -106,7 +103,7 @@ def _clip(
                 "resized_width for all"
             )
         pixels.append(_pixels(image, *size))
-    return Item(*_patches(np.stack(pixels), how, card), timestamps(indices, fps, depth))
+    return Item(*_patches(np.stack(pixels), card), timestamps(indices, fps, depth))
 
 
 def _counted(images: Iterable[Image.Image], total: int, progress: Progress | None) -> Iterator[Image.Image]:

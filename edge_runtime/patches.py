@@ -1,49 +1,86 @@
-"""Frames to flattened patches, in the order the vision tower was trained on.
+"""Frames to flattened patches of bytes, in the order the vision tower was trained on.
 
 The order is the contract: patches of one 2x2 merge block stand side by side, so that the merger can join four
-consecutive rows. Raster order runs without an error and answers nonsense.
+consecutive rows. Raster order runs without an error and answers nonsense. Patches stay bytes: the graph has the
+normalisation in its first layer.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import InvalidInput
+from contract.preprocessing import Triple
+
+CHANNELS = 3
+MAX_GREY_ERROR = 0.3  # of a pixel's value, in grey levels: what rounding to bfloat16 leaves
+
 
 def to_patches(
-    frames: NDArray[np.uint8],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    patch_size: int = 16,
-    merge_size: int = 2,
-    temporal_patch_size: int = 2,
-) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    """Cut frames into normalised patches.
+    frames: NDArray[np.uint8], patch_size: int = 16, merge_size: int = 2, temporal_patch_size: int = 2
+) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """Cut frames into patches.
 
     Args:
         frames: uint8 (num_frames, height, width, 3), sides multiples of patch_size * merge_size. A still picture is
             one frame. The last frame is repeated up to a multiple of temporal_patch_size.
-        mean, std: float32 (3,), on the 0..1 scale.
 
     Returns:
-        pixel_values float32 (t * h * w, 3 * temporal_patch_size * patch_size ** 2), values ordered channel, temporal,
-        row, column, and the grid (t, h, w) in patches.
+        patches uint8 (t * h * w, 3 * temporal_patch_size * patch_size ** 2), values ordered channel, temporal, row,
+        column, and the grid (t, h, w) in patches.
 
     The layout is that of transformers' `Qwen2VLImageProcessor._preprocess` and `Qwen3VLVideoProcessor.patchify`.
     """
     num_frames, height, width, channels = frames.shape
-    scale = (1.0 / (255.0 * std)).astype(np.float32)
-    values = frames.astype(np.float32) * scale - (mean / std).astype(np.float32)  # (frames, height, width, 3)
-    if num_frames == 1:  # a still is computed once and looked at twice
-        values = np.broadcast_to(values, (temporal_patch_size, *values.shape[1:]))
-    elif pad := -num_frames % temporal_patch_size:
-        values = np.concatenate([values, np.repeat(values[-1:], pad, axis=0)])
-    grid_t, grid_h, grid_w = len(values) // temporal_patch_size, height // patch_size, width // patch_size
-    blocks = values.reshape(
-        grid_t, temporal_patch_size,
+    if is_still := num_frames == 1:  # cut once, and then twice the same
+        slices = 1
+    else:
+        slices = temporal_patch_size
+        frames = np.concatenate([frames, np.repeat(frames[-1:], -num_frames % slices, axis=0)])
+    grid_t, grid_h, grid_w = len(frames) // slices, height // patch_size, width // patch_size
+    blocks = frames.reshape(
+        grid_t, slices,
         grid_h // merge_size, merge_size, patch_size,
         grid_w // merge_size, merge_size, patch_size,
         channels,
     )  # fmt: skip
     # (t, tp, H/m, m, p, W/m, m, p, c) -> (t, H/m, W/m, m, m, c, tp, p, p)
     blocks = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
-    pixel_values = np.ascontiguousarray(blocks).reshape(grid_t * grid_h * grid_w, -1)
-    return pixel_values, (grid_t, grid_h, grid_w)
+    patches = np.ascontiguousarray(blocks).reshape(grid_t * grid_h * grid_w, channels, slices, -1)
+    if is_still:
+        patches = np.repeat(patches, temporal_patch_size, axis=2)
+    return patches.reshape(len(patches), -1), (grid_t, grid_h, grid_w)
+
+
+def normalised(patches: NDArray[np.uint8], mean: Triple, std: Triple) -> NDArray[np.float32]:
+    """The pixel_values of transformers' processors, float32 of the same shape: what the tower was trained on.
+
+    Args:
+        mean, std: a channel, on the 0..1 scale.
+    """
+    scale, shift = _affine(mean, std)
+    values = patches.reshape(len(patches), CHANNELS, -1) * scale - shift
+    return values.reshape(patches.shape)
+
+
+def to_bytes(pixel_values: NDArray[np.float32], mean: Triple, std: Triple) -> NDArray[np.uint8]:
+    """The patches that `normalised` made pixel_values of.
+
+    Raises:
+        InvalidInput: a value is no grey level of 0 to 255, normalised with this mean and std.
+    """
+    scale, shift = _affine(mean, std)
+    values = (pixel_values.reshape(len(pixel_values), CHANNELS, -1) + shift) / scale
+    levels = np.rint(values).clip(0, 255)
+    if not (np.abs(values - levels) <= MAX_GREY_ERROR).all():  # NaN is not, either
+        raise InvalidInput(
+            "pixel_values has values that are no grey levels from 0 to 255, normalised with mean "
+            f"{list(mean)} and std {list(std)}"
+        )
+    whole: NDArray[np.uint8] = levels.astype(np.uint8)
+    return whole.reshape(pixel_values.shape)
+
+
+def _affine(mean: Triple, std: Triple) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a byte is multiplied with and what is then subtracted, each float32 (3, 1)."""
+    means, stds = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
+    return (1.0 / (255.0 * stds)).astype(np.float32), (means / stds).astype(np.float32)

@@ -80,8 +80,8 @@ class SeenItems:
             return seen
 
     def put(self, name: str, item: Item, content_key: str) -> None:
-        width = item.pixel_values.shape[1:]
+        width = item.patches.shape[1:]
         with self._lock:
-            self._seen[name] = Seen(replace(item, pixel_values=np.zeros((0, *width), np.float32)), content_key)
+            self._seen[name] = Seen(replace(item, patches=np.zeros((0, *width), np.uint8)), content_key)
             while len(self._seen) > self._max_items:
                 self._seen.popitem(last=False)

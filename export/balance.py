@@ -1,8 +1,8 @@
 """Hidden channels of equal loudness: a factor before the second layer of each MLP, its inverse inside that layer.
 
 A rotation cannot pass the activation function in front of these layers, so their input is multiplied in the graph, one
-operation a layer. Factors are powers of two: the change is exact to the last bit, and does not follow the rounding of
-the measurement. Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
+operation a layer. Factors are powers of two: the change is exact to the last bit. They are rounded from float64, so that
+processors would have to differ in it just where two factors meet. Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ def balanced_layers(tower: Tower) -> list[str]:
     return [f"blocks.{i}.mlp.linear_fc2" for i in range(tower.depth)] + [f"{name}.linear_fc2" for name in mergers]
 
 
-def factors(peaks: Mapping[str, NDArray[np.float32]], read: Read) -> dict[str, NDArray[np.float32]]:
+def factors(peaks: Mapping[str, NDArray[np.float64]], read: Read) -> dict[str, NDArray[np.float32]]:
     """What each layer's input channels are multiplied with, float32 (in,).
 
     Args:
-        peaks: per layer the largest magnitude of each input channel, (in,).
+        peaks: per layer the largest magnitude of each input channel, float64 (in,).
     """
     found = {}
     for name, peak in peaks.items():

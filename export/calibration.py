@@ -24,7 +24,7 @@ MAX_PIXELS = 384 * 384
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DRAWN_SIZES = ((256, 256), (384, 256), (320, 448))
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def pictures(folder: Path | None) -> list[Image.Image | Path]:
@@ -44,7 +44,7 @@ def pictures(folder: Path | None) -> list[Image.Image | Path]:
 
 
 def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Iterator[Batch]:
-    """Patches (num_patches, patch_width) and grid (1, 3) of each picture.
+    """Patches uint8 (num_patches, patch_width) and grid (1, 3) of each picture.
 
     Raises:
         InvalidInput: the folder does not exist or holds no pictures, or one of them cannot be used.
@@ -55,15 +55,15 @@ def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Ite
             item = picture_item(picture, smaller, card)
         except MediaError as error:
             raise InvalidInput(f"--calibration: {error}") from error
-        yield item.pixel_values, np.array([item.grid_thw], np.int64)
+        yield item.patches, np.array([item.grid_thw], np.int64)
 
 
 def describe(folder: Path | None, used: list[Batch]) -> dict[str, Any]:
     """What the pictures were, for the manifest: their source, number and the SHA-256 over all their patches."""
     digest = hashlib.sha256()
-    for pixel_values, grid_thw in used:
+    for patches, grid_thw in used:
         digest.update(grid_thw.data)
-        digest.update(pixel_values.data)
+        digest.update(patches.data)
     source = "drawn" if folder is None else "folder"
     return {"source": source, "pictures": len(used), "sha256": digest.hexdigest()}
 

@@ -67,7 +67,13 @@ class Checkpoint:
 
     @cached_property
     def video(self) -> VideoProcessing:
-        return video_processing(self._processor("video_preprocessor_config.json"))
+        image, video = self.image, video_processing(self._processor("video_preprocessor_config.json"))
+        if (image.mean, image.std) != (video.mean, video.std):
+            raise BundleError(
+                f"video_preprocessor_config.json: mean {list(video.mean)} and std {list(video.std)} differ from the "
+                f"pictures' {list(image.mean)} and {list(image.std)}: the graph normalises both alike"
+            )
+        return video
 
     def _processor(self, name: str) -> dict[str, Any]:
         processor, vision = self.json(name), self.config.get("vision_config", {})

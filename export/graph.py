@@ -14,11 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from contract.preprocessing import ImageProcessing
 from export.builder import Builder
 from export.kernel_layers import KernelLayers
 from export.layers import Layers
 from export.linear import Linear, fp32, int8
 from export.operators import DOMAIN, FUNCTIONS
+from export.patch_embedding import for_bytes
 from export.positions import FramePositions
 from export.tower import Tower
 
@@ -29,6 +31,7 @@ FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 def write_graph(
     tower: Tower,
     read: Callable[[str], NDArray[np.float32]],
+    image: ImageProcessing,
     path: Path,
     linear: Linear = fp32,
     factors: Mapping[str, NDArray[np.float32]] | None = None,
@@ -36,12 +39,13 @@ def write_graph(
 ) -> int:
     """Write the graph and its weights to `path` and `path` + .data; returns the number of nodes.
 
-    Inputs: pixel_values float32 (num_patches, patch_width) in merge-block order, items one after another;
-    grid_thw int64 (num_items, 3). Outputs: image_embeds float32 (N, H), deepstack_embeds float32 (L, N, H) with
+    Inputs: patches uint8 (num_patches, patch_width) in merge-block order, items one after another; grid_thw int64
+    (num_items, 3). Outputs: image_embeds float32 (N, H), deepstack_embeds float32 (L, N, H) with
     N = num_patches / merge_size^2.
 
     Args:
         read: gives a tower tensor by its tower-local name.
+        image: how pixels were normalised for the tower.
         linear, factors, kept: as in Layers.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
@@ -49,7 +53,7 @@ def write_graph(
     counts = graph.op("ReduceProd", ["grid_thw", graph.ints(1)], keepdims=0)  # (num_items,)
     total = graph.op("ReduceSum", [counts, graph.ints(0)], keepdims=1)  # (1,)
     shape = graph.op("Concat", [total, graph.ints(tower.patch_width)], axis=0)
-    pixels = graph.op("Reshape", ["pixel_values", shape], "pixels", allowzero=1)
+    patches = graph.op("Reshape", ["patches", shape], "all_patches", allowzero=1)
     num_items = graph.op("Shape", ["grid_thw"], "num_items", start=0, end=1)  # (1,)
     # An empty tensor starts each sequence, so that an empty pack gives empty outputs.
     empties = {"image_embeds": (0, out)} | ({"deepstack_embeds": (levels, 0, out)} if levels else {})
@@ -57,8 +61,9 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    layers = (KernelLayers if linear is int8 else Layers)(graph, tower, read, linear, factors, kept)
-    body = _turn(graph, layers, tower, pixels, num_items)
+    make = KernelLayers if linear is int8 else Layers
+    layers = make(graph, tower, for_bytes(read, image), linear, factors, kept)
+    body = _turn(graph, layers, tower, patches, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3
     names = [f"last_{name}" for name in ("item", "frame", "patch")] + [f"{name}_groups" for name in empties]
@@ -71,7 +76,7 @@ def write_graph(
         shape = graph.op("Concat", [graph.ints(0), rows, graph.ints(out)], axis=0)
         graph.op("ConstantOfShape", [shape], "deepstack_embeds")
     inputs = [
-        helper.make_tensor_value_info("pixel_values", FLOAT, ["num_patches", tower.patch_width]),
+        helper.make_tensor_value_info("patches", TensorProto.UINT8, ["num_patches", tower.patch_width]),
         helper.make_tensor_value_info("grid_thw", INT64, ["num_items", 3]),
     ]
     outputs = [
@@ -82,7 +87,7 @@ def write_graph(
     return graph.num_nodes()
 
 
-def _turn(graph: Builder, layers: Layers, tower: Tower, pixels: str, num_items: str) -> onnx.GraphProto:
+def _turn(graph: Builder, layers: Layers, tower: Tower, all_patches: str, num_items: str) -> onnx.GraphProto:
     """The Loop's body: one group of frames. State: item, frame in the item, patch in the pack, each int64 (1,)."""
     levels = tower.levels
     with graph.body() as nodes:
@@ -95,7 +100,7 @@ def _turn(graph: Builder, layers: Layers, tower: Tower, pixels: str, num_items: 
         group = op("Min", [left, op("Max", [fitting, graph.ints(1)])], "group_frames")  # (1,)
         stop = op("Add", ["patch", op("Mul", [group, hw])], "next_patch")
 
-        patches = op("Slice", [pixels, "patch", stop, graph.ints(0)])  # (group * hw, patch_width)
+        patches = op("Slice", [all_patches, "patch", stop, graph.ints(0)])  # (group * hw, patch_width)
         positions = FramePositions(graph, tower, h, w, hw)
         embeddings, rotary = positions.embeddings(layers.weight("pos_embed.weight")), positions.rotary()
         rows = layers.patch_embed(patches, embeddings, group, hw)  # (group * hw, hidden)

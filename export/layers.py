@@ -5,7 +5,6 @@ only attention sees frames. Attention and rotary embedding are onnxruntime's fus
 its flash path, which never holds the scores of a whole frame.
 """
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from export.builder import CONTRIB, Builder
 from export.linear import Linear, Source, fp32
 from export.operators import NORM_EPSILON
+from export.patch_embedding import PatchEmbedding
 from export.tower import Tower
 
 
@@ -51,12 +51,12 @@ class Layers:
         return self._linear(self._graph, rows, self._source(name))
 
     def _source(self, name: str) -> Source:
-        num_outputs, *inputs = self._shapes[f"{name}.weight"]
+        num_outputs, num_inputs = self._shapes[f"{name}.weight"]
         return Source(
             name,
-            math.prod(inputs),
+            num_inputs,
             num_outputs,
-            lambda: _matrix(self._read(f"{name}.weight")),
+            lambda: self._read(f"{name}.weight"),
             lambda: self._read(f"{name}.bias"),
             self._is_kept(name),
         )
@@ -69,9 +69,9 @@ class Layers:
         return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=NORM_EPSILON)
 
     def patch_embed(self, patches: str, positions: str, num_frames: str, frame_patches: str) -> str:
-        """(frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
+        """uint8 (frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
         graph, op, hidden = self._graph, self._graph.op, self._tower.hidden_size
-        rows = self.linear(patches, "patch_embed.proj")
+        rows = PatchEmbedding(graph, self._tower, self._read)(patches)
         frames = op("Concat", [num_frames, frame_patches, graph.ints(hidden)], axis=0)
         rows = op("Add", [op("Reshape", [rows, frames]), positions])  # (frames, hw, hidden)
         return op("Reshape", [rows, graph.ints(-1, hidden)])
@@ -113,8 +113,3 @@ class Layers:
             rows = self._graph.op("Reshape", [self.norm(rows, f"{name}.norm"), merged])
         rows = self._graph.op("Gelu", [self.linear(rows, f"{name}.linear_fc1")], approximate="none")
         return self.linear(rows, f"{name}.linear_fc2")
-
-
-def _matrix(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A patch convolution (out, channels, t, h, w) as a matrix; matrices stay as they are."""
-    return values.reshape(len(values), -1)

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from contract.card import deepstack_blocks
 from contract.errors import BundleError
+from contract.preprocessing import ImageProcessing
+from edge_runtime.patches import normalised
 
 Outputs = dict[str, NDArray[np.float32]]
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # pixel_values, grid_thw
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw
 
 # family: package in transformers.models, prefix of its class names
 CLASSES = {
@@ -31,10 +33,17 @@ CLASSES = {
 class Oracle:
     """A callable tower in float32, in eval mode."""
 
-    def __init__(self, config: dict[str, Any], names: list[str], read: Callable[[str], NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        image: ImageProcessing,
+        names: list[str],
+        read: Callable[[str], NDArray[np.float32]],
+    ) -> None:
         """
         Args:
             config: config.json of the checkpoint.
+            image: how it normalises pixels.
             names, read: the tower-local tensor names, and a reader for one of them.
 
         Raises:
@@ -58,23 +67,25 @@ class Oracle:
         # Its frequencies are no parameter of the checkpoint: made again, on a real device.
         tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
+        self._mean, self._std = image.mean, image.std
         self._num_first_blocks = 1 + min(deepstack_blocks(config), default=-1)
 
-    def __call__(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
-        """pixel_values float32 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
+    def __call__(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
+        """patches uint8 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
         import torch
 
+        pixel_values = torch.from_numpy(normalised(patches, self._mean, self._std))
         with torch.inference_mode():
-            out = self._tower(torch.from_numpy(pixel_values), grid_thw=torch.from_numpy(grid_thw))
+            out = self._tower(pixel_values, grid_thw=torch.from_numpy(grid_thw))
         levels = {level_name(i): rows.numpy() for i, rows in enumerate(getattr(out, "deepstack_features", ()))}
         return {"image_embeds": out.pooler_output.numpy()} | levels
 
-    def first_level(self, pixel_values: NDArray[np.float32], grid_thw: NDArray[np.int64]) -> Outputs:
+    def first_level(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
         """The first deepstack level alone, (N, H): the same tower without the blocks behind it."""
         blocks = self._tower.blocks
         self._tower.blocks = blocks[: self._num_first_blocks]
         try:
-            return {level_name(0): self(pixel_values, grid_thw)[level_name(0)]}
+            return {level_name(0): self(patches, grid_thw)[level_name(0)]}
         finally:
             self._tower.blocks = blocks
 
@@ -88,13 +99,62 @@ class Oracle:
             for name, layer in self._tower.named_modules()
             if name.startswith(prefix) and not name.startswith(but) and isinstance(layer, torch.nn.Linear)
         ]
+        before = [layer.forward for layer in layers]
         for layer in layers:
             layer.forward = partial(compute, layer)
         try:
             yield
         finally:
-            for layer in layers:
-                del layer.forward
+            for layer, forward in zip(layers, before, strict=True):
+                layer.forward = forward
+
+    @contextmanager
+    def in_float64(self) -> Iterator[None]:
+        """Inside the block the tower computes in float64, so that what is measured does not follow the processor's order
+        of summing. Matrices are widened one at a time; rotated queries and keys are rounded to float32 in between, as
+        transformers' code has it."""
+        import torch
+
+        def widened(layer: Any, rows: Any) -> Any:
+            return torch.nn.functional.linear(rows, layer.weight.double(), layer.bias.double())
+
+        modules = [module for module in self._tower.modules() if not isinstance(module, torch.nn.Linear)]
+        parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+        for parameter in parameters:
+            parameter.data = parameter.data.double()
+        rotary = self._tower.rotary_pos_emb
+        rotary.forward = partial(_angles_in_float64, rotary)
+        try:
+            with self.changed(widened, ""):
+                yield
+        finally:
+            del rotary.forward
+            for parameter in parameters:
+                parameter.data = parameter.data.float()
+
+    @contextmanager
+    def answered(self, outputs: list[Any]) -> Iterator[None]:
+        """Inside the block the first blocks answer these, as block_outputs gave them, and compute nothing."""
+        blocks = self._tower.blocks[: len(outputs)]
+        for block, output in zip(blocks, outputs, strict=True):
+            block.forward = partial(_answer, output)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward
+
+    def block_outputs(self, batch: Batch) -> tuple[Outputs, list[Any]]:
+        """What the tower answers, and on the way each of its blocks."""
+        outputs = list[Any]()
+        handles = [
+            block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
+            for block in self._tower.blocks
+        ]
+        answer = self(*batch)
+        for handle in handles:
+            handle.remove()
+        return answer, outputs
 
     def multiply_inputs(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
         """From now on multiply the input channels of these layers, as the graph of a balanced tower does."""
@@ -106,8 +166,8 @@ class Oracle:
         for name, factor in factors.items():
             self._tower.get_submodule(name).register_forward_pre_hook(multiplied(torch.from_numpy(factor)))
 
-    def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
-        """Per linear layer the largest magnitude of each input channel over `batches`, float32 (in,)."""
+    def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float64]]:
+        """Per linear layer the largest magnitude of each input channel over `batches`, float64 (in,)."""
         import torch
 
         peaks: dict[str, Any] = {}
@@ -120,11 +180,27 @@ class Oracle:
             return hook
 
         handles = [self._tower.get_submodule(name).register_forward_pre_hook(listen(name)) for name in layers]
-        for pixel_values, grid_thw in batches:
-            self(pixel_values, grid_thw)
+        with self.in_float64():
+            for batch in batches:
+                self(*batch)
         for handle in handles:
             handle.remove()
         return {name: peaks[name].numpy() for name in layers}
+
+
+def _angles_in_float64(rotary: Any, _rows: Any, position_ids: Any) -> tuple[Any, Any]:
+    """transformers' VisionRotaryEmbedding.forward: its powers, cosines and sines follow the processor in float32."""
+    import torch
+
+    count = len(rotary.inv_freq)
+    inverse = rotary.config.rope_parameters["rope_theta"] ** (torch.arange(count, dtype=torch.float64) / -count)
+    angles = position_ids[..., None].double() * inverse
+    cosines, sines = (rotary.recomposition_frequencies(part) for part in (angles.cos(), angles.sin()))
+    return cosines, sines
+
+
+def _answer(output: Any, *_inputs: Any, **_options: Any) -> Any:
+    return output
 
 
 def level_name(level: int) -> str:

@@ -100,21 +100,23 @@ def _in_steps(tower: Tower, pack: Pack) -> Pack:
     return tuple((t, h // 2 * step, w // 2 * step) for t, h, w in pack)
 
 
-def pixels(tower: Tower, pack: Pack, seed: int) -> NDArray[np.float32]:
-    """float32 (num_patches, patch_width) in -1 .. 1: coarse and fine noise and a colour per patch.
+def pixels(tower: Tower, pack: Pack, seed: int) -> NDArray[np.uint8]:
+    """uint8 (num_patches, patch_width): coarse and fine noise and a colour per patch.
 
-    The frames of a still picture are equal, as preprocessing makes them.
+    The two slices of a still picture are equal, as preprocessing makes them. One frame is a still, or, at every other
+    place of a pack, a video of two frames; of a video's patches every third stands still.
     """
     rng = np.random.default_rng(seed)
     parts, side = [], tower.patch_size
-    for t, h, w in pack:
+    for place, (t, h, w) in enumerate(pack):
         shape = (t * h * w, 3, tower.temporal_patch_size)
         cells = -(-side // 4)
         coarse = rng.standard_normal((*shape, cells, cells), dtype=np.float32).repeat(4, -1).repeat(4, -2)
         values = 0.4 * coarse[..., :side, :side]
         values += 0.15 * rng.standard_normal((*shape, side, side), dtype=np.float32)
         values += 0.4 * rng.standard_normal((t * h * w, 3, 1, 1, 1), dtype=np.float32)
-        if t == 1:
-            values[:] = values[:, :, :1]
-        parts.append(np.clip(values, -1, 1).reshape(t * h * w, -1))
+        unmoved = slice(None, None, 1 if t == 1 and place % 2 == 0 else 3)
+        values[unmoved] = values[unmoved, :, :1]
+        levels = np.rint(127.5 * (values + 1)).clip(0, 255).astype(np.uint8)
+        parts.append(levels.reshape(t * h * w, -1))
     return np.concatenate(parts)

@@ -138,7 +138,7 @@ def measure(
 
     def compared(seed: int) -> list[Row]:
         pack, original = packs[seed], expected[seed]
-        feeds = {"pixel_values": pixels(tower, pack, seed), "grid_thw": np.array(pack, np.int64)}
+        feeds = {"patches": pixels(tower, pack, seed), "grid_thw": np.array(pack, np.int64)}
         main, deepstack = session.run(names, feeds)  # (N, H), (L, N, H)
         got = {"image_embeds": main} | {level_name(i): rows for i, rows in enumerate(deepstack)}
         if is_whole and got.keys() != original.keys():

@@ -18,8 +18,9 @@ from export.tower import Tower
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
 # Float32 towers in memory at once. The original is one; onnxruntime packs a float32 copy while the mapped file leaves, of
 # fp16 weights after one more copy.
-SESSION_TOWERS = {"fp32": 1.3, "fp16": 2.5, "int8": 1.0, "int4": 1.0}
-KEPT = ("patch_embed.", "blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
+SESSION_TOWERS = {"fp32": 1.4, "fp16": 2.5, "int8": 1.3, "int4": 1.3}
+FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
+KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
 
@@ -41,7 +42,7 @@ class Plan:
         shapes, stored = dict(tower.tensors()), 0.0
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
-            is_matrix = kind == "weight" and len(shape) > 1 and owner != "pos_embed"
+            is_matrix = kind == "weight" and len(shape) > 1 and owner not in FLOAT32
             width = "fp16" if precision.startswith("int") and owner.startswith(KEPT) else precision
             stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())

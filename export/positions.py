@@ -62,8 +62,8 @@ class FramePositions:
         Frequencies as in transformers' `Qwen3VLVisionRotaryEmbedding.compute_axial_rope_parameters`.
         """
         graph, op, axis_dim = self._graph, self._graph.op, self._tower.head_dim // 2
-        exponent = np.arange(0, axis_dim, 2, dtype=np.float32) / np.float32(axis_dim)
-        inverse = (1.0 / np.float32(self._tower.rope_theta) ** exponent).astype(np.float32)  # (head_dim / 4,)
+        exponent = np.arange(0, axis_dim, 2) / axis_dim  # float64: powers in float32 follow the processor
+        inverse = (1.0 / self._tower.rope_theta**exponent).astype(np.float32)  # (head_dim / 4,)
         frequencies = graph.weight("rotary_inverse_frequencies", lambda: inverse)
         halves = [
             op("Mul", [op("Unsqueeze", [axis, graph.ints(1)]), frequencies]) for axis in (self._row, self._col)

@@ -1,9 +1,8 @@
 """Which layers of a tower the integer precisions leave in fp16: those whose rounding costs its outputs most.
 
 Trained towers differ: in one the first block carries what all others build on, in another a late one. So every block is
-rounded alone, in the original's own code, and the outputs are compared with those of no rounding. Kept are the patch
-embedding (a hundredth of a tower, in front of everything), the worst block, and the last layer of the output that is
-worst off when all the others are rounded. Measured on one small picture.
+rounded alone, in the original's own code, and the outputs are compared with those of no rounding. Kept are the worst
+block, and the last layer of the output that is worst off when all the others are rounded. Measured on one small picture.
 """
 
 from typing import TYPE_CHECKING
@@ -22,24 +21,26 @@ UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 
 
 def kept_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]:
-    """Prefixes of layer names: the patch embedding, a block, a merger's last layer.
+    """Prefixes of layer names: a block, and a merger's last layer.
 
     Args:
         prepared: the tower whose weights are about to be rounded.
         batch: one small picture.
     """
-    exact = prepared(*batch)
+    with prepared.in_float64():
+        exact, outputs = prepared.block_outputs(batch)
 
-    def errors(prefix: str, kept: tuple[str, ...] = ()) -> dict[str, float]:
-        with prepared.changed(_in_int8, prefix, kept):
-            return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
+        def errors(first: int, prefix: str, but: tuple[str, ...] = ()) -> dict[str, float]:
+            """By output, with the layers under `prefix` rounded; `first` is the first block that has one."""
+            with prepared.answered(outputs[:first]), prepared.changed(_in_int8, prefix, but):
+                return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
 
-    block = max((f"blocks.{i}." for i in range(tower.depth)), key=lambda prefix: sum(errors(prefix).values()))
-    kept = ("patch_embed.", block)
-    left = errors("", kept)
+        worst_block = max(range(tower.depth), key=lambda i: sum(errors(i, f"blocks.{i}.").values()))
+        block = f"blocks.{worst_block}."
+        left = errors(0, "", (block,))
     worst = max(left, key=left.__getitem__)
     levels = {level_name(i): f"deepstack_merger_list.{merger}" for i, (_, merger) in enumerate(tower.levels)}
-    return (*kept, f"{levels.get(worst, 'merger')}.linear_fc2")
+    return (block, f"{levels.get(worst, 'merger')}.linear_fc2")
 
 
 def _error(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -58,4 +59,4 @@ def _in_int8(layer: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
     zero = (-low / step).round()
     near = ((rows / step).round() + zero).clamp(0, UINT8_MAX) - zero
     weight = torch.from_numpy(values.T * steps[:, None])
-    return torch.nn.functional.linear(near * step, weight, layer.bias)
+    return torch.nn.functional.linear(near * step, weight.to(rows.dtype), layer.bias.to(rows.dtype))

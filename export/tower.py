@@ -38,7 +38,7 @@ class Tower:
 
     @property
     def patch_width(self) -> int:
-        """Values of one row of pixel_values."""
+        """Values of one patch."""
         return 3 * self.temporal_patch_size * self.patch_size**2
 
     @property
@@ -79,6 +79,7 @@ class Tower:
         for key, value, allowed in (
             ("hidden_act", vision.get("hidden_act", ACTIVATION), ACTIVATION),
             ("in_channels", vision.get("in_channels", 3), 3),
+            ("temporal_patch_size", vision["temporal_patch_size"], 2),
             ("rope_parameters.rope_type", rope.get("rope_type", "axial"), "axial"),
             ("head_dim", vision.get("head_dim", tower.head_dim), tower.head_dim),
             ("num_position_embeddings", vision["num_position_embeddings"], tower.table_side**2),

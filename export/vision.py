@@ -97,7 +97,7 @@ def export_vision(
     with published(out) as work:
         packs, largest = packs_for(tower), first_level_packs_for(tower)
         with progress.stage("original") as done:
-            oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
+            oracle = Oracle(checkpoint.config, image, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
             pictures = list(calibrating.batches(calibration, image, card)) if is_integer else []
             peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if is_integer else {}
             expected = parity.answers(tower, oracle, packs, done)
@@ -108,7 +108,7 @@ def export_vision(
         if is_integer:
             factors = balance.factors(peaks, read)
             read = balance.divided(Rotation(tower, read), factors)
-            prepared = Oracle(checkpoint.config, list(checkpoint.tower_shapes), read)
+            prepared = Oracle(checkpoint.config, image, list(checkpoint.tower_shapes), read)
             prepared.multiply_inputs(factors)
             kept = kept_layers(tower, prepared, min(pictures, key=lambda batch: len(batch[0])))
             del prepared
@@ -116,7 +116,7 @@ def export_vision(
             quantisation = {"calibration": source, "kept_fp16": list(kept), "balanced_layers": len(factors)}
             progress.note(f"calibration on {calibration or 'drawn pictures'}; in fp16 stay {', '.join(kept)}")
         with progress.stage("graph") as done:
-            num_nodes = write_graph(tower, _counted(read, done), work / GRAPH, LINEARS[precision], factors, kept)
+            num_nodes = write_graph(tower, _counted(read, done), image, work / GRAPH, LINEARS[precision], factors, kept)
         num_bytes = sum(path.stat().st_size for path in work.iterdir())
         progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision}")
         with progress.stage("parity") as done:

@@ -10,7 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from contract.preprocessing import ImageProcessing
+from edge_runtime.items import Item
+from edge_runtime.patches import normalised
 
 _FOLDER = Path(__file__).parent.parent / ".cache" / "torchvision"
 _library = torch.library.Library("torchvision", "FRAGMENT")
@@ -37,3 +43,8 @@ def load_processor(checkpoint: Path) -> Any:
     processor = AutoProcessor.from_pretrained(checkpoint)
     processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
     return processor
+
+
+def pixel_values(item: Item, how: ImageProcessing) -> NDArray[np.float32]:
+    """What the device's bytes are to transformers' tower, and to its processor's answer."""
+    return normalised(item.patches, how.mean, how.std)

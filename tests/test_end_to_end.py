@@ -20,6 +20,7 @@ from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.request import EncodedItem
 from serving.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
+from tests.processor import pixel_values
 from tiny_model.clips import moving_clip, slideshow_clip
 from tiny_model.scenes import shapes_scene, text_scene
 
@@ -76,6 +77,7 @@ class Judge:
     def tokens(self, pipeline: Pipeline, messages: Messages, max_tokens: int = SAMPLING.max_tokens) -> list[int]:
         """Greedy tokens of `generate` on the pixels the device saw, end of sequence included."""
         request, items = pipeline.request(messages), pipeline.items(messages)
+        how = pipeline.encoder.bundle.manifest.image
         ids, config = torch.from_numpy(request.input_ids)[None], self.model.config
         kinds = (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": kinds}
@@ -84,7 +86,7 @@ class Judge:
             (True, "pixel_values_videos", "video_grid_thw"),
         ):
             if chosen := [item for item in items if item.is_video == is_video]:
-                inputs[pixels] = torch.from_numpy(np.concatenate([item.pixel_values for item in chosen]))
+                inputs[pixels] = torch.from_numpy(np.concatenate([pixel_values(item, how) for item in chosen]))
                 inputs[grid] = torch.tensor([item.grid_thw for item in chosen])
         self.model.model.rope_deltas = None
         with torch.no_grad():

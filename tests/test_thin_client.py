@@ -25,6 +25,7 @@ from serving.health import fault
 from serving.launcher import TritonServer
 from serving.repository import render_repository
 from serving.settings import Settings
+from tests.processor import pixel_values
 from tests.serving.reference import Reference
 
 QUESTION = "What colour is the circle?"
@@ -77,7 +78,11 @@ def test_bytes_give_the_rows_of_the_edge(thin_server: TritonServer, pipeline: Pi
 def test_patches_give_the_rows_of_the_edge(thin_server: TritonServer, pipeline: Pipeline) -> None:
     request = pipeline.ask(picture(128, 160, 3), QUESTION)
     (item,) = pipeline.items([{"role": "user", "content": [{"type": "image", "image": picture(128, 160, 3)}]}])
-    result = ask(thin_server, pixel_values=item.pixel_values, image_grid_thw=np.array([item.grid_thw]))
+    result = ask(
+        thin_server,
+        pixel_values=pixel_values(item, pipeline.encoder.bundle.manifest.image),
+        image_grid_thw=np.array([item.grid_thw]),
+    )
     same_rows(result, request)
 
 
@@ -85,7 +90,11 @@ def test_patches_of_a_video(thin_server: TritonServer, pipeline: Pipeline) -> No
     frames = np.random.default_rng(4).integers(0, 256, (4, 64, 96, 3), np.uint8)
     (item,) = pipeline.items([{"role": "user", "content": [{"type": "video", "video": frames}]}])
     found = pipeline.encoder.encode([item])
-    result = ask(thin_server, pixel_values=item.pixel_values, video_grid_thw=np.array([item.grid_thw]))
+    result = ask(
+        thin_server,
+        pixel_values=pixel_values(item, pipeline.encoder.bundle.manifest.image),
+        video_grid_thw=np.array([item.grid_thw]),
+    )
     np.testing.assert_array_equal(result.as_numpy("vision_embeddings"), found.image_embeds.astype(np.float16))
     assert result.as_numpy("video_grid_thw").tolist() == [list(item.grid_thw)]
 
@@ -125,7 +134,7 @@ def question(server: TritonServer, pipeline: Pipeline, key: str) -> Any:
 
 
 GOOD = picture(64, 64, 6)
-PATCHES = np.zeros((16, 1536), np.float32)
+PATCHES = np.ones((16, 1536), np.float32)
 BOMB = io.BytesIO()
 Image.new("1", (20_000, 20_000)).save(BOMB, "PNG")
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -143,7 +152,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no grid": ({"pixel_values": PATCHES}, "pixel_values has shape"),
     "narrow": ({"pixel_values": PATCHES[:, 1:].copy(), "image_grid_thw": np.array([[1, 4, 4]])}, r"\[16, 1535\]"),
     "odd grid": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 3, 4]])}, "multiples of 2"),
-    "NaN": ({"pixel_values": PATCHES * np.float32("nan"), "image_grid_thw": np.array([[1, 4, 4]])}, "not finite"),
+    "NaN": ({"pixel_values": PATCHES * np.float32("nan"), "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
+    "no grey level": ({"pixel_values": PATCHES * 0, "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
+    "too bright": ({"pixel_values": PATCHES * 2, "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
     "too long": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 4096, 4096]])}, "4194304 rows"),
 }
 
@@ -155,7 +166,7 @@ ROWS = {  # of the contract's table, by the examples that break them
     "no-bytes": ("empty",),
     "picture": ("cut short", "no picture", "a bomb"),
     "patches": ("no grid", "narrow"),
-    "pixels": ("NaN",),
+    "pixels": ("NaN", "no grey level", "too bright"),
     "picture-rows": ("too long",),
 }
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from edge_runtime.patches import to_patches
+from edge_runtime.patches import normalised, to_patches
 from serving.positions import mrope_positions
 from tiny_model.architecture import MERGE_SIZE
 from tiny_model.clips import Clip, moving_clip, slideshow_clip
 from tiny_model.questions import Question, about_clip, about_scene
 from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Scene, shapes_scene, text_scene
 
-HALF = np.full(3, 0.5, np.float32)
+HALF = (0.5, 0.5, 0.5)
 IGNORE = -100
 TARGETS = (1 + len(SHAPES), 1 + len(COLORS), 1 + len(CHARACTERS))  # classes per patch: shape, colour, character
 
@@ -30,7 +30,7 @@ TARGETS = (1 + len(SHAPES), 1 + len(COLORS), 1 + len(CHARACTERS))  # classes per
 class Item:
     """One picture or clip, ready for the tower, and its questions."""
 
-    pixel_values: NDArray[np.float32]  # (t*h*w, 1536)
+    patches: NDArray[np.uint8]  # (t*h*w, 1536)
     grid: tuple[int, int, int]
     is_video: bool
     prefix: str  # prompt text up to the question
@@ -66,22 +66,22 @@ def _targets(subject: Scene | Clip, grid: tuple[int, int, int]) -> NDArray[np.in
 
 def scene_item(random: Random, scene: Scene, width: int, height: int) -> Item:
     """A still picture with one question of every kind."""
-    pixel_values, grid = to_patches(_shrink(scene.image, width, height)[None], HALF, HALF)
+    patches, grid = to_patches(_shrink(scene.image, width, height)[None])
     pads = "<|image_pad|>" * (grid[1] * grid[2] // MERGE_SIZE**2)
     prefix = f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>"
-    return Item(pixel_values, grid, False, prefix, about_scene(random, scene), _targets(scene, grid))
+    return Item(patches, grid, False, prefix, about_scene(random, scene), _targets(scene, grid))
 
 
 def clip_item(random: Random, clip: Clip, width: int, height: int) -> Item:
     """A clip sampled at a random rate, with its timestamp texts."""
     frames = np.stack([_shrink(frame, width, height) for frame in clip.frames])
-    pixel_values, grid = to_patches(frames, HALF, HALF)
+    patches, grid = to_patches(frames)
     seconds_per_frame = random.uniform(0.3, 1.0)
     timestamps = [f"{(2 * pair + 0.5) * seconds_per_frame:.1f}" for pair in range(grid[0])]
     pads = "<|video_pad|>" * (grid[1] * grid[2] // MERGE_SIZE**2)
     groups = "".join(f"<{stamp} seconds><|vision_start|>{pads}<|vision_end|>" for stamp in timestamps)
     prefix = f"<|im_start|>user\n<|vision_start|>{groups}<|vision_end|>"
-    return Item(pixel_values, grid, True, prefix, about_clip(random, clip, timestamps), _targets(clip, grid))
+    return Item(patches, grid, True, prefix, about_clip(random, clip, timestamps), _targets(clip, grid))
 
 
 def draw_item(random: Random, kind: str, width: int, height: int, num_pairs: int = 2) -> Item:
@@ -148,7 +148,7 @@ class Collator:
             seen = seen & (same | (group[:, None, :] == -1))
         mask = torch.zeros(batch, 1, length, length).masked_fill_(~seen[:, None], torch.finfo(torch.float32).min)
         return Batch(
-            torch.from_numpy(np.concatenate([item.pixel_values for item in items])),
+            torch.from_numpy(normalised(np.concatenate([item.patches for item in items]), HALF, HALF)),
             torch.tensor([item.grid for item in items]),
             items[0].is_video,
             torch.from_numpy(ids),

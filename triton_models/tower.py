@@ -6,12 +6,12 @@ Nothing is fetched and no file is named: a picture is the bytes of its file, or 
 
 import numpy as np
 
-from contract.embeddings import is_finite
 from contract.errors import InvalidInput, MediaError
 from contract.grids import check_items, num_rows
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items import Item
+from edge_runtime.patches import to_bytes
 
 
 class Tower:
@@ -31,7 +31,7 @@ class Tower:
 
         Raises:
             InvalidInput: neither or both of image and pixel_values, too many pictures, an empty one, patches of another
-                width or number than the grids ask for, or a value that is not finite.
+                width or number than the grids ask for.
         """
         check_ranks(tensors, VISION_INPUTS)
         given = [name for name in ("image", "pixel_values") if name in tensors]
@@ -56,8 +56,6 @@ class Tower:
         expected = [rows * self.card.merge_size**2, self.card.patch_width]
         if not rows or list(pixel_values.shape) != expected:
             raise InvalidInput(f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}")
-        if not is_finite(pixel_values):
-            raise InvalidInput("pixel_values has values that are not finite, only finite ones are allowed")
 
     def check_rows(self, rows):
         if rows > self.limits.max_prompt_tokens:
@@ -68,7 +66,8 @@ class Tower:
 
         Raises:
             MediaError: a picture cannot be decoded, or is too large.
-            InvalidInput: the pictures together have more rows than a prompt may have.
+            InvalidInput: the pictures together have more rows than a prompt may have, or pixel_values has values that
+                no picture gives.
         """
         items = self.pictures(tensors["image"]) if "image" in tensors else self.patches(tensors)
         found = self.encoder.encode(items)
@@ -94,11 +93,12 @@ class Tower:
 
     def patches(self, tensors):
         """Items of patches that the client made; their timestamps are its own business."""
-        items, start = [], 0
+        image, items, start = self.encoder.bundle.manifest.image, [], 0
+        patches = to_bytes(tensors["pixel_values"], image.mean, image.std)
         for name in ("image_grid_thw", "video_grid_thw"):
             for t, h, w in tensors.get(name, np.zeros((0, 3), np.int64)).tolist():
                 end = start + t * h * w
                 times = (0.0,) * t if name == "video_grid_thw" else ()
-                items.append(Item(tensors["pixel_values"][start:end], (t, h, w), times))
+                items.append(Item(patches[start:end], (t, h, w), times))
                 start = end
         return items

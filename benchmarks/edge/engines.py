@@ -19,17 +19,20 @@ Rows = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """One loaded tower. file_bytes is what lies on disk for it."""
+    """One loaded tower. file_bytes is what lies on disk for it; takes_bytes tells uint8 patches from normalised ones."""
 
     file_bytes: int
+    takes_bytes: bool
 
-    def __call__(self, pixels: Rows, grid: Grid) -> tuple[Rows, Rows]:
-        """float32 (patches, width) to main float32 (N, H) and levels float32 (L, N, H)."""
+    def __call__(self, pixels: NDArray[Any], grid: Grid) -> tuple[Rows, Rows]:
+        """uint8 or float32 (patches, width) to main float32 (N, H) and levels float32 (L, N, H)."""
         ...
 
 
 class Ours:
     """This project's Encoder on a bundle."""
+
+    takes_bytes = True
 
     def __init__(self, cache: Path, depth: int, threads: int, precision: str, use_kernels: bool = True) -> None:
         from edge_runtime import Encoder
@@ -41,7 +44,7 @@ class Ours:
         self.file_bytes = sum(path.stat().st_size for path in folder.glob("vision.onnx*"))
         self._encoder = Encoder.from_bundle(folder, threads=threads, use_kernels=use_kernels)
 
-    def __call__(self, pixels: Rows, grid: Grid) -> tuple[Rows, Rows]:
+    def __call__(self, pixels: NDArray[np.uint8], grid: Grid) -> tuple[Rows, Rows]:
         from edge_runtime.items import Item
 
         embeddings = self._encoder.encode([Item(pixels, grid, (0.0,) if grid[0] > 1 else ())])
@@ -54,11 +57,13 @@ def load_tower(cache: Path, depth: int) -> Any:
     from export.oracle import Oracle
 
     checkpoint = Checkpoint(weights.checkpoint(cache, depth))
-    return Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)._tower
+    return Oracle(checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), checkpoint.tower_tensor)._tower
 
 
 class Torch:
     """transformers with scaled_dot_product_attention; compiled block by block, once a size, where asked."""
+
+    takes_bytes = False
 
     def __init__(self, cache: Path, depth: int, threads: int, dtype: str, is_compiled: bool = False) -> None:
         import torch

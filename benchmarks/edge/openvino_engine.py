@@ -80,6 +80,8 @@ class Positions:
 class OpenVino:
     """LATENCY hint and `threads` cores; the files hold fp16 weights, as OpenVINO's own exporter writes them."""
 
+    takes_bytes = False
+
     def __init__(self, cache: Path, depth: int, threads: int, kind: str) -> None:
         fp32, int8 = (cache / f"openvino-{depth}-{name}.xml" for name in ("fp32", "int8"))
         tower = load_tower(cache, depth)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.edge.engines import ENGINES
-from edge_runtime.items import Item
+from edge_runtime.patches import normalised
 from export.packs import pixels
 from export.tower import Tower
 
@@ -33,7 +33,8 @@ def main() -> None:
         print(json.dumps(values), file=answers, flush=True)
 
     config = json.loads((cache / f"checkpoint-{depth}" / "config.json").read_text())
-    tower, items = Tower.from_config(config), dict[str, Item]()
+    tower, items = Tower.from_config(config), dict[str, np.ndarray]()
+    half = (0.5, 0.5, 0.5)
     started = time.perf_counter()
     engine = ENGINES[name](cache, depth, threads)
     answer(load_s=time.perf_counter() - started, file_mb=engine.file_bytes / 1e6, rss_mib=memory_mib("VmRSS"))
@@ -41,10 +42,10 @@ def main() -> None:
     for line in sys.stdin:
         item, grid, path = json.loads(line)
         if item not in items:
-            items[item] = Item(pixels(tower, (tuple(grid),), 1), tuple(grid))
-        values = items[item]
+            patches = pixels(tower, (tuple(grid),), 1)
+            items[item] = patches if engine.takes_bytes else normalised(patches, half, half)
         wall, cpu = time.perf_counter(), time.process_time()
-        main_rows, levels = engine(values.pixel_values, values.grid_thw)
+        main_rows, levels = engine(items[item], tuple(grid))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if path:
             np.save(path, np.concatenate([main_rows[None], levels]))

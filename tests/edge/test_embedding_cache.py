@@ -45,7 +45,7 @@ def test_a_budget_changes_calls_but_not_rows(
     assert len(parts) == calls
     assert all(len(pixels) <= max_patches or len(grids) == 1 == grids[0, 0] for pixels, grids in parts)
     np.testing.assert_array_equal(
-        np.concatenate([pixels for pixels, _ in parts]), np.concatenate([item.pixel_values for item in items])
+        np.concatenate([pixels for pixels, _ in parts]), np.concatenate([item.patches for item in items])
     )
     whole = pipeline.encoder.encode(items)
     scale = float(np.abs(whole.deepstack_embeds).max())
@@ -91,18 +91,18 @@ def test_a_caller_cannot_change_what_is_kept(bundle: Bundle, items: list[Item]) 
 
 def test_the_key_is_pixels_grid_encoder_and_precision(bundle: Bundle, items: list[Item]) -> None:
     item, manifest = items[0], bundle.manifest
-    changed = item.pixel_values.copy()
-    changed[-1, -1] += 1e-3
+    changed = item.patches.copy()
+    changed[-1, -1] ^= 1
     frames, height, width = item.grid_thw
     keys = [
         content_key(item, bundle),
-        content_key(replace(item, pixel_values=changed), bundle),
+        content_key(replace(item, patches=changed), bundle),
         content_key(replace(item, grid_thw=(frames, width, height)), bundle),
         content_key(item, replace(bundle, manifest=replace(manifest, precision="int8"))),
         content_key(item, replace(bundle, manifest=replace(manifest, card=replace(manifest.card, encoder_fingerprint="0")))),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
-    assert content_key(replace(item, pixel_values=item.pixel_values.copy()), bundle) == keys[0]
+    assert content_key(replace(item, patches=item.patches.copy()), bundle) == keys[0]
 
 
 def test_memory_is_bounded_and_the_longest_unused_goes() -> None:

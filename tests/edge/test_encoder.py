@@ -14,6 +14,7 @@ from contract.errors import BundleError, InvalidInput
 from edge_runtime import Bundle, Encoder, Pipeline
 from edge_runtime.items import Item, frames_item, picture_item
 from tests.conftest import CHECKPOINT
+from tests.processor import pixel_values
 from tiny_model.clips import slideshow_clip
 from tiny_model.scenes import shapes_scene
 
@@ -33,12 +34,12 @@ def some_items(bundle: Bundle) -> list[Item]:
 def test_one_call_is_the_tower_item_by_item(pipeline: Pipeline) -> None:
     tower = Qwen3VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).model.visual.eval()
     items = some_items(pipeline.encoder.bundle)
-    ours = pipeline.encoder.encode(items)
+    ours, image = pipeline.encoder.encode(items), pipeline.encoder.bundle.manifest.image
     start = 0
     for item in items:
         with torch.no_grad():
             oracle = tower(
-                torch.from_numpy(item.pixel_values), grid_thw=torch.tensor([item.grid_thw]), return_dict=True
+                torch.from_numpy(pixel_values(item, image)), grid_thw=torch.tensor([item.grid_thw]), return_dict=True
             )
         rows = slice(start, start + len(oracle.pooler_output))
         for got, want in zip(
@@ -108,6 +109,7 @@ def test_a_cut_or_missing_file_is_found(copied: Path) -> None:
         (lambda m: m.pop("card"), "card"),
         (lambda m: m["card"].pop("hidden_size"), "hidden_size"),
         (lambda m: m.update(format_version=99), "format_version is 99"),
+        (lambda m: m.update(format_version=1), "format_version is 1, this version reads 2: export the bundle again"),
         (lambda m: m["card"].update(family="other"), "model family is 'other'"),
         (lambda m: m["files"].pop("vision.onnx"), "vision.onnx"),
         (lambda m: m["files"].update({"../x": "0"}), "files of the bundle itself"),

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.random_checkpoint import SHAPES
+from contract.preprocessing import ImageProcessing
 from edge_runtime.mapped_pages import given_back, is_written, mappings
 from export.graph import write_graph
 from export.tower import Tower
@@ -44,7 +45,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def read(name: str) -> NDArray[np.float32]:
         return np.full(shapes[name], next(numbers), np.float32)
 
-    write_graph(tower, read, path)
+    half = (0.5, 0.5, 0.5)
+    write_graph(tower, read, ImageProcessing(1024, 1 << 20, half, half), path)
     return path
 
 

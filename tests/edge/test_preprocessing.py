@@ -14,11 +14,11 @@ from contract.errors import InvalidInput, MediaError
 from edge_runtime import Bundle
 from edge_runtime.chat_template import render
 from edge_runtime.items import frames_item, picture_item
-from edge_runtime.patches import to_patches
+from edge_runtime.patches import normalised, to_bytes, to_patches
 from edge_runtime.prompt import prompt_ids
 from edge_runtime.resize import image_size, video_size
 from tests.conftest import CHECKPOINT
-from tests.processor import load_processor
+from tests.processor import load_processor, pixel_values
 from tiny_model.scenes import shapes_scene, text_scene
 
 ONE_STEP = 2 / 255 + 1e-6  # one grey level after (x / 255 - 0.5) / 0.5
@@ -45,7 +45,7 @@ def test_picture_is_what_the_processor_makes_of_it(processor: Any, bundle: Bundl
     oracle = processor.image_processor(images=[image], return_tensors="np")
     item = picture_item(image, bundle.manifest.image, bundle.manifest.card)
     assert item.grid_thw == tuple(oracle["image_grid_thw"][0])
-    np.testing.assert_allclose(item.pixel_values, oracle["pixel_values"], atol=ONE_STEP)
+    np.testing.assert_allclose(pixel_values(item, bundle.manifest.image), oracle["pixel_values"], atol=ONE_STEP)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1 << 14), st.integers(1, 1 << 12))
@@ -84,15 +84,28 @@ def test_video_patches_are_in_the_processors_order(processor: Any, bundle: Bundl
     )
     item = frames_item(frames, bundle.manifest.video, bundle.manifest.card)
     assert item.grid_thw == tuple(oracle["video_grid_thw"][0]) == (3, 6, 8)
-    np.testing.assert_allclose(item.pixel_values, oracle["pixel_values_videos"], atol=1e-6)
+    np.testing.assert_allclose(pixel_values(item, bundle.manifest.video), oracle["pixel_values_videos"], atol=1e-6)
 
 
 def test_raster_patch_order_is_not_ours() -> None:
     frames = np.asarray(photo(64, 64))[None]
-    half = np.full(3, 0.5, np.float32)
-    ours, _ = to_patches(frames, half, half)
+    ours, _ = to_patches(frames)
     raster = ours.reshape(2, 2, 2, 2, -1).transpose(0, 2, 1, 3, 4).reshape(16, -1)
-    assert not np.allclose(ours, raster)
+    assert not np.array_equal(ours, raster)
+
+
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), CLIP])
+def test_bytes_come_back_from_pixel_values(mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+    patches = np.random.default_rng(0).integers(0, 256, (8, 1536), np.uint8)
+    values = normalised(patches, mean, std)
+    np.testing.assert_array_equal(to_bytes(values, mean, std), patches)
+    np.testing.assert_array_equal(to_bytes(values.astype(np.float16).astype(np.float32), mean, std), patches)
+    for wrong in (values + 0.5 / 255 / std[0], values * np.nan, values + 2):
+        with pytest.raises(InvalidInput, match="pixel_values has values that are no grey levels"):
+            to_bytes(wrong, mean, std)
 
 
 def message(*parts: Any) -> dict[str, Any]:

@@ -141,6 +141,6 @@ def test_what_was_seen_is_bounded_and_holds_no_pixels(tmp_path: Path, pipeline: 
     assert [seen.get(name) is not None for name in ("a", "b", "c")] == [False, True, True]
     kept = seen.get("c")
     assert kept is not None
-    assert kept.item.pixel_values.size == 0
-    assert kept.item.pixel_values.base is None
+    assert kept.item.patches.size == 0
+    assert kept.item.patches.base is None
     assert kept.item.grid_thw == item.grid_thw

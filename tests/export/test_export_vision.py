@@ -54,7 +54,7 @@ def test_head_dim_72_without_deepstack(no_levels: Path, tmp_path: Path, monkeypa
     result = export_vision(str(no_levels), tmp_path / "edge")
     assert result.parity["max_relative_error"] < 2e-5
     session = onnxruntime.InferenceSession(tmp_path / "edge" / "vision.onnx")
-    feeds = {"pixel_values": np.zeros((48, 1536), np.float32), "grid_thw": np.array([[2, 4, 6]])}
+    feeds = {"patches": np.zeros((48, 1536), np.uint8), "grid_thw": np.array([[2, 4, 6]])}
     main_rows, deepstack = session.run(["image_embeds", "deepstack_embeds"], feeds)
     assert main_rows.shape == (12, 48)
     assert deepstack.shape == (0, 12, 48)
@@ -66,6 +66,18 @@ def test_moe_family(checkpoint: Path, tmp_path: Path) -> None:
     change_json(model / "config.json", model_type="qwen3_vl_moe", vision_config__model_type="qwen3_vl_moe_vision")
     export_vision(str(model), tmp_path / "edge")
     assert read_manifest(tmp_path / "edge").card.family == "qwen3_vl_moe"
+
+
+@pytest.mark.usefixtures("few_packs")
+def test_another_normalisation(checkpoint: Path, tmp_path: Path) -> None:
+    """That of CLIP, which differs by channel; pictures and videos alike, or not at all."""
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    statistics = {"image_mean": [0.481, 0.458, 0.408], "image_std": [0.269, 0.261, 0.276]}
+    change_json(model / "preprocessor_config.json", **statistics)
+    with pytest.raises(BundleError, match=r"0\.269.*normalises both alike"):
+        export_vision(str(model), tmp_path / "edge")
+    change_json(model / "video_preprocessor_config.json", **statistics)
+    assert export_vision(str(model), tmp_path / "edge").parity["max_relative_error"] < 2e-5
 
 
 @pytest.mark.usefixtures("few_packs")
@@ -81,7 +93,7 @@ def test_the_next_family(no_levels: Path, tmp_path: Path, family: str) -> None:
     bundle = Bundle.load(tmp_path / "edge")
     assert (bundle.manifest.card.family, bundle.manifest.card.num_deepstack_levels) == (family, 0)
     assert bundle.token(bundle.manifest.card.image_token_id) == "w50"
-    embeddings = Encoder.from_bundle(bundle).encode([Item(np.zeros((24, 1536), np.float32), (1, 4, 6))])
+    embeddings = Encoder.from_bundle(bundle).encode([Item(np.zeros((24, 1536), np.uint8), (1, 4, 6))])
     assert embeddings.image_embeds.shape == (6, 48)
     assert embeddings.deepstack_embeds.shape == (0, 6, 48)
 
@@ -141,11 +153,11 @@ def test_a_pack_equals_its_items_alone(bundle: Path) -> None:
     session = onnxruntime.InferenceSession(bundle / "vision.onnx")
     grid = np.array([[3, 20, 28], [1, 2, 6], [2, 8, 4]])  # the first is cut into groups of one frame
     ends = np.cumsum(grid.prod(1))
-    values = np.random.default_rng(0).uniform(-1, 1, (ends[-1], 1536)).astype(np.float32)
+    values = np.random.default_rng(0).integers(0, 256, (ends[-1], 1536), np.uint8)
     names = ["image_embeds", "deepstack_embeds"]
-    rows, levels = session.run(names, {"pixel_values": values, "grid_thw": grid})
+    rows, levels = session.run(names, {"patches": values, "grid_thw": grid})
     for item, end, start in zip(grid, ends, np.r_[0, ends], strict=False):
-        alone = session.run(names, {"pixel_values": values[start:end], "grid_thw": item[None]})
+        alone = session.run(names, {"patches": values[start:end], "grid_thw": item[None]})
         np.testing.assert_allclose(rows[start // 4 : end // 4], alone[0], atol=2e-5)
         np.testing.assert_allclose(levels[:, start // 4 : end // 4], alone[1], atol=2e-5)
 
@@ -155,7 +167,7 @@ def test_empty_and_contradictory_packs(bundle: Path) -> None:
 
     def run(patches: int, *grid: tuple[int, int, int]) -> list[np.ndarray]:
         items = np.array(grid, np.int64).reshape(-1, 3)
-        return session.run(None, {"pixel_values": np.zeros((patches, 1536), np.float32), "grid_thw": items})
+        return session.run(None, {"patches": np.zeros((patches, 1536), np.uint8), "grid_thw": items})
 
     assert [out.shape for out in run(0)] == [(0, 48), (3, 0, 48)]
     for patches in (12, 20):

@@ -15,11 +15,13 @@ from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from edge_runtime import Encoder
 from edge_runtime.items import Item
+from export.checkpoint import Checkpoint
 from export.language import export_language
 from export.vision import export_vision
 from serving.checkpoint import load_language_model
 from serving.transformers_engine import TransformersEngine
 from tests.export.tiny_checkpoint import change_json
+from tests.processor import pixel_values
 
 IMAGE, START, END = 40, 42, 43
 GRIDS = ((1, 6, 8), (1, 4, 12))
@@ -35,8 +37,8 @@ def test_answers_are_those_of_the_whole_model(no_levels: Path, tmp_path: Path) -
     export_vision(str(model), tmp_path / "edge")
     export_language(str(model), tmp_path / "language")
 
-    rng = np.random.default_rng(2)
-    items = [Item(rng.uniform(-1, 1, (h * w, 1536)).astype(np.float32), (t, h, w)) for t, h, w in GRIDS]
+    rng = np.random.default_rng(3)
+    items = [Item(rng.integers(0, 256, (h * w, 1536), np.uint8), (t, h, w)) for t, h, w in GRIDS]
     pads = [[START, *[IMAGE] * (h * w // 4), END] for _, h, w in GRIDS]
     input_ids = np.array([5, 6, *pads[0], 7, *pads[1], 8, 9], np.int64)
     embeddings = Encoder.from_bundle(tmp_path / "edge").encode(items)
@@ -59,12 +61,13 @@ def test_answers_are_those_of_the_whole_model(no_levels: Path, tmp_path: Path) -
 
     got = asyncio.run(answer())
     engine.close()
+    image = Checkpoint(model).image
     whole = Qwen3VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
     expected = whole.generate(
         input_ids=torch.tensor(input_ids)[None],
         attention_mask=torch.ones(1, len(input_ids), dtype=torch.int64),
         mm_token_type_ids=torch.tensor(input_ids == IMAGE)[None].long(),
-        pixel_values=torch.from_numpy(np.concatenate([item.pixel_values for item in items])),
+        pixel_values=torch.from_numpy(np.concatenate([pixel_values(item, image) for item in items])),
         image_grid_thw=torch.tensor(GRIDS),
         max_new_tokens=12,
         do_sample=False,

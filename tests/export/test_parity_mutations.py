@@ -18,7 +18,8 @@ from export.packs import Pack
 from export.rotation import Rotation
 from export.tower import Tower
 
-PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)))
+PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)), ((1, 4, 6), (1, 4, 6)))
+MOVING = {"3x6x4", "1x6x10 + 2x4x8", "1x4x6 + 1x4x6"}  # the second of two frames alone is a video of two frames
 GATE = parity.GATES["fp32"]
 
 
@@ -28,11 +29,13 @@ class Written:
     def __init__(self, folder: Path, source: Path, precision: str = "fp32") -> None:
         checkpoint = Checkpoint(source)
         self.tower, self.path = Tower.from_config(checkpoint.config), folder / "vision.onnx"
-        self.oracle = Oracle(checkpoint.config, list(checkpoint.tower_shapes), checkpoint.tower_tensor)
+        self.oracle = Oracle(
+            checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), checkpoint.tower_tensor
+        )
         read = (
             checkpoint.tower_tensor if precision in ("fp32", "fp16") else Rotation(self.tower, checkpoint.tower_tensor)
         )
-        write_graph(self.tower, read, self.path, LINEARS[precision], kept=("patch_embed.", "blocks.0."))
+        write_graph(self.tower, read, checkpoint.image, self.path, LINEARS[precision], kept=("blocks.0.",))
 
     def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:
         """Parity rows after `edit`, which gets the graph and the nodes of the loop's body."""
@@ -108,6 +111,38 @@ def count_patches_in_a_line(graph: onnx.GraphProto, nodes: list[NodeProto]) -> N
         shared[0].input[0] = line.output[0]
 
 
+def ignore_the_second_slice(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    node = made(nodes, "patch_embed")
+    nodes[nodes.index(node)] = helper.make_node("Identity", [node.input[0]], ["patch_embed"])
+
+
+def take_the_second_slice_for_the_first(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    for node in nodes:
+        if "first_slice" in node.input and node.op_type == "DequantizeLinear":
+            node.input[0] = "second_slice"
+
+
+def move_what_stands_still(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    """The change goes to the patches in the order they come, and not to those that it was taken from."""
+    node = made(nodes, "patch_embed")
+    first = helper.make_node("Shape", [node.input[1]], ["changes"], end=1)
+    places = helper.make_node("Range", ["start", "number", "step"], ["in_order"])
+    number = helper.make_node("Squeeze", ["changes"], ["number"])
+    column = helper.make_node("Unsqueeze", ["in_order", "last_axis"], ["in_order_column"])
+    for name, value in (("start", 0), ("step", 1), ("last_axis", [1])):
+        graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    for added in (first, number, places, column):
+        nodes.insert(nodes.index(node), added)
+    node.input[1] = "in_order_column"
+
+
+def bytes_off_their_middle(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.array(127, np.uint8), "off_the_middle"))
+    for node in nodes:
+        if node.op_type == "DequantizeLinear":
+            node.input[2] = "off_the_middle"
+
+
 def attend_across_frames(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array([1, -1, 64]), "one_sequence"))
     for node in [node for node in nodes if node.op_type == "MultiHeadAttention"]:
@@ -160,6 +195,7 @@ def test_the_unchanged_graph_passes(written: Written) -> None:
         (tanh_gelu_in_mergers, None),
         (exact_gelu_in_blocks, None),
         (norm_after_merge, {"image_embeds"}),
+        (bytes_off_their_middle, None),
     ],
 )
 def test_a_mutation_fails(written: Written, edit: Callable[..., None], only: set[str] | None) -> None:
@@ -185,6 +221,7 @@ def test_a_mutation_fails_the_wider_gates_too(rounded: Rounded) -> None:
     assert failed(lambda graph, nodes: None) == set()
     assert failed(drop_level) == {"deepstack_embeds[1]"}
     assert failed(swap_levels) == {"deepstack_embeds[0]", "deepstack_embeds[1]"}
+    assert failed(ignore_the_second_slice) == outputs
     for edit in (raster_order, swap_rotary_axes, count_patches_in_a_line):
         assert "image_embeds" in failed(edit) if precision == "int4" else failed(edit) == outputs
 
@@ -210,6 +247,12 @@ def test_the_first_level_alone_is_that_of_the_whole_graph(written: Written) -> N
 def test_attention_across_frames_fails_on_videos_alone(written: Written) -> None:
     rows = written.rows(attend_across_frames)
     assert {row.pack for row in rows if not row.passes(GATE)} == {"3x6x4", "1x6x10 + 2x4x8"}
+
+
+@pytest.mark.parametrize("edit", [ignore_the_second_slice, take_the_second_slice_for_the_first, move_what_stands_still])
+def test_a_lost_slice_fails_on_what_moves_alone(written: Written, edit: Callable[..., None]) -> None:
+    rows = written.rows(edit)
+    assert {row.pack for row in rows if not row.passes(GATE)} == MOVING
 
 
 def test_values_that_are_not_finite_fail() -> None:

@@ -86,7 +86,7 @@ def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     source = Checkpoint(write_checkpoint(tmp_path / "model", TOWER))
     tower = Tower.from_config(source.config)
     for precision in PRECISIONS:
-        write_graph(tower, source.tower_tensor, tmp_path / "vision.onnx", LINEARS[precision], kept=KEPT)
+        write_graph(tower, source.tower_tensor, source.image, tmp_path / "vision.onnx", LINEARS[precision], kept=KEPT)
         size = (tmp_path / "vision.onnx.data").stat().st_size
         assert Plan.of(tower, precision).bundle_bytes == pytest.approx(size, rel=0.08)
 

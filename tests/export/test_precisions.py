@@ -52,18 +52,21 @@ class Loud:
         make_loud(self.folder, kind)
         self.source, self.graph = Checkpoint(self.folder), folder / f"{kind}.onnx"
         self.tower = Tower.from_config(self.source.config)
-        self.oracle = Oracle(self.source.config, list(self.source.tower_shapes), self.source.tower_tensor)
+        self.oracle = Oracle(
+            self.source.config, self.source.image, list(self.source.tower_shapes), self.source.tower_tensor
+        )
         batches = [(pixels(self.tower, pack, 90), np.array(pack)) for pack in PACKS[1:3]]
         peaks = self.oracle.input_peaks(balance.balanced_layers(self.tower), batches)
         self.factors = balance.factors(peaks, self.source.tower_tensor)
         self.read: Read = balance.divided(Rotation(self.tower, self.source.tower_tensor), self.factors)
-        self.prepared = Oracle(self.source.config, list(self.source.tower_shapes), self.read)
+        self.prepared = Oracle(self.source.config, self.source.image, list(self.source.tower_shapes), self.read)
         self.prepared.multiply_inputs(self.factors)
         self.kept = kept_layers(self.tower, self.prepared, batches[0])
 
     def rows(self, precision: str, *, is_prepared: bool = True, use_kernels: bool = False) -> list[parity.Row]:
         read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
-        write_graph(self.tower, read, self.graph, LINEARS[precision], factors, self.kept if is_prepared else ())
+        kept = self.kept if is_prepared else ()
+        write_graph(self.tower, read, self.source.image, self.graph, LINEARS[precision], factors, kept)
         expected = parity.answers(self.tower, self.oracle, PACKS)
         return parity.measure(self.graph, self.tower, expected, PACKS, use_kernels=use_kernels)
 
@@ -99,7 +102,9 @@ def test_the_rotated_and_balanced_tower_is_the_same_in_fp32(mid: Loud) -> None:
 
 
 def test_the_rotated_tower_in_the_originals_own_code(mid: Loud) -> None:
-    rotated = Oracle(mid.source.config, list(mid.source.tower_shapes), Rotation(mid.tower, mid.source.tower_tensor))
+    rotated = Oracle(
+        mid.source.config, mid.source.image, list(mid.source.tower_shapes), Rotation(mid.tower, mid.source.tower_tensor)
+    )
     values, grid = pixels(mid.tower, PACKS[2], 5), np.array(PACKS[2])
     expected, got = mid.oracle(values, grid), rotated(values, grid)
     for name, rows in expected.items():
@@ -137,9 +142,9 @@ def test_the_prepared_tower_is_the_same_before_it_is_rounded(mid: Loud) -> None:
 
 
 def test_the_block_that_costs_most_is_kept(mid: Loud) -> None:
-    assert len(mid.kept) == 3
-    assert mid.kept[:2] == ("patch_embed.", "blocks.0.")
-    assert mid.kept[2].endswith(".linear_fc2")
+    assert len(mid.kept) == 2
+    assert mid.kept[0] == "blocks.0."
+    assert mid.kept[1].endswith(".linear_fc2")
 
     def read(name: str) -> NDArray[np.float32]:
         values = mid.read(name)
@@ -148,15 +153,15 @@ def test_the_block_that_costs_most_is_kept(mid: Loud) -> None:
             values[:, 5] *= 40  # one input that outshouts the others of its row
         return values
 
-    loud = Oracle(mid.source.config, list(mid.source.tower_shapes), read)
+    loud = Oracle(mid.source.config, mid.source.image, list(mid.source.tower_shapes), read)
     loud.multiply_inputs(mid.factors)
     batch = (pixels(mid.tower, PACKS[1], 90), np.array(PACKS[1]))
-    assert kept_layers(mid.tower, loud, batch)[1] == "blocks.2."
+    assert kept_layers(mid.tower, loud, batch)[0] == "blocks.2."
 
 
 def test_kept_layers_take_error_away(mid: Loud, harsh: Loud) -> None:
     for loud in (mid, harsh):
-        write_graph(loud.tower, loud.read, loud.graph, LINEARS["int8"], loud.factors)
+        write_graph(loud.tower, loud.read, loud.source.image, loud.graph, LINEARS["int8"], loud.factors)
         rows = parity.measure(loud.graph, loud.tower, parity.answers(loud.tower, loud.oracle, PACKS), PACKS)
         assert 1 - worst_mean(loud.rows("int8")) < 1 - worst_mean(rows)
 
@@ -190,7 +195,7 @@ def test_a_bundle_is_reproducible_and_runs(checkpoint: Path, sharded: Path, tmp_
     assert first.precision == precision
     assert bool(first.quantisation) == precision.startswith("int")
     assert first.card.encoder_fingerprint == Checkpoint(checkpoint).fingerprint
-    item = Item(np.zeros((48, 1536), np.float32), (2, 4, 6))
+    item = Item(np.zeros((48, 1536), np.uint8), (2, 4, 6))
     embeddings = Encoder.from_bundle(tmp_path / "a").encode([item])
     assert embeddings.image_embeds.shape == (12, 48)
     assert embeddings.deepstack_embeds.shape == (3, 12, 48)
@@ -234,6 +239,31 @@ for mixed in (mixing(values), mixing(np.eye(1152)) @ values):
         assert len(set(multiplied)) > 1
 
 
+def test_what_is_measured_does_not_follow_the_processor(checkpoint: Path) -> None:
+    """In float32 the peaks differ by 1e-7, and one factor of a large tower would move in some thirty exports."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from export import balance, calibration
+from export.checkpoint import Checkpoint
+from export.oracle import Oracle
+from export.tower import Tower
+source = Checkpoint(Path(sys.argv[1]))
+oracle = Oracle(source.config, source.image, list(source.tower_shapes), source.tower_tensor)
+pictures = list(calibration.batches(None, source.image, source.card))[:1]
+peaks = oracle.input_peaks(balance.balanced_layers(Tower.from_config(source.config)), pictures)
+sys.stdout.buffer.write(np.concatenate(list(peaks.values())).tobytes())
+"""
+    first, *others = (
+        np.frombuffer(subprocess.check_output([sys.executable, "-c", code, checkpoint], env=os.environ | settings))
+        for settings in processors().values()
+    )
+    assert len(first) == 4 * 144 + 4 * 256
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-11, atol=1e-300)
+
+
 def test_threads_and_processors_give_the_same_bytes(tmp_path: Path) -> None:
     """The bundled model in int8; the pictures' peaks are torch's, all that is made of them is the same to the last bit."""
     code = """
@@ -266,7 +296,7 @@ def test_calibration_on_pictures(checkpoint: Path, tmp_path: Path, capsys: pytes
     quantisation = read_manifest(tmp_path / "edge").quantisation
     assert quantisation["calibration"]["source"] == "folder"
     assert quantisation["calibration"]["pictures"] == 1
-    assert len(quantisation["kept_fp16"]) == 3
+    assert len(quantisation["kept_fp16"]) == 2
     assert json.loads(printed.splitlines()[-1])["precision"] == "int8"
     data = (tmp_path / "edge" / "vision.onnx.data").read_bytes()
     assert main(command) == 0

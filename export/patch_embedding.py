@@ -1,0 +1,85 @@
+"""The patch embedding of bytes: normalisation inside its weights, and no slice of time multiplied twice.
+
+A patch has two slices of time, and a still's are the same bytes. So the first slice is multiplied with the sum of both
+slices' weights, and only in patches that change, what changes is multiplied with the second slice's: the two matrices
+take the place of the checkpoint's two. It stays float32 in every precision: a hundredth of a tower, in front of
+everything, and neither the folded gain nor the sum is exact in fewer bits, as a bfloat16 checkpoint's own weights are in
+fp16.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from contract.preprocessing import ImageProcessing
+from export.builder import Builder
+from export.linear import Source, fp32
+from export.tower import Tower
+
+Read = Callable[[str], NDArray[np.float32]]
+Tensor = Callable[[], NDArray[np.float32]]
+NAME, CHANGE = "patch_embed.proj", "patch_embed.change"
+MIDDLE = 128  # of the bytes, and what they are divided by: nothing large cancels, and no byte is rounded
+
+
+def for_bytes(read: Read, image: ImageProcessing) -> Read:
+    """`read`, with the patch embedding's weight and bias those that give the same of (byte - 128) / 128 as the
+    checkpoint's give of normalised pixels."""
+    mean, std = (np.array(values)[:, None, None, None] for values in (image.mean, image.std))  # float64 (3, 1, 1, 1)
+    gain, offset = MIDDLE / 255 / std, (MIDDLE / 255 - mean) / std
+
+    def change(name: str) -> NDArray[np.float32]:
+        if name == f"{NAME}.weight":
+            return (read(name) * gain).astype(np.float32)
+        if name == f"{NAME}.bias":
+            weight = read(f"{NAME}.weight").astype(np.float64)  # (hidden, 3, slices, patch, patch)
+            return (read(name) + (weight * offset).reshape(len(weight), -1).sum(1)).astype(np.float32)
+        return read(name)
+
+    return change
+
+
+class PatchEmbedding:
+    """Adds the layer to a graph; `read` as for_bytes gives it."""
+
+    def __init__(self, graph: Builder, tower: Tower, read: Read) -> None:
+        self._graph, self._read = graph, read
+        self._area, self._hidden = tower.patch_size**2, tower.hidden_size
+
+    def __call__(self, patches: str) -> str:
+        """uint8 (patches, patch_width) to (patches, hidden)."""
+        graph, op = self._graph, self._graph.op
+        slices = op("Reshape", [patches, graph.ints(0, 3, 2, self._area)])
+        first, second = graph.ops("Split", [slices], ["first_slice", "second_slice"], axis=2, num_outputs=2)
+        rows = self._layer(self._centred(first), NAME, self._sum, lambda: self._read(f"{NAME}.bias"))
+        # int64 (k, 1): patches whose slices differ; in a still there are none, and nothing is multiplied
+        difference = op("ReduceMax", [op("BitwiseXor", [first, second]), graph.ints(1, 2, 3)], keepdims=0)
+        places = op("Transpose", [op("NonZero", [op("Cast", [difference], to=TensorProto.BOOL)])], "changing_patches")
+        before, after = (self._centred(op("GatherND", [part, places])) for part in (first, second))  # (k, 3, 1, area)
+        change = self._layer(op("Sub", [after, before]), CHANGE, self._second, self._no_bias)
+        return op("ScatterND", [rows, places, change], "patch_embed", reduction="add")
+
+    def _centred(self, values: str) -> str:
+        """uint8 to float32 in -1 .. 1."""
+        graph = self._graph
+        return graph.op("DequantizeLinear", [values, graph.scalar(1 / MIDDLE), graph.scalar(MIDDLE, np.uint8)])
+
+    def _layer(self, values: str, name: str, weight: Tensor, bias: Tensor) -> str:
+        """(patches, 3, 1, area) to (patches, hidden)."""
+        width = 3 * self._area
+        rows = self._graph.op("Reshape", [values, self._graph.ints(0, width)])
+        return fp32(self._graph, rows, Source(name, width, self._hidden, weight, bias))
+
+    def _weight(self) -> NDArray[np.float32]:
+        return self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)
+
+    def _sum(self) -> NDArray[np.float32]:
+        return self._weight().sum(2).reshape(self._hidden, -1)
+
+    def _second(self) -> NDArray[np.float32]:
+        return self._weight()[:, :, 1].reshape(self._hidden, -1)
+
+    def _no_bias(self) -> NDArray[np.float32]:
+        return np.zeros(self._hidden, np.float32)
