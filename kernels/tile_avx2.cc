@@ -1,6 +1,7 @@
 // AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are what these processors
 // do fastest without losing anything; tile.h says how.
 #if defined(__AVX2__) && !defined(__AVX512BF16__)
+#include "counts.h"
 #include "processor.h"
 #include "tile.h"
 
@@ -13,11 +14,12 @@ namespace edge_vlm {
 namespace {
 
 constexpr float kLogOfWeight = 14;  // kLargestWeight is 2^14
+constexpr int kRowsOfBytes = 4;
 constexpr size_t kDepthOfSums = 64;  // products of elements that a 32-bit sum holds
 
 __m256i Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 
-// Sixteen columns and up to four rows: two vectors of columns in two forms fill the registers.
+// Sixteen columns and up to kRowsOfBytes rows: two vectors of columns in two forms fill the registers.
 template <int kCount>
 void DotU8S8(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int32_t* sums, bool accumulate) {
   auto* to = reinterpret_cast<__m256i*>(sums);
@@ -156,45 +158,26 @@ int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row) {
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16 * depth, sums += 16)
-    for (int r = 0; r < rows; r += 4) {
-      const Row8* from = a + r * pitch;
-      int32_t* to = sums + r * kPanel;
-      switch (rows - r) {
-        case 1: DotU8S8<1>(from, pitch, panel, depth, to, accumulate); break;
-        case 2: DotU8S8<2>(from, pitch, panel, depth, to, accumulate); break;
-        case 3: DotU8S8<3>(from, pitch, panel, depth, to, accumulate); break;
-        default: DotU8S8<4>(from, pitch, panel, depth, to, accumulate);
-      }
-    }
+    for (int r = 0; r < rows; r += kRowsOfBytes)
+      WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
+        DotU8S8<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
+      });
 }
 
 void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16, sums += 16)
-    for (int r = 0; r < rows; r += kRows) {
-      const HalfRow* from = a + r * pitch;
-      float* to = sums + r * kPanel;
-      switch (rows - r) {
-        case 1: DotHalf<1>(from, pitch, panel, depth, to, accumulate); break;
-        case 2: DotHalf<2>(from, pitch, panel, depth, to, accumulate); break;
-        case 3: DotHalf<3>(from, pitch, panel, depth, to, accumulate); break;
-        case 4: DotHalf<4>(from, pitch, panel, depth, to, accumulate); break;
-        case 5: DotHalf<5>(from, pitch, panel, depth, to, accumulate); break;
-        default: DotHalf<6>(from, pitch, panel, depth, to, accumulate);
-      }
-    }
+    for (int r = 0; r < rows; r += kRows)
+      WithCount<kRows>(rows - r, [&](auto count) {
+        DotHalf<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
+      });
 }
 
 void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float scale,
                   float* sums, size_t sums_pitch, bool accumulate) {
-  switch (rows) {
-    case 1: return DotElements<1>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-    case 2: return DotElements<2>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-    case 3: return DotElements<3>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-    case 4: return DotElements<4>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-    case 5: return DotElements<5>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-    default: return DotElements<6>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
-  }
+  WithCount<kRows>(rows, [&](auto count) {
+    DotElements<count>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+  });
 }
 
 float Exp2Row(const float* x, size_t count, float high, Element* weights) {
