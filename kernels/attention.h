@@ -1,4 +1,4 @@
-// Attention within frames, in the processor's elements (tile.h) with sums in float32; a block of keys at a time, so scores are never whole.
+// Attention within frames, in integers (heads.h); a block of keys at a time, so scores are never whole.
 #pragma once
 #include "pool.h"
 
@@ -6,7 +6,7 @@ namespace edge_vlm {
 
 struct Frames {
   size_t num_frames, num_patches;  // patches a frame
-  size_t num_heads, head_dim;      // head_dim even
+  size_t num_heads, head_dim;      // head_dim even, at most kMaxHeadDim
 };
 
 // packed (frames * patches, 3 * heads * head_dim): query, key and value side by side; cosines and sines

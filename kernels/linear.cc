@@ -14,8 +14,6 @@ constexpr size_t kRowsPerQuantising = 16;
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 constexpr float kSmallestStep = 1e-12f;
 
-size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
 
 // One row as the prologue wants it; returns x itself where it wants nothing.
@@ -56,14 +54,23 @@ void Quantise(const float* x, size_t in, size_t depth, uint8_t* q, float* step_o
   *zero_out = zero - kByteShift;
 }
 
-// 64 columns of one row from their sums.
-template <bool kHasGelu>
-void Finish(float* y, const float* bias, const float* residual, size_t columns) {
+// Columns of one row, from numbers to the result.
+template <bool kHasGelu, bool kHasResidual>
+void Finish(const float* numbers, const float* bias, const float* residual, size_t columns, float* to) {
   for (size_t c = 0; c < columns; ++c) {
-    float value = y[c] + bias[c];
+    float value = numbers[c] + bias[c];
     if (kHasGelu) value = GeluTanh(value);
-    y[c] = residual ? value + residual[c] : value;
+    to[c] = kHasResidual ? value + residual[c] : value;
   }
+}
+
+void Finish(const float* numbers, const float* bias, const float* residual, size_t columns, bool has_gelu, float* to) {
+  if (has_gelu)
+    Finish<true, false>(numbers, bias, residual, columns, to);
+  else if (residual)
+    Finish<false, true>(numbers, bias, residual, columns, to);
+  else
+    Finish<false, false>(numbers, bias, residual, columns, to);
 }
 
 }  // namespace
@@ -207,22 +214,21 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
   size_t width = num_panels_ * kPanel, columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
   const float *steps = columns_ + panel * kPanel, *column_sums = steps + width, *bias = steps + 2 * width;
   for (size_t r = 0; r < num_rows; ++r) {
-    float* row = is_int8_ ? numbers : products + r * kPanel;
+    const float* row = is_int8_ ? numbers : products + r * kPanel;
     if (is_int8_) {
       const int32_t* sum = sums + r * kPanel;
       float step = left.steps[first_row + r], shift = -step * left.zeros[first_row + r];
       for (int c = 0; c < kPanel; ++c) {
         int32_t whole = kHasPairs ? sum[c] - left.pairs[first_row + r] - pairs_[panel * kPanel + c] : sum[c];
-        row[c] = static_cast<float>(whole) * step * steps[c] + shift * column_sums[c];
+        numbers[c] = static_cast<float>(whole) * step * steps[c] + shift * column_sums[c];
       }
     }
     size_t place = (first_row + r) * out_ + panel * kPanel;
     const float* residual = after.residual ? after.residual + place : nullptr;
-    if (after.has_gelu)
-      Finish<true>(row, bias, residual, columns);
+    if (columns == kPanel)  // a number of columns that the compiler knows
+      Finish(row, bias, residual, kPanel, after.has_gelu, result + place);
     else
-      Finish<false>(row, bias, residual, columns);
-    std::memcpy(result + place, row, columns * sizeof(float));
+      Finish(row, bias, residual, columns, after.has_gelu, result + place);
   }
 }
 

@@ -1,10 +1,13 @@
 // Scalar formulas in a form that compilers turn into vector code: no branches, no calls.
 #pragma once
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace edge_vlm {
+
+inline size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Round to nearest even; no NaN reaches this.
 inline uint16_t ToBf16(float x) {

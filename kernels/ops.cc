@@ -2,6 +2,7 @@
 // written in the graph itself, as a function of standard operators (export/operators.py), and that is what runs where
 // this library is not loaded. Inputs are listed above each kernel; weights must be constants.
 #include "attention.h"
+#include "heads.h"
 #include "linear.h"
 #include "tile.h"
 
@@ -250,6 +251,7 @@ struct FrameAttention {
     if (packed.size != num_frames * num_patches * 3 * hidden || frames.head_dim % 2 || cosines.size != angles ||
         sines.size != angles || frames.head_dim * heads != hidden)
       return Refuse("edge_vlm.FrameAttention: sizes do not fit");
+    if (frames.head_dim > kMaxHeadDim) return Refuse("edge_vlm.FrameAttention: a head has more than 256 channels");
     float* result;
     RETURN_IF_ERROR(Output(context, dims[0] * dims[1], hidden, &result));
     if (packed.size) Attend(Run(context), packed.floats(), frames, cosines.floats(), sines.floats(), result);

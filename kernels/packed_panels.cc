@@ -5,11 +5,6 @@
 #include <cstring>
 
 namespace edge_vlm {
-namespace {
-
-size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
-}  // namespace
 
 void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel) {
   std::memset(panel, 0, RoundUp(depth, 4) * kPanel);

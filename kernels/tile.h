@@ -28,14 +28,17 @@ constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPer
 using HalfRow = float;
 using HalfColumn = float;  // panel: [depth][64]
 inline HalfRow ToHalfRow(float x) { return x; }
-// Attention multiplies 16-bit integers with a step. Sums stay within 32 bits: a score is at most the product of two rows'
-// lengths, and of values and weights 64 are added.
-using Element = int16_t;
-constexpr bool kHasSteps = true;
-constexpr float kLongestRow = 32000.0f, kLargestValue = 2000.0f, kLargestWeight = 16384.0f;
-inline Element ToElement(float x) { return static_cast<int16_t>(static_cast<int32_t>(std::rint(x))); }
+// Attention multiplies 16-bit integers. Sums stay within 32 bits: of kMaxHeadDim channels, and of weights and values 64.
+using Query = int16_t;
+using Key = int16_t;
+using Weight = int16_t;
+using Value = int16_t;
+constexpr size_t kGroup = 2;  // elements of a row that lie side by side in a panel
+constexpr int32_t kZeroOfKeys = 0;
+constexpr bool kMixesChannels = false;  // twelve bits hold a loud channel and the others
+constexpr float kLargestQuery = 2000, kLargestKey = 4000, kLargestWeight = 16384, kLargestValue = 2000;
 #elif defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
-// Products of bytes have two signed sides, and 16-bit ones are no faster than those of float32, which needs no step.
+// Products of bytes have two signed sides.
 constexpr bool kHasPairs = false;
 constexpr int kByteShift = 128;
 using Row8 = int8_t;
@@ -46,10 +49,18 @@ constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPer
 using HalfRow = float;
 using HalfColumn = float;  // panel: [4 columns][depth][4]
 inline HalfRow ToHalfRow(float x) { return x; }
-using Element = float;
-constexpr bool kHasSteps = false;
-constexpr float kLongestRow = 1, kLargestValue = 1, kLargestWeight = 1;
-inline Element ToElement(float x) { return x; }
+using Query = int8_t;
+using Key = int8_t;
+using Weight = int8_t;
+using Value = int8_t;
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr size_t kGroup = 4;
+#else
+constexpr size_t kGroup = 2;
+#endif
+constexpr int32_t kZeroOfKeys = 0;
+constexpr bool kMixesChannels = true;
+constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 127, kLargestValue = 127;
 #else
 constexpr bool kHasPairs = false;
 constexpr int kByteShift = 0;
@@ -58,14 +69,19 @@ using Column8 = int8_t;  // panel: [depth / 4][64][4]
 constexpr bool kPacksAtLoad = true;
 constexpr size_t kDepth8 = size_t{1} << 40, kDepthHalf = kDepth8;  // no blocks
 constexpr size_t kRowsPerTask = 96, kPanelsPerTask = 8, kRowsPerTile = kRows;  // both stay in the second cache
-// Half-precision layers and attention multiply bf16, which has its own exponent.
+// Half-precision layers multiply bf16, which has its own exponent.
 using HalfRow = uint16_t;
 using HalfColumn = uint16_t;  // panel: [depth / 2][64][2]
 inline HalfRow ToHalfRow(float x) { return ToBf16(x); }
-using Element = uint16_t;
-constexpr bool kHasSteps = false;
-constexpr float kLongestRow = 1, kLargestValue = 1, kLargestWeight = 1;
-inline Element ToElement(float x) { return ToBf16(x); }
+// Attention multiplies bytes.
+using Query = int8_t;
+using Key = uint8_t;
+using Weight = uint8_t;
+using Value = int8_t;
+constexpr size_t kGroup = 4;
+constexpr int32_t kZeroOfKeys = 128;  // what a zero of a key is stored as: one side has to be unsigned
+constexpr bool kMixesChannels = true;
+constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 255, kLargestValue = 127;
 #endif
 
 // Whether this processor has the instructions of the functions below.
@@ -92,14 +108,21 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
 void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate);
 
-// sums[r][0 .. columns) (+)= scale * sum over k of a[r][k] * panel[k][0 .. columns)
-// a: rows of elements, `pitch` elements apart, depth even; panel: [depth / 2][columns][2]; columns 16, 32, 48 or 64; rows 1 .. 6.
-// scale is 1 where elements have no step.
-void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float scale,
-                  float* sums, size_t sums_pitch, bool accumulate);
+// scores[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)
+// a: queries, depth elements each, depth a multiple of 4; panel: keys [depth / kGroup][64][kGroup]; rows 1 .. kRows.
+void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch);
 
-// weights[i] = kLargestWeight * 2^(x[i] - high) for x <= high; returns the sum of the weights over kLargestWeight.
-// count is a multiple of 64.
-float Exp2Row(const float* x, size_t count, float high, Element* weights);
+// The highest of `count` scores and of those up to the next multiple of 64.
+int32_t Highest(const int32_t* scores, size_t count);
+
+// weights[i] = kLargestWeight * 2^(scores[i] * step + offset), rounded, where the exponent is at most 0; returns the sum
+// of the first `count` weights. Scores and weights are read and written up to the next multiple of 64.
+float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights);
+
+// out[r][0 .. columns) = keep[r] * out[r][0 .. columns) + scale[r] * sum over k of a[r][k] * panel[k][0 .. columns)
+// a: weights, `pitch` apart; depth a multiple of 64; panel: values [depth / kGroup][columns][kGroup]; columns 16, 32, 48 or
+// 64; rows 1 .. kRows.
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+                const float* scale, float* out, size_t out_pitch);
 
 }  // namespace edge_vlm

@@ -14,12 +14,11 @@ namespace edge_vlm {
 namespace {
 
 constexpr float kLogOfWeight = 14;  // kLargestWeight is 2^14
-constexpr int kRowsOfBytes = 4;
 constexpr size_t kDepthOfSums = 64;  // products of elements that a 32-bit sum holds
 
 __m256i Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 
-// Sixteen columns and up to kRowsOfBytes rows: two vectors of columns in two forms fill the registers.
+// Sixteen columns and up to four rows: two vectors of columns in two forms fill the registers.
 template <int kCount>
 void DotU8S8(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int32_t* sums, bool accumulate) {
   auto* to = reinterpret_cast<__m256i*>(sums);
@@ -62,36 +61,44 @@ void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, flo
     for (int c = 0; c < 2; ++c) _mm256_storeu_ps(sums + kPanel * r + 8 * c, sum[r][c]);
 }
 
+// Sums of products of 16-bit integers, two of a row side by side, for up to six rows and 16 columns.
 template <int kCount>
-void DotElements(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int columns, float scale,
-                 float* sums, size_t sums_pitch, bool accumulate) {
-  const __m256 factor = _mm256_set1_ps(scale);
-  const int16_t* rows[kCount];
-  for (int r = 0; r < kCount; ++r) rows[r] = a + r * pitch;
-  for (size_t k0 = 0; k0 < depth; k0 += kDepthOfSums) {
-    size_t end = k0 + kDepthOfSums < depth ? k0 + kDepthOfSums : depth;
-    bool has_sums = accumulate || k0;
-    for (int c0 = 0; c0 < columns; c0 += 16) {
-      __m256i sum[kCount][2];
-      for (int r = 0; r < kCount; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-      const int16_t* from = panel + k0 * columns + 2 * c0;
-      for (size_t k = k0; k < end; k += 2, from += 2 * columns) {
-        __m256i column[2] = {Load(from), Load(from + 16)};
-        for (int r = 0; r < kCount; ++r) {
-          int32_t two;
-          std::memcpy(&two, rows[r] + k, 4);
-          __m256i row = _mm256_set1_epi32(two);
-          for (int c = 0; c < 2; ++c) sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(row, column[c]));
-        }
+struct Words {
+  __m256i sum[kCount][2];
+
+  // panel: of `columns` columns, of which the first 16 count here
+  void Multiply(const int16_t* a, size_t pitch, const int16_t* panel, size_t columns, size_t depth) {
+    const int16_t* rows[kCount];
+    for (int r = 0; r < kCount; ++r) {
+      rows[r] = a + r * pitch;
+      sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+    }
+    for (size_t k = 0; k < depth; k += 2, panel += 2 * columns) {
+      __m256i column[2] = {Load(panel), Load(panel + 16)};
+      for (int r = 0; r < kCount; ++r) {
+        int32_t two;
+        std::memcpy(&two, rows[r] + k, 4);
+        __m256i row = _mm256_set1_epi32(two);
+        for (int c = 0; c < 2; ++c) sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(row, column[c]));
       }
-      for (int r = 0; r < kCount; ++r)
-        for (int c = 0; c < 2; ++c) {
-          float* to = sums + r * sums_pitch + c0 + 8 * c;
-          __m256 before = has_sums ? _mm256_loadu_ps(to) : _mm256_setzero_ps();
-          _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][c]), factor, before));
-        }
     }
   }
+};
+
+template <int kCount>
+void AddValues(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth, int columns, const float* keep,
+               const float* scale, float* out, size_t out_pitch) {
+  for (size_t k0 = 0; k0 < depth; k0 += kDepthOfSums)
+    for (int c0 = 0; c0 < columns; c0 += 16) {
+      Words<kCount> words;
+      words.Multiply(a + k0, pitch, panel + k0 * columns + 2 * c0, columns, kDepthOfSums);
+      for (int r = 0; r < kCount; ++r)
+        for (int c = 0; c < 2; ++c) {
+          float* to = out + r * out_pitch + c0 + 8 * c;
+          __m256 before = _mm256_mul_ps(_mm256_loadu_ps(to), _mm256_set1_ps(k0 ? 1 : keep[r]));
+          _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(words.sum[r][c]), _mm256_set1_ps(scale[r]), before));
+        }
+    }
 }
 
 }  // namespace
@@ -158,54 +165,79 @@ int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row) {
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16 * depth, sums += 16)
-    for (int r = 0; r < rows; r += kRowsOfBytes)
-      WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
-        DotU8S8<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
-      });
+    for (int r = 0; r < rows; r += 4) {
+      const Row8* from = a + r * pitch;
+      int32_t* to = sums + r * kPanel;
+      WithCount<4>(rows - r, [&](auto count) { DotU8S8<count>(from, pitch, panel, depth, to, accumulate); });
+    }
 }
 
 void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16, sums += 16)
-    for (int r = 0; r < rows; r += kRows)
-      WithCount<kRows>(rows - r, [&](auto count) {
-        DotHalf<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
-      });
+    for (int r = 0; r < rows; r += kRows) {
+      const HalfRow* from = a + r * pitch;
+      float* to = sums + r * kPanel;
+      WithCount<kRows>(rows - r, [&](auto count) { DotHalf<count>(from, pitch, panel, depth, to, accumulate); });
+    }
 }
 
-void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float scale,
-                  float* sums, size_t sums_pitch, bool accumulate) {
+void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {
   WithCount<kRows>(rows, [&](auto count) {
-    DotElements<count>(a, pitch, panel, depth, columns, scale, sums, sums_pitch, accumulate);
+    for (int c0 = 0; c0 < kPanel; c0 += 16) {
+      Words<count> words;
+      words.Multiply(a, depth, panel + 2 * c0, kPanel, depth);
+      for (int r = 0; r < count; ++r)
+        for (int c = 0; c < 2; ++c)
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(scores + r * pitch + c0 + 8 * c), words.sum[r][c]);
+    }
   });
 }
 
-float Exp2Row(const float* x, size_t count, float high, Element* weights) {
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+                const float* scale, float* out, size_t out_pitch) {
+  WithCount<kRows>(rows, [&](auto count) {
+    AddValues<count>(a, pitch, panel, depth, columns, keep, scale, out, out_pitch);
+  });
+}
+
+int32_t Highest(const int32_t* scores, size_t count) {
+  __m256i highest = Load(scores);
+  for (size_t i = 0; i < count; i += 64)
+    for (int j = 0; j < 64; j += 8) highest = _mm256_max_epi32(highest, Load(scores + i + j));
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(highest), _mm256_extracti128_si256(highest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+
+float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights) {
   // 2^f on [-1/2, 1/2] to 5e-6: Taylor's coefficients, the last one adjusted for the ends. Added to 1.5 * 2^23,
   // a whole number stands in the last bits.
   const __m256 c4 = _mm256_set1_ps(0.00967f), c3 = _mm256_set1_ps(0.0555041f), c2 = _mm256_set1_ps(0.2402265f),
-               c1 = _mm256_set1_ps(0.6931472f), one = _mm256_set1_ps(1.0f),
-               top = _mm256_set1_ps(high - kLogOfWeight), least = _mm256_set1_ps(-100.0f),
+               c1 = _mm256_set1_ps(0.6931472f), one = _mm256_set1_ps(1.0f), steps = _mm256_set1_ps(step),
+               offsets = _mm256_set1_ps(offset + kLogOfWeight), least = _mm256_set1_ps(-100.0f),
                magic = _mm256_set1_ps(12582912.0f);
+  static const int16_t kCounted[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   __m256i sum = _mm256_setzero_si256();
   for (size_t i = 0; i < count; i += 16) {
     __m256i both[2];
     for (int j = 0; j < 2; ++j) {
-      __m256 value = _mm256_max_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i + 8 * j), top), least);
+      __m256 score = _mm256_cvtepi32_ps(Load(scores + i + 8 * j));
+      __m256 value = _mm256_max_ps(_mm256_fmadd_ps(score, steps, offsets), least);
       __m256 whole = _mm256_round_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       __m256 f = _mm256_sub_ps(value, whole);
       __m256 p = _mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_fmadd_ps(c4, f, c3), f, c2), f, c1), f, one);
       __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(_mm256_add_ps(whole, magic)), 23);
       both[j] = _mm256_cvtps_epi32(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent)));
-      sum = _mm256_add_epi32(sum, both[j]);
     }
     __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(both[0], both[1]), 0xd8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + i), packed);
+    __m256i counted = Load(kCounted + (count - i < 16 ? 16 - (count - i) : 0));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(packed, counted));
   }
-  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-  return static_cast<float>(_mm_cvtsi128_si32(half)) / kLargestWeight;
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return static_cast<float>(_mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1))));
 }
 
 }  // namespace edge_vlm

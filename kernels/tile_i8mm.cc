@@ -1,5 +1,6 @@
 // Armv8.6 with I8MM and BF16: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "attention_arm.h"
 #include "counts.h"
 #include "tile.h"
 
@@ -11,39 +12,47 @@ namespace {
 
 constexpr unsigned long kHwcap2I8mm = 1UL << 13, kHwcap2Bf16 = 1UL << 14;
 
+int8x16_t Load(const int8_t* from) { return vld1q_s8(from); }
+uint8x16_t Load(const uint8_t* from) { return vld1q_u8(from); }
+
+int32x4_t Dot(int32x4_t sum, uint8x16_t row, int8x16_t column) { return vusdotq_s32(sum, row, column); }
+int32x4_t Dot(int32x4_t sum, int8x16_t row, uint8x16_t column) { return vusdotq_s32(sum, column, row); }
+
+uint8x16_t FourTimes(const uint8_t* row) {
+  uint32_t four;
+  std::memcpy(&four, row, 4);
+  return vreinterpretq_u8_u32(vdupq_n_u32(four));
+}
+int8x16_t FourTimes(const int8_t* row) { return vreinterpretq_s8_u8(FourTimes(reinterpret_cast<const uint8_t*>(row))); }
+
+// Sums of products of bytes with sixteen columns of a panel that is `columns` wide.
 template <int kCount>
-void DotU8S8(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, int32_t* sums, bool accumulate) {
-  for (int c0 = 0; c0 < kPanel; c0 += 16) {  // 6 x 4 sums of four lanes
-    int32x4_t sum[kCount][4];
+struct Bytes {
+  int32x4_t sum[kCount][4];
+
+  template <class Row, class Column>
+  void Multiply(const Row* a, size_t pitch, const Column* panel, size_t columns, size_t depth) {
     for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c)
-        sum[r][c] = accumulate ? vld1q_s32(sums + kPanel * r + c0 + 4 * c) : vdupq_n_s32(0);
-    const int8_t* from = panel + 4 * c0;
-    for (size_t k = 0; k < depth; k += 4, from += 4 * kPanel) {
-      int8x16_t column[4];
-      for (int c = 0; c < 4; ++c) column[c] = vld1q_s8(from + 16 * c);
+      for (int c = 0; c < 4; ++c) sum[r][c] = vdupq_n_s32(0);
+    for (size_t k = 0; k < depth; k += 4, panel += 4 * columns) {
+      decltype(Load(panel)) column[4];
+      for (int c = 0; c < 4; ++c) column[c] = Load(panel + 16 * c);
       for (int r = 0; r < kCount; ++r) {
-        uint32_t four;
-        std::memcpy(&four, a + r * pitch + k, 4);
-        uint8x16_t row = vreinterpretq_u8_u32(vdupq_n_u32(four));
-        for (int c = 0; c < 4; ++c) sum[r][c] = vusdotq_s32(sum[r][c], row, column[c]);
+        auto row = FourTimes(a + r * pitch + k);
+        for (int c = 0; c < 4; ++c) sum[r][c] = Dot(sum[r][c], row, column[c]);
       }
     }
-    for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) vst1q_s32(sums + kPanel * r + c0 + 4 * c, sum[r][c]);
   }
-}
+};
 
 template <int kCount>
-void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int columns, float* sums,
-             size_t sums_pitch, bool accumulate) {
-  for (int c0 = 0; c0 < columns; c0 += 16) {
+void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, float* sums) {
+  for (int c0 = 0; c0 < kPanel; c0 += 16) {
     float32x4_t sum[kCount][4];
     for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c)
-        sum[r][c] = accumulate ? vld1q_f32(sums + r * sums_pitch + c0 + 4 * c) : vdupq_n_f32(0);
+      for (int c = 0; c < 4; ++c) sum[r][c] = vdupq_n_f32(0);
     const uint16_t* from = panel + 2 * c0;
-    for (size_t k = 0; k < depth; k += 2, from += 2 * columns) {
+    for (size_t k = 0; k < depth; k += 2, from += 2 * kPanel) {
       bfloat16x8_t column[4];
       for (int c = 0; c < 4; ++c) column[c] = vreinterpretq_bf16_u16(vld1q_u16(from + 8 * c));
       for (int r = 0; r < kCount; ++r) {
@@ -54,7 +63,7 @@ void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dept
       }
     }
     for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) vst1q_f32(sums + r * sums_pitch + c0 + 4 * c, sum[r][c]);
+      for (int c = 0; c < 4; ++c) vst1q_f32(sums + kPanel * r + c0 + 4 * c, sum[r][c]);
   }
 }
 
@@ -65,20 +74,38 @@ bool IsSupported() {
   return (has & kHwcap2I8mm) && (has & kHwcap2Bf16);
 }
 
-void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
-              bool accumulate) {
-  WithCount<kRows>(rows, [&](auto count) { DotU8S8<count>(a, pitch, panel, depth, sums, accumulate); });
-}
-
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
-              bool accumulate) {
-  TileElements(a, pitch, panel, depth, rows, kPanel, 1.0f, sums, kPanel, accumulate);
-}
-
-void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float,
-                  float* sums, size_t sums_pitch, bool accumulate) {
+void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums, bool) {
   WithCount<kRows>(rows, [&](auto count) {
-    DotBf16<count>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
+    for (int c0 = 0; c0 < kPanel; c0 += 16) {
+      Bytes<count> bytes;
+      bytes.Multiply(a, pitch, panel + 4 * c0, kPanel, depth);
+      Store(bytes.sum, sums + c0, kPanel);
+    }
+  });
+}
+
+void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums, bool) {
+  WithCount<kRows>(rows, [&](auto count) { DotBf16<count>(a, pitch, panel, depth, sums); });
+}
+
+void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {
+  WithCount<kRows>(rows, [&](auto count) {
+    for (int c0 = 0; c0 < kPanel; c0 += 16) {
+      Bytes<count> bytes;
+      bytes.Multiply(a, depth, panel + 4 * c0, kPanel, depth);
+      Store(bytes.sum, scores + c0, pitch);
+    }
+  });
+}
+
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+                const float* scale, float* out, size_t out_pitch) {
+  WithCount<kRows>(rows, [&](auto count) {
+    for (int c0 = 0; c0 < columns; c0 += 16) {
+      Bytes<count> bytes;
+      bytes.Multiply(a, pitch, panel + 4 * c0, columns, depth);
+      AddValues(bytes.sum, keep, scale, out + c0, out_pitch);
+    }
   });
 }
 

@@ -1,6 +1,7 @@
 // Every 64-bit Arm processor (Raspberry Pi 3 and 4), and with dot products those from Armv8.2 on that have no matrix
 // instructions and no bf16 (Raspberry Pi 5, Cortex-A75 to X1, Neoverse N1). Only the product of bytes differs.
 #if defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "attention_arm.h"
 #include "counts.h"
 #include "tile.h"
 
@@ -14,7 +15,6 @@ namespace edge_vlm {
 namespace {
 
 constexpr int kWidth = 16;  // columns of 8-bit and float32 tiles
-constexpr int kWidthOfElements = 8;  // pairs of both sides take registers
 
 #if defined(__ARM_FEATURE_DOTPROD)
 
@@ -36,6 +36,11 @@ int32x4_t Dot(int32x4_t sum, Four row, int8x16_t column) { return vdotq_s32(sum,
 
 // Sixteen columns of four rows.
 void Interleave(const int8x16x4_t& rows, int8_t* to) { vst4q_s8(to, rows); }
+
+// Four rows of sixteen columns of a panel of heads.h that is `columns` wide, as Dot takes them.
+void LoadColumns(const int8_t* panel, size_t, int8x16_t column[4]) {
+  for (int c = 0; c < 4; ++c) column[c] = vld1q_s8(panel + 16 * c);
+}
 
 #else
 
@@ -65,6 +70,10 @@ void Interleave(const int8x16x4_t& rows, int8_t* to) {
     vst1q_s8(to, vcombine_s8(vget_low_s8(upper[i]), vget_low_s8(lower[i])));
     vst1q_s8(to + 16, vcombine_s8(vget_high_s8(upper[i]), vget_high_s8(lower[i])));
   }
+}
+
+void LoadColumns(const int8_t* panel, size_t columns, int8x16_t column[4]) {
+  for (int c = 0; c < 4; ++c) column[c] = vcombine_s8(vld1_s8(panel + 8 * c), vld1_s8(panel + 2 * columns + 8 * c));
 }
 
 #endif
@@ -101,26 +110,24 @@ void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, flo
     for (int c = 0; c < 4; ++c) vst1q_f32(sums + kPanel * r + 4 * c, sum[r][c]);
 }
 
+// Sums of products of bytes with sixteen columns of a panel of heads.h.
 template <int kCount>
-void DotElements(const float* a, size_t pitch, const float* panel, size_t depth, int columns, float* sums,
-                 size_t sums_pitch, bool accumulate) {
-  for (int c0 = 0; c0 < columns; c0 += kWidthOfElements, sums += kWidthOfElements) {
-    float32x4_t sum[kCount][2];
+struct Bytes {
+  int32x4_t sum[kCount][4];
+
+  void Multiply(const int8_t* a, size_t pitch, const int8_t* panel, size_t columns, size_t depth) {
     for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 2; ++c) sum[r][c] = accumulate ? vld1q_f32(sums + r * sums_pitch + 4 * c) : vdupq_n_f32(0);
-    const float* from = panel + 2 * c0;
-    for (size_t k = 0; k < depth; k += 2, from += 2 * columns) {
-      float32x4x2_t column[2] = {vld2q_f32(from), vld2q_f32(from + 8)};
-      for (int r = 0; r < kCount; ++r)
-        for (int c = 0; c < 2; ++c) {
-          sum[r][c] = vfmaq_n_f32(sum[r][c], column[c].val[0], a[r * pitch + k]);
-          sum[r][c] = vfmaq_n_f32(sum[r][c], column[c].val[1], a[r * pitch + k + 1]);
-        }
+      for (int c = 0; c < 4; ++c) sum[r][c] = vdupq_n_s32(0);
+    for (size_t k = 0; k < depth; k += 4, panel += 4 * columns) {
+      int8x16_t column[4];
+      LoadColumns(panel, columns, column);
+      for (int r = 0; r < kCount; ++r) {
+        Four row = LoadFour(a + r * pitch + k);
+        for (int c = 0; c < 4; ++c) sum[r][c] = Dot(sum[r][c], row, column[c]);
+      }
     }
-    for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 2; ++c) vst1q_f32(sums + r * sums_pitch + 4 * c, sum[r][c]);
   }
-}
+};
 
 }  // namespace
 
@@ -191,11 +198,27 @@ void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t de
       });
 }
 
-void TileElements(const Element* a, size_t pitch, const Element* panel, size_t depth, int rows, int columns, float,
-                  float* sums, size_t sums_pitch, bool accumulate) {
-  WithCount<kRows>(rows, [&](auto count) {
-    DotElements<count>(a, pitch, panel, depth, columns, sums, sums_pitch, accumulate);
-  });
+void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {
+  for (int r = 0; r < rows; r += kRowsOfBytes)
+    WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
+      for (int c0 = 0; c0 < kPanel; c0 += kWidth) {
+        Bytes<count> bytes;
+        bytes.Multiply(a + r * depth, depth, panel + kGroup * c0, kPanel, depth);
+        Store(bytes.sum, scores + r * pitch + c0, pitch);
+      }
+    });
+}
+
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+                const float* scale, float* out, size_t out_pitch) {
+  for (int r = 0; r < rows; r += kRowsOfBytes)
+    WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
+      for (int c0 = 0; c0 < columns; c0 += kWidth) {
+        Bytes<count> bytes;
+        bytes.Multiply(a + r * pitch, pitch, panel + kGroup * c0, columns, depth);
+        AddValues(bytes.sum, keep + r, scale + r, out + r * out_pitch + c0, out_pitch);
+      }
+    });
 }
 
 }  // namespace edge_vlm

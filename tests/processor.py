@@ -5,6 +5,7 @@ in a folder of its own (`make setup`) and the two operators its Python names are
 operator is used by the processors. Import this module before transformers.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _library = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def _declare() -> None:
+    if importlib.util.find_spec("torchvision"):
+        return  # one that belongs to this torch, with its operators
     if str(_FOLDER) not in sys.path:
         sys.path.append(str(_FOLDER))
     for name in ("nms", "qnms"):

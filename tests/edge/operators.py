@@ -3,6 +3,7 @@
 The kernels are held against this on the processor of the tests and on emulated ones.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from export.operators import DOMAIN, FUNCTIONS
 from export.quantise import int8_columns
 
-ROUND_TO_BF16 = ("avx512", "i8mm")  # AVX2 has finer integers, the other Arm processors float32
+ROUND_TO_BF16 = ("avx512", "i8mm")  # half-precision layers; the others multiply float32
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
+KEYS_PER_BLOCK = 128  # kKeysPerBlock of kernels/heads.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
@@ -22,7 +24,7 @@ RNG = np.random.default_rng(5)
 
 
 def is_bf16(library: Path | None) -> bool:
-    """Whether half-precision layers and attention of these kernels multiply bf16; None are the standard operators."""
+    """Whether half-precision layers of these kernels multiply bf16; None are the standard operators."""
     return library is not None and library.name.split(".")[2] in ROUND_TO_BF16
 
 
@@ -82,16 +84,61 @@ def close(got: Array, expected: NDArray[np.float64], share: float) -> None:
     assert np.abs(got - expected).max() <= share * np.sqrt((expected**2).mean())
 
 
-def bf16(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rounded to eight bits, to the nearest even."""
-    bits = x.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32).astype(np.float64)
+def alike(got: Array, expected: NDArray[np.float64], share: float) -> None:
+    """The root mean square of the errors is at most `share` of the expected values'."""
+    assert got.shape == expected.shape
+    assert np.sqrt(((got - expected) ** 2).mean()) <= share * np.sqrt((expected**2).mean())
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the kernels of one processor round attention: the largest integer of a query, key, weight and value, and
+    whether channels are mixed first (kernels/tile.h)."""
+
+    query: int
+    key: int
+    weight: int
+    value: int
+    mixes: bool
+
+
+BYTES, SEVEN_BITS = Rounding(127, 127, 255, 127, True), Rounding(127, 127, 127, 127, True)
+ROUNDINGS = {
+    "avx512": BYTES,
+    "i8mm": BYTES,
+    "dotprod": SEVEN_BITS,
+    "neon": SEVEN_BITS,
+    "avx2": Rounding(2000, 4000, 16384, 2000, False),
+}
+
+
+def rounding(library: Path | None) -> Rounding | None:
+    """None are the standard operators, which round nothing."""
+    return None if library is None else ROUNDINGS[library.name.split(".")[2]]
+
+
+def mixing(width: int) -> NDArray[np.float64]:
+    """(width, width), orthogonal: Hadamard matrices of the largest powers of two on the diagonal."""
+    size = 1 << (width.bit_length() - 1)
+    made, one = np.zeros((width, width)), np.ones((1, 1))
+    while len(one) < size:
+        one = np.kron(np.array([[1, 1], [1, -1]]), one) / np.sqrt(2)
+    made[:size, :size] = one
+    if width > size:
+        made[size:, size:] = mixing(width - size)
+    return made
+
+
+def whole(x: NDArray[np.float64], largest: int, axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+    """x in steps of its largest value along `axis` over `largest`."""
+    step = np.maximum(np.abs(x).max(axis, keepdims=True), 1e-30) / largest
+    return np.rint(x / step) * step
 
 
 def attention(
-    packed: Array, frames: int, heads: int, cosines: Array, sines: Array, is_rounded: bool
+    packed: Array, frames: int, heads: int, cosines: Array, sines: Array, how: Rounding | None
 ) -> NDArray[np.float64]:
-    """In float64; with is_rounded queries, keys and values are rounded as the kernel rounds them."""
+    """In float64, rounded where the kernels round."""
     hw, dim = len(packed) // frames, packed.shape[1] // 3 // heads
     query, key, value = packed.astype(np.float64).reshape(frames, hw, 3, heads, dim).transpose(2, 0, 3, 1, 4)
 
@@ -99,13 +146,27 @@ def attention(
         first, second = x[..., : dim // 2], x[..., dim // 2 :]
         return np.concatenate([first * cosines - second * sines, second * cosines + first * sines], -1)
 
-    query, key = turn(query) / np.sqrt(dim) / np.log(2), turn(key)
-    if is_rounded:
-        query, key, value = bf16(query), bf16(key), bf16(value)
-    scores = query @ key.swapaxes(-1, -2)  # (frames, heads, hw, hw), of base 2
-    weights = np.exp2(scores - scores.max(-1, keepdims=True))
-    out = weights / weights.sum(-1, keepdims=True) @ value  # (frames, heads, hw, dim)
-    return out.transpose(0, 2, 1, 3).reshape(frames * hw, heads * dim)
+    query, key = turn(query), turn(key)
+    if how:
+        key = key - key.mean(-2, keepdims=True)
+        if how.mixes:
+            query, key = query @ mixing(dim).T, key @ mixing(dim).T
+        query, value = whole(query, how.query, -1), whole(value, how.value, -2)
+    sums, out = np.zeros((frames, heads, hw, 1)), np.zeros((frames, heads, hw, dim))
+    highest = np.full((frames, heads, hw, 1), -np.inf)
+    for start in range(0, hw, KEYS_PER_BLOCK):
+        keys = key[..., start : start + KEYS_PER_BLOCK, :]
+        keys = whole(keys, how.key, (-2, -1)) if how else keys
+        scores = query @ keys.swapaxes(-1, -2) / np.sqrt(dim) / np.log(2)  # of base 2
+        high = scores.max(-1, keepdims=True)
+        weights = np.exp2(scores - high)
+        weights = np.rint(weights * how.weight) / how.weight if how else weights
+        now = np.maximum(highest, high)
+        keep, scale = np.exp2(highest - now), np.exp2(high - now)
+        sums = sums * keep + weights.sum(-1, keepdims=True) * scale
+        out = out * keep + weights @ value[..., start : start + KEYS_PER_BLOCK, :] * scale
+        highest = now
+    return (out / sums).transpose(0, 2, 1, 3).reshape(frames * hw, heads * dim)
 
 
 def loudest(num_inputs: int) -> tuple[Array, dict[str, NDArray]]:

@@ -20,6 +20,7 @@ from tests.edge.operators import (  # fmt: skip
     MOST_INPUTS,
     RNG,
     Inputs,
+    alike,
     attention,
     close,
     floats,
@@ -29,6 +30,7 @@ from tests.edge.operators import (  # fmt: skip
     linear,
     loudest,
     norm,
+    rounding,
     stored,
 )
 
@@ -51,6 +53,7 @@ def session(
 
 # A value half-way between two steps may be rounded either way, one step in 255 of its row.
 ONE_STEP = 0.03
+SOME_STEPS = 2e-3  # the same of attention, where many values are summed
 
 
 @every_way
@@ -122,8 +125,29 @@ def test_attention_within_frames(
     one = session("FrameAttention", inputs, {}, library, num_heads=heads, scale=dim**-0.5)
     shape = np.array([frames, hw, 3 * heads * dim])
     got = one.run(None, {"packed": packed, "shape": shape, "cosines": cosines, "sines": sines})[0]
-    share = 0.02 if is_bf16(library) else 8e-3 if library else 1e-4
-    close(got, attention(packed, frames, heads, cosines, sines, is_bf16(library)), share)
+    told = (packed, frames, heads, cosines, sines)
+    if library is None:
+        return close(got, attention(*told, None), 1e-4)
+    alike(got, attention(*told, rounding(library)), SOME_STEPS)
+    alike(got, attention(*told, None), 0.04)  # what bytes cost at worst, at loudness 6
+
+
+@every_kernel
+@pytest.mark.parametrize("trouble", ["a loud channel", "keys far from zero", "one key that all look at"])
+def test_attention_survives_what_integers_find_hard(library: Path, trouble: str) -> None:
+    hw, dim = 640, 64
+    packed, ones = floats(hw, 3 * dim), np.ones((hw, dim // 2), np.float32)  # of cosines: nothing is turned
+    if trouble == "a loud channel":
+        packed[:, [3, dim + 3]] *= 8  # of queries and keys
+    elif trouble == "keys far from zero":
+        packed[:, dim : 2 * dim] += 10 * floats(dim)
+    else:
+        packed[:, dim : 2 * dim] *= 0.1
+        packed[:, 0], packed[5, dim] = 1, 40
+    inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
+    one = session("FrameAttention", inputs, {}, library, num_heads=1, scale=dim**-0.5)
+    feeds = {"packed": packed, "shape": np.array([1, hw, 3 * dim]), "cosines": ones, "sines": 0 * ones}
+    alike(one.run(None, feeds)[0], attention(packed, 1, 1, ones, 0 * ones, None), 0.05)
 
 
 @every_kernel
@@ -145,10 +169,14 @@ def test_sizes_that_do_not_fit_are_errors_and_no_crash(library: Path | None) -> 
         session("Linear8", {"rows": (FLOAT, 2)}, stored(64, 64) | {"steps": floats(3)}, library)
     inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
     attending = session("FrameAttention", inputs, {}, library, num_heads=2, scale=0.125)
-    with pytest.raises(Exception, match="sizes do not fit"):
-        attending.run(
-            None, {"packed": floats(4, 384), "shape": np.array([1, 5, 384]), "cosines": floats(5, 32), "sines": floats(5, 32)}
-        )  # fmt: skip
+    for patches, width, half, why in ((5, 384, 32, "sizes do not fit"), (4, 1560, 130, "more than 256 channels")):
+        feeds = {
+            "shape": np.array([1, patches, width]),
+            "cosines": floats(patches, half),
+            "sines": floats(patches, half),
+        }
+        with pytest.raises(Exception, match=why):
+            attending.run(None, feeds | {"packed": floats(4, width)})
 
 
 @every_way

@@ -16,7 +16,7 @@ def test_same_states_as_the_dynamic_cache_in_place(reference):
     places = set()
     for length in (7, 1, 1, 20, 1):
         for layer in range(4):
-            states = torch.randn((2, 1, 2, length, HEAD), generator=generator)
+            states = torch.randn((2, 1, 2, length, HEAD), generator=generator).to(model.device)
             expected, got = dynamic.update(*states, layer), reserved.update(*states, layer)
             assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
             places.add((layer, got[0].data_ptr(), got[1].data_ptr()))
@@ -32,12 +32,12 @@ def test_what_is_counted_is_what_is_allocated(reference):
 
 
 def test_crop_forgets_the_end(reference):
-    layer = reserve(load_language_model(reference.language, "fp32"), 8).layers[0]
-    kept = torch.randn((2, 1, 2, 3, HEAD))
+    model = load_language_model(reference.language, "fp32")
+    layer = reserve(model, 8).layers[0]
+    kept, dropped, added = (torch.randn((2, 1, 2, length, HEAD), device=model.device) for length in (3, 2, 1))
     layer.update(*kept)
-    layer.update(*torch.randn((2, 1, 2, 2, HEAD)))
+    layer.update(*dropped)
     layer.crop(-2)
-    added = torch.randn((2, 1, 2, 1, HEAD))
     keys, values = layer.update(*added)
     assert torch.equal(keys, torch.cat([kept[0], added[0]], dim=2))
     assert torch.equal(values, torch.cat([kept[1], added[1]], dim=2))

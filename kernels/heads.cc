@@ -1,0 +1,131 @@
+#include "heads.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+namespace edge_vlm {
+namespace {
+
+using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
+
+constexpr size_t kRowsAhead = 8, kLine = 16;  // rows of a packed matrix lie too far apart for the processor to foresee
+constexpr float kSmallest = 1e-30f, kRoot = 0.70710678f;
+
+// Numbers without a sign have the order of their bits, which compilers put side by side.
+float Largest(const float* x, size_t count) {
+  int32_t largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    int32_t bits;
+    std::memcpy(&bits, x + i, 4);
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  float size;
+  std::memcpy(&size, &largest, 4);
+  return std::max(size, kSmallest);
+}
+
+int32_t Round(float x) { return static_cast<int32_t>(std::rint(x)); }
+
+// The halves of one row, turned into each other.
+void Rotate(const Head& head, size_t row, float* to) {
+  size_t half = head.width / 2;
+  const float *x = head.rows + row * head.pitch, *cosines = head.cosines + row * half, *sines = head.sines + row * half;
+  for (size_t i = 0; i < head.width; i += kLine) __builtin_prefetch(x + kRowsAhead * head.pitch + i);
+  for (size_t i = 0; i < half; ++i) to[i] = x[i] * cosines[i] - x[i + half] * sines[i];
+  for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
+}
+
+// An orthogonal matrix that spreads a loud channel over the others: Hadamard's, of the largest powers of two that fit,
+// one behind another. Done to queries and keys it leaves their products as they are.
+[[maybe_unused]] void Mix(float* x, size_t width) {
+  float other[kMaxHeadDim];
+  while (width) {
+    size_t size = 1;
+    while (2 * size <= width) size *= 2;
+    for (size_t stage = 1; stage < size; stage *= 2) {
+      size_t half = size / 2;
+      for (size_t i = 0; i < half; ++i) {
+        float a = x[i], b = x[i + half];
+        other[2 * i] = a + b, other[2 * i + 1] = a - b;
+      }
+      for (size_t i = 0; i < size; ++i) x[i] = other[i] * kRoot;
+    }
+    x += size, width -= size;
+  }
+}
+
+}  // namespace
+
+float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
+  size_t width = head.width;
+  float x[kMaxHeadDim];
+  Rotate(head, row, x);
+  if (kMixesChannels) Mix(x, width);
+  float largest = Largest(x, width), inverse = kLargestQuery / largest;
+  for (size_t i = 0; i < width; ++i) query[i] = static_cast<Query>(Round(x[i] * inverse));
+  for (size_t i = width; i < depth; ++i) query[i] = 0;
+  return largest / kLargestQuery;
+}
+
+void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* steps) {
+  size_t width = head.width, num_words = depth / kGroup;
+  float mean[kMaxHeadDim] = {}, x[kMaxHeadDim];
+  for (size_t row = 0; row < head.num_rows; ++row) {
+    Rotate(head, row, x);
+    for (size_t i = 0; i < width; ++i) mean[i] += x[i];
+  }
+  for (size_t i = 0; i < width; ++i) mean[i] /= static_cast<float>(head.num_rows);
+  Scratch<float> rows(run, kKeysPerBlock * width);
+  Scratch<Word> words(run, kKeysPerBlock * num_words);
+  auto* to = reinterpret_cast<Word*>(keys);
+  for (size_t first = 0; first < head.num_rows; first += kKeysPerBlock) {
+    size_t count = std::min(kKeysPerBlock, head.num_rows - first);
+    for (size_t row = 0; row < count; ++row) {
+      float* key = rows.get() + row * width;
+      Rotate(head, first + row, key);
+      for (size_t i = 0; i < width; ++i) key[i] -= mean[i];
+      if (kMixesChannels) Mix(key, width);
+    }
+    float largest = Largest(rows.get(), count * width), inverse = kLargestKey / largest;
+    *steps++ = largest / kLargestKey;
+    std::memset(words.get(), 0, kKeysPerBlock * num_words * sizeof(Word));
+    for (size_t row = 0; row < count; ++row) {
+      const float* from = rows.get() + row * width;
+      auto* key = reinterpret_cast<Key*>(words.get() + row * num_words);
+      for (size_t i = 0; i < width; ++i) key[i] = static_cast<Key>(Round(from[i] * inverse) + kZeroOfKeys);
+    }
+    for (size_t panel = 0; panel < RoundUp(count, kPanel); panel += kPanel, to += num_words * kPanel)
+      for (size_t word = 0; word < num_words; ++word)
+        for (size_t row = 0; row < kPanel; ++row) to[word * kPanel + row] = words[(panel + row) * num_words + word];
+  }
+}
+
+void PackValues(const Head& head, Value* values, float* steps) {
+  constexpr int kBits = 8 * sizeof(Value), kMask = (1 << kBits) - 1;
+  float inverse[kMaxHeadDim];
+  std::fill(steps, steps + head.width, kSmallest);
+  for (size_t row = 0; row < head.num_rows; ++row)
+    for (size_t c = 0; c < head.width; ++c) {
+      float size = std::fabs(head.rows[row * head.pitch + c]);
+      steps[c] = size > steps[c] ? size : steps[c];
+    }
+  for (size_t c = 0; c < head.width; ++c) inverse[c] = kLargestValue / steps[c], steps[c] /= kLargestValue;
+  size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, 16);
+  auto* words = reinterpret_cast<Word*>(values);
+  for (size_t row = 0; row < num_rows; row += kGroup)
+    for (size_t c0 = 0; c0 < num_columns; c0 += kPanel) {
+      size_t width = std::min<size_t>(kPanel, num_columns - c0), filled = std::min<size_t>(width, head.width - c0);
+      Word* to = words + (c0 * num_rows + row * width) / kGroup;
+      std::memset(to, 0, width * sizeof(Word));
+      for (size_t i = 0; i < kGroup && row + i < head.num_rows; ++i) {
+        const float* from = head.rows + (row + i) * head.pitch + c0;
+        for (size_t c = 0; c < filled; ++c)
+          to[c] |= static_cast<Word>((Round(from[c] * inverse[c0 + c]) & kMask) << (kBits * i));
+      }
+    }
+}
+
+}  // namespace edge_vlm

@@ -1,0 +1,28 @@
+// Queries, keys and values of one head as integers with steps.
+#pragma once
+#include "pool.h"
+#include "tile.h"
+
+namespace edge_vlm {
+
+constexpr size_t kMaxHeadDim = 256;
+constexpr size_t kKeysPerBlock = 128;  // they share a step, and stay in the first cache while queries pass
+
+// One part of a packed matrix: rows of one head, `pitch` floats apart.
+struct Head {
+  const float* rows;
+  size_t num_rows, pitch, width;         // width even, at most kMaxHeadDim
+  const float *cosines, *sines;          // (num_rows, width / 2); not of values
+};
+
+// depth elements of a row, as tiles want them: zeros behind width. Returns the step of the row.
+float PackQuery(const Head& head, size_t row, size_t depth, Query* query);
+
+// keys [row / 64][depth / kGroup][64][kGroup], a step a block. Keys lose their mean: it adds the same to all scores of a
+// query, so the softmax does not see it, but it can be most of what would have to be rounded.
+void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* steps);
+
+// values [column / 64][row / kGroup][columns][kGroup], rows rounded up to 64 and columns to 16, a step a column.
+void PackValues(const Head& head, Value* values, float* steps);
+
+}  // namespace edge_vlm
