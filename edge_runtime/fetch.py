@@ -22,6 +22,7 @@ from contract.errors import MediaError
 MAX_REDIRECTS = 5
 BLOCK = 1 << 16
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits (RFC 6052)
+UNICAST = ipaddress.IPv6Network("2000::/3")  # what IANA gives out; site-local and other ways to carry IPv4 lie outside
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,15 @@ def _connected(attempt: tuple[Any, ...], tls_host: str | None, deadline: float) 
 def _is_public(text: str) -> bool:
     """Whether an address is reached from anywhere, also the IPv4 address that an IPv6 one may carry."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    inner = None
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.is_global and not address.is_multicast and (inner is None or _is_public(str(inner)))
+        if inner is not None:
+            return _is_public(str(inner))
+        if address not in UNICAST:
+            return False
+    return address.is_global and not address.is_multicast
 
 
 def _left(deadline: float) -> float:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import os
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from contract.errors import MediaError
@@ -63,11 +64,24 @@ def read(path: Path) -> bytes:
     Raises:
         MediaError: it is no file, larger than MAX_FILE_BYTES, or cannot be read.
     """
+    with open_file(path) as file:
+        try:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
+                raise MediaError(f"{path} has {size} bytes, up to {MAX_FILE_BYTES} are read")
+            return file.read()
+        except OSError as error:
+            raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file, opened; a pipe or a device, which may never end or begin, is none.
+
+    Raises:
+        MediaError: it is no file, or cannot be read.
+    """
     try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise MediaError(f"{path} has {size} bytes, up to {MAX_FILE_BYTES} are read")
-        if not path.is_file():  # a pipe or a device may never end
-            raise MediaError(f"{path} cannot be read: it is no file")
-        return path.read_bytes()
+        if not path.exists() or path.is_file():  # what is not there is for open to say
+            return path.open("rb")
     except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+        raise MediaError(f"{path!s:.200} cannot be read: {error.strerror or error}") from error
+    raise MediaError(f"{path!s:.200} cannot be read: it is no file")

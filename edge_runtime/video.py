@@ -16,7 +16,7 @@ from PIL import Image
 
 from contract.errors import MediaError, MissingExtra
 from edge_runtime.media import MAX_DECODED_PIXELS
-from edge_runtime.source import Source, find
+from edge_runtime.source import Source, find, open_file
 
 try:
     import av
@@ -55,10 +55,7 @@ class VideoFile:
     def __init__(self, source: Source) -> None:
         found = find(source, "video")
         self.name = "video" if isinstance(found, bytes) else str(found)
-        try:
-            self._file: BinaryIO = io.BytesIO(found) if isinstance(found, bytes) else found.open("rb")
-        except OSError as error:
-            raise MediaError(f"{found!s:.200} cannot be read: {error.strerror}") from error
+        self._file: BinaryIO = io.BytesIO(found) if isinstance(found, bytes) else open_file(found)
         try:
             with self._stream() as (container, stream):
                 rate, declared = stream.average_rate, stream.frames

@@ -10,7 +10,7 @@ from contract.errors import InvalidInput, MissingExtra
 from contract.sampling import Sampling
 from contract.tensors import MODEL
 from edge_runtime.commands.device import open_encoder
-from edge_runtime.commands.server import add_server_arguments, connection_options
+from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
 from edge_runtime.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 
@@ -113,7 +113,8 @@ def run(args: argparse.Namespace) -> None:
         allowed_local_media_path=args.allowed_local_media_path,
     )
     client = AsyncGrpcClient(args.triton, **connection_options(args))
-    serve(create_app(pipeline, client, settings), args.host, args.port, (args.ssl_keyfile, args.ssl_certfile))
+    tls_files, ready = (args.ssl_keyfile, args.ssl_certfile), JSON_READY if args.json else "{url}"
+    serve(create_app(pipeline, client, settings), args.host, args.port, tls_files, ready)
 
 
 def _is_loopback(host: str) -> bool:

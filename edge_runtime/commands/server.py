@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from edge_runtime.grpc_client import GrpcClient
     from edge_runtime.http_client import HttpClient
 
+JSON_READY = '{{"url": "{url}"}}'  # what a verb that listens prints with --json, for str.format
+
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")

@@ -5,7 +5,7 @@ import os
 
 from contract.errors import InvalidInput, MissingExtra
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
-from edge_runtime.commands.server import add_server_arguments, open_client
+from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
     pipeline = open_pipeline(args)
     page = create_page(pipeline, open_client(args), args.triton, args.threads)
     try:
-        serve(page, args.host, args.port, "ready {url}")
+        serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}")
     except OSError as error:
         raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error

@@ -12,12 +12,15 @@ STOP_S = 10  # answers under way may take this long when the gateway is told to 
 BACKLOG = 256
 
 
-def serve(app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str | None] = (None, None)) -> None:
+def serve(
+    app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str | None] = (None, None), ready: str = "{url}"
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         port: 0 takes a free one; the line on standard output says which.
         tls_files: key and certificate in PEM form, both or none.
+        ready: the line, with a place for the address.
 
     Raises:
         InvalidInput: the address cannot be listened at, or the TLS files are wrong.
@@ -42,7 +45,8 @@ def serve(app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str |
         raise InvalidInput(f"{key} and {certificate} are no TLS key and certificate: {error}") from error
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
-        print(f"http{'s' if key else ''}://{shown}:{listening.getsockname()[1]}/v1", flush=True)
+        url = f"http{'s' if key else ''}://{shown}:{listening.getsockname()[1]}/v1"
+        print(ready.format(url=url), flush=True)
         uvicorn.Server(config).run(sockets=[listening])
 
 

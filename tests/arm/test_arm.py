@@ -32,15 +32,12 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "picture.png", folder / "frames"]
 
 
-# Raspberry Pi 4: no dot product. Raspberry Pi 5: with it. max: also i8mm and bf16.
-CASES = [
-    ("fp32", "cortex-a72"),
-    ("fp16", "cortex-a72"),
-    ("int8", "cortex-a72"),
-    ("int8", "cortex-a76"),
-    ("int8", "max"),
-]
-CASES += [("int4", "cortex-a72"), ("int4", "cortex-a76")]
+# Raspberry Pi 4: no dot product. Raspberry Pi 5: with it. max: also i8mm and bf16. Each has kernels of its own for fp16
+# and int8; fp32 has none, and int4 those of its few fp16 layers.
+EVERY = ("cortex-a72", "cortex-a76", "max")
+CASES = [("fp32", "cortex-a72"), ("int4", "cortex-a72"), ("int4", "cortex-a76")]
+CASES += [(precision, cpu) for precision in ("fp16", "int8") for cpu in EVERY]
+IN_BF16 = Gate(0.9998, 0.9999)  # eight bits of rows and weights: .99990 in the worst row of these media
 assert {precision for precision, _ in CASES} == set(PRECISIONS)
 
 
@@ -60,12 +57,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> C
 
 
 def both(arm: ArmMachine, cpu: str, bundle: Path, out: Path, media: list[Path]) -> tuple[Embeddings, dict[str, Any]]:
-    """What this machine makes of the media, and what the emulated one does."""
+    """What the graph's standard operators make of the media on this machine, and what the emulated one makes."""
     words = f"-m edge_runtime encode --bundle {bundle} --threads 1 --json --out {out}".split()
     assert json.loads(arm.python(cpu, *words, *media))["num_encoded"] == len(media)
     kinds = ["image" if path.suffix == ".png" else "video" for path in media]
     parts = [{"type": kind, kind: str(path)} for kind, path in zip(kinds, media, strict=True)]
-    pipeline = Pipeline(Encoder.from_bundle(bundle, threads=1))
+    pipeline = Pipeline(Encoder.from_bundle(bundle, threads=1, use_kernels=False))
     with np.load(out, allow_pickle=False) as there:
         return pipeline.encoder.encode(pipeline.items([{"role": "user", "content": parts}])), dict(there)
 
@@ -79,7 +76,7 @@ def test_embeddings_are_those_of_this_machine(
     theirs = [there["image_embeds"], *there["deepstack_embeds"]]
     for number, level in enumerate([here.image_embeds, *here.deepstack_embeds]):
         row = compare("picture and frames", f"level {number}", level, theirs[number])
-        assert row.passes(GATES[precision]), row
+        assert row.passes(IN_BF16 if (precision, cpu) == ("fp16", "max") else GATES[precision]), row
 
 
 def test_a_video_file_is_read(arm: ArmMachine, exported: Callable[[str], Path], tmp_path: Path) -> None:

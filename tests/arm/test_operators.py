@@ -41,8 +41,8 @@ for path in Path(sys.argv[1]).glob("*.onnx"):
 print(kernels.library())
 """
 ROWS: Inputs = {"rows": (FLOAT, 2)}
-# What each processor is to choose: a Raspberry Pi 3 and 4, a Raspberry Pi 5, one with everything.
-PROCESSORS = [("cortex-a53", "neon"), ("cortex-a72", "neon"), ("cortex-a76", "dotprod"), ("max", "i8mm")]
+# What each processor is to choose: a Raspberry Pi 4, a Raspberry Pi 5, one with everything.
+PROCESSORS = [("cortex-a72", "neon"), ("cortex-a76", "dotprod"), ("max", "i8mm")]
 ONE_STEP = 0.03  # a value half-way between two steps may be rounded either way
 SOME_STEPS = 2e-3  # the same of attention, where many values are summed
 

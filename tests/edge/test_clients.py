@@ -195,13 +195,19 @@ def test_a_silent_server_is_given_up(request_: Request, way: Way) -> None:
 
 
 @every_way
-def test_a_lost_connection_is_said_and_nothing_is_sent_twice(server: TritonServer, request_: Request, way: Way) -> None:
+def test_a_lost_connection_is_said_and_nothing_is_sent_twice(
+    server: TritonServer, request_: Request, answer: str, way: Way
+) -> None:
     with way.door(server) as door:
+        session = way.open(door.url, retry_s=30)
         threading.Timer(0.5, door.slam).start()
         with pytest.raises(Unavailable, match=r"was lost after \d+ pieces"):
-            way.ask(door.url, request_, sampling=LONG, retry_s=30)
+            session.ask(request_, LONG)
         assert way.num_asked(door) == 1
     at_rest(server)
+    with session, way.door(server, door.port) as door:  # the same client, once somebody listens there again
+        assert text(session.ask(request_, SHORT)) == answer
+        assert way.num_asked(door) == 1
 
 
 @every_way

@@ -129,6 +129,22 @@ def test_bench_is_one_json_line(bundle_folder: Path, capsys: pytest.CaptureFixtu
     assert main(command("bench", bundle_folder, "--repeats", "0")) == 2
 
 
+def test_bench_ends_in_json_for_people_too(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command("bench", bundle_folder, "--size", "64", "--repeats", "1")) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [row.split(maxsplit=1)[0] for row in table] == list(json.loads(last))
+
+
+@pytest.mark.parametrize("verb", ["serve", "ui"])
+def test_what_listens_says_where(bundle_folder: Path, verb: str) -> None:
+    args = command(verb, bundle_folder, "--port", "0", "--json")
+    with subprocess.Popen([sys.executable, "-m", "edge_runtime", *args], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/(v1)?", told["url"])
+
+
 def test_exit_codes_and_errors(
     tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +283,33 @@ def test_deadline_and_retry(
     nobody = ["--triton", f"127.0.0.1:{port}", "--retry", "1"]
     assert main(command("ask", bundle_folder, picture, QUESTIONS[1], *nobody)) == 1
     assert time.monotonic() - started > 0.5
+
+
+@pytest.mark.parametrize("way", ["answer", "prompt"])
+def test_control_c_in_a_chat(server: TritonServer, bundle_folder: Path, picture: Path, way: str) -> None:
+    """While an answer comes it ends that answer, at the prompt it ends the chat."""
+    sampling = ["--max-tokens", "2000", "--temperature", "5", "--seed"] if way == "answer" else ["--json", "--seed"]
+    args = command("chat", bundle_folder, picture, "--triton", server.grpc_url, *sampling)
+    for seed in range(8):  # an answer may end by itself before the signal arrives
+        with subprocess.Popen(
+            [sys.executable, "-m", "edge_runtime", *args, str(seed)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{QUESTIONS[1]}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.read(1) if way == "answer" else json.loads(process.stdout.readline())["answer"]
+            process.send_signal(signal.SIGINT)
+            if way == "prompt":
+                assert process.wait(20) == 130
+                return
+            _, errors = process.communicate(timeout=20)
+        assert b"Traceback" not in errors
+        if b"this question is forgotten" in errors:
+            break
+    assert b"this question is forgotten" in errors
+    assert process.returncode == 0  # standard input ended
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])

@@ -1,6 +1,7 @@
 """Real video files against transformers: frames chosen, sizes, grids, timestamps, token ids, pixels."""
 
 import base64
+import os
 import resource
 import struct
 import subprocess
@@ -258,11 +259,14 @@ def test_what_is_no_video_is_said_so(tmp_path: Path, files: dict[str, Path]) -> 
         container.mux(stream.encode(frame))
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:2,\n{files['odd']}\n#EXT-X-ENDLIST\n")
     (tmp_path / "list.txt").write_text(f"ffconcat version 1.0\nfile {files['odd']}\n")
+    os.mkfifo(tmp_path / "pipe")  # nobody ever writes to it
     cases = {
         b"": "cannot be decoded",
         b"not a video" * 99: "cannot be decoded",
         whole[: len(whole) // 2]: "cannot be decoded",
-        tmp_path / "none.mp4": "cannot be read",
+        tmp_path / "none.mp4": "cannot be read: No such file",
+        tmp_path / "pipe": "it is no file",
+        Path("/dev/zero"): "it is no file",
         sound: "cannot be decoded",
         tmp_path / "list.m3u8": "cannot be decoded",
         tmp_path / "list.txt": "cannot be decoded",
