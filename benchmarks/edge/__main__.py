@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5, help="most timed calls of an engine and a size")
     parser.add_argument(
-        "--minutes", type=float, default=35, help="of measuring; every size gets its share, and two rounds"
+        "--minutes", type=float, default=25, help="of measuring; every size gets its share, and two rounds"
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache/edge"))
     parser.add_argument("--out", type=Path, help="folder for the JSON, the table and the plots")
