@@ -57,12 +57,13 @@ def memory_peak() -> float:
     return 2 * COPIED_BYTES / best(lambda: target.copy_(source))
 
 
-def peaks(threads: int) -> tuple[dict[str, float], float]:
+def peaks(threads: int) -> dict[str, float]:
     """GFLOP/s by the type of the operands; GB/s of memory."""
     torch.set_num_threads(threads)
     found = {
         "fp32": max(matrix_peak(threads), torch_peak(torch.float32)),
         "bf16": torch_peak(torch.bfloat16),
         "int8": max(onnxruntime_integer_peak(threads), torch_peak(torch.int8)),
+        "memory": memory_peak(),
     }
-    return {name: value / 1e9 for name, value in found.items()}, memory_peak() / 1e9
+    return {name: value / 1e9 for name, value in found.items()}

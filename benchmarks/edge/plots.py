@@ -3,22 +3,34 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.edge.engines import ENGINES
+
 PIXELS = {"256": 256**2, "512": 512**2, "768": 768**2, "1024": 1024**2}
-STYLES = {"ours": "o-", "OpenVINO": "s--", "llama.cpp": "^--", "transformers": "v--", "torch.compile": "D--"}
+STYLES = {
+    "ours": ("o", "-"),
+    "OpenVINO": ("s", "--"),
+    "llama.cpp": ("^", "--"),
+    "transformers": ("v", "--"),
+    "torch.compile": ("D", "--"),
+}
+COLOURS = colormaps["tab20"].colors
 
 
-def _style(name: str) -> str:
-    return STYLES[name.split()[0]]
+def _look(name: str) -> dict[str, Any]:
+    """Marker and line by maker, colour by engine."""
+    marker, line = STYLES[name.split()[0]]
+    return {"marker": marker, "linestyle": line, "color": COLOURS[list(ENGINES).index(name)], "label": name}
 
 
 def _accuracy(axis: Axes, engines: dict[str, Any], size: str) -> None:
     for name, cells in engines.items():
         if size in cells:
             loss = max(1 - cells[size]["cosine"]["mean"], 1e-7)
-            axis.plot(cells[size]["wall_ms"], loss, _style(name)[0], label=name)
+            axis.plot(cells[size]["wall_ms"], loss, **_look(name))
             axis.annotate(name, (cells[size]["wall_ms"], loss), (4, 4), textcoords="offset points", fontsize=7)
     axis.set(xscale="log", yscale="log", xlabel=f"ms at {size}", ylabel="1 - mean cosine, worst level")
 
@@ -29,7 +41,7 @@ def _roofline(axis: Axes, engines: dict[str, Any], result: dict[str, Any]) -> No
     for name, cells in engines.items():
         file_bytes = 1e6 * result["engines"][name]["file_mb"]
         points = [(1e12 * result["tflop"][size] / file_bytes, cell["gflops"]) for size, cell in cells.items()]
-        axis.plot(*zip(*sorted(points), strict=True) if points else ([], []), _style(name), label=name, markersize=4)
+        axis.plot(*zip(*sorted(points), strict=True) if points else ([], []), markersize=4, **_look(name))
         edges += [x for x, _ in points]
     left, right = result["memory_gb_per_s"] / 10, 2 * max(edges, default=1e4)
     for name, peak in result["peaks_gflops"].items():
@@ -42,7 +54,7 @@ def _roofline(axis: Axes, engines: dict[str, Any], result: dict[str, Any]) -> No
 def _cost(axis: Axes, engines: dict[str, Any]) -> None:
     for name, cells in engines.items():
         points = sorted((PIXELS[size] / 1e6, cell["wall_ms"]) for size, cell in cells.items() if size in PIXELS)
-        axis.plot(*zip(*points, strict=True) if points else ([], []), _style(name), label=name)
+        axis.plot(*zip(*points, strict=True) if points else ([], []), **_look(name))
     axis.set(xscale="log", yscale="log", xlabel="million pixels", ylabel="ms")
 
 
