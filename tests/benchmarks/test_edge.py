@@ -138,6 +138,13 @@ def test_the_table_tells_every_engine_and_every_error() -> None:
             "tflop": {"512": 0.1, "1024": 0.5},
             "peaks_gflops": {"fp32": 100.0},
             "engines": engines,
+            "preparation": [{"side": 512, "kb": 52.0, "ms": 8.0, "share": 0.02}],
+            "in_flight": {
+                "engine": "ours int8",
+                "size": "512",
+                "one_process_per_s": 2.5,
+                "process_per_core_per_s": 2.7,
+            },
         }
     )
     assert "| ours int8 | 400 (800) | 2000 (4000) |" in text
@@ -146,3 +153,5 @@ def test_the_table_tells_every_engine_and_every_error() -> None:
     assert "- llama.cpp f16: not built" in text
     assert "| ours int8 | 0.999400 | 0.999400 | 0.998400 |" in text
     assert all(ENGINES[name].settings in text for name in ROWS)
+    assert "8.0 ms on one core, 2.0 % of encoding it in int8" in text
+    assert "2.5 one after the other on all cores, 2.7 with a process on each" in text
