@@ -4,6 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 PEERS := .cache/peers
+LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
@@ -92,7 +93,7 @@ precisions: $(READY) ## what each precision costs in answers, one JSON line
 bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
 	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json
 
-bench-edge: $(PEERS)/.ready ## our tower against transformers, torch.compile and OpenVINO on this CPU, interleaved
+bench-edge: $(LLAMA)/.ready ## our tower against transformers, torch.compile, OpenVINO and llama.cpp on this CPU: 45 minutes
 	$(PEERS)/bin/python -m benchmarks.edge --out benchmarks/results
 
 # OpenVINO in an environment of its own, which sees the project's packages behind its own.
@@ -101,6 +102,11 @@ $(PEERS)/.ready: $(READY) benchmarks/edge/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/edge/requirements.txt
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	    > $$($(PEERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	touch $@
+
+# llama.cpp from the source that llama-cpp-python carries; needs a C++ compiler.
+$(LLAMA)/.ready: $(PEERS)/.ready benchmarks/edge/llama/build.py benchmarks/edge/llama/CMakeLists.txt benchmarks/edge/llama/tower.cpp
+	$(PEERS)/bin/python -m benchmarks.edge.llama.build
 	touch $@
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures as Features
 
+from benchmarks.encode import machine
 from contract.manifest import PRECISIONS
-from edge_runtime import Encoder
+from edge_runtime import Encoder, kernels
 from edge_runtime.items import Item as EdgeItem
 from tiny_model.batches import IGNORE, Batch, Collator, Item
 from tiny_model.evaluate import held_out_items
@@ -94,6 +95,8 @@ def main() -> None:
     result = {
         "benchmark": "precisions",
         "model": MODEL.name,
+        "machine": machine(),
+        "kernels": kernels.instructions(),
         "items": len(items),
         "answer_tokens": num_tokens,
         "precisions": table,

@@ -5,56 +5,68 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.edge.engines import REFERENCE
+from benchmarks.edge.engines import ENGINES, REFERENCE
+from benchmarks.edge.sizes import SIZES
 
-SIZES = {
-    "256": (1, 16, 16),
-    "512": (1, 32, 32),
-    "1024": (1, 64, 64),
-    "768": (1, 48, 48),
-    "video": (8, 16, 16),  # 16 frames of 256 x 256
-}
+MIN_ROUNDS = 2
 
 
 class Worker:
-    """An engine in its own process.
+    """An engine in its own process; its files are made before, in another.
 
     Attributes:
-        about: load_s, file_mb, rss_mib; or error, why there is no engine.
+        about: load_s, file_mb, rss_mib; or error, why there is no engine, or none any more.
     """
 
     def __init__(self, name: str, cache: Path, depth: int, threads: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.edge.worker", name, str(cache), str(depth), str(threads)]
-        pipe = subprocess.PIPE
+        python, pipe, arguments = [sys.executable, "-m"], subprocess.PIPE, [name, str(cache), str(depth)]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the worker
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
-        self.about = self._read()
+        self._process: subprocess.Popen[str] | None = None
+        if ENGINES[name].files:
+            prepare = [*python, "benchmarks.edge.prepare", *arguments]
+            if code := subprocess.run(prepare, stdout=self._log, stderr=self._log).returncode:
+                self.about = self._error(code)
+                return
+        worker = [*python, "benchmarks.edge.worker", *arguments, str(threads)]
+        self._process = subprocess.Popen(worker, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+        self.about = self._read(self._process)
 
     def run(self, size: str, path: Path | None = None) -> dict[str, Any]:
-        """wall_s, cpu_s, peak_mib of one item; the embeddings go to `path`."""
+        """wall_s, cpu_s, peak_mib of one item; the embeddings go to `path`. Or error."""
+        if "error" in self.about or self._process is None:
+            return self.about
         assert self._process.stdin is not None
-        print(json.dumps([size, SIZES[size], path and str(path)]), file=self._process.stdin, flush=True)
-        return self._read()
+        with suppress(BrokenPipeError):  # it has died since; reading says of what
+            print(json.dumps([size, SIZES[size], path and str(path)]), file=self._process.stdin, flush=True)
+        answer = self._read(self._process)
+        if "error" in answer:
+            self.about = answer
+        return answer
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
+    def _read(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        assert process.stdout is not None
+        if line := process.stdout.readline():
             values: dict[str, Any] = json.loads(line)
             return values
-        self._process.wait()
+        return self._error(process.wait())
+
+    def _error(self, code: int) -> dict[str, Any]:
+        """The last line of the log."""
         self._log.seek(0)
         lines = self._log.read().strip().splitlines() or ["no word"]
-        return {"error": lines[-1][:300]}
+        return {"error": f"{lines[-1][:300]} (exit code {code})"}
 
 
 def cosines(expected: Path, found: Path) -> dict[str, Any]:
@@ -65,36 +77,45 @@ def cosines(expected: Path, found: Path) -> dict[str, Any]:
     return {"levels": levels, "mean": min(c["mean"] for c in levels), "lowest": min(c["lowest"] for c in levels)}
 
 
-def measure(workers: dict[str, Worker], sizes: list[str], rounds: int, deadline: float) -> dict[str, dict[str, Any]]:
-    """Per engine and size: wall_ms, cpu_ms (medians), num_runs, peak_mib, cosine.
+def measure_size(workers: dict[str, Worker], size: str, rounds: int, deadline: float) -> dict[str, dict[str, Any]]:
+    """Of every engine: wall_ms, cpu_ms (medians), num_runs, peak_mib, cosine; or error.
 
-    The first call of a size warms up and is compared, and is timed no more. No round starts after `deadline`
-    (time.monotonic), except the first of a size that was warmed up.
+    The first call warms up and is compared, and is not timed. No round after the first MIN_ROUNDS starts after
+    `deadline` (time.monotonic).
     """
-    rows: dict[str, dict[str, Any]] = {name: {} for name in workers}
+    rows: dict[str, dict[str, Any]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
-            if time.monotonic() > deadline:
-                break
-            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-            for name, worker in workers.items():
-                path = Path(folder) / f"{name}.npy"
-                rows[name][size] = worker.run(size, path)
-                if "error" not in rows[name][size]:
-                    rows[name][size] = {"cosine": cosines(Path(folder) / f"{REFERENCE}.npy", path)}
-            for number in range(rounds):
-                if number and time.monotonic() > deadline:
-                    break
-                for name, worker in workers.items():
-                    if "error" not in rows[name][size]:
-                        runs[name].append(worker.run(size))
-            for name, found in runs.items():
-                if found:
-                    rows[name][size] |= {
-                        "wall_ms": round(1e3 * median(run["wall_s"] for run in found), 1),
-                        "cpu_ms": round(1e3 * median(run["cpu_s"] for run in found), 1),
-                        "num_runs": len(found),
-                        "peak_mib": round(found[-1]["peak_mib"]),
-                    }
-                    print(f"{size:>6} {name:20} {json.dumps(rows[name][size])[:170]}", flush=True)
+        for name, worker in workers.items():
+            path = Path(folder) / f"{name}.npy"
+            rows[name] = worker.run(size, path)
+            if "error" not in rows[name]:
+                rows[name] = {"cosine": cosines(Path(folder) / f"{REFERENCE}.npy", path)}
+    for number in range(rounds):
+        if number >= MIN_ROUNDS and time.monotonic() > deadline:
+            break
+        for name, worker in workers.items():
+            if "error" not in (run := worker.run(size)):
+                runs[name].append(run)
+    for name, found in runs.items():
+        if found:
+            rows[name] |= {
+                "wall_ms": round(1e3 * median(run["wall_s"] for run in found), 1),
+                "cpu_ms": round(1e3 * median(run["cpu_s"] for run in found), 1),
+                "num_runs": len(found),
+                "peak_mib": round(max(run["peak_mib"] for run in found)),
+            }
+        print(f"{size:>6} {name:20} {json.dumps(rows[name])[-180:]}", flush=True)
+    return rows
+
+
+def measure(workers: dict[str, Worker], sizes: list[str], rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """Rows of `measure_size` by engine and size. Each size may take an equal share of the seconds that are left."""
+    rows: dict[str, dict[str, Any]] = {name: {} for name in workers}
+    end = time.monotonic() + seconds
+    for number, size in enumerate(sizes):
+        now = time.monotonic()
+        deadline = now + (end - now) / (len(sizes) - number)
+        for name, row in measure_size(workers, size, rounds, deadline).items():
+            rows[name][size] = row
     return rows

@@ -1,115 +1,99 @@
 """What is timed: every engine runs one item of the tower and gives its embeddings and levels.
 
-An engine is made in a worker process of its own, from the settings its makers recommend for latency on a CPU. Its
-constructor is the load that is reported; what has to be made once before it, such as a bundle, is `prepare`.
+An engine is a module whose `load(cache, depth, threads, variant)` opens files in a process of the engine's own, which
+holds nothing else, so that its time and memory are the engine's. Files other than the checkpoint are made once before,
+in a process that is thrown away, by another module's `prepare(cache, depth, variant)`.
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.edge import weights
+from edge_runtime.patches import normalised
 
 Grid = tuple[int, int, int]
 Rows = NDArray[np.float32]
+Patches = NDArray[np.uint8]
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of a channel, on the 0..1 scale
+
+
+def pixel_values(patches: Patches) -> Rows:
+    """What engines take that normalise outside."""
+    return normalised(patches, HALF, HALF)
 
 
 class Engine(Protocol):
-    """One loaded tower. file_bytes is what lies on disk for it; takes_bytes tells uint8 patches from normalised ones."""
+    """One loaded tower. file_bytes is what lies on disk for it."""
 
     file_bytes: int
-    takes_bytes: bool
 
-    def __call__(self, pixels: NDArray[Any], grid: Grid) -> tuple[Rows, Rows]:
-        """uint8 or float32 (patches, width) to main float32 (N, H) and levels float32 (L, N, H)."""
+    def lay_out(self, patches: Patches, grid: Grid) -> Any:
+        """Bytes (patches, width) as this engine takes them; what it needs to know of the grid too. Not timed."""
+        ...
+
+    def __call__(self, item: Any) -> tuple[Rows, Rows]:
+        """What `lay_out` gave to main float32 (N, H) and levels float32 (L, N, H)."""
         ...
 
 
-class Ours:
-    """This project's Encoder on a bundle."""
+@dataclass(frozen=True)
+class Kind:
+    """Where an engine is found.
 
-    takes_bytes = True
+    Attributes:
+        module, files: names in this package of what loads it and what prepares it; "" where the checkpoint is enough.
+        variant: what both are told.
+        operand: the type whose peak it is held against: fp32, bf16 or int8.
+        settings: how it is run, for the reader of the results.
+    """
 
-    def __init__(self, cache: Path, depth: int, threads: int, precision: str, use_kernels: bool = True) -> None:
-        from edge_runtime import Encoder
-        from edge_runtime.kernels import library
+    module: str
+    files: str
+    variant: str
+    operand: str
+    settings: str
 
-        if precision == "int8" and use_kernels and library() is None:
-            raise SystemExit("int8 with kernels: none is built for this processor, see python -m kernels.build")
-        folder = weights.bundle(cache, depth, precision)
-        self.file_bytes = sum(path.stat().st_size for path in folder.glob("vision.onnx*"))
-        self._encoder = Encoder.from_bundle(folder, threads=threads, use_kernels=use_kernels)
+    def prepare(self, cache: Path, depth: int) -> None:
+        import_module(f"benchmarks.edge.{self.files}").prepare(cache, depth, self.variant)
 
-    def __call__(self, pixels: NDArray[np.uint8], grid: Grid) -> tuple[Rows, Rows]:
-        from edge_runtime.items import Item
-
-        embeddings = self._encoder.encode([Item(pixels, grid, (0.0,) if grid[0] > 1 else ())])
-        return embeddings.image_embeds, embeddings.deepstack_embeds
-
-
-def load_tower(cache: Path, depth: int) -> Any:
-    """transformers' vision tower in fp32."""
-    from export.checkpoint import Checkpoint
-    from export.oracle import Oracle
-
-    checkpoint = Checkpoint(weights.checkpoint(cache, depth))
-    return Oracle(checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), checkpoint.tower_tensor)._tower
+    def loader(self) -> Callable[[Path, int, int], Engine]:
+        """From cache, depth and threads to the engine; its libraries are imported."""
+        load: Callable[[Path, int, int, str], Engine] = import_module(f"benchmarks.edge.{self.module}").load
+        return lambda cache, depth, threads: load(cache, depth, threads, self.variant)
 
 
-class Torch:
-    """transformers with scaled_dot_product_attention; compiled block by block, once a size, where asked."""
-
-    takes_bytes = False
-
-    def __init__(self, cache: Path, depth: int, threads: int, dtype: str, is_compiled: bool = False) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._dtype = getattr(torch, dtype)
-        self._tower = load_tower(cache, depth).to(self._dtype)
-        self.file_bytes = weights.checkpoint(cache, depth).joinpath("model.safetensors").stat().st_size
-        if is_compiled:
-            for block in self._tower.blocks:
-                block.compile(dynamic=False)
-
-    def __call__(self, pixels: Rows, grid: Grid) -> tuple[Rows, Rows]:
-        import torch
-
-        with torch.inference_mode():
-            out = self._tower(torch.from_numpy(pixels).to(self._dtype), grid_thw=torch.tensor([grid]))
-        levels = torch.stack([level.float() for level in out.deepstack_features])
-        return out.pooler_output.float().numpy(), levels.numpy()
-
-
-def _openvino(cache: Path, depth: int, threads: int, kind: str) -> Engine:
-    from benchmarks.edge.openvino_engine import OpenVino
-
-    return OpenVino(cache, depth, threads, kind)
-
-
-def _llama(cache: Path, depth: int, threads: int, kind: str) -> Engine:
-    raise SystemExit(f"llama.cpp {kind}: not built, this benchmark has no build of mtmd yet")
-
-
-Make = Callable[[Path, int, int], Engine]
-ENGINES: dict[str, Make] = {
-    "transformers fp32": partial(Torch, dtype="float32"),
-    "transformers bf16": partial(Torch, dtype="bfloat16"),
-    "torch.compile fp32": partial(Torch, dtype="float32", is_compiled=True),
-    "OpenVINO fp32": partial(_openvino, kind="fp32"),
-    "OpenVINO bf16": partial(_openvino, kind="bf16"),
-    "OpenVINO int8": partial(_openvino, kind="int8"),
-    "llama.cpp f16": partial(_llama, kind="f16"),
-    "llama.cpp q8_0": partial(_llama, kind="q8_0"),
-    "llama.cpp Q4_K": partial(_llama, kind="Q4_K"),
-    "ours fp32": partial(Ours, precision="fp32"),
-    "ours fp16": partial(Ours, precision="fp16"),
-    "ours int8": partial(Ours, precision="int8"),
-    "ours int8 portable": partial(Ours, precision="int8", use_kernels=False),
-    "ours int4": partial(Ours, precision="int4"),
+EAGER = "scaled_dot_product_attention"
+COMPILED = f"{EAGER}, every block by torch.compile(dynamic=False)"
+INTEL = "LATENCY hint, file with fp16 weights; positions and angles made outside in float32"
+LLAMA = "its own converter, GCC with -march=native, OpenMP, llamafile, flash attention"
+KERNELS = "kernels of this processor"
+ENGINES: dict[str, Kind] = {
+    "transformers fp32": Kind("torch_engine", "", "float32", "fp32", EAGER),
+    "transformers bf16": Kind("torch_engine", "", "bfloat16", "bf16", EAGER),
+    "torch.compile fp32": Kind("torch_engine", "", "float32 compiled", "fp32", COMPILED),
+    "torch.compile bf16": Kind("torch_engine", "", "bfloat16 compiled", "bf16", COMPILED),
+    "OpenVINO fp32": Kind("openvino_engine", "openvino_files", "fp32", "fp32", f"{INTEL}; precision hint f32"),
+    "OpenVINO bf16": Kind("openvino_engine", "openvino_files", "bf16", "bf16", f"{INTEL}; precision hint bf16"),
+    "OpenVINO int8": Kind(
+        "openvino_engine", "openvino_files", "int8", "int8", f"{INTEL}; NNCF, calibrated, for transformers"
+    ),
+    "llama.cpp f16": Kind("llama.engine", "llama.files", "f16", "fp32", LLAMA),
+    "llama.cpp bf16": Kind("llama.engine", "llama.files", "bf16", "bf16", LLAMA),
+    "llama.cpp q8_0": Kind("llama.engine", "llama.files", "q8_0", "int8", LLAMA),
+    "llama.cpp Q4_K": Kind(
+        "llama.engine", "llama.files", "Q4_K", "int8", f"{LLAMA}; Q4_K_M of the f16 file by libllama"
+    ),
+    "ours fp32": Kind("ours_engine", "weights", "fp32", "fp32", KERNELS),
+    "ours fp16": Kind(
+        "ours_engine", "weights", "fp16", "bf16", f"{KERNELS}, which compute in bf16 where there is AVX-512"
+    ),
+    "ours int8": Kind("ours_engine", "weights", "int8", "int8", KERNELS),
+    "ours int8 portable": Kind("ours_engine", "weights", "int8 portable", "int8", "onnxruntime's operators alone"),
+    "ours int4": Kind("ours_engine", "weights", "int4", "int8", "onnxruntime's operators, rows as 8-bit integers"),
 }
 REFERENCE = "transformers fp32"

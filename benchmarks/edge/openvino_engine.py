@@ -1,136 +1,41 @@
-"""OpenVINO on the tower's blocks and mergers, converted from transformers' modules.
+"""OpenVINO on files that `openvino_files` wrote once: LATENCY hint, `threads` cores, and nothing else in the process."""
 
-Positions and rotary angles are computed outside in fp32 and not timed: inside, the bf16 hint would round the angles and
-cost OpenVINO its accuracy. Frames are a dimension, so no mask exists. Both favour the peer.
-"""
-
-from functools import cache as cached
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
-import torch
 
-from benchmarks.edge.engines import Grid, Rows, load_tower
+from benchmarks.edge.engines import Grid, Patches, Rows, pixel_values
 
-CALIBRATION_GRIDS = ((1, 16, 16), (1, 12, 20), (1, 24, 16), (1, 16, 16))
-
-
-class Frames(torch.nn.Module):
-    """The tower on (frames, patches, width) with positions (patches, H), cosines and sines (patches, head)."""
-
-    def __init__(self, tower: Any) -> None:
-        super().__init__()
-        self.tower, config = tower, tower.config
-        self.num_heads, self.taps = config.num_heads, list(config.deepstack_visual_indexes)
-        weight = tower.patch_embed.proj.weight
-        self.weight, self.bias = weight.reshape(weight.shape[0], -1), tower.patch_embed.proj.bias
-
-    def turn(self, rows: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-        first, second = rows.chunk(2, -1)
-        return rows * cosines + torch.cat([-second, first], -1) * sines
-
-    def forward(
-        self, pixels: torch.Tensor, positions: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        rows = torch.nn.functional.linear(pixels, self.weight, self.bias) + positions  # (T, S, H)
-        frames, patches, hidden = rows.shape
-        levels = []
-        for number, block in enumerate(self.tower.blocks):
-            packed = block.attn.qkv(block.norm1(rows)).reshape(frames, patches, 3, self.num_heads, -1)
-            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)  # (T, heads, S, head)
-            query, key = self.turn(query, cosines, sines), self.turn(key, cosines, sines)
-            mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-            rows = rows + block.attn.proj(mixed.transpose(1, 2).reshape(frames, patches, hidden))
-            rows = rows + block.mlp(block.norm2(rows))
-            if number in self.taps:
-                levels.append(self.tower.deepstack_merger_list[self.taps.index(number)](rows.reshape(-1, hidden)))
-        return (self.tower.merger(rows.reshape(-1, hidden)), *levels)
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of the layers that are not int8
 
 
-class Positions:
-    """transformers' own positions and angles of a frame."""
+def model_path(cache: Path, depth: int, variant: str) -> Path:
+    return cache / f"openvino-{depth}-{'int8' if variant == 'int8' else 'fp32'}.xml"
 
-    def __init__(self, tower: Any) -> None:
-        self._tower = tower
-        self._of = cached(self._compute)
 
-    def __call__(self, pixels: Rows, grid: Grid) -> list[Rows]:
-        """The graph's four inputs, all float32."""
-        return [pixels.reshape(grid[0], grid[1] * grid[2], -1), *self._of(grid[1:])]
-
-    def _compute(self, sides: tuple[int, int]) -> list[Rows]:
-        from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
-
-        tower, grid = self._tower, torch.tensor([(1, *sides)])
-        with torch.inference_mode():
-            indices, shares = get_vision_interpolation_indices_and_weights(
-                grid,
-                num_grid_per_side=tower.num_grid_per_side,
-                mode=tower.interpolation_mode,
-                align_corners=tower.interpolation_align_corners,
-                spatial_merge_size=tower.spatial_merge_size,
-            )
-            positions = (tower.pos_embed(indices) * shares[:, :, None]).sum(1)
-            angles = tower.rotary_pos_emb(positions, get_vision_position_ids(grid, tower.spatial_merge_size))
-        return [part.float().numpy() for part in (positions, *angles)]
+def positions_path(cache: Path, depth: int) -> Path:
+    """Arrays `{height}x{width}.positions`, `.cosines` and `.sines` of every frame that is timed."""
+    return cache / f"openvino-{depth}-positions.npz"
 
 
 class OpenVino:
-    """LATENCY hint and `threads` cores; the files hold fp16 weights, as OpenVINO's own exporter writes them."""
-
-    takes_bytes = False
-
-    def __init__(self, cache: Path, depth: int, threads: int, kind: str) -> None:
-        fp32, int8 = (cache / f"openvino-{depth}-{name}.xml" for name in ("fp32", "int8"))
-        tower = load_tower(cache, depth)
-        self._positions = Positions(tower)
-        if not fp32.is_file():
-            _convert(tower, fp32)
-        if kind == "int8" and not int8.is_file():
-            _quantise(fp32, int8, self._positions)
-        # Only what the positions need stays in memory.
-        del tower.blocks, tower.merger, tower.deepstack_merger_list, tower.patch_embed
-        path = int8 if kind == "int8" else fp32
+    def __init__(self, path: Path, positions: Path, threads: int, hint: str) -> None:
         self.file_bytes = path.with_suffix(".bin").stat().st_size + path.stat().st_size
-        hints = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32",
-        }
+        self._positions = np.load(positions)
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
         self._request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
 
-    def __call__(self, pixels: Rows, grid: Grid) -> tuple[Rows, Rows]:
-        found = self._request.infer(self._positions(pixels, grid), share_inputs=True)
+    def lay_out(self, patches: Patches, grid: Grid) -> list[Rows]:
+        """The graph's four inputs, all float32; pixels are (frames, patches, width)."""
+        of_frame = [self._positions[f"{grid[1]}x{grid[2]}.{part}"] for part in ("positions", "cosines", "sines")]
+        return [pixel_values(patches).reshape(grid[0], grid[1] * grid[2], -1), *of_frame]
+
+    def __call__(self, item: list[Rows]) -> tuple[Rows, Rows]:
+        found = self._request.infer(item, share_inputs=True)
         main, *levels = (np.array(found[number]) for number in range(len(found)))
         return main, np.stack(levels)
 
 
-def _convert(tower: Any, path: Path) -> None:
-    frames, patches, head = 2, 16, tower.config.hidden_size // tower.config.num_heads
-    widths = {"pixels": 1536, "positions": tower.config.hidden_size, "cosines": head, "sines": head}
-    sample = {name: torch.zeros(patches, width) for name, width in widths.items()}
-    sample["pixels"] = sample["pixels"].expand(frames, -1, -1).contiguous()
-    shapes = [openvino.PartialShape([-1, -1, 1536] if name == "pixels" else [-1, w]) for name, w in widths.items()]
-    with torch.no_grad():
-        model = openvino.convert_model(Frames(tower).eval(), example_input=sample, input=shapes)
-    openvino.save_model(model, path, compress_to_fp16=True)
-
-
-def _quantise(source: Path, path: Path, positions: Positions) -> None:
-    """NNCF's post-training quantisation with its transformer settings, which smooth activations."""
-    import nncf
-
-    rng, samples = np.random.default_rng(5), []
-    for grid in CALIBRATION_GRIDS:
-        coarse = rng.standard_normal((grid[1] * grid[2], 1536), dtype=np.float32)
-        samples.append(positions(np.clip(0.6 * coarse, -1, 1), grid))
-    model = nncf.quantize(
-        openvino.Core().read_model(source),
-        nncf.Dataset(samples),
-        preset=nncf.QuantizationPreset.MIXED,
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(samples),
-    )
-    openvino.save_model(model, path)
+def load(cache: Path, depth: int, threads: int, variant: str) -> OpenVino:
+    return OpenVino(model_path(cache, depth, variant), positions_path(cache, depth), threads, HINTS[variant])

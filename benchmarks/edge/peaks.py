@@ -1,4 +1,9 @@
-"""What this CPU's matrix units reach: products of the tower's own shape, the best of several, in operations a second."""
+"""What this CPU reaches: matrix products of the tower's own shape by type, and its memory; the best of several runs.
+
+Of the libraries that are here, the quickest one says what a type can do.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
@@ -9,10 +14,17 @@ from benchmarks.encode import matrix_peak, seconds
 from edge_runtime.session_options import session_options
 
 ROWS, IN, OUT, ROUNDS = 1024, 1024, 4096, 10
+FLOP = 2 * ROWS * IN * OUT
+COPIED_BYTES = 256 << 20
 
 
-def integer_peak(threads: int) -> float:
-    """onnxruntime's MatMulInteger, uint8 by a constant int8."""
+def best(work: Callable[[], object]) -> float:
+    """Seconds."""
+    return min(seconds(work) for _ in range(ROUNDS))
+
+
+def onnxruntime_integer_peak(threads: int) -> float:
+    """FLOP/s of onnxruntime's MatMulInteger, uint8 by a constant int8."""
     weight = np.random.default_rng(0).integers(-64, 64, (IN, OUT), np.int8)
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
@@ -25,19 +37,33 @@ def integer_peak(threads: int) -> float:
     options = session_options(threads)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {"a": np.random.default_rng(1).integers(0, 255, (ROWS, IN), np.uint8)}
-    return 2 * ROWS * IN * OUT / min(seconds(lambda: session.run(None, feed)) for _ in range(ROUNDS))
+    return FLOP / best(lambda: session.run(None, feed))
 
 
-def bf16_peak(threads: int) -> float:
-    """torch's linear layer in bfloat16."""
-    torch.set_num_threads(threads)
-    rows, weight = torch.randn(ROWS, IN).bfloat16(), torch.randn(OUT, IN).bfloat16()
+def torch_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of torch's linear layer, or of its integer product."""
+    if dtype == torch.int8:
+        rows, weight = (torch.randint(-64, 64, shape, dtype=dtype) for shape in ((ROWS, IN), (IN, OUT)))
+        return FLOP / best(lambda: torch._int_mm(rows, weight))
+    rows, weight = torch.randn(ROWS, IN).to(dtype), torch.randn(OUT, IN).to(dtype)
     with torch.inference_mode():
-        best = min(seconds(lambda: torch.nn.functional.linear(rows, weight)) for _ in range(ROUNDS))
-    return 2 * ROWS * IN * OUT / best
+        return FLOP / best(lambda: torch.nn.functional.linear(rows, weight))
+
+
+def memory_peak() -> float:
+    """Bytes a second that torch's copy reads and writes."""
+    source = torch.zeros(COPIED_BYTES, dtype=torch.uint8)
+    target = torch.ones_like(source)
+    return 2 * COPIED_BYTES / best(lambda: target.copy_(source))
 
 
 def peaks(threads: int) -> dict[str, float]:
-    """GFLOP/s by the type of the operands."""
-    found = {"fp32": matrix_peak(threads), "bf16": bf16_peak(threads), "int8": integer_peak(threads)}
+    """GFLOP/s by the type of the operands; GB/s of memory."""
+    torch.set_num_threads(threads)
+    found = {
+        "fp32": max(matrix_peak(threads), torch_peak(torch.float32)),
+        "bf16": torch_peak(torch.bfloat16),
+        "int8": max(onnxruntime_integer_peak(threads), torch_peak(torch.int8)),
+        "memory": memory_peak(),
+    }
     return {name: value / 1e9 for name, value in found.items()}

@@ -1,49 +1,63 @@
 """The tower that every engine runs: the 2B shape, random weights with loud channels, exported once and kept in .cache.
 
 Loud channels are what makes integers hard in real towers and what random weights lack. Fewer layers of the same shape
-make a run shorter; the result says how many there were.
+make a run shorter; the result says how many there were. Engines look for the folders; only what writes needs torch.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_checkpoint import SHAPES, write_checkpoint
-from tests.export.outliers import make_loud
+from export.tower import Tower
 
 SMALL = Path("models/tiny")
 
 
-def vision_config(depth: int) -> dict[str, Any]:
-    """The 2B tower's configuration, with its deepstack levels moved into `depth` layers."""
-    full = SHAPES["2b"]
+def checkpoint(cache: Path, depth: int) -> Path:
+    return cache / f"checkpoint-{depth}"
+
+
+def bundle_folder(cache: Path, depth: int, variant: str) -> Path:
+    """A variant of ours is a precision, and perhaps a word of how it is run."""
+    return cache / f"bundle-{depth}-{variant.split()[0]}"
+
+
+def tower(cache: Path, depth: int) -> Tower:
+    """The shape of a written checkpoint."""
+    return Tower.from_config(json.loads((checkpoint(cache, depth) / "config.json").read_text()))
+
+
+def vision_config(full: dict[str, Any], depth: int) -> dict[str, Any]:
+    """A tower's configuration with its deepstack levels moved into `depth` layers."""
     taps = full["deepstack_visual_indexes"] if depth == full["depth"] else [depth // 4, depth // 2, 3 * depth // 4]
     return full | {"depth": depth, "deepstack_visual_indexes": taps}
 
 
-def checkpoint(cache: Path, depth: int) -> Path:
-    """The folder of the checkpoint, written where it is missing."""
-    folder = cache / f"checkpoint-{depth}"
+def write_checkpoint(cache: Path, depth: int) -> None:
+    """Where it is missing."""
+    from benchmarks import random_checkpoint
+    from tests.export.outliers import make_loud
+
+    folder = checkpoint(cache, depth)
     if not folder.is_dir():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        SHAPES["edge"] = vision_config(depth)
-        write_checkpoint(partial, SMALL, "edge", is_single=True)
+        random_checkpoint.SHAPES["edge"] = vision_config(random_checkpoint.SHAPES["2b"], depth)
+        random_checkpoint.write_checkpoint(partial, SMALL, "edge", is_single=True)
         make_loud(partial, "mid")
         partial.rename(folder)
-    return folder
 
 
-def bundle(cache: Path, depth: int, precision: str) -> Path:
-    """The bundle of a precision, through the same gates as any other.
+def prepare(cache: Path, depth: int, variant: str) -> None:
+    """The bundle of a variant where it is missing, through the same gates as any other.
 
     Raises:
         CalledProcessError: the export refused, and said why.
     """
-    folder = cache / f"bundle-{depth}-{precision}"
+    folder = bundle_folder(cache, depth, variant)
     if not folder.is_dir():
-        command = [sys.executable, "-m", "export.vision", checkpoint(cache, depth), folder, "--precision", precision]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
+        command = [sys.executable, "-m", "export.vision", checkpoint(cache, depth), folder]
+        subprocess.run([*command, "--precision", variant.split()[0]], check=True)

@@ -9,13 +9,21 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.edge.engines import ENGINES
-from edge_runtime.patches import normalised
+from benchmarks.edge import weights
+from benchmarks.edge.engines import ENGINES, Grid, Patches
 from export.packs import pixels
 from export.tower import Tower
+
+SEED = 1
+
+
+def item(tower: Tower, grid: Grid) -> Patches:
+    """The picture every engine gets: bytes (patches, width)."""
+    return pixels(tower, (grid,), SEED)
 
 
 def memory_mib(field: str) -> float:
@@ -32,24 +40,24 @@ def main() -> None:
     def answer(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    config = json.loads((cache / f"checkpoint-{depth}" / "config.json").read_text())
-    tower, items = Tower.from_config(config), dict[str, np.ndarray]()
-    half = (0.5, 0.5, 0.5)
+    tower, laid_out = weights.tower(cache, depth), dict[str, Any]()
+    load = ENGINES[name].loader()
     started = time.perf_counter()
-    engine = ENGINES[name](cache, depth, threads)
-    answer(load_s=time.perf_counter() - started, file_mb=engine.file_bytes / 1e6, rss_mib=memory_mib("VmRSS"))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is that of running, not of loading
+    engine = load(cache, depth, threads)
+    load_s = round(time.perf_counter() - started, 2)
+    answer(load_s=load_s, file_mb=round(engine.file_bytes / 1e6, 1), rss_mib=round(memory_mib("VmRSS")))
     for line in sys.stdin:
-        item, grid, path = json.loads(line)
-        if item not in items:
-            patches = pixels(tower, (tuple(grid),), 1)
-            items[item] = patches if engine.takes_bytes else normalised(patches, half, half)
+        size, grid, path = json.loads(line)
+        if size not in laid_out:
+            laid_out[size] = engine.lay_out(item(tower, tuple(grid)), tuple(grid))
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is that of this call
         wall, cpu = time.perf_counter(), time.process_time()
-        main_rows, levels = engine(items[item], tuple(grid))
+        main_rows, levels = engine(laid_out[size])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        peak_mib = memory_mib("VmHWM")
         if path:
             np.save(path, np.concatenate([main_rows[None], levels]))
-        answer(wall_s=wall, cpu_s=cpu, peak_mib=memory_mib("VmHWM"))
+        answer(wall_s=wall, cpu_s=cpu, peak_mib=peak_mib)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,14 @@
+"""What an engine needs on disk, made in a process that is thrown away: `python -m benchmarks.edge.prepare`."""
+
+import sys
+from pathlib import Path
+
+from benchmarks.edge.engines import ENGINES
+
+
+def main() -> None:
+    ENGINES[sys.argv[1]].prepare(Path(sys.argv[2]), int(sys.argv[3]))
+
+
+if __name__ == "__main__":
+    main()

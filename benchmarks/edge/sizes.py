@@ -1,0 +1,9 @@
+"""The items that are timed, as grids of patches, the quick ones first."""
+
+SIZES = {
+    "256": (1, 16, 16),
+    "512": (1, 32, 32),
+    "768": (1, 48, 48),
+    "video": (8, 16, 16),  # 16 frames of 256 x 256
+    "1024": (1, 64, 64),
+}
