@@ -1,7 +1,8 @@
 """A written graph cut behind its first deepstack level, over the same weights file.
 
 Running a whole tower on the largest frame takes a minute a side on two cores. The first level has passed through
-everything that depends on the grid and some of the blocks; what follows repeats them.
+everything that depends on the grid and some of the blocks; what follows repeats them. A tower without levels is cut
+behind a quarter of its blocks, and its merger joined to them.
 """
 
 from collections.abc import Iterable
@@ -12,8 +13,9 @@ import onnx
 from onnx import NodeProto
 
 
-def first_level_graph(path: Path) -> onnx.ModelProto:
+def first_level_graph(path: Path, num_blocks: int) -> onnx.ModelProto:
     """The model of `path` with the rows of level 0 as both outputs: image_embeds (N, H), deepstack_embeds (1, N, H).
+    Without levels: the model with its first num_blocks blocks only.
 
     Its weights are still those beside `path`; what only the rest of the tower uses is gone.
     """
@@ -22,12 +24,15 @@ def first_level_graph(path: Path) -> onnx.ModelProto:
     (loop,) = (node for node in graph.node if node.op_type == "Loop")
     body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
     made = {name: node for node in body.node for name in node.output}
-    levels = made[made["deepstack_embeds_next"].input[1]]  # Concat of (1, N, H) each
-    del levels.input[1:]
-    made["image_embeds_next"].input[1] = made[levels.input[0]].input[0]  # before its Unsqueeze
+    if "deepstack_embeds_next" in made:
+        levels = made[made["deepstack_embeds_next"].input[1]]  # Concat of (1, N, H) each
+        del levels.input[1:]
+        made["image_embeds_next"].input[1] = made[levels.input[0]].input[0]  # before its Unsqueeze
+        graph.output[1].type.tensor_type.shape.dim[0].dim_value = 1
+    else:
+        made["merger.norm"].input[0] = f"blocks.{num_blocks - 1}"
     _keep(body.node, (output.name for output in body.output))
     _drop_unused(body.initializer, {name for node in body.node for name in node.input})
-    graph.output[1].type.tensor_type.shape.dim[0].dim_value = 1
     _keep(graph.node, (output.name for output in graph.output))
     inner = {name for node in graph.node for part in node.attribute for one in part.g.node for name in one.input}
     _drop_unused(graph.initializer, inner.union(*(node.input for node in graph.node)))

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import deepstack_blocks
 from contract.errors import BundleError
 from contract.preprocessing import ImageProcessing
 from edge_runtime.patches import normalised
 
 Outputs = dict[str, NDArray[np.float32]]
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw
+
+FIRST_BLOCKS = "image_embeds of the first blocks"  # in a parity report
 
 # family: package in transformers.models, prefix of its class names
 CLASSES = {
@@ -68,7 +69,6 @@ class Oracle:
         tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
         self._mean, self._std = image.mean, image.std
-        self._num_first_blocks = 1 + min(deepstack_blocks(config), default=-1)
 
     def __call__(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
         """patches uint8 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
@@ -80,12 +80,14 @@ class Oracle:
         levels = {level_name(i): rows.numpy() for i, rows in enumerate(getattr(out, "deepstack_features", ()))}
         return {"image_embeds": out.pooler_output.numpy()} | levels
 
-    def first_level(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
-        """The first deepstack level alone, (N, H): the same tower without the blocks behind it."""
+    def first_level(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64], num_blocks: int) -> Outputs:
+        """The first deepstack level alone, (N, H): the same tower without the blocks behind it. Without levels, what the
+        merger makes of the first blocks."""
         blocks = self._tower.blocks
-        self._tower.blocks = blocks[: self._num_first_blocks]
+        self._tower.blocks = blocks[:num_blocks]
         try:
-            return {level_name(0): self(patches, grid_thw)[level_name(0)]}
+            main, *levels = self(patches, grid_thw).values()
+            return {level_name(0): levels[0]} if levels else {FIRST_BLOCKS: main}
         finally:
             self._tower.blocks = blocks
 

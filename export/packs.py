@@ -3,8 +3,8 @@
 A pack is what one call of the graph gets: pictures and videos, one after another. The list covers what broke other
 exports: one row of merge blocks, odd ratios, sides beyond the position table, videos, groups of frames that do not
 divide evenly, and mixed packs in both orders. What a grid proves does not grow with its area, so these are small. A big
-tower has no time for the large ones: two of them are then run as far as the first deepstack level, through everything that
-depends on the grid and a quarter of the blocks.
+tower has no time for the large ones: two of them are then run as far as the first deepstack level or, without one, through a
+quarter of the blocks: through everything that depends on the grid.
 """
 
 import numpy as np
@@ -84,15 +84,13 @@ def packs_for(tower: Tower) -> tuple[Pack, ...]:
         if left < 0:
             break
         taken.append(pack)
-    if not tower.taps and SPLIT not in taken:  # there is no first level to run it to
-        taken.append(SPLIT)
     return tuple(_in_steps(tower, pack) for pack in taken)
 
 
 def first_level_packs_for(tower: Tower) -> tuple[Pack, ...]:
-    """What is run as far as the first deepstack level, where `packs_for` has no room for it."""
+    """What is run as far as the first deepstack level, or a quarter of the blocks, where `packs_for` has no room for it."""
     whole, wanted = packs_for(tower), [_in_steps(tower, pack) for pack in (SPLIT, LARGEST)]
-    return tuple(pack for pack in wanted if pack not in whole) if tower.taps else ()
+    return tuple(pack for pack in wanted if pack not in whole)
 
 
 def _in_steps(tower: Tower, pack: Pack) -> Pack:

@@ -20,7 +20,7 @@ from contract.manifest import WEIGHTS
 from edge_runtime.mapped_pages import given_back
 from edge_runtime.session_options import session_options
 from export.cores import each_on_a_core, torch_on_one_core
-from export.oracle import Oracle, Outputs, level_name
+from export.oracle import FIRST_BLOCKS, Oracle, Outputs, level_name
 from export.packs import Pack, flop, name, pixels
 from export.progress import Done, quiet
 from export.tower import Tower
@@ -99,8 +99,8 @@ def first_level_answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], d
     """`answers` of the first deepstack level alone; these are large, so each has all cores."""
     found = []
     for seed, pack in enumerate(packs):
-        found.append(oracle.first_level(pixels(tower, pack, seed), np.array(pack, np.int64)))
-        done(flop(tower, pack, tower.levels[0][0] + 1), name(pack))
+        found.append(oracle.first_level(pixels(tower, pack, seed), np.array(pack, np.int64), tower.num_first_blocks))
+        done(flop(tower, pack, tower.num_first_blocks), name(pack))
     return found
 
 
@@ -134,13 +134,15 @@ def measure(
     weights = graph.with_name(f"{graph.name}.data") if isinstance(graph, Path) else (folder or Path()) / WEIGHTS
     with given_back(weights):
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    names, num_blocks = ["image_embeds", "deepstack_embeds"], None if is_whole else tower.levels[0][0] + 1
+    names, num_blocks = ["image_embeds", "deepstack_embeds"], None if is_whole else tower.num_first_blocks
 
     def compared(seed: int) -> list[Row]:
         pack, original = packs[seed], expected[seed]
         feeds = {"patches": pixels(tower, pack, seed), "grid_thw": np.array(pack, np.int64)}
         main, deepstack = session.run(names, feeds)  # (N, H), (L, N, H)
-        got = {"image_embeds": main} | {level_name(i): rows for i, rows in enumerate(deepstack)}
+        got = {"image_embeds" if is_whole else FIRST_BLOCKS: main} | {
+            level_name(i): rows for i, rows in enumerate(deepstack)
+        }
         if is_whole and got.keys() != original.keys():
             raise ParityError(f"the graph has {len(got) - 1} deepstack levels, the original {len(original) - 1}")
         return [compare(name(pack), output, original[output], got[output]) for output in original]

@@ -47,8 +47,9 @@ class Plan:
             stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
         whole, largest = packs_for(tower), first_level_packs_for(tower)
-        blocks = tower.levels[0][0] + 1 if tower.levels else tower.depth
-        work = sum(flop(tower, pack) for pack in whole) + sum(flop(tower, pack, blocks) for pack in largest)
+        work = sum(flop(tower, pack) for pack in whole) + sum(
+            flop(tower, pack, tower.num_first_blocks) for pack in largest
+        )
         costs = {"checkpoint": READ_FLOP * fp32 / 2, "original": work, "graph": WRITE_FLOP * fp32, "parity": work}
         peak = BASE_BYTES + max(fp32 * 1.1, fp32 * SESSION_TOWERS[precision])
         return cls(fp32 // 4, fp32, int(stored), int(peak), len(whole) + len(largest), 2 * work, costs)

@@ -51,6 +51,11 @@ class Tower:
         """(block, merger) per deepstack level, in the order transformers returns them: by block."""
         return sorted((block, merger) for merger, block in enumerate(self.taps))
 
+    @property
+    def num_first_blocks(self) -> int:
+        """Blocks that a pass too large for the whole tower goes through: to the first level, or a quarter of all."""
+        return self.levels[0][0] + 1 if self.levels else max(1, self.depth // 4)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Tower":
         """Read vision_config of a transformers config.json.

@@ -124,7 +124,7 @@ def export_vision(
 
             rows = parity.measure(work / GRAPH, tower, expected, packs, progress.note, done)
             if largest:
-                cut = first_level_graph(work / GRAPH)
+                cut = first_level_graph(work / GRAPH, tower.num_first_blocks)
                 rows += parity.measure(cut, tower, expected_largest, largest, progress.note, done, folder=work)
         parity.require(rows, precision, out.with_name(out.name + ".parity-failed.json"))
         worst = parity.summary(rows)

@@ -228,7 +228,7 @@ def test_a_mutation_fails_the_wider_gates_too(rounded: Rounded) -> None:
 
 def test_the_first_level_alone_is_that_of_the_whole_graph(written: Written) -> None:
     expected = parity.first_level_answers(written.tower, written.oracle, PACKS)
-    cut, folder = first_level_graph(written.path), written.path.parent
+    cut, folder = first_level_graph(written.path, written.tower.num_first_blocks), written.path.parent
     whole_graph = onnx.load(written.path, load_external_data=False).graph
     assert len(all_tensors(cut.graph)) < 0.5 * len(all_tensors(whole_graph))
     rows = parity.measure(cut, written.tower, expected, PACKS, folder=folder)
@@ -237,11 +237,23 @@ def test_the_first_level_alone_is_that_of_the_whole_graph(written: Written) -> N
 
     def edited(edit: Callable[..., None]) -> list[parity.Row]:
         written.rows(edit)
-        cut = first_level_graph(written.path.with_name("changed.onnx"))
+        cut = first_level_graph(written.path.with_name("changed.onnx"), written.tower.num_first_blocks)
         return parity.measure(cut, written.tower, expected, PACKS, folder=folder)
 
     for edit in (raster_order, swap_rotary_axes, swap_levels):
         assert not any(row.passes(GATE) for row in edited(edit))
+
+
+def test_the_first_blocks_of_a_tower_without_levels(no_levels: Path, tmp_path: Path) -> None:
+    written = Written(tmp_path, no_levels)
+    tower, folder = written.tower, written.path.parent
+    expected = parity.first_level_answers(tower, written.oracle, PACKS)
+    cut = first_level_graph(written.path, tower.num_first_blocks)
+    rows = parity.measure(cut, tower, expected, PACKS, folder=folder)
+    assert {row.output for row in rows} == {"image_embeds of the first blocks"}
+    assert all(row.passes(GATE) for row in rows)
+    whole = parity.measure(first_level_graph(written.path, 2), tower, expected, PACKS, folder=folder)
+    assert not any(row.passes(GATE) for row in whole)
 
 
 def test_attention_across_frames_fails_on_videos_alone(written: Written) -> None:
