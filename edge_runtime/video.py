@@ -7,6 +7,7 @@ stream, and only plain containers are admitted: a playlist could name other file
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -60,12 +61,10 @@ class VideoFile:
             with self._stream() as (container, stream):
                 rate, declared = stream.average_rate, stream.frames
                 pixels = stream.codec_context.width * stream.codec_context.height
-                if pixels > MAX_DECODED_PIXELS or declared > MAX_SOURCE_FRAMES:
-                    raise MediaError(
-                        f"{self.name} is too large: {pixels} pixels a frame, {declared} frames; up to "
-                        f"{MAX_DECODED_PIXELS} and {MAX_SOURCE_FRAMES} are allowed"
-                    )
-                packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+                self._bound(pixels, declared)
+                discarded = (packet.is_discard for packet in container.demux(stream) if packet.size)
+                packets = list(islice(discarded, MAX_SOURCE_FRAMES + 1))  # a container may declare none
+                self._bound(pixels, len(packets))
         except BaseException:
             self.close()
             raise
@@ -77,6 +76,13 @@ class VideoFile:
             self.close()
             raise MediaError(f"{self.name} holds {len(packets)} of {declared} frames: it is cut short")
         self.fps = float(rate)
+
+    def _bound(self, pixels: int, num_frames: int) -> None:
+        if pixels > MAX_DECODED_PIXELS or num_frames > MAX_SOURCE_FRAMES:
+            raise MediaError(
+                f"{self.name} is too large: {pixels} pixels a frame, {num_frames} frames or more; up to "
+                f"{MAX_DECODED_PIXELS} and {MAX_SOURCE_FRAMES} are allowed"
+            )
 
     def __enter__(self) -> "VideoFile":
         return self

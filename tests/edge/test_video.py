@@ -314,6 +314,18 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, liar: str, says:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes; a frame has 430 MB
 
 
+@pytest.mark.parametrize("name", ["long.mp4", "long.mkv"])  # one declares its frames, the other does not
+def test_a_video_of_too_many_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = write_video(tmp_path / name, 27, 10)
+    monkeypatch.setattr("edge_runtime.video.MAX_SOURCE_FRAMES", 27)
+    with VideoFile(path) as video:
+        assert video.num_frames == 27
+    monkeypatch.setattr("edge_runtime.video.MAX_SOURCE_FRAMES", 20)
+    counted = 27 if name.endswith("mp4") else 21
+    with pytest.raises(MediaError, match=f"too large: .* {counted} frames or more"):
+        VideoFile(path)
+
+
 def test_sound_beside_the_picture_is_left_alone(tmp_path: Path) -> None:
     only_sound = tmp_path / "sound.mka"
     with av.open(str(only_sound), "w", format="matroska") as container:
