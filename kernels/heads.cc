@@ -13,18 +13,13 @@ using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>; 
 constexpr size_t kRowsAhead = 8, kLine = 16;  // rows of a packed matrix lie too far apart for the processor to foresee
 constexpr float kSmallest = 1e-30f, kRoot = 0.70710678f;
 
-// Numbers without a sign have the order of their bits, which compilers put side by side.
 float Largest(const float* x, size_t count) {
   int32_t largest = 0;
   for (size_t i = 0; i < count; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, x + i, 4);
-    bits &= 0x7fffffff;
-    largest = bits > largest ? bits : largest;
+    int32_t order = InOrder(std::fabs(x[i]));
+    largest = order > largest ? order : largest;
   }
-  float size;
-  std::memcpy(&size, &largest, 4);
-  return std::max(size, kSmallest);
+  return std::max(FromOrder(largest), kSmallest);
 }
 
 int32_t Round(float x) { return static_cast<int32_t>(std::rint(x)); }

@@ -35,12 +35,13 @@ const float* Prepare(const float* x, size_t in, const Prologue& before, float* r
 
 // x = step * (q - zero), q in 0 .. 255, less kByteShift on both sides
 void Quantise(const float* x, size_t in, size_t depth, uint8_t* q, float* step_out, float* zero_out) {
-  float low = 0, high = 0;
+  int32_t lowest = 0, highest = 0;  // both ends reach zero
   for (size_t i = 0; i < in; ++i) {
-    low = x[i] < low ? x[i] : low;
-    high = x[i] > high ? x[i] : high;
+    int32_t order = InOrder(x[i]);
+    lowest = order < lowest ? order : lowest;
+    highest = order > highest ? order : highest;
   }
-  float step = (high - low) / 255.0f;
+  float low = FromOrder(lowest), step = (FromOrder(highest) - low) / 255.0f;
   step = step > kSmallestStep ? step : kSmallestStep;
   float inverse = 1.0f / step, zero = std::rint(-low * inverse);
   for (size_t i = 0; i < in; ++i) {
@@ -197,21 +198,22 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
   alignas(64) float numbers[kPanel];
   size_t block_depth = is_int8_ ? kDepth8 : kDepthHalf;
   int count = static_cast<int>(num_rows);
+  size_t columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
   for (size_t k = 0; k < depth_; k += block_depth) {
     size_t depth = std::min(block_depth, depth_ - k);
-    const void* columns = block;
+    const void* packed = block;
     if (kPacksAtLoad)
-      columns = panels_ + panel * panel_bytes();
+      packed = panels_ + panel * panel_bytes();
     else
       Pack(panel, k, depth, block);
     if (is_int8_)
       TileU8S8(reinterpret_cast<const Row8*>(left.rows) + first_row * pitch_ + k, pitch_,
-               static_cast<const Column8*>(columns), depth, count, sums, k > 0);
+               static_cast<const Column8*>(packed), depth, count, sums, k > 0);
     else
       TileHalf(reinterpret_cast<const HalfRow*>(left.rows) + first_row * pitch_ + k, pitch_,
-               static_cast<const HalfColumn*>(columns), depth, count, products, k > 0);
+               static_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
   }
-  size_t width = num_panels_ * kPanel, columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
+  size_t width = num_panels_ * kPanel;
   const float *steps = columns_ + panel * kPanel, *column_sums = steps + width, *bias = steps + 2 * width;
   for (size_t r = 0; r < num_rows; ++r) {
     const float* row = is_int8_ ? numbers : products + r * kPanel;

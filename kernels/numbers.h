@@ -9,6 +9,21 @@ namespace edge_vlm {
 
 inline size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
+// Whole numbers in the order of floats, and back: compilers find the largest of the former side by side, of floats they
+// may not.
+inline int32_t InOrder(int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+inline int32_t InOrder(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return InOrder(bits);
+}
+inline float FromOrder(int32_t order) {
+  int32_t bits = InOrder(order);
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
 // Round to nearest even; no NaN reaches this.
 inline uint16_t ToBf16(float x) {
   uint32_t bits;
