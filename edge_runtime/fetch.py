@@ -12,6 +12,8 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +33,7 @@ class Fetcher:
 
     Attributes:
         max_bytes: the largest body.
-        timeout_s: longest time for the whole fetch, redirects included (looking up a name has the system's own limit).
+        timeout_s: longest time for the whole fetch: names looked up, redirects, body.
         allowed_media_domains: host names that may be asked; None for any.
         allow_private: also loopback, private and link-local addresses.
     """
@@ -93,7 +95,7 @@ class Fetcher:
             connection.close()
 
     def _connect(self, host: str, port: int, is_tls: bool, deadline: float) -> socket.socket:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _look_up(host, port, deadline)
         for *_, place in found:
             if not (self.allow_private or _is_public(str(place[0]))):
                 raise MediaError(f"{host} is {place[0]}, which is not a public address: it is not fetched")
@@ -116,6 +118,23 @@ class Fetcher:
         if announced is not None and len(body) != announced:
             raise MediaError(f"{url} sent {len(body)} of {announced} bytes: the connection was cut")
         return bytes(body)
+
+
+def _look_up(host: str, port: int, deadline: float) -> list[Any]:
+    """What getaddrinfo says. It knows no deadline, so a thread asks, which is left behind where the answer is late."""
+    answer = Future[list[Any]]()
+
+    def ask() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="lookup", daemon=True).start()
+    try:
+        return answer.result(_left(deadline))
+    except FutureTimeout as error:  # before Python 3.11 not the TimeoutError that is an OSError
+        raise TimeoutError(f"no answer for the name {host}") from error
 
 
 def _connected(attempt: tuple[Any, ...], tls_host: str | None, deadline: float) -> socket.socket:

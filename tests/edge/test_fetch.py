@@ -206,3 +206,20 @@ def test_a_certificate_nobody_vouches_for_is_refused(tmp_path_factory: pytest.Te
         with pytest.raises(MediaError, match="certificate"):
             OPEN(f"https://127.0.0.1:{server.server_port}/picture.png?size=1")
         server.shutdown()
+
+
+def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def silent(*_: object, **__: object) -> list[object]:
+        asked.set()
+        released.wait(30)
+        return []
+
+    monkeypatch.setattr(fetch.socket, "getaddrinfo", silent)
+    started = time.monotonic()
+    with pytest.raises(MediaError, match=r"longer than 0\.3 s"):
+        Fetcher(timeout_s=0.3)("http://example.org/picture.png")
+    assert asked.is_set()
+    assert time.monotonic() - started < 10
+    released.set()
