@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -303,6 +304,10 @@ def test_control_c_in_a_chat(server: TritonServer, bundle_folder: Path, picture:
             assert process.stdout.read(1) if way == "answer" else json.loads(process.stdout.readline())["answer"]
             process.send_signal(signal.SIGINT)
             if way == "prompt":
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(2)
+                if process.poll() is None:  # it met the end of the answer
+                    process.send_signal(signal.SIGINT)
                 assert process.wait(20) == 130
                 return
             _, errors = process.communicate(timeout=20)
