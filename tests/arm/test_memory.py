@@ -26,7 +26,7 @@ def own_bytes():  # pages that are no file's
 before = own_bytes()
 encoder = Encoder.from_bundle(sys.argv[1], threads=1)
 loaded = own_bytes()
-rows = encoder.encode([Item(np.zeros((16, encoder.bundle.manifest.card.patch_width), np.float32), (1, 4, 4))]).image_embeds
+rows = encoder.encode([Item(np.zeros((16, encoder.bundle.manifest.card.patch_width), np.uint8), (1, 4, 4))]).image_embeds
 print(json.dumps({"load": loaded - before, "encode": own_bytes() - before, "rows": len(rows)}))
 """
 
