@@ -1,7 +1,7 @@
 """The library of fast operators for this processor, where there is one.
 
 A bundle's graph says in standard operators what each of them computes, so without the library everything still runs.
-There is one for AVX-512 with VNNI and BF16 and one for AVX2; one for Armv8.6 with I8MM and BF16, one for Armv8.2 with
+There is one for AVX-512 with VNNI and one for AVX2; one for Armv8.6 with I8MM, one for Armv8.2 with
 dot products, and one for every other 64-bit Arm processor. Each asks the processor itself.
 """
 

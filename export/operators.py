@@ -90,7 +90,7 @@ def linear_add8() -> onnx.FunctionProto:
 
 
 def linear16() -> onnx.FunctionProto:
-    """weight fp16 (out, in), bias (out,). Products are float32 here; the kernel's are bf16, its sums float32."""
+    """weight fp16 (out, in), bias (out,). Products are float32, here and in the kernels."""
     body = Body()
     weight = body.op("Cast", ["weight"], to=TensorProto.FLOAT)
     body.op("Gemm", ["rows", weight, "bias"], "result", transB=1)

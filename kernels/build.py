@@ -24,11 +24,11 @@ SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
 # Processor and instructions of kernels/tile_*.cc, and what zig calls them; edge_runtime.kernels chooses among them.
 TARGETS = {
     "x86_64.avx512": [
-        "-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512bf16",
+        "-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
         "-mprefer-vector-width=512",
     ],
     "x86_64.avx2": ["-mcpu=x86_64_v3"],
-    "aarch64.i8mm": ["-mcpu=generic+v8_6a+i8mm+bf16"],
+    "aarch64.i8mm": ["-mcpu=generic+dotprod+i8mm"],
     "aarch64.dotprod": ["-mcpu=generic+dotprod"],
     "aarch64.neon": ["-mcpu=generic"],
 }

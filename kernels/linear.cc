@@ -77,8 +77,7 @@ void Finish(const float* numbers, const float* bias, const float* residual, size
 }  // namespace
 
 Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out) {
-  Linear made(values, in, out, RoundUp(in, 4));
-  made.is_int8_ = true;
+  Linear made(values, in, out, RoundUp(in, 4), true);
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_, steps, out * sizeof(float));
   std::memcpy(made.columns_ + width, sums_and_bias, out * sizeof(float));
@@ -94,18 +93,18 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
 }
 
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out) {
-  Linear made(values, in, out, RoundUp(in, 2));
+  Linear made(values, in, out, RoundUp(in, 2), false);
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_ + 2 * width, bias, out * sizeof(float));
-  if (kPacksAtLoad) made.PackAll();
   return made;
 }
 
-Linear::Linear(const void* values, size_t in, size_t out, size_t depth)
-    : in_(in),
+Linear::Linear(const void* values, size_t in, size_t out, size_t depth, bool is_int8)
+    : is_int8_(is_int8),
+      in_(in),
       out_(out),
       depth_(depth),
-      pitch_(kPacksAtLoad ? depth : depth + kApart),
+      pitch_(is_int8 && kPacksAtLoad ? depth : depth + kApart),
       num_panels_(RoundUp(out, kPanel) / kPanel),
       values_(values) {
   size_t bytes = 3 * num_panels_ * kPanel * sizeof(float);
@@ -140,7 +139,7 @@ void Linear::PackAll() {
   for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * panel_bytes());
 }
 
-size_t Linear::panel_bytes() const { return depth_ * kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn)); }
+size_t Linear::panel_bytes() const { return depth_ * kPanel * sizeof(Column8); }
 
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
@@ -154,7 +153,7 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
 
 void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
                    float* result) const {
-  size_t element = is_int8_ ? sizeof(Row8) : sizeof(HalfRow);
+  size_t element = is_int8_ ? sizeof(Row8) : sizeof(float);
   Scratch<uint8_t> bytes(run, rows * pitch_ * element);
   Scratch<float> steps(run, rows), zeros(run, rows);
   Scratch<int32_t> pairs(run, rows);
@@ -171,38 +170,39 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
         Quantise(row, in_, depth_, q, &left.steps[r], &left.zeros[r]);
         if constexpr (kHasPairs) left.pairs[r] = WidenRow8(q, depth_, reinterpret_cast<Row8*>(left.rows) + r * pitch_);
       } else {
-        auto* to = reinterpret_cast<HalfRow*>(left.rows) + r * pitch_;
-        for (size_t i = 0; i < in_; ++i) to[i] = ToHalfRow(row[i]);
+        auto* to = reinterpret_cast<float*>(left.rows) + r * pitch_;
+        std::memcpy(to, row, in_ * sizeof(float));
         for (size_t i = in_; i < depth_; ++i) to[i] = 0;
       }
     }
   });
-  size_t row_tasks = (rows + kRowsPerTask - 1) / kRowsPerTask;
-  size_t panel_tasks = (num_panels_ + kPanelsPerTask - 1) / kPanelsPerTask;
+  const Cut& cut = is_int8_ ? kCut8 : kCutHalf;
+  size_t row_tasks = (rows + cut.rows_per_task - 1) / cut.rows_per_task;
+  size_t panel_tasks = (num_panels_ + cut.panels_per_task - 1) / cut.panels_per_task;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
-    size_t first_row = task % row_tasks * kRowsPerTask, first_panel = task / row_tasks * kPanelsPerTask;
-    constexpr size_t kBlockBytes = kPanel * std::max(kDepth8 * sizeof(Column8), kDepthHalf * sizeof(HalfColumn));
-    Scratch<uint8_t> block(run, kPacksAtLoad ? 0 : kBlockBytes);
-    size_t last_row = std::min(rows, first_row + kRowsPerTask);
-    for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + kPanelsPerTask); ++panel)
-      for (size_t row = first_row; row < last_row; row += kRowsPerTile)
-        Multiply(left, row, std::min(kRowsPerTile, last_row - row), panel, block.get(), after, result);
+    size_t first_row = task % row_tasks * cut.rows_per_task, last_row = std::min(rows, first_row + cut.rows_per_task);
+    size_t first_panel = task / row_tasks * cut.panels_per_task;
+    size_t element = is_int8_ ? sizeof(Column8) : sizeof(HalfColumn);
+    Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * std::min(cut.depth, depth_) * element);
+    for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + cut.panels_per_task); ++panel)
+      for (size_t row = first_row; row < last_row; row += cut.rows_per_tile)
+        Multiply(left, row, std::min(cut.rows_per_tile, last_row - row), panel, block.get(), after, result);
   });
 }
 
 void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block,
                       const Epilogue& after, float* result) const {
-  alignas(64) uint8_t storage[kRowsPerTile * kPanel * sizeof(int32_t)];
+  alignas(64) uint8_t storage[kMostRows * kPanel * sizeof(int32_t)];
   auto* sums = reinterpret_cast<int32_t*>(storage);    // of an integer layer
   auto* products = reinterpret_cast<float*>(storage);  // of a half-precision one
   alignas(64) float numbers[kPanel];
-  size_t block_depth = is_int8_ ? kDepth8 : kDepthHalf;
+  size_t block_depth = is_int8_ ? kCut8.depth : kCutHalf.depth;
   int count = static_cast<int>(num_rows);
   size_t columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
   for (size_t k = 0; k < depth_; k += block_depth) {
     size_t depth = std::min(block_depth, depth_ - k);
     const void* packed = block;
-    if (kPacksAtLoad)
+    if (panels_)
       packed = panels_ + panel * panel_bytes();
     else
       Pack(panel, k, depth, block);
@@ -210,7 +210,7 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
       TileU8S8(reinterpret_cast<const Row8*>(left.rows) + first_row * pitch_ + k, pitch_,
                static_cast<const Column8*>(packed), depth, count, sums, k > 0);
     else
-      TileHalf(reinterpret_cast<const HalfRow*>(left.rows) + first_row * pitch_ + k, pitch_,
+      TileHalf(reinterpret_cast<const float*>(left.rows) + first_row * pitch_ + k, pitch_,
                static_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
   }
   size_t width = num_panels_ * kPanel;

@@ -44,14 +44,14 @@ class Linear {
              float* result) const;
 
  private:
-  // The left side of a product: rows of Row8 or HalfRow, and what makes bytes of a row numbers again.
+  // The left side of a product: rows of Row8 or of floats, and what makes bytes of a row numbers again.
   struct Left {
     uint8_t* rows;
     float *steps, *zeros;
     int32_t* pairs;
   };
 
-  Linear(const void* values, size_t in, size_t out, size_t depth);
+  Linear(const void* values, size_t in, size_t out, size_t depth, bool is_int8);
   void PackAll();
   size_t panel_bytes() const;
   // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
@@ -63,7 +63,7 @@ class Linear {
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;
-  uint8_t* panels_ = nullptr;  // Column8 or HalfColumn, panel by panel; null where they are made in use
+  uint8_t* panels_ = nullptr;  // Column8, panel by panel; null where they are made in use
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
   int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)
 };

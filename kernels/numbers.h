@@ -24,25 +24,6 @@ inline float FromOrder(int32_t order) {
   return x;
 }
 
-// Round to nearest even; no NaN reaches this.
-inline uint16_t ToBf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-inline float HalfToFloat(uint16_t half) {
-  uint32_t exponent = (half >> 10) & 31, mantissa = half & 1023;
-  float value;
-  if (exponent == 0) {
-    value = static_cast<float>(mantissa) * 5.9604644775390625e-8f;  // 2^-24
-  } else {
-    uint32_t bits = ((exponent + 112) << 23) | (mantissa << 13);
-    std::memcpy(&value, &bits, 4);
-  }
-  return half & 0x8000u ? -value : value;
-}
-
 // exp to about 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf).
 inline float Exp(float x) {
   x = x < -87.0f ? -87.0f : x;

@@ -11,7 +11,7 @@ namespace edge_vlm {
 constexpr int kPanel = 64;  // columns of a packed panel
 constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
 
-#if defined(__AVX2__) && !defined(__AVX512BF16__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
 // No instruction multiplies four bytes at once without cutting sums off, so bytes become 16 bits wide, and twice as many
 // products as multiplications come from Winograd's identity: the sum of x0 y0 + x1 y1 is that of (x0 + y1) (x1 + y0)
 // less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for Inner Product,
@@ -22,12 +22,7 @@ using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
 using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
 // Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
 constexpr bool kPacksAtLoad = false;
-constexpr size_t kDepth8 = 256, kDepthHalf = 256;
-constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPerTask;
-// Half-precision layers multiply in float32.
-using HalfRow = float;
-using HalfColumn = float;  // panel: [depth][64]
-inline HalfRow ToHalfRow(float x) { return x; }
+constexpr size_t kDepth8 = 256;
 // Attention multiplies 16-bit integers. Sums stay within 32 bits: of kMaxHeadDim channels, and of weights and values 64.
 using Query = int16_t;
 using Key = int16_t;
@@ -37,18 +32,14 @@ constexpr size_t kGroup = 2;  // elements of a row that lie side by side in a pa
 constexpr int32_t kZeroOfKeys = 0;
 constexpr bool kMixesChannels = false;  // twelve bits hold a loud channel and the others
 constexpr float kLargestQuery = 2000, kLargestKey = 4000, kLargestWeight = 16384, kLargestValue = 2000;
-#elif defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#elif defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
 // Products of bytes have two signed sides.
 constexpr bool kHasPairs = false;
 constexpr int kByteShift = 128;
 using Row8 = int8_t;
 using Column8 = int8_t;  // panel: [16 columns][depth / 4][16 x 4 bytes]
-constexpr bool kPacksAtLoad = false;  // float32 would take twice the memory of halves
-constexpr size_t kDepth8 = 1024, kDepthHalf = 256;  // 16 columns take half of a first cache
-constexpr size_t kRowsPerTask = 256, kPanelsPerTask = 1, kRowsPerTile = kRowsPerTask;
-using HalfRow = float;
-using HalfColumn = float;  // panel: [4 columns][depth][4]
-inline HalfRow ToHalfRow(float x) { return x; }
+constexpr bool kPacksAtLoad = false;
+constexpr size_t kDepth8 = 1024;  // 16 columns take half of a first cache
 using Query = int8_t;
 using Key = int8_t;
 using Weight = int8_t;
@@ -67,12 +58,7 @@ constexpr int kByteShift = 0;
 using Row8 = uint8_t;
 using Column8 = int8_t;  // panel: [depth / 4][64][4]
 constexpr bool kPacksAtLoad = true;
-constexpr size_t kDepth8 = size_t{1} << 40, kDepthHalf = kDepth8;  // no blocks
-constexpr size_t kRowsPerTask = 96, kPanelsPerTask = 8, kRowsPerTile = kRows;  // both stay in the second cache
-// Half-precision layers multiply bf16, which has its own exponent.
-using HalfRow = uint16_t;
-using HalfColumn = uint16_t;  // panel: [depth / 2][64][2]
-inline HalfRow ToHalfRow(float x) { return ToBf16(x); }
+constexpr size_t kDepth8 = size_t{1} << 40;  // no blocks
 // Attention multiplies bytes.
 using Query = int8_t;
 using Key = uint8_t;
@@ -83,6 +69,18 @@ constexpr int32_t kZeroOfKeys = 128;  // what a zero of a key is stored as: one 
 constexpr bool kMixesChannels = true;
 constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 255, kLargestValue = 127;
 #endif
+
+// How a product is cut: tasks are rows times panels, and of a task's rows so many are one tile.
+struct Cut {
+  size_t rows_per_task, panels_per_task, rows_per_tile;
+  size_t depth;  // of a block of columns
+};
+// Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
+constexpr size_t kMostRows = 256;  // of a tile
+constexpr Cut kCut8 = kPacksAtLoad ? Cut{96, 8, kRows, kDepth8} : Cut{kMostRows, 1, kMostRows, kDepth8};
+// Half-precision layers multiply in float32, whatever the processor: eight bits of bf16 miss the gate of fp16 bundles.
+constexpr Cut kCutHalf = {kMostRows, 1, kMostRows, 256};
+using HalfColumn = float;  // panel: on x86 [depth][64], on Arm [4 columns][depth][4]
 
 // Whether this processor has the instructions of the functions below.
 bool IsSupported();
@@ -99,13 +97,13 @@ int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row);
 
 // sums[r][0 .. 64) (+)= sum over k of a[r][k] * panel[k][0 .. 64), plus the sums of pairs where kHasPairs
 // a: rows of bytes, or where kHasPairs as WidenRow8 gives them, `pitch` apart; depth a multiple of 4; rows 1 ..
-// kRowsPerTile; sums 64 apart.
+// kCut8.rows_per_tile; sums 64 apart.
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate);
 
 // sums[r][0 .. 64) (+)= sum over k of a[r][k] * panel[k][0 .. 64)
-// depth a multiple of 2; rows 1 .. kRowsPerTile; sums 64 apart.
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
+// depth a multiple of 2; rows 1 .. kMostRows; sums 64 apart.
+void TileHalf(const float* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate);
 
 // scores[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)

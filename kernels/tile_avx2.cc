@@ -1,6 +1,6 @@
 // AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are what these processors
 // do fastest without losing anything; tile.h says how.
-#if defined(__AVX2__) && !defined(__AVX512BF16__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
 #include "counts.h"
 #include "processor.h"
 #include "tile.h"
@@ -41,24 +41,6 @@ void DotU8S8(const int16_t* a, size_t pitch, const int16_t* panel, size_t depth,
   }
   for (int r = 0; r < kCount; ++r)
     for (int c = 0; c < 2; ++c) _mm256_storeu_si256(to + kPitch * r + c, sum[r][c]);
-}
-
-// Sixteen columns and up to six rows.
-template <int kCount>
-void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, float* sums, bool accumulate) {
-  __m256 sum[kCount][2];
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 2; ++c)
-      sum[r][c] = accumulate ? _mm256_loadu_ps(sums + kPanel * r + 8 * c) : _mm256_setzero_ps();
-  for (size_t k = 0; k < depth; ++k, panel += kPanel) {
-    __m256 column[2] = {_mm256_loadu_ps(panel), _mm256_loadu_ps(panel + 8)};
-    for (int r = 0; r < kCount; ++r) {
-      __m256 row = _mm256_set1_ps(a[r * pitch + k]);
-      for (int c = 0; c < 2; ++c) sum[r][c] = _mm256_fmadd_ps(row, column[c], sum[r][c]);
-    }
-  }
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 2; ++c) _mm256_storeu_ps(sums + kPanel * r + 8 * c, sum[r][c]);
 }
 
 // Sums of products of 16-bit integers, two of a row side by side, for up to six rows and 16 columns.
@@ -134,23 +116,6 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
   }
 }
 
-void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel) {
-  size_t padded = (depth + 1) / 2 * 2;
-  for (size_t c0 = 0; c0 < kPanel; c0 += 8)
-    for (size_t k0 = 0; k0 < padded; k0 += 8) {
-      size_t width = std::min<size_t>(8, padded - k0), valid = std::min<size_t>(8, depth - k0);
-      float block[8][8] = {};  // [column][k]
-      for (size_t c = c0; c < std::min(c0 + 8, columns); ++c) {
-        uint16_t halves[8] = {};
-        const uint16_t* from = weights + c * pitch + k0;
-        if (valid < 8) std::memcpy(halves, from, 2 * valid), from = halves;
-        _mm256_storeu_ps(block[c - c0], _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-      }
-      for (size_t k = 0; k < width; ++k)
-        for (size_t c = 0; c < 8; ++c) panel[(k0 + k) * kPanel + c0 + c] = block[c][k];
-    }
-}
-
 int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row) {
   int32_t sum = 0;
   for (size_t k = 0; k < depth; k += 4) {
@@ -169,16 +134,6 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
       const Row8* from = a + r * pitch;
       int32_t* to = sums + r * kPanel;
       WithCount<4>(rows - r, [&](auto count) { DotU8S8<count>(from, pitch, panel, depth, to, accumulate); });
-    }
-}
-
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
-              bool accumulate) {
-  for (int c0 = 0; c0 < kPanel; c0 += 16, panel += 16, sums += 16)
-    for (int r = 0; r < rows; r += kRows) {
-      const HalfRow* from = a + r * pitch;
-      float* to = sums + r * kPanel;
-      WithCount<kRows>(rows - r, [&](auto count) { DotHalf<count>(from, pitch, panel, depth, to, accumulate); });
     }
 }
 

@@ -1,5 +1,5 @@
-// AVX-512 with VNNI and BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on.
-#if defined(__AVX512BF16__)
+// AVX-512 with VNNI: Intel from Cascade Lake and Ice Lake on, AMD from Zen 4 on.
+#if defined(__AVX512VNNI__)
 #include "counts.h"
 #include "processor.h"
 #include "tile.h"
@@ -57,31 +57,12 @@ void AddValues(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth
     }
 }
 
-template <int kCount>
-void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, float* sums) {
-  __m512 sum[kCount][4];
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_setzero_ps();
-  for (size_t k = 0; k < depth; k += 2, panel += 2 * kPanel) {
-    __m512bh column[4];
-    for (int c = 0; c < 4; ++c) column[c] = (__m512bh)_mm512_loadu_si512(panel + 32 * c);
-    for (int r = 0; r < kCount; ++r) {
-      int32_t two;
-      std::memcpy(&two, a + r * pitch + k, 4);
-      auto row = (__m512bh)_mm512_set1_epi32(two);
-      for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], row, column[c]);
-    }
-  }
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) _mm512_storeu_ps(sums + kPanel * r + 16 * c, sum[r][c]);
-}
-
 }  // namespace
 
 bool IsSupported() {
-  constexpr unsigned kFDqBwVl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, kVnni = 1u << 11, kBf16 = 1u << 5;
+  constexpr unsigned kFDqBwVl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, kVnni = 1u << 11;
   Features has(kSavesAvx512);
-  return (has.ebx7 & kFDqBwVl) == kFDqBwVl && (has.ecx7 & kVnni) && (has.eax7_1 & kBf16);
+  return (has.ebx7 & kFDqBwVl) == kFDqBwVl && (has.ecx7 & kVnni);
 }
 
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums, bool) {
@@ -90,10 +71,6 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
     bytes.Multiply(a, pitch, panel, depth);
     Store(bytes, sums, kPanel);
   });
-}
-
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums, bool) {
-  WithCount<kRows>(rows, [&](auto count) { DotBf16<count>(a, pitch, panel, depth, sums); });
 }
 
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {

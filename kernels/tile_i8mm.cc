@@ -1,5 +1,5 @@
-// Armv8.6 with I8MM and BF16: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
-#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+// Armv8.6 with I8MM: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
+#if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "attention_arm.h"
 #include "counts.h"
 #include "tile.h"
@@ -10,7 +10,7 @@
 namespace edge_vlm {
 namespace {
 
-constexpr unsigned long kHwcap2I8mm = 1UL << 13, kHwcap2Bf16 = 1UL << 14;
+constexpr unsigned long kHwcap2I8mm = 1UL << 13;
 
 int8x16_t Load(const int8_t* from) { return vld1q_s8(from); }
 uint8x16_t Load(const uint8_t* from) { return vld1q_u8(from); }
@@ -45,34 +45,9 @@ struct Bytes {
   }
 };
 
-template <int kCount>
-void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, float* sums) {
-  for (int c0 = 0; c0 < kPanel; c0 += 16) {
-    float32x4_t sum[kCount][4];
-    for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) sum[r][c] = vdupq_n_f32(0);
-    const uint16_t* from = panel + 2 * c0;
-    for (size_t k = 0; k < depth; k += 2, from += 2 * kPanel) {
-      bfloat16x8_t column[4];
-      for (int c = 0; c < 4; ++c) column[c] = vreinterpretq_bf16_u16(vld1q_u16(from + 8 * c));
-      for (int r = 0; r < kCount; ++r) {
-        uint32_t two;
-        std::memcpy(&two, a + r * pitch + k, 4);
-        bfloat16x8_t row = vreinterpretq_bf16_u32(vdupq_n_u32(two));
-        for (int c = 0; c < 4; ++c) sum[r][c] = vbfdotq_f32(sum[r][c], row, column[c]);
-      }
-    }
-    for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) vst1q_f32(sums + kPanel * r + c0 + 4 * c, sum[r][c]);
-  }
-}
-
 }  // namespace
 
-bool IsSupported() {
-  unsigned long has = getauxval(AT_HWCAP2);
-  return (has & kHwcap2I8mm) && (has & kHwcap2Bf16);
-}
+bool IsSupported() { return getauxval(AT_HWCAP2) & kHwcap2I8mm; }
 
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums, bool) {
   WithCount<kRows>(rows, [&](auto count) {
@@ -82,10 +57,6 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
       Store(bytes.sum, sums + c0, kPanel);
     }
   });
-}
-
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums, bool) {
-  WithCount<kRows>(rows, [&](auto count) { DotBf16<count>(a, pitch, panel, depth, sums); });
 }
 
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {

@@ -1,6 +1,6 @@
-// Every 64-bit Arm processor (Raspberry Pi 3 and 4), and with dot products those from Armv8.2 on that have no matrix
-// instructions and no bf16 (Raspberry Pi 5, Cortex-A75 to X1, Neoverse N1). Only the product of bytes differs.
-#if defined(__aarch64__) && !defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+// Every 64-bit Arm processor (Raspberry Pi 3 and 4), and with dot products those from Armv8.2 on that have no products
+// of signed by unsigned bytes (Raspberry Pi 5, Cortex-A75 to X1, Neoverse N1). Only the product of bytes differs.
+#if defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
 #include "attention_arm.h"
 #include "counts.h"
 #include "tile.h"
@@ -14,7 +14,7 @@
 namespace edge_vlm {
 namespace {
 
-constexpr int kWidth = 16;  // columns of 8-bit and float32 tiles
+constexpr int kWidth = 16;  // columns of a tile
 
 #if defined(__ARM_FEATURE_DOTPROD)
 
@@ -95,21 +95,6 @@ void DotU8S8(const int8_t* a, size_t pitch, const int8_t* panel, size_t depth, i
     for (int c = 0; c < 4; ++c) vst1q_s32(sums + kPanel * r + 4 * c, sum[r][c]);
 }
 
-template <int kCount>
-void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, float* sums, bool accumulate) {
-  float32x4_t sum[kCount][4];
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) sum[r][c] = accumulate ? vld1q_f32(sums + kPanel * r + 4 * c) : vdupq_n_f32(0);
-  for (size_t k = 0; k < depth; ++k, panel += 4) {
-    float32x4_t column[4];
-    for (int c = 0; c < 4; ++c) column[c] = vld1q_f32(panel + 4 * c * depth);
-    for (int r = 0; r < kCount; ++r)
-      for (int c = 0; c < 4; ++c) sum[r][c] = vfmaq_n_f32(sum[r][c], column[c], a[r * pitch + k]);
-  }
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) vst1q_f32(sums + kPanel * r + 4 * c, sum[r][c]);
-}
-
 // Sums of products of bytes with sixteen columns of a panel of heads.h.
 template <int kCount>
 struct Bytes {
@@ -152,49 +137,13 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
   }
 }
 
-void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel) {
-  size_t padded = (depth + 1) / 2 * 2;
-  for (size_t c0 = 0; c0 < kPanel; c0 += 4)
-    for (size_t k = 0; k < padded; k += 4) {
-      size_t width = std::min<size_t>(4, padded - k), valid = std::min<size_t>(4, depth - k);
-      const uint16_t* from = weights + c0 * pitch + k;
-      size_t step = pitch;
-      uint16_t edge[4][4];
-      if (valid < 4 || c0 + 4 > columns) {
-        std::memset(edge, 0, sizeof(edge));
-        for (size_t c = c0; c < std::min(c0 + 4, columns); ++c)
-          std::memcpy(edge[c - c0], weights + c * pitch + k, valid * sizeof(uint16_t));
-        from = edge[0], step = 4;
-      }
-      float32x4x4_t block;  // four of a column in a vector
-      for (size_t c = 0; c < 4; ++c) block.val[c] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + c * step)));
-      if (width == 4) {
-        vst4q_f32(panel, block);
-      } else {
-        float turned[16];
-        vst4q_f32(turned, block);
-        std::memcpy(panel, turned, 4 * width * sizeof(float));
-      }
-      panel += 4 * width;
-    }
-}
-
-// Columns go slowest: sixteen of them, kDepth8 or kDepthHalf deep, stay in the first cache while all rows pass.
+// Columns go slowest: sixteen of them, kDepth8 deep, stay in the first cache while all rows pass.
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += kWidth, panel += kWidth * depth, sums += kWidth)
     for (int r = 0; r < rows; r += kRowsOfBytes)
       WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
         DotU8S8<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
-      });
-}
-
-void TileHalf(const HalfRow* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
-              bool accumulate) {
-  for (int c0 = 0; c0 < kPanel; c0 += kWidth, panel += kWidth * depth, sums += kWidth)
-    for (int r = 0; r < rows; r += kRows)
-      WithCount<kRows>(rows - r, [&](auto count) {
-        DotHalf<count>(a + r * pitch, pitch, panel, depth, sums + r * kPanel, accumulate);
       });
 }
 

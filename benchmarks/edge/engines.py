@@ -89,9 +89,7 @@ ENGINES: dict[str, Kind] = {
         "llama.engine", "llama.files", "Q4_K", "int8", f"{LLAMA}; Q4_K_M of the f16 file by libllama"
     ),
     "ours fp32": Kind("ours_engine", "weights", "fp32", "fp32", KERNELS),
-    "ours fp16": Kind(
-        "ours_engine", "weights", "fp16", "bf16", f"{KERNELS}, which compute in bf16 where there is AVX-512"
-    ),
+    "ours fp16": Kind("ours_engine", "weights", "fp16", "fp32", KERNELS),
     "ours int8": Kind("ours_engine", "weights", "int8", "int8", KERNELS),
     "ours int8 portable": Kind("ours_engine", "weights", "int8 portable", "int8", "onnxruntime's operators alone"),
     "ours int4": Kind("ours_engine", "weights", "int4", "int8", "onnxruntime's operators, rows as 8-bit integers"),

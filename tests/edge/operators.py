@@ -14,18 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from export.operators import DOMAIN, FUNCTIONS
 from export.quantise import int8_columns
 
-ROUND_TO_BF16 = ("avx512", "i8mm")  # half-precision layers; the others multiply float32
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
 KEYS_PER_BLOCK = 128  # kKeysPerBlock of kernels/heads.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
 RNG = np.random.default_rng(5)
-
-
-def is_bf16(library: Path | None) -> bool:
-    """Whether half-precision layers of these kernels multiply bf16; None are the standard operators."""
-    return library is not None and library.name.split(".")[2] in ROUND_TO_BF16
 
 
 def graph(kind: str, inputs: Inputs, constants: dict[str, NDArray], **attributes: float) -> bytes:

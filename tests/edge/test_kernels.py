@@ -26,7 +26,6 @@ from tests.edge.operators import (  # fmt: skip
     floats,
     gelu,
     graph,
-    is_bf16,
     linear,
     loudest,
     norm,
@@ -109,7 +108,7 @@ def test_a_half_precision_layer(library: Path | None) -> None:
     weight, bias, x = (floats(70, 98) / 10).astype(np.float16), floats(70), floats(19, 98)
     one = session("Linear16", {"rows": (FLOAT, 2)}, {"weight": weight, "bias": bias}, library)
     expected = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    close(one.run(None, {"rows": x})[0], expected, 0.02 if is_bf16(library) else 1e-5)  # bf16 keeps eight bits
+    close(one.run(None, {"rows": x})[0], expected, 1e-5)
 
 
 @every_way
