@@ -19,22 +19,8 @@ from edge_runtime.encoder import CPU
 from edge_runtime.session_options import session_options
 
 PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}  # fmt: skip
-FAMILIES = {  # as /proc/cpuinfo names them, on x86 and on ARM
-    "sse4_1", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
-}  # fmt: skip
 ROWS, DEPTH, COLUMNS = 1024, 1024, 4096  # patches of 512 x 512 pixels times a layer of the 2B tower
 FLOAT, UINT8, INT8, INT32 = 1, 2, 3, 6  # onnx.TensorProto.DataType
-
-
-def kernel_families() -> list[str]:
-    """The instruction sets this processor reports that onnxruntime has kernels for; empty where it does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    lines = (line.partition(":") for line in text.splitlines())
-    return sorted({word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()} & FAMILIES)  # fmt: skip
 
 
 def _field(number: int, value: int | str | bytes | list[bytes]) -> bytes:
