@@ -35,7 +35,8 @@ def to_patches(
         slices = 1
     else:
         slices = temporal_patch_size
-        frames = np.concatenate([frames, np.repeat(frames[-1:], -num_frames % slices, axis=0)])
+        if pad := -num_frames % slices:  # else a clip would be copied for nothing
+            frames = np.concatenate([frames, np.repeat(frames[-1:], pad, axis=0)])
     grid_t, grid_h, grid_w = len(frames) // slices, height // patch_size, width // patch_size
     blocks = frames.reshape(
         grid_t, slices,
