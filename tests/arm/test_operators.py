@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from tests.arm.machine import ArmMachine
 from tests.edge.operators import (  # fmt: skip
-    FLOAT,
+    ATTENTION,
     MOST_INPUTS,
+    ONE_STEP,
     RNG,
+    ROWS,
+    SOME_STEPS,
     Inputs,
     alike,
     attention,
@@ -39,11 +41,8 @@ for path in Path(sys.argv[1]).glob("*.onnx"):
     np.save(path.with_suffix(".npy"), session.run(None, dict(np.load(path.with_suffix(".npz"))))[0])
 print(kernels.library())
 """
-ROWS: Inputs = {"rows": (FLOAT, 2)}
 # What each processor is to choose: a Raspberry Pi 4, a Raspberry Pi 5, one with everything.
 PROCESSORS = [("cortex-a72", "neon"), ("cortex-a76", "dotprod"), ("max", "i8mm")]
-ONE_STEP = 0.03  # a value half-way between two steps may be rounded either way
-SOME_STEPS = 2e-3  # the same of attention, where many values are summed
 
 Check = Callable[[NDArray[np.float32], Path], None]  # the result, and the library that made it
 
@@ -89,10 +88,9 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
     for frames, hw, heads, dim in [(3, 4, 2, 16), (2, 65, 2, 72), (1, 97, 3, 64), (1, 600, 1, 64), (2, 33, 2, 80)]:
         packed, angles = floats(frames * hw, 3 * heads * dim), RNG.uniform(0, 6, (hw, dim // 2))
         turns = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
-        inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
-        feeds = dict(zip(inputs, [packed, np.array([frames, hw, 3 * heads * dim]), *turns], strict=True))
+        feeds = dict(zip(ATTENTION, [packed, np.array([frames, hw, 3 * heads * dim]), *turns], strict=True))
         add(
-            "FrameAttention", inputs, {}, feeds,
+            "FrameAttention", ATTENTION, {}, feeds,
             lambda got, library, told=(packed, frames, heads, *turns): alike(got, attention(*told, rounding(library)), SOME_STEPS),  # type: ignore[misc]
             num_heads=heads, scale=dim**-0.5,
         )  # fmt: skip

@@ -19,6 +19,10 @@ KEYS_PER_BLOCK = 128  # kKeysPerBlock of kernels/heads.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
+ROWS: Inputs = {"rows": (FLOAT, 2)}
+ATTENTION: Inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
+ONE_STEP = 0.03  # a value half-way between two steps may be rounded either way, one step in 255 of its row
+SOME_STEPS = 2e-3  # the same of attention, where many values are summed
 RNG = np.random.default_rng(5)
 
 

@@ -11,14 +11,17 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from edge_runtime import kernels
 from edge_runtime.session_options import session_options
 from tests.edge.operators import (  # fmt: skip
+    ATTENTION,
     FLOAT,
     MOST_INPUTS,
+    ONE_STEP,
     RNG,
+    ROWS,
+    SOME_STEPS,
     Inputs,
     alike,
     attention,
@@ -50,22 +53,17 @@ def session(
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-# A value half-way between two steps may be rounded either way, one step in 255 of its row.
-ONE_STEP = 0.03
-SOME_STEPS = 2e-3  # the same of attention, where many values are summed
-
-
 @every_way
 @pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 4, 1), (7, 64, 64), (13, 70, 65), (97, 256, 200), (300, 1152, 80)])  # fmt: skip
 def test_a_linear_layer_is_exact_in_whole_numbers(
     library: Path | None, rows: int, num_inputs: int, num_outputs: int
 ) -> None:
     layer, x = stored(num_inputs, num_outputs), floats(rows, num_inputs)
-    got = session("Linear8", {"rows": (FLOAT, 2)}, layer, library).run(None, {"rows": x})[0]
+    got = session("Linear8", ROWS, layer, library).run(None, {"rows": x})[0]
     close(got, linear(x, layer), ONE_STEP)
     on_steps = np.rint(x * 20).clip(-100, 100)
     on_steps[:, 0], on_steps[:, 1] = -100, 155  # steps of exactly one: nothing is rounded
-    got = session("Linear8", {"rows": (FLOAT, 2)}, layer, library).run(None, {"rows": on_steps})[0]
+    got = session("Linear8", ROWS, layer, library).run(None, {"rows": on_steps})[0]
     close(got, linear(on_steps, layer), 1e-5)
 
 
@@ -73,14 +71,14 @@ def test_a_linear_layer_is_exact_in_whole_numbers(
 @pytest.mark.parametrize("value", [0.0, 3.5, -2.0])
 def test_rows_of_one_value(library: Path | None, value: float) -> None:
     layer, x = stored(32, 40), np.full((3, 32), value, np.float32)
-    got = session("Linear8", {"rows": (FLOAT, 2)}, layer, library).run(None, {"rows": x})[0]
+    got = session("Linear8", ROWS, layer, library).run(None, {"rows": x})[0]
     close(got, linear(x, layer), 1e-4)
 
 
 @every_way
 def test_the_norm_comes_before_the_layer(library: Path | None) -> None:
     layer, x, weight, bias = stored(96, 130), floats(50, 96) * 4 + 2, floats(96), floats(96)
-    one = session("NormLinear8", {"rows": (FLOAT, 2)}, layer | {"norm_weight": weight, "norm_bias": bias}, library)
+    one = session("NormLinear8", ROWS, layer | {"norm_weight": weight, "norm_bias": bias}, library)
     close(one.run(None, {"rows": x})[0], linear(norm(x, weight, bias), layer), ONE_STEP)
 
 
@@ -98,7 +96,7 @@ def test_an_mlp(library: Path | None, rows: int) -> None:
     first, second, x = stored(64, 172, "_1"), stored(172, 64, "_2"), floats(rows, 64) * 3
     weight, bias, factors = floats(64), floats(64), np.exp2(RNG.integers(-3, 4, 172)).astype(np.float32)
     constants = first | second | {"norm_weight": weight, "norm_bias": bias, "factors": factors}
-    got = session("NormMlpAdd8", {"rows": (FLOAT, 2)}, constants, library).run(None, {"rows": x})[0]
+    got = session("NormMlpAdd8", ROWS, constants, library).run(None, {"rows": x})[0]
     wide = gelu(linear(norm(x, weight, bias), first, "_1")) * factors
     close(got - x, linear(wide, second, "_2"), ONE_STEP)
 
@@ -106,7 +104,7 @@ def test_an_mlp(library: Path | None, rows: int) -> None:
 @every_way
 def test_a_half_precision_layer(library: Path | None) -> None:
     weight, bias, x = (floats(70, 98) / 10).astype(np.float16), floats(70), floats(19, 98)
-    one = session("Linear16", {"rows": (FLOAT, 2)}, {"weight": weight, "bias": bias}, library)
+    one = session("Linear16", ROWS, {"weight": weight, "bias": bias}, library)
     expected = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
     close(one.run(None, {"rows": x})[0], expected, 1e-5)
 
@@ -120,8 +118,7 @@ def test_attention_within_frames(
     packed, angles = floats(frames * hw, 3 * heads * dim), RNG.uniform(0, 6, (hw, dim // 2))
     packed[:, : 2 * heads * dim] *= np.sqrt(loudness)
     cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
-    one = session("FrameAttention", inputs, {}, library, num_heads=heads, scale=dim**-0.5)
+    one = session("FrameAttention", ATTENTION, {}, library, num_heads=heads, scale=dim**-0.5)
     shape = np.array([frames, hw, 3 * heads * dim])
     got = one.run(None, {"packed": packed, "shape": shape, "cosines": cosines, "sines": sines})[0]
     told = (packed, frames, heads, cosines, sines)
@@ -143,8 +140,7 @@ def test_attention_survives_what_integers_find_hard(library: Path, trouble: str)
     else:
         packed[:, dim : 2 * dim] *= 0.1
         packed[:, 0], packed[5, dim] = 1, 40
-    inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
-    one = session("FrameAttention", inputs, {}, library, num_heads=1, scale=dim**-0.5)
+    one = session("FrameAttention", ATTENTION, {}, library, num_heads=1, scale=dim**-0.5)
     feeds = {"packed": packed, "shape": np.array([1, hw, 3 * dim]), "cosines": ones, "sines": 0 * ones}
     alike(one.run(None, feeds)[0], attention(packed, 1, 1, ones, 0 * ones, None), 0.05)
 
@@ -152,22 +148,21 @@ def test_attention_survives_what_integers_find_hard(library: Path, trouble: str)
 @every_kernel
 def test_threads_do_not_change_a_bit(library: Path | None) -> None:
     layer, x = stored(256, 1030), floats(611, 256)
-    one, two = (session("Linear8", {"rows": (FLOAT, 2)}, layer, library, threads).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
+    one, two = (session("Linear8", ROWS, layer, library, threads).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
     assert np.array_equal(one, two)
 
 
 @every_kernel
 def test_sizes_that_do_not_fit_are_errors_and_no_crash(library: Path | None) -> None:
-    one = session("Linear8", {"rows": (FLOAT, 2)}, stored(64, 64), library)
+    one = session("Linear8", ROWS, stored(64, 64), library)
     with pytest.raises(Exception, match="another width"):
         one.run(None, {"rows": floats(3, 60)})
     adding = session("LinearAdd8", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, stored(64, 64), library)
     with pytest.raises(Exception, match="residual"):
         adding.run(None, {"rows": floats(3, 64), "residual": floats(2, 64)})
     with pytest.raises(Exception, match="a step, a sum and a bias"):
-        session("Linear8", {"rows": (FLOAT, 2)}, stored(64, 64) | {"steps": floats(3)}, library)
-    inputs = {"packed": (FLOAT, 2), "shape": (TensorProto.INT64, 1), "cosines": (FLOAT, 2), "sines": (FLOAT, 2)}
-    attending = session("FrameAttention", inputs, {}, library, num_heads=2, scale=0.125)
+        session("Linear8", ROWS, stored(64, 64) | {"steps": floats(3)}, library)
+    attending = session("FrameAttention", ATTENTION, {}, library, num_heads=2, scale=0.125)
     for patches, width, half, why in ((5, 384, 32, "sizes do not fit"), (4, 1560, 130, "more than 256 channels")):
         feeds = {
             "shape": np.array([1, patches, width]),
@@ -181,7 +176,7 @@ def test_sizes_that_do_not_fit_are_errors_and_no_crash(library: Path | None) -> 
 @every_way
 def test_the_longest_sums_are_exact(library: Path | None) -> None:
     x, layer = loudest(MOST_INPUTS)
-    got = session("Linear8", {"rows": (FLOAT, 2)}, layer, library).run(None, {"rows": x})[0]
+    got = session("Linear8", ROWS, layer, library).run(None, {"rows": x})[0]
     np.testing.assert_allclose(got, linear(x, layer), rtol=1e-6, atol=300)  # of up to 9.5e8
 
 
@@ -189,16 +184,16 @@ def test_the_longest_sums_are_exact(library: Path | None) -> None:
 def test_weights_whose_sums_would_overflow_are_refused(library: Path | None) -> None:
     layer = loudest(MOST_INPUTS + 1)[1]
     with pytest.raises(Exception, match="29433 inputs, at most 29432"):
-        session("Linear8", {"rows": (FLOAT, 2)}, layer, library)
+        session("Linear8", ROWS, layer, library)
     layer = stored(64, 64)
     layer["weight"][3, 5] = -128  # two of its products with -128 are one too many for 16 bits
     with pytest.raises(Exception, match="-127 to 127"):
-        session("Linear8", {"rows": (FLOAT, 2)}, layer, library)
+        session("Linear8", ROWS, layer, library)
 
 
 @every_way
 def test_the_kernel_runs_where_it_is_registered(library: Path | None, tmp_path: Path) -> None:
-    one = session("Linear8", {"rows": (FLOAT, 2)}, stored(64, 64), library, profile=tmp_path / "profile")
+    one = session("Linear8", ROWS, stored(64, 64), library, profile=tmp_path / "profile")
     one.run(None, {"rows": floats(3, 64)})
     events = json.loads(Path(one.end_profiling()).read_text())
     kinds = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
