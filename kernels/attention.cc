@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
 constexpr int kLanes = 8;  // a number a row of a tile, in a vector
-constexpr float kLowest = -1e30f, kLog2 = 0.69314718f;
+constexpr float kLowest = -1e30f;
 
 // Queries of a tile and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(32) Queries {
@@ -40,7 +40,7 @@ void Weigh(Queries& q, int rows, float key_step, size_t num_keys, Block& block) 
     steps[r] = q.steps[r] * key_step;
     float high = static_cast<float>(top[r] - q.zeros[r]) * steps[r], old = q.highest[r], now = high > old ? high : old;
     offsets[r] = -static_cast<float>(top[r]) * steps[r];
-    block.keep[r] = Exp((old - now) * kLog2), block.scale[r] = Exp((high - now) * kLog2);
+    block.keep[r] = Exp2(old - now), block.scale[r] = Exp2(high - now);
     q.highest[r] = now;
   }
   for (int r = 0; r < rows; ++r)

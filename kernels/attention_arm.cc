@@ -15,10 +15,9 @@ int32_t Highest(const int32_t* scores, size_t count) {
 
 // Left to the compiler to make vector code of.
 float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights) {
-  constexpr float kLog2 = 0.69314718f;  // 2^x = exp(x ln 2)
-  size_t padded = (count + kPanel - 1) / kPanel * kPanel;
+  size_t padded = RoundUp(count, kPanel);
   for (size_t i = 0; i < padded; ++i) {
-    float weight = kLargestWeight * Exp((static_cast<float>(scores[i]) * step + offset) * kLog2);
+    float weight = kLargestWeight * Exp2(static_cast<float>(scores[i]) * step + offset);
     weights[i] = static_cast<Weight>(static_cast<int32_t>(std::rint(weight)));
   }
   int32_t sum = 0;

@@ -31,7 +31,7 @@ void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, flo
 }  // namespace
 
 void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel) {
-  size_t padded = (depth + 1) / 2 * 2;
+  size_t padded = RoundUp(depth, 2);
   for (size_t c0 = 0; c0 < kPanel; c0 += 4)
     for (size_t k = 0; k < padded; k += 4) {
       size_t width = std::min<size_t>(4, padded - k), valid = std::min<size_t>(4, depth - k);
@@ -57,7 +57,7 @@ void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t column
     }
 }
 
-// Columns go slowest: sixteen of them, kDepthHalf deep, stay in the first cache while all rows pass.
+// Columns go slowest: sixteen of them, kCutHalf.depth deep, stay in the first cache while all rows pass.
 void TileHalf(const float* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate) {
   for (int c0 = 0; c0 < kPanel; c0 += kWidth, panel += kWidth * depth, sums += kWidth)

@@ -27,7 +27,7 @@ Vector MultiplyAdd(Vector a, Vector b, Vector sum) { return _mm256_fmadd_ps(a, b
 
 constexpr int kLanes = sizeof(Vector) / sizeof(float), kWidth = 2 * kLanes;  // columns of a tile
 
-// Two vectors of columns and up to six rows.
+// Two vectors of columns and so many rows that the sums fill the registers.
 template <int kCount>
 void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, float* sums, bool accumulate) {
   Vector sum[kCount][2];
@@ -47,7 +47,7 @@ void DotHalf(const float* a, size_t pitch, const float* panel, size_t depth, flo
 }  // namespace
 
 void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, HalfColumn* panel) {
-  size_t padded = (depth + 1) / 2 * 2;
+  size_t padded = RoundUp(depth, 2);
   for (size_t c0 = 0; c0 < kPanel; c0 += 8)
     for (size_t k0 = 0; k0 < padded; k0 += 8) {
       size_t width = std::min<size_t>(8, padded - k0), valid = std::min<size_t>(8, depth - k0);
@@ -63,7 +63,7 @@ void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t column
     }
 }
 
-// Columns go slowest: some of them, kDepthHalf deep, stay near the first cache while all rows pass.
+// Columns go slowest: some of them, kCutHalf.depth deep, stay near the first cache while all rows pass.
 void TileHalf(const float* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate) {
   constexpr int kMost = kLanes == 16 ? 12 : 6;  // twice as many registers

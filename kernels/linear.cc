@@ -182,8 +182,8 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * cut.rows_per_task, last_row = std::min(rows, first_row + cut.rows_per_task);
     size_t first_panel = task / row_tasks * cut.panels_per_task;
-    size_t element = is_int8_ ? sizeof(Column8) : sizeof(HalfColumn);
-    Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * std::min(cut.depth, depth_) * element);
+    size_t width = kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn));
+    Scratch<uint8_t> block(run, panels_ ? 0 : width * std::min(cut.depth, depth_));
     for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + cut.panels_per_task); ++panel)
       for (size_t row = first_row; row < last_row; row += cut.rows_per_tile)
         Multiply(left, row, std::min(cut.rows_per_tile, last_row - row), panel, block.get(), after, result);

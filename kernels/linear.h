@@ -25,8 +25,8 @@ struct Epilogue {
 
 class Linear {
  public:
-  // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times steps, bias. Values outlive the layer:
-  // some processors read them where they lie.
+  // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
+  // steps, bias. Values outlive the layer: some processors read them where they lie.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
   // values (out, in) fp16, bias (out,).
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out);

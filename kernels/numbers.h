@@ -44,6 +44,10 @@ inline float Exp(float x) {
   return p * scale;
 }
 
+constexpr float kLog2 = 0.69314718f;  // of 2, natural
+
+inline float Exp2(float x) { return Exp(x * kLog2); }
+
 // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u)).
 inline float GeluTanh(float x) {
   float u = 0.7978845608f * (x + 0.044715f * x * x * x);

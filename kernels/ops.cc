@@ -88,7 +88,8 @@ OrtStatus* PackInt8(const OrtKernelInfo* info, size_t first, Linear* linear) {
   const auto* values = static_cast<const int8_t*>(weight.data);
   if (in > kMostInputs8) {
     char why[96];
-    std::snprintf(why, sizeof(why), "edge_vlm: an int8 layer has %zu inputs, at most %zu are summed in 32 bits", in, kMostInputs8);
+    std::snprintf(why, sizeof(why), "edge_vlm: an int8 layer has %zu inputs, at most %zu are summed in 32 bits", in,
+                  kMostInputs8);
     return Refuse(why);
   }
   int8_t lowest = 0;

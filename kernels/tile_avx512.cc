@@ -38,10 +38,16 @@ struct Bytes {
   }
 };
 
-template <int kCount, bool kIsRowUnsigned>
-void Store(const Bytes<kCount, 4, kIsRowUnsigned>& bytes, int32_t* sums, size_t pitch) {
-  for (int r = 0; r < kCount; ++r)
-    for (int c = 0; c < 4; ++c) _mm512_storeu_si512(sums + pitch * r + 16 * c, bytes.sum[r][c]);
+// sums[r][0 .. 64), `sums_pitch` apart
+template <bool kIsRowUnsigned>
+void TileBytes(const void* a, size_t pitch, const void* panel, size_t depth, int rows, int32_t* sums,
+               size_t sums_pitch) {
+  WithCount<kRows>(rows, [&](auto count) {
+    Bytes<count, 4, kIsRowUnsigned> bytes;
+    bytes.Multiply(a, pitch, panel, depth);
+    for (int r = 0; r < count; ++r)
+      for (int c = 0; c < 4; ++c) _mm512_storeu_si512(sums + sums_pitch * r + 16 * c, bytes.sum[r][c]);
+  });
 }
 
 template <int kCount, int kVectors>
@@ -66,19 +72,11 @@ bool IsSupported() {
 }
 
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums, bool) {
-  WithCount<kRows>(rows, [&](auto count) {
-    Bytes<count, 4, true> bytes;
-    bytes.Multiply(a, pitch, panel, depth);
-    Store(bytes, sums, kPanel);
-  });
+  TileBytes<true>(a, pitch, panel, depth, rows, sums, kPanel);
 }
 
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {
-  WithCount<kRows>(rows, [&](auto count) {
-    Bytes<count, 4, false> bytes;
-    bytes.Multiply(a, depth, panel, depth);
-    Store(bytes, scores, pitch);
-  });
+  TileBytes<false>(a, depth, panel, depth, rows, scores, pitch);
 }
 
 void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,

@@ -45,28 +45,29 @@ struct Bytes {
   }
 };
 
+// sums[r][0 .. 64), `sums_pitch` apart
+template <class Row, class Column>
+void TileBytes(const Row* a, size_t pitch, const Column* panel, size_t depth, int rows, int32_t* sums,
+               size_t sums_pitch) {
+  WithCount<kRows>(rows, [&](auto count) {
+    for (int c0 = 0; c0 < kPanel; c0 += 16) {
+      Bytes<count> bytes;
+      bytes.Multiply(a, pitch, panel + 4 * c0, kPanel, depth);
+      Store(bytes.sum, sums + c0, sums_pitch);
+    }
+  });
+}
+
 }  // namespace
 
 bool IsSupported() { return getauxval(AT_HWCAP2) & kHwcap2I8mm; }
 
 void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, int rows, int32_t* sums, bool) {
-  WithCount<kRows>(rows, [&](auto count) {
-    for (int c0 = 0; c0 < kPanel; c0 += 16) {
-      Bytes<count> bytes;
-      bytes.Multiply(a, pitch, panel + 4 * c0, kPanel, depth);
-      Store(bytes.sum, sums + c0, kPanel);
-    }
-  });
+  TileBytes(a, pitch, panel, depth, rows, sums, kPanel);
 }
 
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch) {
-  WithCount<kRows>(rows, [&](auto count) {
-    for (int c0 = 0; c0 < kPanel; c0 += 16) {
-      Bytes<count> bytes;
-      bytes.Multiply(a, depth, panel + 4 * c0, kPanel, depth);
-      Store(bytes.sum, scores + c0, pitch);
-    }
-  });
+  TileBytes(a, depth, panel, depth, rows, scores, pitch);
 }
 
 void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,

@@ -119,7 +119,7 @@ struct Bytes {
 bool IsSupported() { return HasDots(); }
 
 void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel) {
-  size_t padded = (depth + 3) / 4 * 4;
+  size_t padded = RoundUp(depth, 4);
   int8_t edge[4][kPanel];
   for (size_t k = 0; k < padded; k += 4, weights += 4 * pitch) {
     const int8_t* from = weights;
