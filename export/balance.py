@@ -2,7 +2,8 @@
 
 A rotation cannot pass the activation function in front of these layers, so their input is multiplied in the graph, one
 operation a layer. Factors are powers of two: the change is exact to the last bit. They are rounded from float64, so that
-processors would have to differ in it just where two factors meet. Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
+processors would have to differ in it just where two factors meet.
+Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
 """
 
 from collections.abc import Callable, Mapping
