@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
-from export.operators import DOMAIN
+from export.operators import BF16, DOMAIN, FLOAT32
 from export.quantise import BLOCK, int4_blocks, int8_columns
 
 
@@ -43,11 +43,12 @@ def fp32(graph: Builder, rows: str, source: Source) -> str:
 
 def fp16(graph: Builder, rows: str, source: Source) -> str:
     """Half the file. The operator is written out in export/operators.py: a kernel reads the halves where they lie, and
-    without one onnxruntime makes float32 of them when it loads the graph."""
+    without one onnxruntime makes float32 of them when it loads the graph. A layer kept in an integer tower may be multiplied
+    in bf16, still finer than its neighbours."""
     half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
-    return graph.op(
-        "Linear16", [rows, half, graph.weight(f"{source.name}.bias", source.bias)], source.name, domain=DOMAIN
-    )
+    inputs = [rows, half, graph.weight(f"{source.name}.bias", source.bias)]
+    level = BF16 if source.is_kept else FLOAT32
+    return graph.op("Linear16", inputs, source.name, domain=DOMAIN, accuracy_level=level)
 
 
 def int8(graph: Builder, rows: str, source: Source) -> str:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from export.builder import CONTRIB, CONTRIB_OPSET, OPSET
 
 DOMAIN = "edge_vlm"
-NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/linear.cc has it too
+FLOAT32, BF16 = 1, 3  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
+NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/rows.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 STORED = ("weight", "steps", "sums_and_bias")  # int8 (in, out), float32 (out,), float32 (2, out)
 
@@ -90,11 +91,12 @@ def linear_add8() -> onnx.FunctionProto:
 
 
 def linear16() -> onnx.FunctionProto:
-    """weight fp16 (out, in), bias (out,). Products are float32, here and in the kernels."""
+    """weight fp16 (out, in), bias (out,). Products are float32 here; kernels may multiply in bf16 where accuracy_level
+    is BF16."""
     body = Body()
     weight = body.op("Cast", ["weight"], to=TensorProto.FLOAT)
     body.op("Gemm", ["rows", weight, "bias"], "result", transB=1)
-    return body.function("Linear16", ["rows", "weight", "bias"])
+    return body.function("Linear16", ["rows", "weight", "bias"], ("accuracy_level",))
 
 
 def norm_mlp_add8() -> onnx.FunctionProto:

@@ -9,43 +9,52 @@ namespace edge_vlm {
 namespace {
 
 constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
-constexpr int kLanes = 8;  // a number a row of a tile, in a vector
-constexpr float kLowest = -1e30f;
+constexpr float kLowest = -1e30f, kMostAbove = 64;  // 2^64 times the weights' sums are far from the end of floats
 
 // Queries of a tile and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(32) Queries {
-  float steps[kLanes] = {};    // of a query; with that of a block of keys, what 1 of a product stands for
-  int32_t zeros[kLanes] = {};  // what the zero of the keys adds to each product
-  float highest[kLanes], sums[kLanes] = {};
+  float steps[kPaddedRows] = {};    // of a query; with that of a block of keys, what 1 of a product stands for
+  int32_t zeros[kPaddedRows] = {};  // what the zero of the keys adds to each product
+  float level[kPaddedRows] = {}, sums[kPaddedRows] = {};  // sums, and so far what comes out, are weights times 2^-level
 };
 
 // What a tile of queries makes of a block of keys.
 struct alignas(64) Block {
   int32_t scores[kRows * kKeysPerBlock];
   Weight weights[kRows * kKeysPerBlock];
-  float keep[kLanes], scale[kLanes];  // factors of what earlier blocks gave, and of what this one gives
+  float scale[kPaddedRows];  // of the weights
 };
+
+// Brings levels up to scores that are far above them, and with them the `columns` of what has come out.
+void Lift(Queries& q, const float (&high)[kPaddedRows], int rows, size_t columns, float* out) {
+  for (int r = 0; r < rows; ++r) {
+    if (high[r] <= q.level[r] + kMostAbove) continue;
+    float keep = Exp2(q.level[r] - high[r]);
+    q.level[r] = high[r];
+    q.sums[r] *= keep;
+    for (size_t c = 0; c < columns; ++c) out[r * columns + c] *= keep;
+  }
+}
 
 // Products to weights. Those of a block are relative to its highest score, not to the highest of all: few bits then
 // suffice, also for the many small weights beside a large one elsewhere.
-void Weigh(Queries& q, int rows, float key_step, size_t num_keys, Block& block) {
-  int32_t top[kLanes] = {};
-  float steps[kLanes], offsets[kLanes], sums[kLanes] = {};
-  for (int r = 0; r < rows; ++r) {
-    int32_t* scores = block.scores + r * kKeysPerBlock;
-    for (size_t k = num_keys; k < RoundUp(num_keys, kPanel); ++k) scores[k] = INT32_MIN;
-    top[r] = Highest(scores, num_keys);
+void Weigh(Queries& q, int rows, float key_step, size_t num_keys, size_t columns, Block& block, float* out) {
+  alignas(32) int32_t top[kPaddedRows] = {};
+  alignas(32) float steps[kPaddedRows], high[kPaddedRows], sums[kPaddedRows] = {};
+  for (int r = 0; r < kPaddedRows; ++r) steps[r] = q.steps[r] * key_step;
+  for (size_t k = num_keys; k < RoundUp(num_keys, kPanel); ++k)
+    for (int r = 0; r < rows; ++r) block.scores[r * kKeysPerBlock + k] = INT32_MIN;
+  WeighRows(block.scores, kKeysPerBlock, rows, num_keys, steps, block.weights, top, sums);
+  bool is_above = false;
+  for (int r = 0; r < kPaddedRows; ++r) {
+    high[r] = static_cast<float>(top[r] - q.zeros[r]) * steps[r];
+    is_above |= high[r] > q.level[r] + kMostAbove;
   }
-  for (int r = 0; r < kLanes; ++r) {
-    steps[r] = q.steps[r] * key_step;
-    float high = static_cast<float>(top[r] - q.zeros[r]) * steps[r], old = q.highest[r], now = high > old ? high : old;
-    offsets[r] = -static_cast<float>(top[r]) * steps[r];
-    block.keep[r] = Exp2(old - now), block.scale[r] = Exp2(high - now);
-    q.highest[r] = now;
+  if (is_above) Lift(q, high, rows, columns, out);
+  for (int r = 0; r < kPaddedRows; ++r) {
+    block.scale[r] = Exp2(high[r] - q.level[r]);
+    q.sums[r] += sums[r] * block.scale[r];
   }
-  for (int r = 0; r < rows; ++r)
-    sums[r] = WeighRow(block.scores + r * kKeysPerBlock, num_keys, steps[r], offsets[r], block.weights + r * kKeysPerBlock);
-  for (int r = 0; r < kLanes; ++r) q.sums[r] = q.sums[r] * block.keep[r] + sums[r] * block.scale[r];
 }
 
 }  // namespace
@@ -78,10 +87,10 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
     Scratch<Query> rows(run, kQueriesPerTask * depth);
     Scratch<float> out(run, kQueriesPerTask * columns);
     Queries tiles[kTilesPerTask];
-    for (Queries& tile : tiles) std::fill(tile.highest, tile.highest + kLanes, kLowest);
     for (size_t q = 0; q < count; ++q) {
       Queries& tile = tiles[q / kRows];
       Query* query = rows.get() + q * depth;
+      tile.level[q % kRows] = kLowest;
       tile.steps[q % kRows] = PackQuery(head(offer, 0), first + q, depth, query) * factor;
       int32_t sum = 0;
       for (size_t i = 0; i < depth; ++i) sum += query[i];
@@ -98,11 +107,11 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
         int num_rows = static_cast<int>(std::min<size_t>(kRows, count - q0));
         for (size_t k = 0; k < padded; k += kPanel)
           TileScores(rows.get() + q0 * depth, depth, k_from + k * depth, num_rows, block.scores + k, kKeysPerBlock);
-        Weigh(tiles[q0 / kRows], num_rows, key_step, valid, block);
+        Weigh(tiles[q0 / kRows], num_rows, key_step, valid, columns, block, out.get() + q0 * columns);
         for (size_t c0 = 0; c0 < columns; c0 += kPanel) {
           int width = static_cast<int>(std::min<size_t>(kPanel, columns - c0));
           TileValues(block.weights, kKeysPerBlock, v_from + c0 * num_keys + k0 * width, padded, num_rows, width,
-                     block.keep, block.scale, out.get() + q0 * columns + c0, columns);
+                     block.scale, out.get() + q0 * columns + c0, columns);
         }
       }
     }

@@ -5,6 +5,7 @@
 #include "tile.h"
 
 namespace edge_vlm {
+namespace {
 
 int32_t Highest(const int32_t* scores, size_t count) {
   int32x4_t highest = vld1q_s32(scores);
@@ -13,8 +14,9 @@ int32_t Highest(const int32_t* scores, size_t count) {
   return vmaxvq_s32(highest);
 }
 
-// Left to the compiler to make vector code of.
-float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights) {
+// Left to the compiler to make vector code of; returns the sum of the weights.
+float WeighRow(const int32_t* scores, size_t count, float step, int32_t highest, Weight* weights) {
+  float offset = -static_cast<float>(highest) * step;
   size_t padded = RoundUp(count, kPanel);
   for (size_t i = 0; i < padded; ++i) {
     float weight = kLargestWeight * Exp2(static_cast<float>(scores[i]) * step + offset);
@@ -23,6 +25,17 @@ float WeighRow(const int32_t* scores, size_t count, float step, float offset, We
   int32_t sum = 0;
   for (size_t i = 0; i < count; ++i) sum += weights[i];
   return static_cast<float>(sum);
+}
+
+}  // namespace
+
+void WeighRows(const int32_t* scores, size_t pitch, int rows, size_t count, const float* steps, Weight* weights,
+               int32_t* highest, float* sums) {
+  for (int r = 0; r < rows; ++r) {
+    const int32_t* row = scores + r * pitch;
+    highest[r] = Highest(row, count);
+    sums[r] = WeighRow(row, count, steps[r], highest[r], weights + r * pitch);
+  }
 }
 
 }  // namespace edge_vlm

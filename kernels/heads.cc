@@ -11,7 +11,7 @@ namespace {
 using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
 
 constexpr size_t kRowsAhead = 8, kLine = 16;  // rows of a packed matrix lie too far apart for the processor to foresee
-constexpr float kSmallest = 1e-30f, kRoot = 0.70710678f;
+constexpr float kSmallest = 1e-30f;
 
 float Largest(const float* x, size_t count) {
   int32_t largest = 0;
@@ -33,20 +33,64 @@ void Rotate(const Head& head, size_t row, float* to) {
   for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
 }
 
+using Lanes = float __attribute__((vector_size(64)));
+constexpr size_t kLanes = 16;
+
+// Every lane plus or minus the one that is kHalf away.
+template <int kHalf>
+void Butterflies(Lanes& x) {
+  Lanes other = __builtin_shufflevector(x, x, 0 ^ kHalf, 1 ^ kHalf, 2 ^ kHalf, 3 ^ kHalf, 4 ^ kHalf, 5 ^ kHalf, 6 ^ kHalf,
+                                        7 ^ kHalf, 8 ^ kHalf, 9 ^ kHalf, 10 ^ kHalf, 11 ^ kHalf, 12 ^ kHalf, 13 ^ kHalf,
+                                        14 ^ kHalf, 15 ^ kHalf);
+  Lanes signs;
+  for (int i = 0; i < 16; ++i) signs[i] = i & kHalf ? -1.0f : 1.0f;
+  x = x * signs + other;
+}
+
+// Hadamard's matrix of 16 kCount channels.
+template <size_t kCount>
+void MixVectors(float* x) {
+  Lanes v[kCount];
+  std::memcpy(v, x, sizeof(v));
+  for (size_t half = 1; half < kCount; half *= 2)
+    for (size_t i = 0; i < kCount; ++i)
+      if (!(i & half)) {
+        Lanes a = v[i], b = v[i + half];
+        v[i] = a + b, v[i + half] = a - b;
+      }
+  const float root = 1.0f / std::sqrt(static_cast<float>(kLanes * kCount));
+  for (Lanes& one : v) {
+    Butterflies<8>(one), Butterflies<4>(one), Butterflies<2>(one), Butterflies<1>(one);
+    one *= root;
+  }
+  std::memcpy(x, v, sizeof(v));
+}
+
+// The same of a power of two below 16.
+void MixFew(float* x, size_t size) {
+  for (size_t half = 1; half < size; half *= 2)
+    for (size_t i = 0; i < size; ++i)
+      if (!(i & half)) {
+        float a = x[i], b = x[i + half];
+        x[i] = a + b, x[i + half] = a - b;
+      }
+  float root = 1.0f / std::sqrt(static_cast<float>(size));
+  for (size_t i = 0; i < size; ++i) x[i] *= root;
+}
+
 // An orthogonal matrix that spreads a loud channel over the others: Hadamard's, of the largest powers of two that fit,
 // one behind another. Done to queries and keys it leaves their products as they are.
 [[maybe_unused]] void Mix(float* x, size_t width) {
-  float other[kMaxHeadDim];
   while (width) {
     size_t size = 1;
     while (2 * size <= width) size *= 2;
-    for (size_t stage = 1; stage < size; stage *= 2) {
-      size_t half = size / 2;
-      for (size_t i = 0; i < half; ++i) {
-        float a = x[i], b = x[i + half];
-        other[2 * i] = a + b, other[2 * i + 1] = a - b;
-      }
-      for (size_t i = 0; i < size; ++i) x[i] = other[i] * kRoot;
+    switch (size / kLanes) {
+      case 0: MixFew(x, size); break;
+      case 1: MixVectors<1>(x); break;
+      case 2: MixVectors<2>(x); break;
+      case 4: MixVectors<4>(x); break;
+      case 8: MixVectors<8>(x); break;
+      default: MixVectors<kMaxHeadDim / kLanes>(x);
     }
     x += size, width -= size;
   }

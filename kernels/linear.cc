@@ -2,120 +2,75 @@
 
 #include "tile.h"
 
-#include <cstdlib>
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 namespace edge_vlm {
 namespace {
 
-constexpr float kNormEpsilon = 1e-6f;  // as in the graph's LayerNormalization
-constexpr size_t kRowsPerQuantising = 16;
+constexpr size_t kRowsPerGroup = 16;  // made by one task
+constexpr size_t kLine = 16;  // floats of a line of a cache
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
-constexpr float kSmallestStep = 1e-12f;
+
+// What a format asks of a product, by Format: bytes of an element, how it is cut, what the depth is a multiple of.
+struct Shape {
+  size_t row_bytes, column_bytes;
+  const Cut& cut;
+  size_t unit;
+  bool packs_at_load;
+};
+constexpr Shape kShapes[] = {
+    {sizeof(Row8), sizeof(Column8), kCut8, 4, kPacksAtLoad},
+    {sizeof(float), sizeof(HalfColumn), kCutHalf, 2, false},
+    {sizeof(uint16_t), sizeof(uint16_t), kCutPacked, 2, true},
+};
+
+const Shape& ShapeOf(Format format) { return kShapes[static_cast<size_t>(format)]; }
 
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
-
-// One row as the prologue wants it; returns x itself where it wants nothing.
-const float* Prepare(const float* x, size_t in, const Prologue& before, float* row) {
-  if (!before.norm_weight && !before.factors) return x;
-  if (before.norm_weight) {
-    float sum = 0, squares = 0;
-    for (size_t i = 0; i < in; ++i) sum += x[i];
-    float mean = sum / static_cast<float>(in);
-    for (size_t i = 0; i < in; ++i) squares += (x[i] - mean) * (x[i] - mean);
-    float scale = 1.0f / std::sqrt(squares / static_cast<float>(in) + kNormEpsilon);
-    for (size_t i = 0; i < in; ++i) row[i] = (x[i] - mean) * scale * before.norm_weight[i] + before.norm_bias[i];
-    x = row;
-  }
-  if (before.factors)
-    for (size_t i = 0; i < in; ++i) row[i] = x[i] * before.factors[i];
-  return row;
-}
-
-// x = step * (q - zero), q in 0 .. 255, less kByteShift on both sides
-void Quantise(const float* x, size_t in, size_t depth, uint8_t* q, float* step_out, float* zero_out) {
-  int32_t lowest = 0, highest = 0;  // both ends reach zero
-  for (size_t i = 0; i < in; ++i) {
-    int32_t order = InOrder(x[i]);
-    lowest = order < lowest ? order : lowest;
-    highest = order > highest ? order : highest;
-  }
-  float low = FromOrder(lowest), step = (FromOrder(highest) - low) / 255.0f;
-  step = step > kSmallestStep ? step : kSmallestStep;
-  float inverse = 1.0f / step, zero = std::rint(-low * inverse);
-  for (size_t i = 0; i < in; ++i) {
-    float value = std::rint(x[i] * inverse) + zero;
-    value = value < 0 ? 0 : value;
-    value = value > 255 ? 255 : value;
-    q[i] = static_cast<uint8_t>(static_cast<int32_t>(value) - kByteShift);
-  }
-  for (size_t i = in; i < depth; ++i) q[i] = 0;
-  *step_out = step;
-  *zero_out = zero - kByteShift;
-}
-
-// Columns of one row, from numbers to the result.
-template <bool kHasGelu, bool kHasResidual>
-void Finish(const float* numbers, const float* bias, const float* residual, size_t columns, float* to) {
-  for (size_t c = 0; c < columns; ++c) {
-    float value = numbers[c] + bias[c];
-    if (kHasGelu) value = GeluTanh(value);
-    to[c] = kHasResidual ? value + residual[c] : value;
-  }
-}
-
-void Finish(const float* numbers, const float* bias, const float* residual, size_t columns, bool has_gelu, float* to) {
-  if (has_gelu)
-    Finish<true, false>(numbers, bias, residual, columns, to);
-  else if (residual)
-    Finish<false, true>(numbers, bias, residual, columns, to);
-  else
-    Finish<false, false>(numbers, bias, residual, columns, to);
-}
 
 }  // namespace
 
 Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out) {
-  Linear made(values, in, out, RoundUp(in, 4), true);
+  Linear made(Format::kInt8, values, sums_and_bias + out, in, out);
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_, steps, out * sizeof(float));
   std::memcpy(made.columns_ + width, sums_and_bias, out * sizeof(float));
-  std::memcpy(made.columns_ + 2 * width, sums_and_bias + out, out * sizeof(float));
   if (kHasPairs) {
     made.pairs_ = static_cast<int32_t*>(Allocate(width * sizeof(int32_t)));
     std::memset(made.pairs_, 0, width * sizeof(int32_t));
     for (size_t k = 0; k + 1 < in; k += 2)
       for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
   }
-  if (kPacksAtLoad) made.PackAll();
+  made.PackAll();
   return made;
 }
 
-Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out) {
-  Linear made(values, in, out, RoundUp(in, 2), false);
-  size_t width = made.num_panels_ * kPanel;
-  std::memcpy(made.columns_ + 2 * width, bias, out * sizeof(float));
+Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16) {
+  Linear made(may_be_bf16 && HasBf16() ? Format::kBf16 : Format::kFloat32, values, bias, in, out);
+  made.PackAll();
   return made;
 }
 
-Linear::Linear(const void* values, size_t in, size_t out, size_t depth, bool is_int8)
-    : is_int8_(is_int8),
+Linear::Linear(Format format, const void* values, const float* bias, size_t in, size_t out)
+    : format_(format),
       in_(in),
       out_(out),
-      depth_(depth),
-      pitch_(is_int8 && kPacksAtLoad ? depth : depth + kApart),
+      depth_(RoundUp(in, ShapeOf(format).unit)),
+      pitch_(depth_ + (ShapeOf(format).packs_at_load ? 0 : kApart)),
       num_panels_(RoundUp(out, kPanel) / kPanel),
       values_(values) {
-  size_t bytes = 3 * num_panels_ * kPanel * sizeof(float);
+  size_t width = num_panels_ * kPanel, bytes = 3 * width * sizeof(float);
   columns_ = static_cast<float*>(Allocate(bytes));
   std::memset(columns_, 0, bytes);
+  std::memcpy(columns_ + 2 * width, bias, out * sizeof(float));
 }
 
 Linear::Linear(Linear&& other) noexcept { *this = std::move(other); }
 
 Linear& Linear::operator=(Linear&& other) noexcept {
-  std::swap(is_int8_, other.is_int8_);
+  std::swap(format_, other.format_);
   std::swap(in_, other.in_);
   std::swap(out_, other.out_);
   std::swap(depth_, other.depth_);
@@ -135,55 +90,64 @@ Linear::~Linear() {
 }
 
 void Linear::PackAll() {
-  panels_ = static_cast<uint8_t*>(Allocate(num_panels_ * panel_bytes()));
-  for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * panel_bytes());
+  const Shape& shape = ShapeOf(format_);
+  if (!shape.packs_at_load) return;
+  size_t bytes = depth_ * kPanel * shape.column_bytes;
+  panels_ = static_cast<uint8_t*>(Allocate(num_panels_ * bytes));
+  for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * bytes);
 }
-
-size_t Linear::panel_bytes() const { return depth_ * kPanel * sizeof(Column8); }
 
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
   size_t valid = std::min(depth, in_ - from);
-  if (is_int8_)
-    Pack8(static_cast<const int8_t*>(values_) + from * out_ + column, out_, valid, columns, static_cast<Column8*>(to));
+  if (format_ == Format::kInt8)
+    return Pack8(static_cast<const int8_t*>(values_) + from * out_ + column, out_, valid, columns, static_cast<Column8*>(to));
+  auto* halves = static_cast<const uint16_t*>(values_) + column * in_ + from;
+  if (format_ == Format::kBf16)
+    PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
   else
-    PackHalf(static_cast<const uint16_t*>(values_) + column * in_ + from, in_, valid, columns,
-             static_cast<HalfColumn*>(to));
+    PackHalf(halves, in_, valid, columns, static_cast<HalfColumn*>(to));
+}
+
+// Row r of the left side. `bytes` is room for a row that is widened.
+void Linear::MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const {
+  uint8_t* row = left.rows + r * pitch_ * ShapeOf(format_).row_bytes;
+  if (format_ == Format::kInt8) {
+    left.rounded[r] = Quantise(x, in_, depth_, kHasPairs ? bytes : row);
+    if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
+  } else if (format_ == Format::kBf16) {
+    RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
+  } else {
+    auto* to = reinterpret_cast<float*>(row);
+    std::memcpy(to, x, in_ * sizeof(float));
+    for (size_t i = in_; i < depth_; ++i) to[i] = 0;
+  }
 }
 
 void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
                    float* result) const {
-  size_t element = is_int8_ ? sizeof(Row8) : sizeof(float);
-  Scratch<uint8_t> bytes(run, rows * pitch_ * element);
-  Scratch<float> steps(run, rows), zeros(run, rows);
-  Scratch<int32_t> pairs(run, rows);
-  Left left{bytes.get(), steps.get(), zeros.get(), pairs.get()};
-  size_t num_groups = (rows + kRowsPerQuantising - 1) / kRowsPerQuantising;
+  const Shape& shape = ShapeOf(format_);
+  const Cut& cut = shape.cut;
+  Scratch<uint8_t> bytes(run, rows * pitch_ * shape.row_bytes);
+  Scratch<Rounded> rounded(run, rows);
+  Scratch<int32_t> pairs(run, kHasPairs ? rows : 0);
+  Left left{bytes.get(), rounded.get(), pairs.get()};
+  size_t num_groups = (rows + kRowsPerGroup - 1) / kRowsPerGroup;
   Scratch<float> prepared(run, num_groups * in_);
-  Scratch<uint8_t> rounded(run, kHasPairs ? num_groups * depth_ : 0);
+  Scratch<uint8_t> narrow(run, kHasPairs ? num_groups * depth_ : 0);
   run.For(num_groups, [&](size_t group) {
-    size_t end = std::min(rows, (group + 1) * kRowsPerQuantising);
-    for (size_t r = group * kRowsPerQuantising; r < end; ++r) {
+    size_t end = std::min(rows, (group + 1) * kRowsPerGroup);
+    for (size_t r = group * kRowsPerGroup; r < end; ++r) {
       const float* row = Prepare(x + r * in_, in_, before, prepared.get() + group * in_);
-      if (is_int8_) {
-        uint8_t* q = kHasPairs ? rounded.get() + group * depth_ : left.rows + r * pitch_;
-        Quantise(row, in_, depth_, q, &left.steps[r], &left.zeros[r]);
-        if constexpr (kHasPairs) left.pairs[r] = WidenRow8(q, depth_, reinterpret_cast<Row8*>(left.rows) + r * pitch_);
-      } else {
-        auto* to = reinterpret_cast<float*>(left.rows) + r * pitch_;
-        std::memcpy(to, row, in_ * sizeof(float));
-        for (size_t i = in_; i < depth_; ++i) to[i] = 0;
-      }
+      MakeRow(row, r, left, narrow.get() + group * depth_);
     }
   });
-  const Cut& cut = is_int8_ ? kCut8 : kCutHalf;
   size_t row_tasks = (rows + cut.rows_per_task - 1) / cut.rows_per_task;
   size_t panel_tasks = (num_panels_ + cut.panels_per_task - 1) / cut.panels_per_task;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * cut.rows_per_task, last_row = std::min(rows, first_row + cut.rows_per_task);
     size_t first_panel = task / row_tasks * cut.panels_per_task;
-    size_t width = kPanel * (is_int8_ ? sizeof(Column8) : sizeof(HalfColumn));
-    Scratch<uint8_t> block(run, panels_ ? 0 : width * std::min(cut.depth, depth_));
+    Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * shape.column_bytes * std::min(cut.depth, depth_));
     for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + cut.panels_per_task); ++panel)
       for (size_t row = first_row; row < last_row; row += cut.rows_per_tile)
         Multiply(left, row, std::min(cut.rows_per_tile, last_row - row), panel, block.get(), after, result);
@@ -194,43 +158,55 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
                       const Epilogue& after, float* result) const {
   alignas(64) uint8_t storage[kMostRows * kPanel * sizeof(int32_t)];
   auto* sums = reinterpret_cast<int32_t*>(storage);    // of an integer layer
-  auto* products = reinterpret_cast<float*>(storage);  // of a half-precision one
-  alignas(64) float numbers[kPanel];
-  size_t block_depth = is_int8_ ? kCut8.depth : kCutHalf.depth;
+  auto* products = reinterpret_cast<float*>(storage);  // of another
+  const Shape& shape = ShapeOf(format_);
   int count = static_cast<int>(num_rows);
-  size_t columns = std::min<size_t>(kPanel, out_ - panel * kPanel);
-  for (size_t k = 0; k < depth_; k += block_depth) {
-    size_t depth = std::min(block_depth, depth_ - k);
-    const void* packed = block;
+  if (panels_)  // few rows at a time
+    for (size_t r = 0; r < num_rows; ++r)
+      for (size_t c = 0; c < kPanel; c += kLine) {
+        size_t place = (first_row + r) * out_ + panel * kPanel + c;
+        if (after.residual) __builtin_prefetch(after.residual + place);
+        __builtin_prefetch(result + place, 1);
+      }
+  for (size_t k = 0; k < depth_; k += shape.cut.depth) {
+    size_t depth = std::min(shape.cut.depth, depth_ - k);
+    const uint8_t *rows = left.rows + (first_row * pitch_ + k) * shape.row_bytes, *packed = static_cast<uint8_t*>(block);
     if (panels_)
-      packed = panels_ + panel * panel_bytes();
+      packed = panels_ + panel * depth_ * kPanel * shape.column_bytes;
     else
       Pack(panel, k, depth, block);
-    if (is_int8_)
-      TileU8S8(reinterpret_cast<const Row8*>(left.rows) + first_row * pitch_ + k, pitch_,
-               static_cast<const Column8*>(packed), depth, count, sums, k > 0);
+    if (format_ == Format::kInt8)
+      TileU8S8(reinterpret_cast<const Row8*>(rows), pitch_, reinterpret_cast<const Column8*>(packed), depth, count, sums, k > 0);
+    else if (format_ == Format::kBf16)
+      TileBf16(reinterpret_cast<const uint16_t*>(rows), pitch_, reinterpret_cast<const uint16_t*>(packed), depth, count, products);
     else
-      TileHalf(reinterpret_cast<const float*>(left.rows) + first_row * pitch_ + k, pitch_,
-               static_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
+      TileHalf(reinterpret_cast<const float*>(rows), pitch_, reinterpret_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
   }
-  size_t width = num_panels_ * kPanel;
-  const float *steps = columns_ + panel * kPanel, *column_sums = steps + width, *bias = steps + 2 * width;
+  if (format_ == Format::kInt8)
+    Store(sums, left, first_row, num_rows, panel, after, result);
+  else
+    Store(products, left, first_row, num_rows, panel, after, result);
+}
+
+template <class Sum>
+void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
+                   const Epilogue& after, float* result) const {
+  size_t width = num_panels_ * kPanel, first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
+  Columns columns{columns_ + first, columns_ + width + first, columns_ + 2 * width + first, pairs_ + (kHasPairs ? first : 0)};
+  auto finish = after.has_gelu ? Finish<Sum, true, false> : after.residual ? Finish<Sum, false, true> : Finish<Sum, false, false>;
+  float added[kPanel] = {}, whole[kPanel];  // of a panel that is not full
   for (size_t r = 0; r < num_rows; ++r) {
-    const float* row = is_int8_ ? numbers : products + r * kPanel;
-    if (is_int8_) {
-      const int32_t* sum = sums + r * kPanel;
-      float step = left.steps[first_row + r], shift = -step * left.zeros[first_row + r];
-      for (int c = 0; c < kPanel; ++c) {
-        int32_t whole = kHasPairs ? sum[c] - left.pairs[first_row + r] - pairs_[panel * kPanel + c] : sum[c];
-        numbers[c] = static_cast<float>(whole) * step * steps[c] + shift * column_sums[c];
-      }
-    }
-    size_t place = (first_row + r) * out_ + panel * kPanel;
+    size_t row = first_row + r, place = row * out_ + first;
     const float* residual = after.residual ? after.residual + place : nullptr;
-    if (columns == kPanel)  // a number of columns that the compiler knows
-      Finish(row, bias, residual, kPanel, after.has_gelu, result + place);
-    else
-      Finish(row, bias, residual, columns, after.has_gelu, result + place);
+    Rounded rounded = format_ == Format::kInt8 ? left.rounded[row] : Rounded{};
+    int32_t pairs = kHasPairs && format_ == Format::kInt8 ? left.pairs[row] : 0;
+    if (count == kPanel) {
+      finish(sums + r * kPanel, columns, rounded, pairs, residual, result + place);
+    } else {
+      if (residual) std::memcpy(added, residual, count * sizeof(float));
+      finish(sums + r * kPanel, columns, rounded, pairs, added, whole);
+      std::memcpy(result + place, whole, count * sizeof(float));
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 // A linear layer: int8 weights with a step a column, or fp16 ones.
 #pragma once
+#include "finish.h"
 #include "pool.h"
+#include "rows.h"
 
 #include <cstdint>
 
@@ -10,26 +12,17 @@ namespace edge_vlm {
 // up to (255 + 127)^2 for two inputs.
 constexpr size_t kMostInputs8 = 29432;
 
-// How rows become the left side of a product: optionally normalised, optionally multiplied per channel.
-struct Prologue {
-  const float* norm_weight = nullptr;  // (in,), null for no norm
-  const float* norm_bias = nullptr;
-  const float* factors = nullptr;  // (in,)
-};
-
-// What happens to a product before it is stored.
-struct Epilogue {
-  bool has_gelu = false;  // the tanh form
-  const float* residual = nullptr;  // (rows, out)
-};
+// What rows and columns are while they are multiplied.
+enum class Format { kInt8, kFloat32, kBf16 };
 
 class Linear {
  public:
   // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
   // steps, bias. Values outlive the layer: some processors read them where they lie.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
-  // values (out, in) fp16, bias (out,).
-  static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out);
+  // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and the processor
+  // has it.
+  static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
 
   Linear() = default;
   Linear(Linear&& other) noexcept;
@@ -44,26 +37,29 @@ class Linear {
              float* result) const;
 
  private:
-  // The left side of a product: rows of Row8 or of floats, and what makes bytes of a row numbers again.
+  // The left side of a product: rows in the layer's format, and of integers what makes numbers of a row's sums.
   struct Left {
     uint8_t* rows;
-    float *steps, *zeros;
+    Rounded* rounded;
     int32_t* pairs;
   };
 
-  Linear(const void* values, size_t in, size_t out, size_t depth, bool is_int8);
+  Linear(Format format, const void* values, const float* bias, size_t in, size_t out);
   void PackAll();
-  size_t panel_bytes() const;
   // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
+  void MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
                 float* result) const;
+  template <class Sum>
+  void Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel, const Epilogue& after,
+             float* result) const;
 
-  bool is_int8_ = false;
+  Format format_ = Format::kInt8;
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;
-  uint8_t* panels_ = nullptr;  // Column8, panel by panel; null where they are made in use
+  uint8_t* panels_ = nullptr;  // columns, panel by panel; null where they are made in use
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
   int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)
 };

@@ -20,6 +20,8 @@ namespace {
 constexpr const char* kDomain = "edge_vlm";
 constexpr size_t kRowsPerChunk = 256;  // of an MLP, so that its wide rows stay in the third cache
 
+constexpr int64_t kAccuracyOfBf16 = 3;  // as onnxruntime's MatMulNBits numbers them
+
 #define RETURN_IF_ERROR(call) \
   if (OrtStatus* status = (call)) return status
 
@@ -165,7 +167,7 @@ struct LinearAdd8 {
   }
 };
 
-// rows, weight fp16 (out, in), bias (out,)
+// rows, weight fp16 (out, in), bias (out,); attribute accuracy_level
 struct Linear16 {
   static constexpr const char* kName = "Linear16";
   static constexpr size_t kInputs = 3;
@@ -178,7 +180,10 @@ struct Linear16 {
     auto out = static_cast<size_t>(weight.dims[0]), in = static_cast<size_t>(weight.dims[1]);
     if (weight.rank != 2 || weight.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 || bias.size != out)
       return Refuse("edge_vlm: fp16 weights need a bias a row");
-    linear = Linear::Half(static_cast<const uint16_t*>(weight.data), bias.floats(), in, out);
+    int64_t accuracy_level = 0;
+    Ignore(api->KernelInfoGetAttribute_int64(info, "accuracy_level", &accuracy_level));
+    auto* values = static_cast<const uint16_t*>(weight.data);
+    linear = Linear::Half(values, bias.floats(), in, out, accuracy_level == kAccuracyOfBf16);
     return nullptr;
   }
   OrtStatus* Compute(OrtKernelContext* context) const {

@@ -7,7 +7,7 @@ namespace edge_vlm {
 constexpr unsigned kSavesAvx = 0x06, kSavesAvx512 = 0xe6;  // Intel's manual, volume 1, 13.3
 
 struct Features {
-  unsigned ecx1 = 0, ebx7 = 0, ecx7 = 0;  // registers of leaves 1 and 7; volume 2, CPUID
+  unsigned ecx1 = 0, ebx7 = 0, ecx7 = 0, eax7_1 = 0;  // registers of leaves 1 and 7; volume 2, CPUID
 
   // All zero where the system does not save the registers of `saved`.
   explicit Features(unsigned saved) {
@@ -18,6 +18,7 @@ struct Features {
     if ((low & saved) != saved) return;
     ecx1 = c;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) ebx7 = b, ecx7 = c;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) eax7_1 = a;
   }
 };
 

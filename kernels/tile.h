@@ -10,6 +10,8 @@ namespace edge_vlm {
 
 constexpr int kPanel = 64;  // columns of a packed panel
 constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
+constexpr int kPaddedRows = 8;  // a number of each row, in a vector
+constexpr size_t kUncut = size_t{1} << 40;  // longer than any column
 
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
 // No instruction multiplies four bytes at once without cutting sums off, so bytes become 16 bits wide, and twice as many
@@ -58,7 +60,7 @@ constexpr int kByteShift = 0;
 using Row8 = uint8_t;
 using Column8 = int8_t;  // panel: [depth / 4][64][4]
 constexpr bool kPacksAtLoad = true;
-constexpr size_t kDepth8 = size_t{1} << 40;  // no blocks
+constexpr size_t kDepth8 = kUncut;
 // Attention multiplies bytes.
 using Query = int8_t;
 using Key = uint8_t;
@@ -77,8 +79,9 @@ struct Cut {
 };
 // Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
 constexpr size_t kMostRows = 256;  // of a tile
-constexpr Cut kCut8 = kPacksAtLoad ? Cut{96, 8, kRows, kDepth8} : Cut{kMostRows, 1, kMostRows, kDepth8};
-// Half-precision layers multiply in float32, whatever the processor: eight bits of bf16 miss the gate of fp16 bundles.
+constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
+constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
+// Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16 bundles.
 constexpr Cut kCutHalf = {kMostRows, 1, kMostRows, 256};
 using HalfColumn = float;  // panel: on x86 [depth][64], on Arm [4 columns][depth][4]
 
@@ -106,21 +109,33 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
 void TileHalf(const float* a, size_t pitch, const HalfColumn* panel, size_t depth, int rows, float* sums,
               bool accumulate);
 
+// Whether this processor multiplies bf16, two side by side. Where it does not, the next three are not called.
+bool HasBf16();
+
+// Like PackHalf; panel [depth / 2][64][2].
+void PackBf16(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, uint16_t* panel);
+
+// `count` numbers of a row, zeros behind them up to depth.
+void RowToBf16(const float* row, size_t count, size_t depth, uint16_t* to);
+
+// sums[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)
+// depth a multiple of 2; rows 1 .. kRows; sums 64 apart.
+void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int rows, float* sums);
+
 // scores[r][0 .. 64) = sum over k of a[r][k] * panel[k][0 .. 64)
 // a: queries, depth elements each, depth a multiple of 4; panel: keys [depth / kGroup][64][kGroup]; rows 1 .. kRows.
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch);
 
-// The highest of `count` scores and of those up to the next multiple of 64.
-int32_t Highest(const int32_t* scores, size_t count);
+// weights[r][i] = kLargestWeight * 2^((scores[r][i] - highest[r]) * steps[r]), rounded, of the first `count` scores of a
+// row. Rows of scores and weights are `pitch` apart and are read and written up to the next multiple of 64, and all kRows
+// of them may be; scores behind `count` are the lowest there are. Sums are of the weights.
+void WeighRows(const int32_t* scores, size_t pitch, int rows, size_t count, const float* steps, Weight* weights,
+               int32_t* highest, float* sums);
 
-// weights[i] = kLargestWeight * 2^(scores[i] * step + offset), rounded, where the exponent is at most 0; returns the sum
-// of the first `count` weights. Scores and weights are read and written up to the next multiple of 64.
-float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights);
-
-// out[r][0 .. columns) = keep[r] * out[r][0 .. columns) + scale[r] * sum over k of a[r][k] * panel[k][0 .. columns)
+// out[r][0 .. columns) += scale[r] * sum over k of a[r][k] * panel[k][0 .. columns)
 // a: weights, `pitch` apart; depth a multiple of 64; panel: values [depth / kGroup][columns][kGroup]; columns 16, 32, 48 or
 // 64; rows 1 .. kRows.
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch);
 
 }  // namespace edge_vlm

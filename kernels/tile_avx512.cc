@@ -11,8 +11,6 @@
 namespace edge_vlm {
 namespace {
 
-constexpr float kLogOfWeight = 7.99435344f;  // kLargestWeight is 255
-
 // Sums of products of bytes, four of a row side by side, for up to six rows and 64 columns. One side is unsigned.
 template <int kCount, int kVectors, bool kIsRowUnsigned>
 struct Bytes {
@@ -51,15 +49,15 @@ void TileBytes(const void* a, size_t pitch, const void* panel, size_t depth, int
 }
 
 template <int kCount, int kVectors>
-void AddValues(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, const float* keep, const float* scale,
-               float* out, size_t out_pitch) {
+void AddValues(const uint8_t* a, size_t pitch, const int8_t* panel, size_t depth, const float* scale, float* out,
+               size_t out_pitch) {
   Bytes<kCount, kVectors, true> bytes;
   bytes.Multiply(a, pitch, panel, depth);
   for (int r = 0; r < kCount; ++r)
     for (int c = 0; c < kVectors; ++c) {
       float* to = out + r * out_pitch + 16 * c;
-      __m512 kept = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(keep[r]));
-      _mm512_storeu_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(bytes.sum[r][c]), _mm512_set1_ps(scale[r]), kept));
+      __m512 added = _mm512_fmadd_ps(_mm512_cvtepi32_ps(bytes.sum[r][c]), _mm512_set1_ps(scale[r]), _mm512_loadu_ps(to));
+      _mm512_storeu_ps(to, added);
     }
 }
 
@@ -79,45 +77,13 @@ void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_
   TileBytes<false>(a, depth, panel, depth, rows, scores, pitch);
 }
 
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch) {
   WithCount<kRows>(rows, [&](auto count) {
     WithCount<4>(columns / 16, [&](auto vectors) {
-      AddValues<count, vectors>(a, pitch, panel, depth, keep, scale, out, out_pitch);
+      AddValues<count, vectors>(a, pitch, panel, depth, scale, out, out_pitch);
     });
   });
-}
-
-int32_t Highest(const int32_t* scores, size_t count) {
-  __m512i highest = _mm512_loadu_si512(scores);
-  for (size_t i = 0; i < count; i += 64)
-    for (int j = 0; j < 64; j += 16) highest = _mm512_max_epi32(highest, _mm512_loadu_si512(scores + i + j));
-  return _mm512_reduce_max_epi32(highest);
-}
-
-float WeighRow(const int32_t* scores, size_t count, float step, float offset, Weight* weights) {
-  // 2^f on [-1/2, 1/2] to 1e-4
-  const __m512 c3 = _mm512_set1_ps(0.0558f), c2 = _mm512_set1_ps(0.2402265f), c1 = _mm512_set1_ps(0.6931472f),
-               one = _mm512_set1_ps(1.0f), steps = _mm512_set1_ps(step), offsets = _mm512_set1_ps(offset + kLogOfWeight);
-  // packing goes by quarters of a vector
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  __m512i sum = _mm512_setzero_si512();
-  for (size_t i = 0; i < count; i += 64) {
-    __m512i part[4];
-    for (int j = 0; j < 4; ++j) {
-      __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(scores + i + 16 * j)), steps, offsets);
-      __m512 whole = _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      __m512 f = _mm512_sub_ps(value, whole);
-      __m512 p = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c3, f, c2), f, c1), f, one);
-      part[j] = _mm512_cvtps_epi32(_mm512_scalef_ps(p, whole));
-    }
-    __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3]));
-    packed = _mm512_permutexvar_epi32(order, packed);
-    _mm512_storeu_si512(weights + i, packed);
-    __mmask64 is_valid = _cvtu64_mask64(count - i < 64 ? (uint64_t{1} << (count - i)) - 1 : ~uint64_t{0});
-    sum = _mm512_dpbusd_epi32(sum, packed, _mm512_maskz_mov_epi8(is_valid, _mm512_set1_epi8(1)));
-  }
-  return static_cast<float>(_mm512_reduce_add_epi32(sum));
 }
 
 }  // namespace edge_vlm

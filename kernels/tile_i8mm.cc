@@ -70,13 +70,13 @@ void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_
   TileBytes(a, depth, panel, depth, rows, scores, pitch);
 }
 
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch) {
   WithCount<kRows>(rows, [&](auto count) {
     for (int c0 = 0; c0 < columns; c0 += 16) {
       Bytes<count> bytes;
       bytes.Multiply(a, pitch, panel + 4 * c0, columns, depth);
-      AddValues(bytes.sum, keep, scale, out + c0, out_pitch);
+      AddValues(bytes.sum, scale, out + c0, out_pitch);
     }
   });
 }

@@ -158,14 +158,14 @@ void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_
     });
 }
 
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns, const float* keep,
+void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch) {
   for (int r = 0; r < rows; r += kRowsOfBytes)
     WithCount<kRowsOfBytes>(rows - r, [&](auto count) {
       for (int c0 = 0; c0 < columns; c0 += kWidth) {
         Bytes<count> bytes;
         bytes.Multiply(a + r * pitch, pitch, panel + kGroup * c0, columns, depth);
-        AddValues(bytes.sum, keep + r, scale + r, out + r * out_pitch + c0, out_pitch);
+        AddValues(bytes.sum, scale + r, out + r * out_pitch + c0, out_pitch);
       }
     });
 }

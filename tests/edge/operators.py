@@ -3,7 +3,7 @@
 The kernels are held against this on the processor of the tests and on emulated ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from export.operators import DOMAIN, FUNCTIONS
 from export.quantise import int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
-KEYS_PER_BLOCK = 128  # kKeysPerBlock of kernels/heads.h
+KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/tile.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
@@ -90,19 +90,22 @@ def alike(got: Array, expected: NDArray[np.float64], share: float) -> None:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How the kernels of one processor round attention: the largest integer of a query, key, weight and value, and
-    whether channels are mixed first (kernels/tile.h)."""
+    """How the kernels of one processor round attention: the largest integer of a query, key, weight and value,
+    whether channels are mixed first (kernels/tile.h), and places for each power of two in the table where whole panels of
+    weights are looked up."""
 
     query: int
     key: int
     weight: int
     value: int
     mixes: bool
+    places: int | None = None
 
 
 BYTES, SEVEN_BITS = Rounding(127, 127, 255, 127, True), Rounding(127, 127, 127, 127, True)
+LOOKS_UP = Path("/proc/cpuinfo").exists() and "avx512vbmi" in Path("/proc/cpuinfo").read_text()
 ROUNDINGS = {
-    "avx512": BYTES,
+    "avx512": replace(BYTES, places=32) if LOOKS_UP else BYTES,
     "i8mm": BYTES,
     "dotprod": SEVEN_BITS,
     "neon": SEVEN_BITS,
@@ -157,7 +160,11 @@ def attention(
         keys = whole(keys, how.key, (-2, -1)) if how else keys
         scores = query @ keys.swapaxes(-1, -2) / np.sqrt(dim) / np.log(2)  # of base 2
         high = scores.max(-1, keepdims=True)
-        weights = np.exp2(scores - high)
+        below = high - scores
+        if how and how.places and keys.shape[-2] % PANEL == 0:
+            below = np.rint(below * how.places) / how.places
+            below[below >= 255 / how.places] = np.inf
+        weights = np.exp2(-below)
         weights = np.rint(weights * how.weight) / how.weight if how else weights
         now = np.maximum(highest, high)
         keep, scale = np.exp2(highest - now), np.exp2(high - now)

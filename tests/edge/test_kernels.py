@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_runtime import kernels
 from edge_runtime.session_options import session_options
+from export.operators import BF16, FLOAT32
 from tests.edge.operators import (  # fmt: skip
     ATTENTION,
     FLOAT,
@@ -102,11 +103,30 @@ def test_an_mlp(library: Path | None, rows: int) -> None:
 
 
 @every_way
-def test_a_half_precision_layer(library: Path | None) -> None:
-    weight, bias, x = (floats(70, 98) / 10).astype(np.float16), floats(70), floats(19, 98)
-    one = session("Linear16", ROWS, {"weight": weight, "bias": bias}, library)
+@pytest.mark.parametrize(("level", "share"), [(FLOAT32, 1e-5), (BF16, 0.02)])  # bf16: 8 bits, 98 products
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(19, 98, 70), (1, 3, 1), (300, 130, 64)])
+def test_a_half_precision_layer(
+    library: Path | None, level: int, share: float, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    weight, bias = (floats(num_outputs, num_inputs) / 10).astype(np.float16), floats(num_outputs)
+    x = floats(rows, num_inputs)
+    one = session("Linear16", ROWS, {"weight": weight, "bias": bias}, library, accuracy_level=level)
     expected = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    close(one.run(None, {"rows": x})[0], expected, 1e-5)
+    close(one.run(None, {"rows": x})[0], expected, share)
+
+
+def test_bf16_is_used_where_it_may_be() -> None:
+    """Neither silently missing on a processor that has it, nor where float32 was asked for."""
+    weight, bias, x = np.eye(64, dtype=np.float16), np.zeros(64, np.float32), floats(5, 64)
+    for library in KERNELS:
+        exact, rounded = (
+            session("Linear16", ROWS, {"weight": weight, "bias": bias}, library, accuracy_level=level).run(None, {"rows": x})[0]
+            for level in (FLOAT32, BF16)
+        )  # fmt: skip
+        np.testing.assert_array_equal(exact, x)
+        is_bf16 = "avx512" in library.name and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        assert (np.abs(rounded - x).max() > 0) == is_bf16
+        np.testing.assert_allclose(rounded, x, rtol=2**-8)
 
 
 @every_way

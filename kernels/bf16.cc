@@ -1,0 +1,89 @@
+// Layers that may be multiplied in bf16: on x86 with AVX-512 BF16, Intel from Cooper Lake and Sapphire Rapids on, AMD
+// from Zen 4 on. The library they stand in runs on processors without it too, so only these functions use it.
+#include "tile.h"
+
+#if defined(__AVX512VNNI__)
+#include "counts.h"
+#include "processor.h"
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#pragma clang attribute push(__attribute__((target("avx512bf16"))), apply_to = function)
+
+namespace edge_vlm {
+namespace {
+
+// Two rows of sixteen floats as pairs of bf16.
+__m512i Pairs(__m512 first, __m512 second) {
+  __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
+  return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second)), 16));
+}
+
+template <int kCount>
+void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, float* sums) {
+  __m512 sum[kCount][4];
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_setzero_ps();
+  for (size_t k = 0; k < depth; k += 2, panel += 2 * kPanel) {
+    __m512bh column[4];
+    for (int c = 0; c < 4; ++c) column[c] = (__m512bh)_mm512_loadu_si512(panel + 32 * c);
+    for (int r = 0; r < kCount; ++r) {
+      int32_t two;
+      std::memcpy(&two, a + r * pitch + k, 4);
+      auto row = (__m512bh)_mm512_set1_epi32(two);
+      for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], row, column[c]);
+    }
+  }
+  for (int r = 0; r < kCount; ++r)
+    for (int c = 0; c < 4; ++c) _mm512_storeu_ps(sums + kPanel * r + 16 * c, sum[r][c]);
+}
+
+}  // namespace
+
+bool HasBf16() {
+  constexpr unsigned kBf16 = 1u << 5;
+  return Features(kSavesAvx512).eax7_1 & kBf16;
+}
+
+void PackBf16(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, uint16_t* panel) {
+  constexpr size_t kRowsAtOnce = 64;
+  alignas(64) float block[kRowsAtOnce * kPanel];
+  for (size_t k0 = 0; k0 < depth; k0 += kRowsAtOnce) {
+    size_t count = depth - k0 < kRowsAtOnce ? depth - k0 : kRowsAtOnce;
+    PackHalf(weights + k0, pitch, count, columns, block);
+    for (size_t k = 0; k < RoundUp(count, 2); k += 2)
+      for (int c = 0; c < kPanel; c += 16, panel += 32) {
+        const float* from = block + k * kPanel + c;
+        _mm512_storeu_si512(panel, Pairs(_mm512_loadu_ps(from), _mm512_loadu_ps(from + kPanel)));
+      }
+  }
+}
+
+void RowToBf16(const float* row, size_t count, size_t depth, uint16_t* to) {
+  for (size_t i = 0; i < depth; i += 16) {
+    size_t valid = count - i < 16 ? count - i : 16, stored = depth - i < 16 ? depth - i : 16;
+    __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << valid) - 1), row + i);
+    auto rounded = (__m256i)_mm512_cvtneps_pbh(values);
+    _mm256_mask_storeu_epi16(to + i, static_cast<__mmask16>((1u << stored) - 1), rounded);
+  }
+}
+
+void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t depth, int rows, float* sums) {
+  WithCount<kRows>(rows, [&](auto count) { DotBf16<count>(a, pitch, panel, depth, sums); });
+}
+
+}  // namespace edge_vlm
+
+#pragma clang attribute pop
+#else
+namespace edge_vlm {
+
+bool HasBf16() { return false; }
+void PackBf16(const uint16_t*, size_t, size_t, size_t, uint16_t*) {}
+void RowToBf16(const float*, size_t, size_t, uint16_t*) {}
+void TileBf16(const uint16_t*, size_t, const uint16_t*, size_t, int, float*) {}
+
+}  // namespace edge_vlm
+#endif

@@ -1,0 +1,40 @@
+// From sums of products to numbers, and what follows a layer.
+#pragma once
+#include "numbers.h"
+#include "rows.h"
+#include "tile.h"
+
+#include <type_traits>
+
+namespace edge_vlm {
+
+// What happens to a product before it is stored.
+struct Epilogue {
+  bool has_gelu = false;  // the tanh form
+  const float* residual = nullptr;  // (rows, out)
+};
+
+// What belongs to the columns of a panel, kPanel each. Layers of floats have a bias only.
+struct Columns {
+  const float *steps, *sums, *bias;
+  const int32_t* pairs;  // where kHasPairs
+};
+
+// One row of a panel: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
+template <class Sum, bool kHasGelu, bool kHasResidual>
+void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row, int32_t pairs,
+            const float* __restrict residual, float* __restrict to) {
+  for (int c = 0; c < kPanel; ++c) {
+    float value;
+    if constexpr (std::is_same_v<Sum, int32_t>) {
+      int32_t whole = kHasPairs ? sums[c] - pairs - columns.pairs[c] : sums[c];
+      value = (static_cast<float>(whole) * columns.steps[c] - row.zero * columns.sums[c]) * row.step + columns.bias[c];
+    } else {
+      value = sums[c] + columns.bias[c];
+    }
+    if (kHasGelu) value = GeluTanh(value);
+    to[c] = kHasResidual ? value + residual[c] : value;
+  }
+}
+
+}  // namespace edge_vlm

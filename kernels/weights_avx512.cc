@@ -1,0 +1,151 @@
+// From scores to the softmax's weights with AVX-512. Whole blocks of them find their bytes in a table where the processor
+// looks up 128 at once (VBMI: Intel from Ice Lake on, AMD from Zen 4 on); others are computed.
+#if defined(__AVX512VNNI__)
+#include "processor.h"
+#include "tile.h"
+
+#include <immintrin.h>
+
+#include <cmath>
+#include <type_traits>
+
+namespace edge_vlm {
+namespace {
+
+constexpr float kLogOfWeight = 7.99435344f;  // kLargestWeight is 255
+
+__m512i Join(__m512i a, __m512i b, std::true_type) { return _mm512_max_epi32(a, b); }
+__m512i Join(__m512i a, __m512i b, std::false_type) { return _mm512_add_epi32(a, b); }
+
+// The highest lane of each row, or the sum of its lanes, one behind another: halves of two rows side by side, then quarters
+// of four, then pairs of eight.
+template <class IsHighest>
+__m256i AcrossLanes(const __m512i (&rows)[kRows], IsHighest is_highest) {
+  static_assert(kRows == 6, "rows 6 and 7 repeat others");
+  __m512i two[4], four[2];
+  for (int i = 0; i < 4; ++i) {
+    __m512i a = rows[i < 3 ? 2 * i : 0], b = rows[i < 3 ? 2 * i + 1 : 1];
+    two[i] = Join(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee), is_highest);
+  }
+  for (int i = 0; i < 2; ++i) {
+    __m512i a = two[2 * i], b = two[2 * i + 1];
+    four[i] = Join(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), is_highest);
+  }
+  __m512i pairs = Join(_mm512_unpacklo_epi64(four[0], four[1]), _mm512_unpackhi_epi64(four[0], four[1]), is_highest);
+  __m512i lanes = Join(pairs, _mm512_shuffle_epi32(pairs, _MM_PERM_CDAB), is_highest);
+  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, lanes));
+}
+
+// Also stores them.
+__m256 Highest(const int32_t* scores, size_t pitch, size_t count, int32_t* highest) {
+  __m512i rows[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    const int32_t* from = scores + r * pitch;
+    rows[r] = _mm512_loadu_si512(from);
+    for (size_t i = 0; i < count; i += 64)
+      for (int j = 0; j < 64; j += 16) rows[r] = _mm512_max_epi32(rows[r], _mm512_loadu_si512(from + i + j));
+  }
+  __m256i lanes = AcrossLanes(rows, std::true_type{});
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(highest), lanes);
+  return _mm256_cvtepi32_ps(lanes);
+}
+
+void StoreSums(const __m512i (&rows)[kRows], float* sums) {
+  _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(AcrossLanes(rows, std::false_type{})));
+}
+
+// Packing goes by quarters of a vector; this puts the bytes of sixteen words each in their order.
+__m512i InOrder(__m512i packed) {
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
+}
+
+// Plus those of four weights each.
+__m512i Add(__m512i sum, __m512i weights) { return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi8(1)); }
+
+void Compute(const int32_t* scores, size_t pitch, size_t count, const float* steps, Weight* weights, int32_t* highest,
+             float* sums) {
+  // 2^f on [-1/2, 1/2] to 1e-4
+  const __m512 c3 = _mm512_set1_ps(0.0558f), c2 = _mm512_set1_ps(0.2402265f), c1 = _mm512_set1_ps(0.6931472f),
+               one = _mm512_set1_ps(1.0f);
+  alignas(32) float offsets[kPaddedRows];
+  __m256 top = Highest(scores, pitch, count, highest);
+  _mm256_store_ps(offsets, _mm256_fnmadd_ps(top, _mm256_loadu_ps(steps), _mm256_set1_ps(kLogOfWeight)));
+  __m512i sum[kRows];
+  for (int r = 0; r < kRows; ++r, scores += pitch, weights += pitch) {
+    const __m512 step = _mm512_set1_ps(steps[r]), offset = _mm512_set1_ps(offsets[r]);
+    sum[r] = _mm512_setzero_si512();
+    for (size_t i = 0; i < count; i += 64) {
+      __m512i part[4];
+      for (int j = 0; j < 4; ++j) {
+        __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(scores + i + 16 * j)), step, offset);
+        __m512 whole = _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m512 f = _mm512_sub_ps(value, whole);
+        __m512 p = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c3, f, c2), f, c1), f, one);
+        part[j] = _mm512_cvtps_epi32(_mm512_scalef_ps(p, whole));
+      }
+      __m512i packed = InOrder(_mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3])));
+      if (count - i < 64) packed = _mm512_maskz_mov_epi8(_cvtu64_mask64((uint64_t{1} << (count - i)) - 1), packed);
+      _mm512_storeu_si512(weights + i, packed);
+      sum[r] = Add(sum[r], packed);
+    }
+  }
+  StoreSums(sum, sums);
+}
+
+constexpr float kPlaces = 32;  // of the table for each power of two: weights are right to 1.1 %
+constexpr float kLargestStep = 64;  // in places; scores are below 2^23, so their differences fit 32 bits
+
+struct alignas(64) Table {
+  uint8_t weights[256];  // the last one, and all that lie behind it, are zero
+
+  Table() {
+    for (int i = 0; i < 256; ++i) weights[i] = static_cast<uint8_t>(std::rint(kLargestWeight * std::exp2(-static_cast<float>(i) / kPlaces)));
+    weights[255] = 0;
+  }
+  __m512i operator[](int quarter) const { return _mm512_load_si512(weights + 64 * quarter); }
+};
+const Table table;
+
+// count: a multiple of 64
+__attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t pitch, size_t count, const float* steps,
+                                                   Weight* weights, int32_t* highest, float* sums) {
+  alignas(32) float places[kPaddedRows], offsets[kPaddedRows];
+  __m256 top = Highest(scores, pitch, count, highest);
+  __m256 place = _mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(steps), _mm256_set1_ps(kPlaces)), _mm256_set1_ps(kLargestStep));
+  _mm256_store_ps(places, place), _mm256_store_ps(offsets, _mm256_mul_ps(top, place));
+  const __m512i near[2] = {table[0], table[1]}, far[2] = {table[2], table[3]};
+  __m512i sum[kRows];
+  for (int r = 0; r < kRows; ++r, scores += pitch, weights += pitch) {
+    const __m512 step = _mm512_set1_ps(places[r]), offset = _mm512_set1_ps(offsets[r]);
+    sum[r] = _mm512_setzero_si512();
+    for (size_t i = 0; i < count; i += 64) {
+      __m512i part[4];
+      for (int j = 0; j < 4; ++j)
+        part[j] = _mm512_cvtps_epi32(
+            _mm512_fnmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(scores + i + 16 * j)), step, offset));
+      __m512i found = _mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3]));
+      __m512i low = _mm512_permutex2var_epi8(near[0], found, near[1]), high = _mm512_permutex2var_epi8(far[0], found, far[1]);
+      found = InOrder(_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(found), high));
+      _mm512_storeu_si512(weights + i, found);
+      sum[r] = Add(sum[r], found);
+    }
+  }
+  StoreSums(sum, sums);
+}
+
+bool HasVbmi() {
+  constexpr unsigned kVbmi = 1u << 1;
+  return Features(kSavesAvx512).ecx7 & kVbmi;
+}
+
+}  // namespace
+
+void WeighRows(const int32_t* scores, size_t pitch, int, size_t count, const float* steps, Weight* weights,
+               int32_t* highest, float* sums) {
+  static const bool has_vbmi = HasVbmi();
+  (has_vbmi && count % 64 == 0 ? LookUp : Compute)(scores, pitch, count, steps, weights, highest, sums);
+}
+
+}  // namespace edge_vlm
+#endif
