@@ -111,28 +111,29 @@ float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
 
 void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* steps) {
   size_t width = head.width, num_words = depth / kGroup;
-  float mean[kMaxHeadDim] = {}, x[kMaxHeadDim];
+  float mean[kMaxHeadDim] = {};
+  Scratch<float> rows(run, head.num_rows * width);
   for (size_t row = 0; row < head.num_rows; ++row) {
-    Rotate(head, row, x);
-    for (size_t i = 0; i < width; ++i) mean[i] += x[i];
+    float* key = rows.get() + row * width;
+    Rotate(head, row, key);
+    for (size_t i = 0; i < width; ++i) mean[i] += key[i];
   }
   for (size_t i = 0; i < width; ++i) mean[i] /= static_cast<float>(head.num_rows);
-  Scratch<float> rows(run, kKeysPerBlock * width);
   Scratch<Word> words(run, kKeysPerBlock * num_words);
   auto* to = reinterpret_cast<Word*>(keys);
   for (size_t first = 0; first < head.num_rows; first += kKeysPerBlock) {
     size_t count = std::min(kKeysPerBlock, head.num_rows - first);
+    float* block = rows.get() + first * width;
     for (size_t row = 0; row < count; ++row) {
-      float* key = rows.get() + row * width;
-      Rotate(head, first + row, key);
+      float* key = block + row * width;
       for (size_t i = 0; i < width; ++i) key[i] -= mean[i];
       if (kMixesChannels) Mix(key, width);
     }
-    float largest = Largest(rows.get(), count * width), inverse = kLargestKey / largest;
+    float largest = Largest(block, count * width), inverse = kLargestKey / largest;
     *steps++ = largest / kLargestKey;
     std::memset(words.get(), 0, kKeysPerBlock * num_words * sizeof(Word));
     for (size_t row = 0; row < count; ++row) {
-      const float* from = rows.get() + row * width;
+      const float* from = block + row * width;
       auto* key = reinterpret_cast<Key*>(words.get() + row * num_words);
       for (size_t i = 0; i < width; ++i) key[i] = static_cast<Key>(Round(from[i] * inverse) + kZeroOfKeys);
     }
