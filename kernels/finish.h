@@ -21,8 +21,8 @@ struct Columns {
 };
 
 // One row of a panel: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
-template <class Sum, bool kHasGelu, bool kHasResidual>
-void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row, int32_t pairs,
+template <bool kHasGelu, bool kHasResidual, class Sum>
+[[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row, int32_t pairs,
             const float* __restrict residual, float* __restrict to) {
   for (int c = 0; c < kPanel; ++c) {
     float value;

@@ -182,29 +182,35 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
     else
       TileHalf(reinterpret_cast<const float*>(rows), pitch_, reinterpret_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
   }
+  auto store = [&](auto* of) {
+    if (after.has_gelu)
+      Store<true, false>(of, left, first_row, num_rows, panel, nullptr, result);
+    else if (after.residual)
+      Store<false, true>(of, left, first_row, num_rows, panel, after.residual, result);
+    else
+      Store<false, false>(of, left, first_row, num_rows, panel, nullptr, result);
+  };
   if (format_ == Format::kInt8)
-    Store(sums, left, first_row, num_rows, panel, after, result);
+    store(sums);
   else
-    Store(products, left, first_row, num_rows, panel, after, result);
+    store(products);
 }
 
-template <class Sum>
+template <bool kHasGelu, bool kHasResidual, class Sum>
 void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
-                   const Epilogue& after, float* result) const {
+                   const float* residual, float* result) const {
   size_t width = num_panels_ * kPanel, first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
   Columns columns{columns_ + first, columns_ + width + first, columns_ + 2 * width + first, pairs_ + (kHasPairs ? first : 0)};
-  auto finish = after.has_gelu ? Finish<Sum, true, false> : after.residual ? Finish<Sum, false, true> : Finish<Sum, false, false>;
   float added[kPanel] = {}, whole[kPanel];  // of a panel that is not full
-  for (size_t r = 0; r < num_rows; ++r) {
+  for (size_t r = 0; r < num_rows; ++r, sums += kPanel) {
     size_t row = first_row + r, place = row * out_ + first;
-    const float* residual = after.residual ? after.residual + place : nullptr;
     Rounded rounded = format_ == Format::kInt8 ? left.rounded[row] : Rounded{};
     int32_t pairs = kHasPairs && format_ == Format::kInt8 ? left.pairs[row] : 0;
     if (count == kPanel) {
-      finish(sums + r * kPanel, columns, rounded, pairs, residual, result + place);
+      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, residual + (kHasResidual ? place : 0), result + place);
     } else {
-      if (residual) std::memcpy(added, residual, count * sizeof(float));
-      finish(sums + r * kPanel, columns, rounded, pairs, added, whole);
+      if (kHasResidual) std::memcpy(added, residual + place, count * sizeof(float));
+      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, added, whole);
       std::memcpy(result + place, whole, count * sizeof(float));
     }
   }

@@ -51,9 +51,9 @@ class Linear {
   void MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
                 float* result) const;
-  template <class Sum>
-  void Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel, const Epilogue& after,
-             float* result) const;
+  template <bool kHasGelu, bool kHasResidual, class Sum>
+  void Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
+             const float* residual, float* result) const;
 
   Format format_ = Format::kInt8;
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
