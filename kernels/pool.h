@@ -1,6 +1,7 @@
 // What a kernel needs of onnxruntime while it runs: the session's threads, and scratch memory from its arena.
 #pragma once
 #include <onnxruntime_c_api.h>
+#include <sched.h>
 
 #include <cstddef>
 
@@ -11,6 +12,13 @@ extern const OrtApi* api;
 // For calls that fail only where a pointer of ours is null.
 inline void Ignore(OrtStatus* status) {
   if (status) api->ReleaseStatus(status);
+}
+
+// Those this process may run on; how many threads a session has, onnxruntime does not tell.
+inline size_t NumCores() {
+  cpu_set_t cores;
+  int count = sched_getaffinity(0, sizeof(cores), &cores) ? 1 : CPU_COUNT(&cores);
+  return count > 1 ? static_cast<size_t>(count) : 1;
 }
 
 constexpr size_t kBatches = 64;  // shares of a loop: many, so that a thread that was held up is helped out

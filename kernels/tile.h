@@ -74,7 +74,7 @@ constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 255, kL
 
 // How a product is cut: tasks are rows times panels, and of a task's rows so many are one tile.
 struct Cut {
-  size_t rows_per_task, panels_per_task, rows_per_tile;
+  size_t rows_per_task, most_panels_per_task, rows_per_tile;
   size_t depth;  // of a block of columns
 };
 // Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
