@@ -115,6 +115,14 @@ def test_a_half_precision_layer(
     close(one.run(None, {"rows": x})[0], expected, share)
 
 
+@every_kernel
+def test_a_layer_that_says_nothing_of_accuracy_is_float32(library: Path | None) -> None:
+    """As in bundles of before."""
+    weight, x = np.eye(64, dtype=np.float16), floats(5, 64)
+    one = session("Linear16", ROWS, {"weight": weight, "bias": np.zeros(64, np.float32)}, library)
+    np.testing.assert_array_equal(one.run(None, {"rows": x})[0], x)
+
+
 def test_bf16_is_used_where_it_may_be() -> None:
     """Neither silently missing on a processor that has it, nor where float32 was asked for."""
     weight, bias, x = np.eye(64, dtype=np.float16), np.zeros(64, np.float32), floats(5, 64)
