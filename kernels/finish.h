@@ -22,8 +22,8 @@ struct Columns {
 
 // One row of a panel: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
 template <bool kHasGelu, bool kHasResidual, class Sum>
-[[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row, int32_t pairs,
-            const float* __restrict residual, float* __restrict to) {
+[[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row,
+                                          int32_t pairs, const float* __restrict residual, float* __restrict to) {
   for (int c = 0; c < kPanel; ++c) {
     float value;
     if constexpr (std::is_same_v<Sum, int32_t>) {

@@ -101,8 +101,10 @@ void Linear::PackAll() {
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
   size_t valid = std::min(depth, in_ - from);
-  if (format_ == Format::kInt8)
-    return Pack8(static_cast<const int8_t*>(values_) + from * out_ + column, out_, valid, columns, static_cast<Column8*>(to));
+  if (format_ == Format::kInt8) {
+    auto* bytes = static_cast<const int8_t*>(values_) + from * out_ + column;
+    return Pack8(bytes, out_, valid, columns, static_cast<Column8*>(to));
+  }
   auto* halves = static_cast<const uint16_t*>(values_) + column * in_ + from;
   if (format_ == Format::kBf16)
     PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
@@ -172,17 +174,18 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
       }
   for (size_t k = 0; k < depth_; k += shape.cut.depth) {
     size_t depth = std::min(shape.cut.depth, depth_ - k);
-    const uint8_t *rows = left.rows + (first_row * pitch_ + k) * shape.row_bytes, *packed = static_cast<uint8_t*>(block);
+    const void *rows = left.rows + (first_row * pitch_ + k) * shape.row_bytes, *packed = block;
     if (panels_)
       packed = panels_ + panel * depth_ * kPanel * shape.column_bytes;
     else
       Pack(panel, k, depth, block);
     if (format_ == Format::kInt8)
-      TileU8S8(reinterpret_cast<const Row8*>(rows), pitch_, reinterpret_cast<const Column8*>(packed), depth, count, sums, k > 0);
+      TileU8S8(static_cast<const Row8*>(rows), pitch_, static_cast<const Column8*>(packed), depth, count, sums, k > 0);
     else if (format_ == Format::kBf16)
-      TileBf16(reinterpret_cast<const uint16_t*>(rows), pitch_, reinterpret_cast<const uint16_t*>(packed), depth, count, products);
+      TileBf16(static_cast<const uint16_t*>(rows), pitch_, static_cast<const uint16_t*>(packed), depth, count, products);
     else
-      TileHalf(reinterpret_cast<const float*>(rows), pitch_, reinterpret_cast<const HalfColumn*>(packed), depth, count, products, k > 0);
+      TileHalf(static_cast<const float*>(rows), pitch_, static_cast<const HalfColumn*>(packed), depth, count, products,
+               k > 0);
   }
   auto store = [&](auto* of) {
     if (after.has_gelu)
@@ -202,14 +205,16 @@ template <bool kHasGelu, bool kHasResidual, class Sum>
 void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
                    const float* residual, float* result) const {
   size_t width = num_panels_ * kPanel, first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
-  Columns columns{columns_ + first, columns_ + width + first, columns_ + 2 * width + first, pairs_ + (kHasPairs ? first : 0)};
+  const float* steps = columns_ + first;
+  Columns columns{steps, steps + width, steps + 2 * width, pairs_ + (kHasPairs ? first : 0)};
   float added[kPanel] = {}, whole[kPanel];  // of a panel that is not full
   for (size_t r = 0; r < num_rows; ++r, sums += kPanel) {
     size_t row = first_row + r, place = row * out_ + first;
     Rounded rounded = format_ == Format::kInt8 ? left.rounded[row] : Rounded{};
     int32_t pairs = kHasPairs && format_ == Format::kInt8 ? left.pairs[row] : 0;
     if (count == kPanel) {
-      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, residual + (kHasResidual ? place : 0), result + place);
+      const float* from = kHasResidual ? residual + place : nullptr;
+      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, from, result + place);
     } else {
       if (kHasResidual) std::memcpy(added, residual + place, count * sizeof(float));
       Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, added, whole);

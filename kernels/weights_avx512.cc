@@ -55,6 +55,11 @@ void StoreSums(const __m512i (&rows)[kRows], float* sums) {
   _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(AcrossLanes(rows, std::false_type{})));
 }
 
+// Words to bytes between 0 and 255.
+__m512i Pack(const __m512i (&part)[4]) {
+  return _mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3]));
+}
+
 // Packing goes by quarters of a vector; this puts the bytes of sixteen words each in their order.
 __m512i InOrder(__m512i packed) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
@@ -84,7 +89,7 @@ void Compute(const int32_t* scores, size_t pitch, size_t count, const float* ste
         __m512 p = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c3, f, c2), f, c1), f, one);
         part[j] = _mm512_cvtps_epi32(_mm512_scalef_ps(p, whole));
       }
-      __m512i packed = InOrder(_mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3])));
+      __m512i packed = InOrder(Pack(part));
       if (count - i < 64) packed = _mm512_maskz_mov_epi8(_cvtu64_mask64((uint64_t{1} << (count - i)) - 1), packed);
       _mm512_storeu_si512(weights + i, packed);
       sum[r] = Add(sum[r], packed);
@@ -100,7 +105,8 @@ struct alignas(64) Table {
   uint8_t weights[256];  // the last one, and all that lie behind it, are zero
 
   Table() {
-    for (int i = 0; i < 256; ++i) weights[i] = static_cast<uint8_t>(std::rint(kLargestWeight * std::exp2(-static_cast<float>(i) / kPlaces)));
+    for (int i = 0; i < 256; ++i)
+      weights[i] = static_cast<uint8_t>(std::rint(kLargestWeight * std::exp2(-static_cast<float>(i) / kPlaces)));
     weights[255] = 0;
   }
   __m512i operator[](int quarter) const { return _mm512_load_si512(weights + 64 * quarter); }
@@ -112,7 +118,8 @@ __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t 
                                                    Weight* weights, int32_t* highest, float* sums) {
   alignas(32) float places[kPaddedRows], offsets[kPaddedRows];
   __m256 top = Highest(scores, pitch, count, highest);
-  __m256 place = _mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(steps), _mm256_set1_ps(kPlaces)), _mm256_set1_ps(kLargestStep));
+  __m256 place = _mm256_mul_ps(_mm256_loadu_ps(steps), _mm256_set1_ps(kPlaces));
+  place = _mm256_min_ps(place, _mm256_set1_ps(kLargestStep));
   _mm256_store_ps(places, place), _mm256_store_ps(offsets, _mm256_mul_ps(top, place));
   const __m512i near[2] = {table[0], table[1]}, far[2] = {table[2], table[3]};
   __m512i sum[kRows];
@@ -124,8 +131,9 @@ __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t 
       for (int j = 0; j < 4; ++j)
         part[j] = _mm512_cvtps_epi32(
             _mm512_fnmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(scores + i + 16 * j)), step, offset));
-      __m512i found = _mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3]));
-      __m512i low = _mm512_permutex2var_epi8(near[0], found, near[1]), high = _mm512_permutex2var_epi8(far[0], found, far[1]);
+      __m512i found = Pack(part);
+      __m512i low = _mm512_permutex2var_epi8(near[0], found, near[1]);
+      __m512i high = _mm512_permutex2var_epi8(far[0], found, far[1]);
       found = InOrder(_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(found), high));
       _mm512_storeu_si512(weights + i, found);
       sum[r] = Add(sum[r], found);
