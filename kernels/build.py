@@ -33,7 +33,8 @@ TARGETS = {
     "aarch64.neon": ["-mcpu=generic"],
 }
 FLAGS = [
-    *("-O3", "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror"),
+    # a library is loaded to be asked whether the processor has its instructions: nothing of it may run before
+    *("-O3", "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wglobal-constructors", "-Werror"),
     *("-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
     # sums may be taken in any order, so that loops become vector code; NaN and infinity keep their meaning
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros"),

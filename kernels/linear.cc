@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kRowsPerGroup = 16;  // made by one task
 constexpr size_t kLine = 16;  // floats of a line of a cache
-const size_t kTasks = 3 * NumCores();  // at least, of a product: less to do in each on many cores
+constexpr size_t kTasksPerCore = 3;  // at least, of a product: less to do in each on many cores
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 
 // What a format asks of a product, by Format: bytes of an element, how it is cut, what the depth is a multiple of.
@@ -146,7 +146,8 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
     }
   });
   size_t row_tasks = (rows + cut.rows_per_task - 1) / cut.rows_per_task;
-  size_t panels_per_task = std::clamp<size_t>(row_tasks * num_panels_ / kTasks, 1, cut.most_panels_per_task);
+  static const size_t num_tasks = kTasksPerCore * NumCores();
+  size_t panels_per_task = std::clamp<size_t>(row_tasks * num_panels_ / num_tasks, 1, cut.most_panels_per_task);
   size_t panel_tasks = (num_panels_ + panels_per_task - 1) / panels_per_task;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * cut.rows_per_task, last_row = std::min(rows, first_row + cut.rows_per_task);

@@ -6,7 +6,6 @@
 
 #include <immintrin.h>
 
-#include <cmath>
 #include <type_traits>
 
 namespace edge_vlm {
@@ -102,16 +101,16 @@ constexpr float kPlaces = 32;  // of the table for each power of two: weights ar
 constexpr float kLargestStep = 64;  // in places; scores are below 2^23, so their differences fit 32 bits
 
 struct alignas(64) Table {
-  uint8_t weights[256];  // the last one, and all that lie behind it, are zero
+  uint8_t weights[256] = {};  // the last one, and all that lie behind it, are zero
 
-  Table() {
-    for (int i = 0; i < 256; ++i)
-      weights[i] = static_cast<uint8_t>(std::rint(kLargestWeight * std::exp2(-static_cast<float>(i) / kPlaces)));
-    weights[255] = 0;
+  constexpr Table() {
+    constexpr double kFactor = 0.97857206208770013;  // 2^(-1 / kPlaces)
+    double weight = kLargestWeight;
+    for (int i = 0; i < 255; ++i, weight *= kFactor) weights[i] = static_cast<uint8_t>(weight + 0.5);
   }
   __m512i operator[](int quarter) const { return _mm512_load_si512(weights + 64 * quarter); }
 };
-const Table table;
+constexpr Table table;
 
 // count: a multiple of 64
 __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t pitch, size_t count, const float* steps,
