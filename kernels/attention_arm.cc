@@ -2,10 +2,9 @@
 #if defined(__aarch64__)
 #include "attention_arm.h"
 
-#include "tile.h"
+#include "weights_by_row.h"
 
 namespace edge_vlm {
-namespace {
 
 int32_t Highest(const int32_t* scores, size_t count) {
   int32x4_t highest = vld1q_s32(scores);
@@ -14,7 +13,7 @@ int32_t Highest(const int32_t* scores, size_t count) {
   return vmaxvq_s32(highest);
 }
 
-// Left to the compiler to make vector code of; returns the sum of the weights.
+// Left to the compiler to make vector code of.
 float WeighRow(const int32_t* scores, size_t count, float step, int32_t highest, Weight* weights) {
   float offset = -static_cast<float>(highest) * step;
   size_t padded = RoundUp(count, kPanel);
@@ -25,17 +24,6 @@ float WeighRow(const int32_t* scores, size_t count, float step, int32_t highest,
   int32_t sum = 0;
   for (size_t i = 0; i < count; ++i) sum += weights[i];
   return static_cast<float>(sum);
-}
-
-}  // namespace
-
-void WeighRows(const int32_t* scores, size_t pitch, int rows, size_t count, const float* steps, Weight* weights,
-               int32_t* highest, float* sums) {
-  for (int r = 0; r < rows; ++r) {
-    const int32_t* row = scores + r * pitch;
-    highest[r] = Highest(row, count);
-    sums[r] = WeighRow(row, count, steps[r], highest[r], weights + r * pitch);
-  }
 }
 
 }  // namespace edge_vlm

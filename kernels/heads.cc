@@ -10,7 +10,7 @@ namespace {
 
 using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
 
-constexpr size_t kRowsAhead = 8, kLine = 16;  // rows of a packed matrix lie too far apart for the processor to foresee
+constexpr size_t kRowsAhead = 8;  // rows of a packed matrix lie too far apart for the processor to foresee
 constexpr float kSmallest = 1e-30f;
 
 float Largest(const float* x, size_t count) {
@@ -36,6 +36,17 @@ void Rotate(const Head& head, size_t row, float* to) {
 using Lanes = float __attribute__((vector_size(64)));
 constexpr size_t kLanes = 16;
 
+// Hadamard's stages over a power of two of numbers or vectors, not yet scaled.
+template <class Number>
+void Combine(Number* x, size_t size) {
+  for (size_t half = 1; half < size; half *= 2)
+    for (size_t i = 0; i < size; ++i)
+      if (!(i & half)) {
+        Number a = x[i], b = x[i + half];
+        x[i] = a + b, x[i + half] = a - b;
+      }
+}
+
 // Every lane plus or minus the one that is kHalf away.
 template <int kHalf>
 void Butterflies(Lanes& x) {
@@ -52,12 +63,7 @@ template <size_t kCount>
 void MixVectors(float* x) {
   Lanes v[kCount];
   std::memcpy(v, x, sizeof(v));
-  for (size_t half = 1; half < kCount; half *= 2)
-    for (size_t i = 0; i < kCount; ++i)
-      if (!(i & half)) {
-        Lanes a = v[i], b = v[i + half];
-        v[i] = a + b, v[i + half] = a - b;
-      }
+  Combine(v, kCount);
   const float root = 1.0f / std::sqrt(static_cast<float>(kLanes * kCount));
   for (Lanes& one : v) {
     Butterflies<8>(one), Butterflies<4>(one), Butterflies<2>(one), Butterflies<1>(one);
@@ -68,12 +74,7 @@ void MixVectors(float* x) {
 
 // The same of a power of two below 16.
 void MixFew(float* x, size_t size) {
-  for (size_t half = 1; half < size; half *= 2)
-    for (size_t i = 0; i < size; ++i)
-      if (!(i & half)) {
-        float a = x[i], b = x[i + half];
-        x[i] = a + b, x[i + half] = a - b;
-      }
+  Combine(x, size);
   float root = 1.0f / std::sqrt(static_cast<float>(size));
   for (size_t i = 0; i < size; ++i) x[i] *= root;
 }

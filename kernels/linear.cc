@@ -10,7 +10,6 @@ namespace edge_vlm {
 namespace {
 
 constexpr size_t kRowsPerGroup = 16;  // made by one task
-constexpr size_t kLine = 16;  // floats of a line of a cache
 constexpr size_t kTasksPerCore = 3;  // at least, of a product: less to do in each on many cores
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 

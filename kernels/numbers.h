@@ -7,6 +7,8 @@
 
 namespace edge_vlm {
 
+constexpr size_t kLine = 16;  // floats of a line of a cache
+
 inline size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Whole numbers in the order of floats, and back: compilers find the largest of the former side by side, of floats they
