@@ -72,10 +72,10 @@ class Encoder:
             max_patches: most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); more are encoded
                 in several calls, with the same result.
             cache: finds what was encoded before; None encodes everything.
-            use_kernels: on the CPU, int8 and fp16 layers run on the operators of edge_runtime.kernels where this
-                processor has them; False takes onnxruntime's own.
+            use_kernels: on the CPU, layers run on the operators of edge_runtime.kernels where this processor has them;
+                False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
-                into the order this processor likes best; our kernels for AVX-512 and Armv8.6 copy theirs all the same.
+                into the order this processor likes best; int8 kernels for AVX-512 and Armv8.6 copy theirs all the same.
                 Either way the peak is about the weights once.
 
         Raises:
@@ -90,8 +90,7 @@ class Encoder:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
-        options = session_options(threads, use_kernels=use_kernels and provider == CPU)
-        options.add_session_config_entry("session.disable_prepacking", str(int(low_memory)))
+        options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
         try:
             with given_back(opened.weights):
                 session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])

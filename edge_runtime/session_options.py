@@ -11,18 +11,24 @@ from edge_runtime import kernels
 from edge_runtime.processor import cuts_sums_off
 
 EXACT_PRODUCTS = "session.x64quantprecision"  # onnxruntime_session_options_config_keys.h
+NO_COPIES = "session.disable_prepacking"
 
 
-def session_options(threads: int = 0, *, use_kernels: bool = False) -> onnxruntime.SessionOptions:
+def session_options(
+    threads: int = 0, *, use_kernels: bool = False, low_memory: bool = False
+) -> onnxruntime.SessionOptions:
     """Options for `threads` cores (0 takes all), with integer products that are exact on every processor.
 
     Args:
         use_kernels: the project's own operators replace what the graph says of them, where this processor has them.
+        low_memory: weights are not copied into another order, which some operators of ours, told when they are
+            registered, do all the same.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry(EXACT_PRODUCTS, str(int(cuts_sums_off())))
+    options.add_session_config_entry(NO_COPIES, str(int(low_memory)))
     if use_kernels and (operators := kernels.library()) is not None:
         options.register_custom_ops_library(str(operators))
     return options

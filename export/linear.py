@@ -1,4 +1,4 @@
-"""A linear layer in each precision: what is stored, and the nodes that multiply with it.
+"""A linear layer in each precision: what is stored, and the nodes that multiply with it (export/operators.py).
 
 Everything between two linear layers (norms, attention, activations) stays float32 in every precision, and so do sums.
 Weights come out of the checkpoint as (out, in); what onnxruntime's kernel wants is made when the graph is written.
@@ -37,22 +37,30 @@ class Linear(Protocol):
 
 def fp32(graph: Builder, rows: str, source: Source) -> str:
     """One Gemm over the weight as the checkpoint stores it."""
+    return graph.op("Linear32", [rows, *stored_fp32(graph, source)], source.name, domain=DOMAIN)
+
+
+def stored_fp32(graph: Builder, source: Source) -> tuple[str, ...]:
+    """Names of weight float32 (out, in) and bias (out,)."""
     weight = graph.weight(f"{source.name}.weight", source.weight)
-    return graph.op("Gemm", [rows, weight, graph.weight(f"{source.name}.bias", source.bias)], source.name, transB=1)
+    return weight, graph.weight(f"{source.name}.bias", source.bias)
 
 
 def fp16(graph: Builder, rows: str, source: Source) -> str:
-    """Half the file. The operator is written out in export/operators.py: a kernel reads the halves where they lie, and
-    without one onnxruntime makes float32 of them when it loads the graph. A layer kept in an integer tower may be multiplied
-    in bf16, still finer than its neighbours."""
-    half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
-    inputs = [rows, half, graph.weight(f"{source.name}.bias", source.bias)]
+    """Half the file. A kernel reads the halves where they lie, and without one onnxruntime makes float32 of them when it
+    loads the graph. A layer kept in an integer tower may be multiplied in bf16, still finer than its neighbours."""
     level = BF16 if source.is_kept else FLOAT32
-    return graph.op("Linear16", inputs, source.name, domain=DOMAIN, accuracy_level=level)
+    return graph.op("Linear16", [rows, *stored_fp16(graph, source)], source.name, domain=DOMAIN, accuracy_level=level)
+
+
+def stored_fp16(graph: Builder, source: Source) -> tuple[str, ...]:
+    """Names of weight fp16 (out, in) and bias (out,)."""
+    half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
+    return half, graph.weight(f"{source.name}.bias", source.bias)
 
 
 def int8(graph: Builder, rows: str, source: Source) -> str:
-    """Unsigned 8-bit rows times signed 8-bit columns; the operator is written out in export/operators.py."""
+    """Unsigned 8-bit rows times signed 8-bit columns."""
     if source.is_kept:
         return fp16(graph, rows, source)
     return graph.op("Linear8", [rows, *stored_int8(graph, source)], source.name, domain=DOMAIN)

@@ -15,7 +15,9 @@ DOMAIN = "edge_vlm"
 FLOAT32, BF16 = 1, 3  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/rows.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
-STORED = ("weight", "steps", "sums_and_bias")  # int8 (in, out), float32 (out,), float32 (2, out)
+# What a layer is stored as, by the bits of a weight: int8 (in, out), float32 (out,), float32 (2, out); fp16 or float32 (out,
+# in), float32 (out,).
+STORED = {"8": ("weight", "steps", "sums_and_bias"), "16": ("weight", "bias"), "32": ("weight", "bias")}
 
 
 class Body:
@@ -45,7 +47,16 @@ class Body:
     def norm(self, rows: str, weight: str, bias: str) -> str:
         return self.op("LayerNormalization", [rows, weight, bias], axis=-1, epsilon=NORM_EPSILON)
 
-    def linear(self, rows: str, weight: str, steps: str, sums_and_bias: str, name: str | None = None) -> str:
+    def linear(self, rows: str, bits: str, stored: list[str], name: str | None = None) -> str:
+        """One layer of STORED."""
+        if bits == "8":
+            return self._linear8(rows, *stored, name)
+        weight, bias = stored
+        if bits == "16":
+            weight = self.op("Cast", [weight], to=TensorProto.FLOAT)
+        return self.op("Gemm", [rows, weight, bias], name, transB=1)
+
+    def _linear8(self, rows: str, weight: str, steps: str, sums_and_bias: str, name: str | None) -> str:
         """Unsigned 8-bit rows times signed 8-bit columns, each row and each column with a step of its own.
 
         A row is (step, zero), x = step * (q - zero), found while the graph runs. The product with the zeros is the same
@@ -72,46 +83,41 @@ class Body:
         return helper.make_function(DOMAIN, name, inputs, ["result"], self.nodes, opsets, list(attributes))
 
 
-def linear8() -> onnx.FunctionProto:
-    body = Body()
-    body.linear("rows", *STORED, name="result")
-    return body.function("Linear8", ["rows", *STORED])
+def linear(bits: str) -> onnx.FunctionProto:
+    """Products are float32 here; kernels of fp16 may multiply in bf16 where accuracy_level is BF16."""
+    body, stored = Body(), [*STORED[bits]]
+    body.linear("rows", bits, stored, "result")
+    return body.function(f"Linear{bits}", ["rows", *stored], ("accuracy_level",) if bits == "16" else ())
 
 
-def norm_linear8() -> onnx.FunctionProto:
-    body = Body()
-    body.linear(body.norm("rows", "norm_weight", "norm_bias"), *STORED, name="result")
-    return body.function("NormLinear8", ["rows", "norm_weight", "norm_bias", *STORED])
+def norm_linear(bits: str) -> onnx.FunctionProto:
+    body, stored = Body(), [*STORED[bits]]
+    body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, stored, "result")
+    return body.function(f"NormLinear{bits}", ["rows", "norm_weight", "norm_bias", *stored])
 
 
-def linear_add8() -> onnx.FunctionProto:
-    body = Body()
-    body.op("Add", ["residual", body.linear("rows", *STORED)], "result")
-    return body.function("LinearAdd8", ["rows", *STORED, "residual"])
+def linear_add(bits: str) -> onnx.FunctionProto:
+    body, stored = Body(), [*STORED[bits]]
+    body.op("Add", ["residual", body.linear("rows", bits, stored)], "result")
+    return body.function(f"LinearAdd{bits}", ["rows", *stored, "residual"])
 
 
-def linear16() -> onnx.FunctionProto:
-    """weight fp16 (out, in), bias (out,). Products are float32 here; kernels may multiply in bf16 where accuracy_level
-    is BF16."""
-    body = Body()
-    weight = body.op("Cast", ["weight"], to=TensorProto.FLOAT)
-    body.op("Gemm", ["rows", weight, "bias"], "result", transB=1)
-    return body.function("Linear16", ["rows", "weight", "bias"], ("accuracy_level",))
+def norm_mlp_add(bits: str) -> onnx.FunctionProto:
+    """The rows plus their MLP; of 8 bits, factors (wide,) stand between the activation and the second layer."""
+    first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
+    body, factors = Body(), ["factors"] if bits == "8" else []
+    wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, first)
+    wide = body.op("FastGelu", [wide], domain=CONTRIB)  # gelu in its tanh form
+    if factors:
+        wide = body.op("Mul", [wide, *factors])
+    body.op("Add", ["rows", body.linear(wide, bits, second)], "result")
+    return body.function(f"NormMlpAdd{bits}", ["rows", "norm_weight", "norm_bias", *first, *factors, *second])
 
 
-def norm_mlp_add8() -> onnx.FunctionProto:
-    """The rows plus their MLP; factors (wide,) stand between the activation and the second layer."""
-    first, second = ([f"{name}_{number}" for name in STORED] for number in (1, 2))
-    body = Body()
-    wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), *first)
-    wide = body.op("Mul", [body.op("FastGelu", [wide], domain=CONTRIB), "factors"])  # gelu in its tanh form
-    body.op("Add", ["rows", body.linear(wide, *second)], "result")
-    return body.function("NormMlpAdd8", ["rows", "norm_weight", "norm_bias", *first, "factors", *second])
-
-
-def frame_attention() -> onnx.FunctionProto:
+def frame_attention(name: str) -> onnx.FunctionProto:
     """packed (patches, 3 * hidden), shape (frames, hw, 3 * hidden), cosines and sines (hw, head_dim / 2) to (patches,
-    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame."""
+    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame. Kernels of
+    FrameAttention round to integers, those of FrameAttention32 do not."""
     body = Body()
     packed = body.op("Reshape", ["packed", "shape"])
     parts = ["query", "key", "value"]
@@ -125,10 +131,13 @@ def frame_attention() -> onnx.FunctionProto:
     body.inherit("scale", onnx.AttributeProto.FLOAT)
     width = body.op("Div", [body.op("Slice", ["shape", body.integers(2), body.integers(3)]), body.integers(3)])
     body.op("Reshape", [attended, body.op("Concat", [body.integers(-1), width], axis=0)], "result")
-    return body.function("FrameAttention", ["packed", "shape", "cosines", "sines"], ("num_heads", "scale"))
+    return body.function(name, ["packed", "shape", "cosines", "sines"], ("num_heads", "scale"))
 
 
 FUNCTIONS = {
     function.name: function
-    for function in (linear8(), norm_linear8(), linear_add8(), linear16(), norm_mlp_add8(), frame_attention())
+    for function in (
+        *(made(bits) for bits in STORED for made in (linear, norm_linear, linear_add, norm_mlp_add)),
+        *(frame_attention(name) for name in ("FrameAttention", "FrameAttention32")),
+    )
 }

@@ -1,4 +1,4 @@
-// Attention within frames, in integers (heads.h); a block of keys at a time, so scores are never whole.
+// Attention within frames, a block of keys at a time, so scores are never whole.
 #pragma once
 #include "pool.h"
 
@@ -13,5 +13,9 @@ struct Frames {
 // (patches, head_dim / 2); result (frames * patches, heads * head_dim). Scores are scaled by head_dim^-0.5.
 void Attend(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
             float* result);
+
+// The same in float32, where kIsBestInFloats; nothing elsewhere.
+void AttendInFloats(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
+                    float* result);
 
 }  // namespace edge_vlm

@@ -32,7 +32,7 @@ template <bool kHasGelu, bool kHasResidual, class Sum>
     } else {
       value = sums[c] + columns.bias[c];
     }
-    if (kHasGelu) value = GeluTanh(value);
+    if (kHasGelu) value = std::is_same_v<Sum, int32_t> ? GeluTanhForBytes(value) : GeluTanh(value);
     to[c] = kHasResidual ? value + residual[c] : value;
   }
 }

@@ -24,15 +24,6 @@ float Largest(const float* x, size_t count) {
 
 int32_t Round(float x) { return static_cast<int32_t>(std::rint(x)); }
 
-// The halves of one row, turned into each other.
-void Rotate(const Head& head, size_t row, float* to) {
-  size_t half = head.width / 2;
-  const float *x = head.rows + row * head.pitch, *cosines = head.cosines + row * half, *sines = head.sines + row * half;
-  for (size_t i = 0; i < head.width; i += kLine) __builtin_prefetch(x + kRowsAhead * head.pitch + i);
-  for (size_t i = 0; i < half; ++i) to[i] = x[i] * cosines[i] - x[i + half] * sines[i];
-  for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
-}
-
 using Lanes = float __attribute__((vector_size(64)));
 constexpr size_t kLanes = 16;
 
@@ -98,6 +89,14 @@ void MixFew(float* x, size_t size) {
 }
 
 }  // namespace
+
+void Rotate(const Head& head, size_t row, float* to) {
+  size_t half = head.width / 2;
+  const float *x = head.rows + row * head.pitch, *cosines = head.cosines + row * half, *sines = head.sines + row * half;
+  for (size_t i = 0; i < head.width; i += kLine) __builtin_prefetch(x + kRowsAhead * head.pitch + i);
+  for (size_t i = 0; i < half; ++i) to[i] = x[i] * cosines[i] - x[i + half] * sines[i];
+  for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
+}
 
 float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
   size_t width = head.width;

@@ -1,4 +1,4 @@
-// Queries, keys and values of one head as integers with steps.
+// Queries, keys and values of one head, and what integers with steps they become.
 #pragma once
 #include "pool.h"
 #include "tile.h"
@@ -14,6 +14,9 @@ struct Head {
   size_t num_rows, pitch, width;         // width even, at most kMaxHeadDim
   const float *cosines, *sines;          // (num_rows, width / 2); not of values
 };
+
+// The halves of one row, turned into each other: `width` numbers.
+void Rotate(const Head& head, size_t row, float* to);
 
 // depth elements of a row, as tiles want them: zeros behind width. Returns the step of the row.
 float PackQuery(const Head& head, size_t row, size_t depth, Query* query);

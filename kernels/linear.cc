@@ -9,7 +9,7 @@
 namespace edge_vlm {
 namespace {
 
-constexpr size_t kRowsPerGroup = 16;  // made by one task
+constexpr size_t kRowsPerGroup = 3 * kRows;  // made by one task
 constexpr size_t kTasksPerCore = 3;  // at least, of a product: less to do in each on many cores
 constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
 
@@ -18,12 +18,12 @@ struct Shape {
   size_t row_bytes, column_bytes;
   const Cut& cut;
   size_t unit;
-  bool packs_at_load;
 };
 constexpr Shape kShapes[] = {
-    {sizeof(Row8), sizeof(Column8), kCut8, 4, kPacksAtLoad},
-    {sizeof(float), sizeof(HalfColumn), kCutHalf, 2, false},
-    {sizeof(uint16_t), sizeof(uint16_t), kCutPacked, 2, true},
+    {sizeof(Row8), sizeof(Column8), kCut8, 4},
+    {sizeof(float), sizeof(FloatColumn), kCutFloat, kFloatGroup},
+    {sizeof(float), sizeof(FloatColumn), kCutFloat, kFloatGroup},
+    {sizeof(uint16_t), sizeof(uint16_t), kCutPacked, 2},
 };
 
 const Shape& ShapeOf(Format format) { return kShapes[static_cast<size_t>(format)]; }
@@ -43,13 +43,19 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
     for (size_t k = 0; k + 1 < in; k += 2)
       for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
   }
-  made.PackAll();
+  if (kPacksAtLoad) made.PackAll();
   return made;
 }
 
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16) {
-  Linear made(may_be_bf16 && HasBf16() ? Format::kBf16 : Format::kFloat32, values, bias, in, out);
-  made.PackAll();
+  Linear made(may_be_bf16 && HasBf16() ? Format::kBf16 : Format::kHalf, values, bias, in, out);
+  if (made.format_ == Format::kBf16) made.PackAll();
+  return made;
+}
+
+Linear Linear::Float(const float* values, const float* bias, size_t in, size_t out, bool copies) {
+  Linear made(Format::kFloat, values, bias, in, out);
+  if (copies) made.PackAll();
   return made;
 }
 
@@ -58,7 +64,7 @@ Linear::Linear(Format format, const void* values, const float* bias, size_t in, 
       in_(in),
       out_(out),
       depth_(RoundUp(in, ShapeOf(format).unit)),
-      pitch_(depth_ + (ShapeOf(format).packs_at_load ? 0 : kApart)),
+      pitch_(depth_ + (format == Format::kInt8 && !kPacksAtLoad ? kApart : 0)),
       num_panels_(RoundUp(out, kPanel) / kPanel),
       values_(values) {
   size_t width = num_panels_ * kPanel, bytes = 3 * width * sizeof(float);
@@ -90,9 +96,7 @@ Linear::~Linear() {
 }
 
 void Linear::PackAll() {
-  const Shape& shape = ShapeOf(format_);
-  if (!shape.packs_at_load) return;
-  size_t bytes = depth_ * kPanel * shape.column_bytes;
+  size_t bytes = depth_ * kPanel * ShapeOf(format_).column_bytes;
   panels_ = static_cast<uint8_t*>(Allocate(num_panels_ * bytes));
   for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * bytes);
 }
@@ -104,52 +108,69 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
     auto* bytes = static_cast<const int8_t*>(values_) + from * out_ + column;
     return Pack8(bytes, out_, valid, columns, static_cast<Column8*>(to));
   }
-  auto* halves = static_cast<const uint16_t*>(values_) + column * in_ + from;
+  size_t place = column * in_ + from;
+  if (format_ == Format::kFloat)
+    return PackFloat(static_cast<const float*>(values_) + place, in_, valid, columns, static_cast<FloatColumn*>(to));
+  auto* halves = static_cast<const uint16_t*>(values_) + place;
   if (format_ == Format::kBf16)
     PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
   else
-    PackHalf(halves, in_, valid, columns, static_cast<HalfColumn*>(to));
+    PackHalf(halves, in_, valid, columns, static_cast<FloatColumn*>(to));
 }
 
-// Row r of the left side. `bytes` is room for a row that is widened.
+// Row r of the left side, not of floats. `bytes` is room for a row that is widened.
 void Linear::MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const {
   uint8_t* row = left.rows + r * pitch_ * ShapeOf(format_).row_bytes;
-  if (format_ == Format::kInt8) {
-    left.rounded[r] = Quantise(x, in_, depth_, kHasPairs ? bytes : row);
-    if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
-  } else if (format_ == Format::kBf16) {
-    RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
-  } else {
-    auto* to = reinterpret_cast<float*>(row);
-    std::memcpy(to, x, in_ * sizeof(float));
-    for (size_t i = in_; i < depth_; ++i) to[i] = 0;
+  if (format_ == Format::kBf16) return RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
+  left.rounded[r] = Quantise(x, in_, depth_, kHasPairs ? bytes : row);
+  if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
+}
+
+// A tile of the left side of floats.
+void Linear::MakeTile(const float* const (&rows)[kRows], float* tile) const {
+  size_t whole = in_ / kFloatGroup * kFloatGroup;
+  for (size_t k = 0; k < whole; k += kFloatGroup)
+    for (const float* row : rows) std::memcpy(tile, row + k, kFloatGroup * sizeof(float)), tile += kFloatGroup;
+  if (whole < depth_)
+    for (const float* row : rows)
+      for (size_t k = whole; k < depth_; ++k) *tile++ = k < in_ ? row[k] : 0;
+}
+
+// The left side's rows from `first` on, at most kRowsPerGroup; `rows` is their number in all.
+void Linear::MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
+                      const Left& left) const {
+  Scratch<float> prepared(run, kRows * in_);
+  Scratch<uint8_t> narrow(run, kHasPairs ? depth_ : 0);
+  size_t end = std::min(rows, first + kRowsPerGroup);
+  for (size_t start = first; start < end; start += kRows) {
+    const float* tile[kRows];
+    for (size_t i = 0; i < kRows; ++i) {
+      size_t r = std::min(start + i, end - 1);  // the last row fills up its tile
+      tile[i] = Prepare(x + r * in_, in_, before, prepared.get() + i * in_);
+      if (!IsFloat() && r == start + i) MakeRow(tile[i], r, left, narrow.get());
+    }
+    if (IsFloat()) MakeTile(tile, reinterpret_cast<float*>(left.rows) + start * pitch_);
   }
 }
 
 void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
                    float* result) const {
+  if (!rows) return;
   const Shape& shape = ShapeOf(format_);
   const Cut& cut = shape.cut;
-  Scratch<uint8_t> bytes(run, rows * pitch_ * shape.row_bytes);
+  Scratch<uint8_t> bytes(run, RoundUp(rows, kRows) * pitch_ * shape.row_bytes);
   Scratch<Rounded> rounded(run, rows);
   Scratch<int32_t> pairs(run, kHasPairs ? rows : 0);
   Left left{bytes.get(), rounded.get(), pairs.get()};
-  size_t num_groups = (rows + kRowsPerGroup - 1) / kRowsPerGroup;
-  Scratch<float> prepared(run, num_groups * in_);
-  Scratch<uint8_t> narrow(run, kHasPairs ? num_groups * depth_ : 0);
-  run.For(num_groups, [&](size_t group) {
-    size_t end = std::min(rows, (group + 1) * kRowsPerGroup);
-    for (size_t r = group * kRowsPerGroup; r < end; ++r) {
-      const float* row = Prepare(x + r * in_, in_, before, prepared.get() + group * in_);
-      MakeRow(row, r, left, narrow.get() + group * depth_);
-    }
-  });
+  run.For((rows + kRowsPerGroup - 1) / kRowsPerGroup,
+          [&](size_t group) { MakeRows(run, x, group * kRowsPerGroup, rows, before, left); });
   size_t row_tasks = (rows + cut.rows_per_task - 1) / cut.rows_per_task;
+  size_t rows_per_task = RoundUp((rows + row_tasks - 1) / row_tasks, kRows);
   static const size_t num_tasks = kTasksPerCore * NumCores();
   size_t panels_per_task = std::clamp<size_t>(row_tasks * num_panels_ / num_tasks, 1, cut.most_panels_per_task);
   size_t panel_tasks = (num_panels_ + panels_per_task - 1) / panels_per_task;
   run.For(row_tasks * panel_tasks, [&](size_t task) {
-    size_t first_row = task % row_tasks * cut.rows_per_task, last_row = std::min(rows, first_row + cut.rows_per_task);
+    size_t first_row = task % row_tasks * rows_per_task, last_row = std::min(rows, first_row + rows_per_task);
     size_t first_panel = task / row_tasks * panels_per_task;
     Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * shape.column_bytes * std::min(cut.depth, depth_));
     for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + panels_per_task); ++panel)
@@ -165,7 +186,7 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
   auto* products = reinterpret_cast<float*>(storage);  // of another
   const Shape& shape = ShapeOf(format_);
   int count = static_cast<int>(num_rows);
-  if (panels_)  // few rows at a time
+  if (shape.cut.rows_per_tile == kRows)  // few at a time
     for (size_t r = 0; r < num_rows; ++r)
       for (size_t c = 0; c < kPanel; c += kLine) {
         size_t place = (first_row + r) * out_ + panel * kPanel + c;
@@ -174,18 +195,16 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
       }
   for (size_t k = 0; k < depth_; k += shape.cut.depth) {
     size_t depth = std::min(shape.cut.depth, depth_ - k);
-    const void *rows = left.rows + (first_row * pitch_ + k) * shape.row_bytes, *packed = block;
-    if (panels_)
-      packed = panels_ + panel * depth_ * kPanel * shape.column_bytes;
-    else
-      Pack(panel, k, depth, block);
+    const void* rows = left.rows + (first_row * pitch_ + (IsFloat() ? kRows * k : k)) * shape.row_bytes;
+    const void* packed = panels_ ? panels_ + (panel * depth_ + k) * kPanel * shape.column_bytes : block;
+    if (!panels_) Pack(panel, k, depth, block);
     if (format_ == Format::kInt8)
       TileU8S8(static_cast<const Row8*>(rows), pitch_, static_cast<const Column8*>(packed), depth, count, sums, k > 0);
     else if (format_ == Format::kBf16)
       TileBf16(static_cast<const uint16_t*>(rows), pitch_, static_cast<const uint16_t*>(packed), depth, count, products);
     else
-      TileHalf(static_cast<const float*>(rows), pitch_, static_cast<const HalfColumn*>(packed), depth, count, products,
-               k > 0);
+      TileFloat(static_cast<const float*>(rows), pitch_, static_cast<const FloatColumn*>(packed), depth, count, products,
+                k > 0);
   }
   auto store = [&](auto* of) {
     if (after.has_gelu)

@@ -3,6 +3,7 @@
 #include "finish.h"
 #include "pool.h"
 #include "rows.h"
+#include "tile.h"
 
 #include <cstdint>
 
@@ -12,8 +13,8 @@ namespace edge_vlm {
 // up to (255 + 127)^2 for two inputs.
 constexpr size_t kMostInputs8 = 29432;
 
-// What rows and columns are while they are multiplied.
-enum class Format { kInt8, kFloat32, kBf16 };
+// What weights are, and rows while they are multiplied: floats in both of the middle.
+enum class Format { kInt8, kHalf, kFloat, kBf16 };
 
 class Linear {
  public:
@@ -23,6 +24,8 @@ class Linear {
   // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and the processor
   // has it.
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
+  // values (out, in), bias (out,); likewise, unless `copies`: then they are read once, and products are faster.
+  static Linear Float(const float* values, const float* bias, size_t in, size_t out, bool copies);
 
   Linear() = default;
   Linear(Linear&& other) noexcept;
@@ -45,10 +48,14 @@ class Linear {
   };
 
   Linear(Format format, const void* values, const float* bias, size_t in, size_t out);
+  bool IsFloat() const { return format_ == Format::kHalf || format_ == Format::kFloat; }
   void PackAll();
   // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
   void MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const;
+  void MakeTile(const float* const (&rows)[kRows], float* tile) const;
+  void MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
+                const Left& left) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
                 float* result) const;
   template <bool kHasGelu, bool kHasResidual, class Sum>

@@ -28,25 +28,29 @@ inline float FromOrder(int32_t order) {
 
 constexpr float kLog2 = 0.69314718f;  // of 2, natural
 
-// 2^x to 3e-6, which is rounded to bytes wherever it is used: 2^n times a polynomial on [-1/2, 1/2].
+// 2^x to 2e-7 of itself: 2^n times a polynomial of least error on [-1/2, 1/2].
 inline float Exp2(float x) {
+  constexpr float kCoefficients[] = {9.67151e-3f, 5.550734e-2f, 0.24022242f, 0.69314698f, 1.0f};
   x = x < -126.0f ? -126.0f : x;
   x = x > 126.0f ? 126.0f : x;
   float n = std::rint(x), f = x - n;
-  float p = 0.00958285f;
-  p = p * f + 0.05590642f;
-  p = p * f + 0.24024099f;
-  p = p * f + 0.69312419f;
-  p = p * f + 1.0f;
+  float p = 1.32647e-3f;
+  for (float coefficient : kCoefficients) p = p * f + coefficient;
   int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, 4);
   return p * scale;
 }
 
-// 0.5 x (1 + tanh(0.7978845608 (x + 0.044715 x^3))) to 7e-5, which is rounded to bytes wherever it is used: x times a half
-// plus an odd polynomial of least error on [-4.5, 4.5], at whose ends the factor is 0 and 1.
+// 0.5 x (1 + tanh(0.7978845608 (x + 0.044715 x^3))), which is x / (1 + e^(-2 * 0.7978845608 (x + 0.044715 x^3))).
 inline float GeluTanh(float x) {
+  constexpr float kFactor = -2 * 0.7978845608f / kLog2;
+  return x / (1.0f + Exp2(kFactor * (x + 0.044715f * x * x * x)));
+}
+
+// The same to 7e-5, for what is rounded to bytes: x times a half plus an odd polynomial of least error on [-4.5, 4.5], at
+// whose ends the factor is 0 and 1.
+inline float GeluTanhForBytes(float x) {
   constexpr float kEnd = 4.5f;
   constexpr float kCoefficients[] = {-3.69277872e-9f, 1.75024714e-7f, -4.81523253e-6f, 8.62532285e-5f,
                                      -1.0744429e-3f,  9.73009538e-3f, -6.61836535e-2f, 0.398647848f};

@@ -23,9 +23,11 @@ from tests.edge.operators import (  # fmt: skip
     floats,
     gelu,
     graph,
+    kept,
     linear,
     loudest,
     norm,
+    product,
     rounding,
     stored,
 )
@@ -79,13 +81,19 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
     )
 
     for rows, num_inputs, num_outputs in [(19, 98, 70), (259, 601, 130)]:
-        weight, bias, x16 = (floats(num_outputs, num_inputs) / 10).astype(np.float16), floats(num_outputs), floats(rows, num_inputs)  # fmt: skip
-        product = x16.astype(np.float64) @ weight.T.astype(np.float64) + bias
+        halves, x16 = kept(num_inputs, num_outputs, "16"), floats(rows, num_inputs)
+        expected = product(x16, halves)
         add(
-            "Linear16", ROWS, {"weight": weight, "bias": bias}, {"rows": x16},
-            lambda got, _, product=product: close(got, product, 1e-5),  # type: ignore[misc]
+            "Linear16", ROWS, halves, {"rows": x16},
+            lambda got, _, expected=expected: close(got, expected, 1e-5),  # type: ignore[misc]
             accuracy_level=BF16,  # may, and does not here
         )  # fmt: skip
+    one, two, x16 = kept(64, 172, "16", "_1"), kept(172, 64, "16", "_2"), floats(261, 64) * 3
+    wide16 = gelu(product(norm(x16, weight, bias), one, "_1"))
+    add(
+        "NormMlpAdd16", ROWS, one | two | {"norm_weight": weight, "norm_bias": bias}, {"rows": x16},
+        lambda got, _: close(got, x16 + product(wide16, two, "_2"), 1e-5),
+    )  # fmt: skip
 
     for frames, hw, heads, dim in [(3, 4, 2, 16), (2, 65, 2, 72), (1, 97, 3, 64), (1, 600, 1, 64), (2, 33, 2, 80)]:
         packed, angles = floats(frames * hw, 3 * heads * dim), RNG.uniform(0, 6, (hw, dim // 2))

@@ -55,6 +55,18 @@ def stored(num_inputs: int, num_outputs: int, number: str = "") -> dict[str, NDA
     return {f"{name}{number}": array for name, array in zip(("weight", "steps", "sums_and_bias"), arrays, strict=True)}
 
 
+def kept(num_inputs: int, num_outputs: int, bits: str, number: str = "") -> dict[str, NDArray]:
+    """A random layer of fp16 ("16") or float32 ("32") weights under the operators' names."""
+    weight = floats(num_outputs, num_inputs) / np.sqrt(num_inputs, dtype=np.float32)
+    kind = np.float16 if bits == "16" else np.float32
+    return {f"weight{number}": weight.astype(kind), f"bias{number}": floats(num_outputs)}
+
+
+def product(rows: NDArray, layer: dict[str, NDArray], number: str = "") -> NDArray[np.float64]:
+    """What a layer of `kept` means."""
+    return rows.astype(np.float64) @ layer[f"weight{number}"].T.astype(np.float64) + layer[f"bias{number}"]
+
+
 def linear(rows: NDArray, layer: dict[str, NDArray], number: str = "") -> NDArray[np.float64]:
     """What Linear8 means: rows rounded to 255 steps between their lowest and highest value, whole numbers multiplied."""
     weight, steps, sums_and_bias = (layer[f"{name}{number}"] for name in ("weight", "steps", "sums_and_bias"))

@@ -31,9 +31,11 @@ from tests.edge.operators import (  # fmt: skip
     floats,
     gelu,
     graph,
+    kept,
     linear,
     loudest,
     norm,
+    product,
     rounding,
     stored,
 )
@@ -44,9 +46,9 @@ every_kernel = pytest.mark.parametrize("library", KERNELS, ids=lambda path: path
 
 
 def session(
-    kind: str, inputs: Inputs, constants: dict[str, NDArray], library: Path | None, num_threads: int = 1, profile: Path | None = None, **attributes: float
+    kind: str, inputs: Inputs, constants: dict[str, NDArray], library: Path | None, num_threads: int = 1, profile: Path | None = None, low_memory: bool = False, **attributes: float
 ) -> onnxruntime.InferenceSession:  # fmt: skip
-    options = session_options(num_threads)
+    options = session_options(num_threads, low_memory=low_memory)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if library is not None:
@@ -104,6 +106,37 @@ def test_an_mlp(library: Path | None, rows: int) -> None:
 
 
 @every_way
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("bits", ["16", "32"])
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 3, 1), (7, 64, 64), (13, 70, 65), (259, 601, 130), (300, 1152, 80)])  # fmt: skip
+def test_layers_of_floats(
+    library: Path | None, low_memory: bool, bits: str, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    layer, x, residual = kept(num_inputs, num_outputs, bits), floats(rows, num_inputs), floats(rows, num_outputs)
+    weight, bias = floats(num_inputs), floats(num_inputs)
+    plain = session(f"Linear{bits}", ROWS, layer, library, low_memory=low_memory)
+    close(plain.run(None, {"rows": x})[0], product(x, layer), 1e-5)
+    before = layer | {"norm_weight": weight, "norm_bias": bias}
+    normed = session(f"NormLinear{bits}", ROWS, before, library, low_memory=low_memory)
+    close(normed.run(None, {"rows": x + 2})[0], product(norm(x + 2, weight, bias), layer), 1e-5)
+    adding = session(f"LinearAdd{bits}", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, layer, library, low_memory=low_memory)  # fmt: skip
+    got = adding.run(None, {"rows": x, "residual": residual})[0]
+    close(got, product(x, layer) + residual, 1e-5)
+
+
+@every_way
+@pytest.mark.parametrize("bits", ["16", "32"])
+@pytest.mark.parametrize("rows", [0, 5, 256, 1033, 1500])  # one chunk of the kernel has 1032
+def test_an_mlp_of_floats(library: Path | None, bits: str, rows: int) -> None:
+    first, second, x = kept(64, 172, bits, "_1"), kept(172, 64, bits, "_2"), floats(rows, 64) * 3
+    weight, bias = 2 * floats(64), floats(64)
+    constants = first | second | {"norm_weight": weight, "norm_bias": bias}
+    got = session(f"NormMlpAdd{bits}", ROWS, constants, library).run(None, {"rows": x})[0]
+    expected = x + product(gelu(product(norm(x, weight, bias), first, "_1")), second, "_2")
+    close(got, expected, 1e-5) if rows else np.testing.assert_array_equal(got, x)
+
+
+@every_way
 @pytest.mark.parametrize(("level", "share"), [(FLOAT32, 1e-5), (BF16, 0.02)])  # bf16: 8 bits, 98 products
 @pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(19, 98, 70), (1, 3, 1), (300, 130, 64)])
 def test_a_half_precision_layer(
@@ -157,6 +190,33 @@ def test_attention_within_frames(
     alike(got, attention(*told, None), 0.04)  # what bytes cost at worst, at loudness 6
 
 
+@every_way
+@pytest.mark.parametrize("loudness", [1.0, 30.0])
+@pytest.mark.parametrize(("frames", "hw", "heads", "dim"), [(1, 1, 2, 64), (3, 4, 2, 16), (1, 63, 1, 72), (2, 65, 2, 72), (1, 97, 3, 64), (1, 600, 1, 80), (2, 1030, 1, 32), (1, 70, 1, 256), (1, 200, 1, 6)])  # fmt: skip
+def test_attention_in_floats(library: Path | None, frames: int, hw: int, heads: int, dim: int, loudness: float) -> None:
+    packed, angles = floats(frames * hw, 3 * heads * dim), RNG.uniform(0, 6, (hw, dim // 2))
+    packed[:, : 2 * heads * dim] *= np.sqrt(loudness)
+    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    one = session("FrameAttention32", ATTENTION, {}, library, num_heads=heads, scale=dim**-0.5)
+    shape = np.array([frames, hw, 3 * heads * dim])
+    got = one.run(None, {"packed": packed, "shape": shape, "cosines": cosines, "sines": sines})[0]
+    close(got, attention(packed, frames, heads, cosines, sines, None), 3e-5 * loudness)
+
+
+@every_way
+@pytest.mark.parametrize("loudness", [40, 600, 1e4])
+@pytest.mark.parametrize("row", [5, 130, 500])
+def test_a_late_key_takes_all_in_floats(library: Path | None, row: int, loudness: float) -> None:
+    """However far above what came before it: nothing overflows, nothing is lost."""
+    hw, dim = 640, 64
+    packed, ones = floats(hw, 3 * dim), np.ones((hw, dim // 2), np.float32)
+    packed[:, dim : 2 * dim] *= 0.1
+    packed[:, 0], packed[row, dim] = 1, loudness
+    one = session("FrameAttention32", ATTENTION, {}, library, num_heads=1, scale=dim**-0.5)
+    feeds = {"packed": packed, "shape": np.array([1, hw, 3 * dim]), "cosines": ones, "sines": 0 * ones}
+    close(one.run(None, feeds)[0], attention(packed, 1, 1, ones, 0 * ones, None), 1e-4)
+
+
 @every_kernel
 @pytest.mark.parametrize(
     "trouble",
@@ -179,9 +239,10 @@ def test_attention_survives_what_integers_find_hard(library: Path, trouble: str)
 
 
 @every_kernel
-def test_threads_do_not_change_a_bit(library: Path | None) -> None:
-    layer, x = stored(256, 1030), floats(611, 256)
-    one, two = (session("Linear8", ROWS, layer, library, threads).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
+@pytest.mark.parametrize("bits", ["8", "16", "32"])
+def test_threads_do_not_change_a_bit(library: Path | None, bits: str) -> None:
+    layer, x = stored(256, 1030) if bits == "8" else kept(256, 1030, bits), floats(611, 256)
+    one, two = (session(f"Linear{bits}", ROWS, layer, library, threads).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
     assert np.array_equal(one, two)
 
 
@@ -225,13 +286,16 @@ def test_weights_whose_sums_would_overflow_are_refused(library: Path | None) -> 
 
 
 @every_way
-def test_the_kernel_runs_where_it_is_registered(library: Path | None, tmp_path: Path) -> None:
-    one = session("Linear8", ROWS, stored(64, 64), library, profile=tmp_path / "profile")
+@pytest.mark.parametrize("bits", ["8", "16", "32"])
+def test_the_kernel_runs_where_it_is_registered(library: Path | None, bits: str, tmp_path: Path) -> None:
+    layer = stored(64, 64) if bits == "8" else kept(64, 64, bits)
+    one = session(f"Linear{bits}", ROWS, layer, library, profile=tmp_path / "profile")
     one.run(None, {"rows": floats(3, 64)})
     events = json.loads(Path(one.end_profiling()).read_text())
     kinds = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
-    assert ("Linear8" in kinds) is (library is not None)
-    assert ("Gemm" in kinds) is (library is None)
+    has_kernel = library is not None and (bits != "32" or "avx512" in library.name)
+    assert (f"Linear{bits}" in kinds) is has_kernel
+    assert ("Gemm" in kinds) is not has_kernel
 
 
 def test_a_missing_or_broken_library_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

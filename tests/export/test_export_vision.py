@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.inliner import inline_local_functions
 
 from contract.errors import BundleError
 from contract.manifest import PRECISIONS, read_manifest
@@ -136,6 +137,10 @@ def test_graph_is_valid_mappable_and_fused(bundle: Path) -> None:
     offsets = [int(entry.value) for entry in entries if entry.key == "offset"]
     assert len(offsets) > 20
     assert all(offset % ALIGNMENT == 0 for offset in offsets)
+    kinds = [node.op_type for node in loop.attribute[0].g.node]
+    for fused in ("FrameAttention32", "NormLinear32", "LinearAdd32", "NormMlpAdd32"):
+        assert kinds.count(fused) == 4
+    (loop,) = (node for node in inline_local_functions(model).graph.node if node.op_type == "Loop")
     kinds = [node.op_type for node in loop.attribute[0].g.node]
     assert kinds.count("MultiHeadAttention") == 4
     assert kinds.count("RotaryEmbedding") == 8

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto, helper, numpy_helper
+from onnx.inliner import inline_selected_functions
 
 from export import parity
 from export.checkpoint import Checkpoint
@@ -38,8 +39,13 @@ class Written:
         write_graph(self.tower, read, checkpoint.image, self.path, LINEARS[precision], kept=("blocks.0.",))
 
     def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:
-        """Parity rows after `edit`, which gets the graph and the nodes of the loop's body."""
+        """Parity rows after `edit`, which gets the graph and the nodes of the loop's body: operators of our own that do
+        more than one layer are written out, so that what is in them can be changed too."""
         model = onnx.load(self.path, load_external_data=False)
+        whole = [
+            (function.domain, function.name) for function in model.functions if not function.name.startswith("Linear")
+        ]
+        model = inline_selected_functions(model, whole)
         (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
         body = loop.attribute[0].g
         nodes = list(body.node)

@@ -119,7 +119,7 @@ def test_a_rotation_that_moves_the_mean_is_found(mid: Loud, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("use_kernels", [False, True])
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_each_gate_holds_with_loud_channels(mid: Loud, precision: str, use_kernels: bool) -> None:
     assert all(row.passes(parity.GATES[precision]) for row in mid.rows(precision, use_kernels=use_kernels))
 

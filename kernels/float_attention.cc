@@ -1,0 +1,151 @@
+// Attention in float32 with AVX-512: tiles of queries against panels of keys, and of weights against panels of values.
+#include "attention.h"
+
+#if defined(__AVX512VNNI__)
+#include "counts.h"
+#include "float_tile.h"
+#include "heads.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace edge_vlm {
+namespace {
+
+constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
+constexpr float kMostAbove = 64;  // 2^64 times the weights' sums are far from the end of floats
+
+// A tile of queries and the softmax over the keys they have seen. Scores are exponents of 2.
+struct alignas(64) Queries {
+  float sums[kRows][kLanes];  // of weights, by lane; and what comes out so far: times 2^-level
+  float level[kRows];
+};
+
+// 2^x to 1e-7 of itself, as in numbers.h.
+Vector Exp2(Vector x) {
+  constexpr float kCoefficients[] = {9.67151e-3f, 5.550734e-2f, 0.24022242f, 0.69314698f, 1.0f};
+  Vector n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
+  Vector p = Repeat(1.32647e-3f);
+  for (float coefficient : kCoefficients) p = MultiplyAdd(p, f, Repeat(coefficient));
+  return _mm512_scalef_ps(p, n);
+}
+
+// Scores of one query to weights in their place, those from `count` on, to the next multiple of kPanel, to zeros. The first
+// block's highest score is the level; it is lifted where later ones are far above.
+void Weigh(float* scores, size_t count, bool is_first, float* sums, float* level, float* out, size_t columns) {
+  Vector highest = Repeat(-1e30f);
+  size_t padded = RoundUp(count, kPanel);
+  for (size_t i = count; i < padded; ++i) scores[i] = -1e30f;
+  for (size_t i = 0; i < padded; i += kLanes) highest = _mm512_max_ps(highest, Load(scores + i));
+  if (is_first) {
+    *level = _mm512_reduce_max_ps(highest);
+    Store(sums, Repeat(0));
+  } else if (_mm512_cmp_ps_mask(highest, Repeat(*level + kMostAbove), _CMP_GT_OQ)) {
+    float lifted = _mm512_reduce_max_ps(highest);
+    Vector keep = Exp2(Repeat(*level - lifted));
+    *level = lifted;
+    Store(sums, _mm512_mul_ps(Load(sums), keep));
+    for (size_t c = 0; c < columns; c += kLanes) Store(out + c, _mm512_mul_ps(Load(out + c), keep));
+  }
+  Vector zero = Repeat(*level), sum = Load(sums);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    Vector weight = Exp2(_mm512_sub_ps(Load(scores + i), zero));
+    sum = _mm512_add_ps(sum, weight);
+    Store(scores + i, weight);
+  }
+  Store(sums, sum);
+}
+
+// keys [row / 64][depth][64]
+void PackKeys(const Head& head, size_t depth, float* panels) {
+  float key[kMaxHeadDim];
+  std::memset(panels, 0, RoundUp(head.num_rows, kPanel) * depth * sizeof(float));
+  for (size_t row = 0; row < head.num_rows; ++row) {
+    float* to = panels + row / kPanel * kPanel * depth + row % kPanel;
+    Rotate(head, row, key);
+    for (size_t i = 0; i < head.width; ++i) to[i * kPanel] = key[i];
+  }
+}
+
+// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16
+void PackValues(const Head& head, float* panels) {
+  size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, kLanes);
+  std::memset(panels, 0, num_rows * num_columns * sizeof(float));
+  for (size_t row = 0; row < head.num_rows; ++row)
+    for (size_t c = 0; c < head.width; c += kPanel) {
+      size_t columns = std::min<size_t>(kPanel, num_columns - c), count = std::min<size_t>(kPanel, head.width - c);
+      std::memcpy(panels + c * num_rows + row * columns, head.rows + row * head.pitch + c, count * sizeof(float));
+    }
+}
+
+}  // namespace
+
+void AttendInFloats(const Run& run, const float* packed, const Frames& f, const float* cosines, const float* sines,
+                    float* result) {
+  size_t hidden = f.num_heads * f.head_dim, pitch = 3 * hidden, num_offers = f.num_frames * f.num_heads;
+  size_t depth = RoundUp(f.head_dim, kFloatGroup), columns = RoundUp(f.head_dim, kLanes);
+  size_t num_keys = RoundUp(f.num_patches, kPanel);
+  // What one head of one frame offers to all queries.
+  Scratch<float> keys(run, num_offers * num_keys * depth), values(run, num_offers * num_keys * columns);
+  auto head = [&](size_t offer, size_t part) {
+    size_t frame = offer / f.num_heads, number = offer % f.num_heads;
+    const float* rows = packed + frame * f.num_patches * pitch + part * hidden + number * f.head_dim;
+    return Head{rows, f.num_patches, pitch, f.head_dim, cosines, sines};
+  };
+  run.For(num_offers, [&](size_t offer) {
+    PackKeys(head(offer, 1), depth, keys.get() + offer * num_keys * depth);
+    PackValues(head(offer, 2), values.get() + offer * num_keys * columns);
+  });
+
+  float factor = 1.0f / (kLog2 * std::sqrt(static_cast<float>(f.head_dim)));  // exp(x) = 2^(x / ln 2)
+  size_t num_tasks = (f.num_patches + kQueriesPerTask - 1) / kQueriesPerTask;
+  run.For(num_offers * num_tasks, [&](size_t task) {
+    size_t offer = task / num_tasks, first = task % num_tasks * kQueriesPerTask;
+    size_t frame = offer / f.num_heads, number = offer % f.num_heads;
+    size_t count = std::min(kQueriesPerTask, f.num_patches - first);
+    Scratch<float> queries(run, kQueriesPerTask * depth), out(run, kQueriesPerTask * columns);
+    Queries tiles[kTilesPerTask];
+    std::memset(queries.get(), 0, kQueriesPerTask * depth * sizeof(float));
+    std::memset(out.get(), 0, kQueriesPerTask * columns * sizeof(float));
+    for (size_t q = 0; q < count; ++q) {
+      float* query = queries.get() + q * depth;
+      Rotate(head(offer, 0), first + q, query);
+      for (size_t i = 0; i < f.head_dim; ++i) query[i] *= factor;
+    }
+    alignas(64) float scores[kRows * kKeysPerBlock];
+    for (size_t k0 = 0; k0 < num_keys; k0 += kKeysPerBlock) {
+      size_t padded = std::min(kKeysPerBlock, num_keys - k0), valid = std::min(padded, f.num_patches - k0);
+      const float* k_from = keys.get() + (offer * num_keys + k0) * depth;
+      const float* v_from = values.get() + offer * num_keys * columns;
+      for (size_t q0 = 0; q0 < count; q0 += kRows) {
+        Queries& tile = tiles[q0 / kRows];
+        float* to = out.get() + q0 * columns;
+        for (size_t k = 0; k < padded; k += kPanel)
+          MultiplyTile<kMostVectors>(queries.get() + q0 * depth, depth, kFloatGroup, k_from + k * depth, kPanel, depth,
+                                     scores + k, kKeysPerBlock, false);
+        for (size_t r = 0; r < kRows; ++r)
+          Weigh(scores + r * kKeysPerBlock, valid, k0 == 0, tile.sums[r], tile.level + r, to + r * columns, columns);
+        for (size_t c = 0; c < columns; c += kPanel)
+          WithCount<kMostVectors>(static_cast<int>((columns - c) / kLanes), [&](auto vectors) {
+            constexpr size_t kWidth = vectors * kLanes;
+            MultiplyTile<vectors>(scores, kKeysPerBlock, kFloatGroup, v_from + c * num_keys + k0 * kWidth, kWidth,
+                                  padded, to + c, columns, true);
+          });
+      }
+    }
+    for (size_t q = 0; q < count; ++q) {
+      float* to = result + (frame * f.num_patches + first + q) * hidden + number * f.head_dim;
+      float inverse = 1.0f / _mm512_reduce_add_ps(Load(tiles[q / kRows].sums[q % kRows]));
+      for (size_t c = 0; c < f.head_dim; ++c) to[c] = out[q * columns + c] * inverse;
+    }
+  });
+}
+
+}  // namespace edge_vlm
+#else
+namespace edge_vlm {
+
+void AttendInFloats(const Run&, const float*, const Frames&, const float*, const float*, float*) {}
+
+}  // namespace edge_vlm
+#endif

@@ -1,0 +1,45 @@
+// What layers are stored as, and what their operators are called: weights must be constants.
+#pragma once
+#include "linear.h"
+#include "values.h"
+
+namespace edge_vlm {
+
+constexpr int64_t kAccuracyOfBf16 = 3;  // as onnxruntime's MatMulNBits numbers them
+
+// Each has: names of operators, how many inputs a layer is, and Read, which makes the layer of those from `first` on.
+
+struct Bytes {
+  static constexpr const char *kLinear = "Linear8", *kNormLinear = "NormLinear8", *kLinearAdd = "LinearAdd8",
+                              *kNormMlpAdd = "NormMlpAdd8";
+  static constexpr size_t kInputs = 3;
+  static constexpr bool kHasFactors = true;  // between the layers of an MLP
+  static constexpr size_t kRowsPerChunk = 256;  // of an MLP, so that its wide rows stay in the third cache
+
+  // weight int8 (in, out), steps (out,), sums_and_bias (2, out)
+  static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
+};
+
+struct Halves {
+  static constexpr const char *kLinear = "Linear16", *kNormLinear = "NormLinear16", *kLinearAdd = "LinearAdd16",
+                              *kNormMlpAdd = "NormMlpAdd16";
+  static constexpr size_t kInputs = 2;
+  static constexpr bool kHasFactors = false;
+  static constexpr size_t kRowsPerChunk = 4 * kMostRows;  // weights are larger than rows
+
+  // weight fp16 (out, in), bias (out,); attribute accuracy_level
+  static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
+};
+
+struct Floats {
+  static constexpr const char *kLinear = "Linear32", *kNormLinear = "NormLinear32", *kLinearAdd = "LinearAdd32",
+                              *kNormMlpAdd = "NormMlpAdd32";
+  static constexpr size_t kInputs = 2;
+  static constexpr bool kHasFactors = false;
+  static constexpr size_t kRowsPerChunk = 4 * kMostRows;
+
+  // weight float32 (out, in), bias (out,)
+  static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
+};
+
+}  // namespace edge_vlm
