@@ -28,8 +28,7 @@ class KernelLayers(Layers):
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
             packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN)
-        heads, scale = self._tower.num_heads, float(self._tower.head_dim**-0.5)
-        attended = op(attention, [packed, frames, *rotary], domain=DOMAIN, num_heads=heads, scale=scale)
+        attended = self.attention(attention, packed, rotary, frames)
         if self._is_kept(proj):
             rows = op("Add", [rows, self.linear(attended, proj)])
         else:

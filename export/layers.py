@@ -1,8 +1,7 @@
 """The tower's layers as ONNX nodes: patch embedding, transformer block, merger.
 
-Rows stay (patches, width) throughout, so that a linear layer is one Gemm over the weight as the checkpoint stores it;
-only attention sees frames. Attention and rotary embedding are onnxruntime's fused operators: without a mask they take
-its flash path, which never holds the scores of a whole frame.
+Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
+only attention sees frames.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
 from export.linear import Linear, Source, fp32
-from export.operators import NORM_EPSILON
+from export.operators import DOMAIN, NORM_EPSILON
 from export.patch_embedding import PatchEmbedding
 from export.tower import Tower
 
@@ -78,19 +77,16 @@ class Layers:
 
     def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
         """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
-        graph, op, name, hidden = self._graph, self._graph.op, f"blocks.{number}", self._tower.hidden_size
+        name = f"blocks.{number}"
         packed = self.linear(self.norm(rows, f"{name}.norm1"), f"{name}.attn.qkv")
-        packed = op("Reshape", [packed, frames])  # (frames, hw, 3 * hidden)
-        parts = [f"{name}.attn.{part}" for part in ("query", "key", "value")]
-        query, key, value = graph.ops("Split", [packed], parts, axis=2, num_outputs=3)  # 3 x (frames, hw, hidden)
-        query, key = self._rotate(query, rotary), self._rotate(key, rotary)
-        attended = op(
-            "MultiHeadAttention", [query, key, value], domain=CONTRIB,
-            num_heads=self._tower.num_heads, scale=float(self._tower.head_dim**-0.5),
-        )  # fmt: skip
-        attended = op("Reshape", [attended, graph.ints(-1, hidden)])  # (patches, hidden)
-        rows = op("Add", [rows, self.linear(attended, f"{name}.attn.proj")])
+        attended = self.attention("FrameAttention32", packed, rotary, frames)
+        rows = self._graph.op("Add", [rows, self.linear(attended, f"{name}.attn.proj")])
         return self._mlp(rows, name)
+
+    def attention(self, kind: str, packed: str, rotary: tuple[str, str], frames: str) -> str:
+        """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/operators.py."""
+        heads, scale = self._tower.num_heads, float(self._tower.head_dim**-0.5)
+        return self._graph.op(kind, [packed, frames, *rotary], domain=DOMAIN, num_heads=heads, scale=scale)
 
     def _mlp(self, rows: str, name: str) -> str:
         """The second half of block `name`."""
@@ -98,11 +94,6 @@ class Layers:
         wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
         wide = op("FastGelu", [wide], domain=CONTRIB)  # the tanh form
         return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)
-
-    def _rotate(self, rows: str, rotary: tuple[str, str]) -> str:
-        """Rotary embedding of (frames, hw, hidden), head by head; every frame starts at position 0."""
-        inputs = [rows, self._graph.ints(0), *rotary]
-        return self._graph.op("RotaryEmbedding", inputs, domain=CONTRIB, interleaved=0, num_heads=self._tower.num_heads)
 
     def merger(self, rows: str, name: str, *, is_norm_after_merge: bool) -> str:
         """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""

@@ -116,8 +116,9 @@ def norm_mlp_add(bits: str) -> onnx.FunctionProto:
 
 def frame_attention(name: str) -> onnx.FunctionProto:
     """packed (patches, 3 * hidden), shape (frames, hw, 3 * hidden), cosines and sines (hw, head_dim / 2) to (patches,
-    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame. Kernels of
-    FrameAttention round to integers, those of FrameAttention32 do not."""
+    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame. Without a
+    mask onnxruntime takes its flash path, which never holds the scores of a whole frame. Kernels of FrameAttention round to
+    integers, those of FrameAttention32 do not."""
     body = Body()
     packed = body.op("Reshape", ["packed", "shape"])
     parts = ["query", "key", "value"]

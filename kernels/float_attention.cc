@@ -21,7 +21,7 @@ struct alignas(64) Queries {
   float level[kRows];
 };
 
-// 2^x to 1e-7 of itself, as in numbers.h.
+// 2^x, as in numbers.h.
 Vector Exp2(Vector x) {
   constexpr float kCoefficients[] = {9.67151e-3f, 5.550734e-2f, 0.24022242f, 0.69314698f, 1.0f};
   Vector n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
@@ -56,26 +56,30 @@ void Weigh(float* scores, size_t count, bool is_first, float* sums, float* level
   Store(sums, sum);
 }
 
-// keys [row / 64][depth][64]
+// keys [row / 64][depth][64]; nobody looks at rows that are missing to 64.
 void PackKeys(const Head& head, size_t depth, float* panels) {
-  float key[kMaxHeadDim];
-  std::memset(panels, 0, RoundUp(head.num_rows, kPanel) * depth * sizeof(float));
+  float key[kMaxHeadDim + kFloatGroup] = {};
   for (size_t row = 0; row < head.num_rows; ++row) {
     float* to = panels + row / kPanel * kPanel * depth + row % kPanel;
     Rotate(head, row, key);
-    for (size_t i = 0; i < head.width; ++i) to[i * kPanel] = key[i];
+    for (size_t i = 0; i < depth; ++i) to[i * kPanel] = key[i];
   }
 }
 
-// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16
+// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16; what is missing has a weight of zero, so it
+// has to be a number.
 void PackValues(const Head& head, float* panels) {
   size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, kLanes);
-  std::memset(panels, 0, num_rows * num_columns * sizeof(float));
-  for (size_t row = 0; row < head.num_rows; ++row)
-    for (size_t c = 0; c < head.width; c += kPanel) {
-      size_t columns = std::min<size_t>(kPanel, num_columns - c), count = std::min<size_t>(kPanel, head.width - c);
-      std::memcpy(panels + c * num_rows + row * columns, head.rows + row * head.pitch + c, count * sizeof(float));
+  for (size_t c = 0; c < head.width; c += kPanel) {
+    size_t columns = std::min<size_t>(kPanel, num_columns - c), count = std::min<size_t>(kPanel, head.width - c);
+    float* to = panels + c * num_rows;
+    for (size_t row = 0; row < head.num_rows; ++row) {
+      const float* from = head.rows + row * head.pitch + c;
+      PrefetchRow(from, head.pitch, count);
+      std::memcpy(to + row * columns, from, count * sizeof(float));
     }
+    std::memset(to + head.num_rows * columns, 0, (num_rows - head.num_rows) * columns * sizeof(float));
+  }
 }
 
 }  // namespace
@@ -105,12 +109,12 @@ void AttendInFloats(const Run& run, const float* packed, const Frames& f, const 
     size_t count = std::min(kQueriesPerTask, f.num_patches - first);
     Scratch<float> queries(run, kQueriesPerTask * depth), out(run, kQueriesPerTask * columns);
     Queries tiles[kTilesPerTask];
-    std::memset(queries.get(), 0, kQueriesPerTask * depth * sizeof(float));
     std::memset(out.get(), 0, kQueriesPerTask * columns * sizeof(float));
     for (size_t q = 0; q < count; ++q) {
       float* query = queries.get() + q * depth;
       Rotate(head(offer, 0), first + q, query);
       for (size_t i = 0; i < f.head_dim; ++i) query[i] *= factor;
+      for (size_t i = f.head_dim; i < depth; ++i) query[i] = 0;
     }
     alignas(64) float scores[kRows * kKeysPerBlock];
     for (size_t k0 = 0; k0 < num_keys; k0 += kKeysPerBlock) {

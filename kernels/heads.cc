@@ -10,7 +10,6 @@ namespace {
 
 using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
 
-constexpr size_t kRowsAhead = 8;  // rows of a packed matrix lie too far apart for the processor to foresee
 constexpr float kSmallest = 1e-30f;
 
 float Largest(const float* x, size_t count) {
@@ -93,7 +92,7 @@ void MixFew(float* x, size_t size) {
 void Rotate(const Head& head, size_t row, float* to) {
   size_t half = head.width / 2;
   const float *x = head.rows + row * head.pitch, *cosines = head.cosines + row * half, *sines = head.sines + row * half;
-  for (size_t i = 0; i < head.width; i += kLine) __builtin_prefetch(x + kRowsAhead * head.pitch + i);
+  PrefetchRow(x, head.pitch, head.width);
   for (size_t i = 0; i < half; ++i) to[i] = x[i] * cosines[i] - x[i + half] * sines[i];
   for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
 }

@@ -82,14 +82,14 @@ constexpr size_t kMostRows = 43 * kRows;  // of a tile; just above a power of tw
 constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
 constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
 // Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16 bundles.
-constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, 512};
-constexpr size_t kFloatGroup = 4;  // floats of a row that lie side by side: rows are [row / kRows][depth / 4][kRows][4]
-// Whether float32 layers and attention are quicker here than onnxruntime's own, as measured.
 #if defined(__AVX512VNNI__)
-constexpr bool kIsBestInFloats = true;
+constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, 512};
+constexpr bool kIsBestInFloats = true;  // whether float32 layers and attention were measured to be quicker than onnxruntime's
 #else
+constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, 256};
 constexpr bool kIsBestInFloats = false;
 #endif
+constexpr size_t kFloatGroup = 4;  // floats of a row that lie side by side: rows are [row / kRows][depth / 4][kRows][4]
 using FloatColumn = float;  // panel: on x86 [depth][64], on Arm [4 columns][depth][4]
 
 // Whether this processor has the instructions of the functions below.

@@ -24,6 +24,7 @@ struct Bytes {
     for (size_t k = 0; k < depth; k += 4, columns += 64 * kVectors) {
       __m512i column[kVectors];
       for (int c = 0; c < kVectors; ++c) column[c] = _mm512_loadu_si512(columns + 64 * c);
+      for (int c = 0; c < kVectors; ++c) __builtin_prefetch(columns + 8 * 64 * kVectors + 64 * c);
       for (int r = 0; r < kCount; ++r) {
         int32_t four;
         std::memcpy(&four, rows + r * pitch + k, 4);
