@@ -7,13 +7,14 @@ instructions; the last line is JSON.
 import argparse
 import json
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.edge import in_flight, preparation, weights
 from benchmarks.edge.driver import Worker, measure
-from benchmarks.edge.engines import ENGINES, REFERENCE
+from benchmarks.edge.engines import ENGINES, REFERENCE, native_engines
 from benchmarks.edge.llama.build import REQUIREMENT
 from benchmarks.edge.peaks import peaks
 from benchmarks.edge.plots import draw
@@ -50,7 +51,7 @@ def add_speeds(rows: dict[str, dict[str, Any]], tflop: dict[str, float], limits:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    words = machine().split(",")[0].lower().split()
+    words = re.sub(r"\((r|tm)\)|[^a-z0-9. ]", "", machine().split(",")[0].lower()).split()
     stem = "_".join(["edge", *words, kernels.instructions() or "portable"])  # one name of a processor has many sorts
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / f"{stem}.md").write_text(table(result))
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Our tower against other engines on this CPU.")
     parser.add_argument("--depth", type=int, default=24, help="layers of the tower")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="NAME")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=native_engines(), metavar="NAME")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5, help="most timed calls of an engine and a size")
     parser.add_argument(
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/edge"))
     parser.add_argument("--out", type=Path, help="folder for the JSON, the table and the plots")
     args = parser.parse_args()
-    args.cache.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (args.cache, args.out)):
+        folder.mkdir(parents=True, exist_ok=True)
     weights.write_checkpoint(args.cache, args.depth)
     before = peaks(args.threads)
     print("peaks in GFLOP/s, and GB/s:", {name: round(value) for name, value in before.items()}, flush=True)

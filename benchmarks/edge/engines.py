@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.patches import normalised
+from edge_runtime.processor import kernel_families
 
 Grid = tuple[int, int, int]
 Rows = NDArray[np.float32]
@@ -95,3 +96,10 @@ ENGINES: dict[str, Kind] = {
     "ours int4": Kind("ours_engine", "weights", "int4", "int8", "onnxruntime's operators, rows as 8-bit integers"),
 }
 REFERENCE = "transformers fp32"
+
+
+def native_engines() -> list[str]:
+    """ENGINES without those whose numbers this processor can only imitate: a bf16 call may then take a hundred times as
+    long as a float32 one."""
+    has_bf16 = any("bf16" in family for family in kernel_families())
+    return [name for name, kind in ENGINES.items() if has_bf16 or kind.operand != "bf16"]

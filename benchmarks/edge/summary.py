@@ -1,4 +1,4 @@
-"""What the rows say of int8: how many times faster than the best peer, and how accurate.
+"""What the rows say of int8: how many times faster than the best peer, and how accurate; and of fp32 beside OpenVINO's.
 
 A peer counts as equal where its mean cosine against fp32 is at least MIN_COSINE on every level.
 """
@@ -9,15 +9,20 @@ from benchmarks.edge.sizes import SIZES
 
 MIN_COSINE = 0.999
 OURS, CALIBRATED = "ours int8", "OpenVINO int8"
+FP32 = ("ours fp32", "OpenVINO fp32")
 
 
 def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Per size best_peer, int8_vs_best_peer (times as fast; cpu: by processor time), int8_vs_openvino_int8, which need
-    not be equal, and int8_cosine_outliers, the worst over the sizes. `rows` are those of `driver.measure`.
+    not be equal, fp32_vs_openvino_fp32, and int8_cosine_outliers, the worst over the sizes. `rows` are those of
+    `driver.measure`.
     """
     found: dict[str, Any] = {}
     for size in SIZES:
         timed = {name: row[size] for name, row in rows.items() if "wall_ms" in row.get(size, {})}
+        if all(name in timed for name in FP32):
+            mine, theirs = (timed[name]["wall_ms"] for name in FP32)
+            found[f"fp32_vs_openvino_fp32_{size}"] = round(theirs / mine, 2)
         if OURS not in timed:
             continue
         mine = timed[OURS]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.edge import preparation, weights
+from benchmarks.edge import engines, preparation, weights
 from benchmarks.edge.driver import Worker, cosines, measure
 from benchmarks.edge.engines import ENGINES, REFERENCE, pixel_values
 from benchmarks.edge.llama.engine import frames_of
@@ -119,6 +119,20 @@ def test_the_summary_takes_the_fastest_equal_peer() -> None:
     assert found["best_peer_1024"] == "transformers fp32"  # the other one failed
     assert found["int8_vs_best_peer_1024"] == 2.0
     assert found["int8_cosine_outliers"] == {"mean": 0.9992, "lowest": pytest.approx(0.9982)}
+
+
+def test_float32_is_held_against_openvinos() -> None:
+    found = summary({"OpenVINO fp32": {"512": cell(900, 1.0)}, "ours fp32": {"512": cell(750, 1.0)}})
+    assert found == {"fp32_vs_openvino_fp32_512": 1.2}
+
+
+@pytest.mark.parametrize(("families", "has_bf16"), [(["avx2", "avx512f"], False), (["avx512f", "avx512_bf16"], True)])
+def test_nobody_waits_for_numbers_that_are_imitated(
+    families: list[str], has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "kernel_families", lambda: families)
+    assert ("OpenVINO bf16" in engines.native_engines()) is has_bf16
+    assert "OpenVINO fp32" in engines.native_engines()
 
 
 def test_without_an_equal_peer_there_is_no_ratio_to_it() -> None:
