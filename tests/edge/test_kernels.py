@@ -256,6 +256,15 @@ def test_sizes_that_do_not_fit_are_errors_and_no_crash(library: Path | None) -> 
         adding.run(None, {"rows": floats(3, 64), "residual": floats(2, 64)})
     with pytest.raises(Exception, match="a step, a sum and a bias"):
         session("Linear8", ROWS, stored(64, 64) | {"steps": floats(3)}, library)
+    with pytest.raises(Exception, match="without a bias a row"):
+        session("Linear16", ROWS, kept(64, 64, "16") | {"bias": floats(3)}, library)
+    with pytest.raises(Exception, match="of another width than the weights'"):
+        session(
+            "NormLinear16", ROWS, kept(64, 64, "16") | {"norm_weight": floats(60), "norm_bias": floats(60)}, library
+        )
+    parts = kept(64, 172, "16", "_1") | kept(170, 64, "16", "_2") | {"norm_weight": floats(64), "norm_bias": floats(64)}
+    with pytest.raises(Exception, match="do not fit each other"):
+        session("NormMlpAdd16", ROWS, parts, library)
     attending = session("FrameAttention", ATTENTION, {}, library, num_heads=2, scale=0.125)
     for patches, width, half, why in ((5, 384, 32, "sizes do not fit"), (4, 1560, 130, "more than 256 channels")):
         feeds = {
