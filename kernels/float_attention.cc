@@ -86,16 +86,12 @@ void PackValues(const Head& head, float* panels) {
 
 void AttendInFloats(const Run& run, const float* packed, const Frames& f, const float* cosines, const float* sines,
                     float* result) {
-  size_t hidden = f.num_heads * f.head_dim, pitch = 3 * hidden, num_offers = f.num_frames * f.num_heads;
+  size_t hidden = f.num_heads * f.head_dim, num_offers = f.num_frames * f.num_heads;
   size_t depth = RoundUp(f.head_dim, kFloatGroup), columns = RoundUp(f.head_dim, kLanes);
   size_t num_keys = RoundUp(f.num_patches, kPanel);
   // What one head of one frame offers to all queries.
   Scratch<float> keys(run, num_offers * num_keys * depth), values(run, num_offers * num_keys * columns);
-  auto head = [&](size_t offer, size_t part) {
-    size_t frame = offer / f.num_heads, number = offer % f.num_heads;
-    const float* rows = packed + frame * f.num_patches * pitch + part * hidden + number * f.head_dim;
-    return Head{rows, f.num_patches, pitch, f.head_dim, cosines, sines};
-  };
+  auto head = [&](size_t offer, size_t part) { return HeadOf(packed, f, cosines, sines, offer, part); };
   run.For(num_offers, [&](size_t offer) {
     PackKeys(head(offer, 1), depth, keys.get() + offer * num_keys * depth);
     PackValues(head(offer, 2), values.get() + offer * num_keys * columns);
