@@ -12,6 +12,7 @@ from typing import Any
 from contract.errors import BundleError, InvalidInput, MissingExtra
 from contract.limits import Limits
 from serving.engine import Engine
+from serving.loop import LoopThread
 
 ENGINES = ("transformers", "vllm")
 EXTRAS = {"transformers": "server", "vllm": "vllm"}
@@ -63,15 +64,15 @@ class Settings:
         values = json.loads(path.read_text(encoding="utf-8"))
         return cls(**values | {"limits": Limits(**values["limits"])})
 
-    def load_engine(self) -> Engine:
-        """Load the checkpoint into the engine of this name.
+    def load_engine(self, loop: LoopThread) -> Engine:
+        """Load the checkpoint into the engine of this name, whose streams are then read in the loop.
 
         Raises:
             MissingExtra: its libraries are not installed.
             BundleError: the checkpoint cannot be used.
             InvalidInput: engine_args are not vLLM's.
         """
-        common = (Path(self.model), self.limits, self.dtype, self.num_threads)
+        folder, how = Path(self.model), (self.dtype, self.num_threads)
         try:
             if self.engine == "vllm":
                 from serving.vllm.engine import VllmEngine
@@ -80,5 +81,5 @@ class Settings:
         except ModuleNotFoundError as error:
             raise MissingExtra(f"the {self.engine} engine", EXTRAS[self.engine]) from error
         if self.engine == "vllm":
-            return VllmEngine.load(*common, self.engine_args)
-        return TransformersEngine.load(*common)
+            return VllmEngine.load(folder, self.limits, loop, *how, self.engine_args)
+        return TransformersEngine.load(folder, self.limits, *how)

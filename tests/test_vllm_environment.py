@@ -4,6 +4,7 @@ import pytest
 
 from contract.errors import MissingExtra
 from serving.launcher import TritonServer
+from serving.loop import LoopThread
 from serving.settings import Settings
 from serving.vllm.environment import COMMAND
 
@@ -19,4 +20,4 @@ def test_the_command_is_named(language_folder, tmp_path, monkeypatch):
 
 def test_the_engine_itself_names_the_extra(language_folder):
     with pytest.raises(MissingExtra, match=r"edge-vlm\[vllm\]"):
-        Settings(str(language_folder), engine="vllm").load_engine()
+        Settings(str(language_folder), engine="vllm").load_engine(LoopThread("tests"))

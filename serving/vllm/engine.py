@@ -7,10 +7,8 @@ and what its failures mean to a client.
 import asyncio
 import json
 import logging
-import threading
-import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,13 +18,14 @@ import numpy as np
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, ServerError, Unavailable
+from contract.errors import EdgeVlmError, InvalidInput, ServerError, Unavailable
 from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
 from serving.checkpoint import end_ids
 from serving.engine import Delta, Stats
+from serving.loop import LoopThread
 from serving.tokenizer import load_tokenizer
 from serving.vllm.adapters import adapter, adapters
 from serving.vllm.answer import Answer
@@ -34,7 +33,8 @@ from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
-from serving.vllm.request import Request, Send, sampling_params
+from serving.vllm.request import Request, sampling_params
+from serving.vllm.slots import CLOSING, Slots
 from serving.vllm.tensors import check_tensors
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ _DIED = "the engine died and is being restarted: try again"
 
 
 class VllmEngine:
-    """An `Engine` over vLLM. Owns its processes and one thread; `close` ends them."""
+    """An `Engine` over vLLM. Owns its processes; `close` ends them. Everything but load, stats and close runs in loop."""
 
-    def __init__(self, folder: Path, host: Host, limits: Limits) -> None:
-        self._host, self._limits = host, limits
+    def __init__(self, folder: Path, host: Host, limits: Limits, loop: LoopThread) -> None:
+        self._host, self._limits, self._loop = host, limits, loop
         self._card, self._tokenizer = read_language_card(folder), load_tokenizer(folder)
         facts = host.llm.vllm_config
         model, cache = facts.model_config, facts.cache_config
@@ -57,23 +57,23 @@ class VllmEngine:
         self._kv_bytes_per_token = kv_bytes_per_token(text_config, value_bytes)
         # never more than vLLM runs at once (engine_args.json may say less), so that who waits, waits in front of it
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
-        self._slots = asyncio.Semaphore(min(limits.max_active, max_active))
-        self._lock, self._ids = threading.Lock(), count()
-        pool = (cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token
-        self._stats = Stats(max_kv_bytes=pool)
-        self._requests: set[Request] = set()
-        self._is_closing = False
+        self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
+        self._stats = Stats(max_kv_bytes=(cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token)
+        self._names = map(str, count())
+        self._running: set[str] = set()  # names in vLLM
+        self._num_requests = 0
 
     @classmethod
     def load(
         cls,
         folder: Path,
         limits: Limits,
+        loop: LoopThread,
         dtype: str = "auto",
         num_threads: int | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> "VllmEngine":
-        """Start vLLM over a language checkpoint; arguments are those of an engine_args.json.
+        """Start vLLM over a language checkpoint; arguments are those of an engine_args.json. Not to be called in loop.
 
         Raises:
             BundleError: the folder is no language checkpoint, or tensors are missing from it.
@@ -81,10 +81,10 @@ class VllmEngine:
             ServerError: vLLM did not start.
         """
         check_tensors(folder)
-        host = Host(engine_arguments(folder, limits, dtype, arguments or {}), num_threads)
+        host = Host(engine_arguments(folder, limits, dtype, arguments or {}), loop, num_threads)
         try:
-            engine = cls(folder, host, limits)
-            asyncio.run(engine._warm_up())
+            engine = cls(folder, host, limits, loop)
+            loop.submit(engine._warm_up()).result()
         except BaseException:
             host.close()
             raise
@@ -92,63 +92,56 @@ class VllmEngine:
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
-        deltas: asyncio.Queue[Delta | EdgeVlmError] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def send(item: Delta | EdgeVlmError) -> None:
-            if not loop.is_closed():  # else the reader has left without a word
-                loop.call_soon_threadsafe(deltas.put_nowait, item)
-
-        with self._lock:
-            self._check_room()
-        request = await asyncio.to_thread(self._request, prompt, sampling, send)
-        with self._lock:
-            self._check_room()
-            self._requests.add(request)
-        running = self._host.submit(self._run(request))
+        self._check_room()
+        self._num_requests += 1
         is_ended = False
         try:
-            while not is_ended:
-                item = await deltas.get()
-                is_ended = isinstance(item, EdgeVlmError) or item.finish_reason is not None
-                if isinstance(item, EdgeVlmError):
-                    raise item
-                yield item
+            request = await asyncio.to_thread(self._request, prompt, sampling)
+            async with self._slots.hold() as queue_seconds, aclosing(self._deltas(request, queue_seconds)) as deltas:
+                async for delta in deltas:
+                    is_ended = delta.finish_reason is not None
+                    yield delta
+        except EdgeVlmError:
+            is_ended = True
+            self._count(num_failed=1)
+            raise
         finally:
-            running.cancel()
-            with self._lock:
-                self._requests.discard(request)
-                self._count(num_cancelled=int(not is_ended))
+            self._num_requests -= 1
+            self._count(num_cancelled=int(not is_ended))
 
     def stats(self) -> Stats:
         """See `Engine.stats`."""
-        with self._lock:
-            # an answer may have been read to its end while its slot is still being freed
-            return replace(self._stats, num_waiting=max(0, len(self._requests) - self._stats.num_active))
+        stats = self._stats
+        return replace(stats, num_waiting=max(0, self._num_requests - stats.num_active))
 
     def is_dead(self) -> bool:
         """See `Engine.is_dead`."""
-        return self._host.is_dead() and not self._is_closing
+        return not self._slots.is_closed and self._host.is_dead()
 
     def close(self) -> None:
         """See `Engine.close`."""
-        with self._lock:
-            self._is_closing = True
-            requests = list(self._requests)
-        for request in requests:
-            request.send(Unavailable("the engine is shutting down"))
+        self._loop.submit(self._end()).result()
         self._host.close()
 
-    def _check_room(self) -> None:
-        if self._is_closing:
-            raise Unavailable("the engine is shutting down")
+    async def _end(self) -> None:
+        self._slots.close()
+        await self._host.llm.abort(list(self._running))  # their streams end with an error
+
+    def _check_life(self) -> None:
+        if self._slots.is_closed:
+            raise Unavailable(CLOSING)
         if self._host.is_dead():
             raise Unavailable(_DIED)
-        running, room = len(self._requests), self._limits.max_active + self._limits.max_waiting
-        if running >= room:
-            raise Unavailable(f"{running} requests are running or waiting, {room} are allowed: try again later")
 
-    def _request(self, prompt: Prompt, sampling: Sampling, send: Send) -> Request:
+    def _check_room(self) -> None:
+        self._check_life()
+        room = self._limits.max_active + self._limits.max_waiting
+        if self._num_requests >= room:
+            raise Unavailable(
+                f"{self._num_requests} requests are running or waiting, {room} are allowed: try again later"
+            )
+
+    def _request(self, prompt: Prompt, sampling: Sampling) -> Request:
         """What vLLM needs of a request; packs and hashes, so not in an event loop."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
@@ -167,68 +160,49 @@ class VllmEngine:
             Answer(sampling, self._tokenizer, ends),
             num_tokens,
             (num_tokens + max_tokens) * self._kv_bytes_per_token,
-            send,
         )
 
-    async def _run(self, request: Request) -> None:
-        """In vLLM's loop: wait for a slot, then hand over what comes."""
-        arrived_seconds = time.monotonic()
-        slot = asyncio.create_task(self._slots.acquire())
-        is_active = False
-        try:
-            await asyncio.wait({slot}, timeout=self._limits.max_queue_seconds)
-            if not slot.done():
-                raise DeadlineExceeded(
-                    f"no slot became free within {self._limits.max_queue_seconds} s: try again later"
-                )
-            self._occupy(request, 1)
-            is_active = True
-            await self._answer(request, time.monotonic() - arrived_seconds)
-        except EdgeVlmError as error:
-            self._fail(request, error)
-        except VLLMClientError as error:
-            self._fail(request, InvalidInput(str(error)))
-        except EngineDeadError:
-            self._fail(request, Unavailable("the engine is shutting down" if self._is_closing else _DIED))
-        except Exception:
-            log.exception("a request failed")
-            self._fail(request, ServerError("the engine failed on this request"))
-        finally:
-            if is_active:
-                self._occupy(request, -1)
-            if slot.done() and not slot.cancelled():
-                self._slots.release()
-            slot.cancel()
-
-    async def _answer(self, request: Request, queue_seconds: float) -> None:
-        is_first = True
-        name = str(next(self._ids))
+    async def _deltas(self, request: Request, queue_seconds: float) -> AsyncGenerator[Delta, None]:
+        name, is_first = next(self._names), True
         stream = self._host.llm.generate(request.prompt, request.params, name, lora_request=request.adapter)
-        async with aclosing(stream) as outputs:
-            async for output in outputs:
-                chunk = output.outputs[0]
-                delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
-                if not delta.token_ids and delta.finish_reason is None:
-                    continue
-                with self._lock:
-                    self._count(
-                        num_output_tokens=len(delta.token_ids),
-                        num_input_tokens=request.num_tokens if is_first else 0,
-                        num_finished=int(delta.finish_reason is not None),
-                    )
-                request.send(replace(delta, queue_seconds=queue_seconds) if is_first else delta)
-                is_first = False
-                if delta.finish_reason:
-                    return
+        self._running.add(name)
+        self._count(num_active=1, kv_bytes=request.kv_bytes)
+        try:
+            with self._failures():
+                async with aclosing(stream) as outputs:
+                    async for output in outputs:
+                        chunk = output.outputs[0]
+                        delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
+                        if not delta.token_ids and delta.finish_reason is None:
+                            continue
+                        self._count(
+                            num_output_tokens=len(delta.token_ids),
+                            num_input_tokens=request.num_tokens if is_first else 0,
+                            num_finished=int(delta.finish_reason is not None),
+                        )
+                        yield replace(delta, queue_seconds=queue_seconds) if is_first else delta
+                        is_first = False
+                        if delta.finish_reason:
+                            return
+        finally:
+            self._running.discard(name)
+            self._count(num_active=-1, kv_bytes=-request.kv_bytes)
 
-    def _occupy(self, request: Request, sign: int) -> None:
-        with self._lock:
-            self._count(num_active=sign, kv_bytes=sign * request.kv_bytes)
-
-    def _fail(self, request: Request, error: EdgeVlmError) -> None:
-        with self._lock:
-            self._count(num_failed=1)
-        request.send(error)
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """vLLM's failures as those that a client is told."""
+        try:
+            yield
+        except EdgeVlmError:
+            self._check_life()  # an engine that ends gives its requests up first
+            raise
+        except VLLMClientError as error:
+            raise InvalidInput(str(error)) from error
+        except EngineDeadError as error:
+            raise Unavailable(CLOSING if self._slots.is_closed else _DIED) from error
+        except Exception as error:
+            log.exception("a request failed")
+            raise ServerError("the engine failed on this request") from error
 
     def _count(self, **added: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})
@@ -250,6 +224,4 @@ class VllmEngine:
         )
         async for _ in self.generate(prompt, Sampling(max_tokens=2, ignore_eos=True)):
             pass
-        while self._stats.num_active:
-            await asyncio.sleep(0.01)
         self._stats = Stats(max_kv_bytes=self._stats.max_kv_bytes)

@@ -1,22 +1,19 @@
-"""vLLM's AsyncLLM, started in a thread with an event loop of its own, and taken down again.
+"""vLLM's AsyncLLM, started in an event loop and taken down again.
 
-Its own loop, because callers come from any loop and the engine outlives each of them. What vLLM takes from environment
+In the loop that reads its streams, so that no token goes from thread to thread. What vLLM takes from environment
 variables only is set here.
 """
 
 import asyncio
 import logging
 import os
-import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
 from importlib.metadata import entry_points
-from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from contract.errors import ServerError
+from serving.loop import LoopThread
 
 log = logging.getLogger(__name__)
 EXIT_TIMEOUT_SECONDS = 3  # to unlink their shared memory, then they are killed; Triton waits 8 s for everything
@@ -24,42 +21,30 @@ PLUGIN = "serving.vllm.plugin:register"
 
 
 class Host:
-    """A running AsyncLLM. llm may only be used inside `submit`, but for its plain attributes.
+    """A running AsyncLLM. llm may only be used in the loop, but for its plain attributes.
 
     Raises:
         ServerError: vLLM did not start, or the plugin that leaves out the tower is not installed.
     """
 
-    def __init__(self, arguments: AsyncEngineArgs, num_threads: int | None = None) -> None:
+    def __init__(self, arguments: AsyncEngineArgs, loop: LoopThread, num_threads: int | None = None) -> None:
         if PLUGIN not in (point.value for point in entry_points(group="vllm.general_plugins")):
             raise ServerError(f"vLLM does not know {PLUGIN}: pip install edge-vlm into the environment that runs it")
         set_environment(num_threads)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
-        self._thread.start()
+        self._loop = loop
         try:
-            self.llm: AsyncLLM = self.submit(_start(arguments)).result()
+            self.llm: AsyncLLM = loop.submit(_start(arguments)).result()
         except Exception as error:
-            self._end_loop()
             log.exception("vLLM did not start")
             raise ServerError(f"vLLM did not start, the log has its reason: {error}") from error
 
-    def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        """Run a coroutine in the engine's loop; cancelling the future cancels it there."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
     def is_dead(self) -> bool:
-        return not self._thread.is_alive() or bool(self.llm.errored)
+        return not self._loop.is_alive() or bool(self.llm.errored)
 
     def close(self) -> None:
-        """End vLLM's processes and the thread."""
-        self.submit(_stop(self.llm)).result()
+        """End vLLM's processes."""
+        self._loop.submit(_stop(self.llm)).result()
         del self.llm  # its finaliser must not wait for the interpreter's end
-        self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
 
 async def _start(arguments: AsyncEngineArgs) -> AsyncLLM:

@@ -1,6 +1,5 @@
 """A request on its way through vLLM, and its sampling under vLLM's own names."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +8,14 @@ from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-from contract.errors import EdgeVlmError, InvalidInput
+from contract.errors import InvalidInput
 from contract.sampling import Sampling
-from serving.engine import Delta
 from serving.vllm.answer import Answer
-
-Send = Callable[[Delta | EdgeVlmError], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A request on its way through vLLM. send gives a delta, or its failure, to whoever reads the answer."""
+    """What vLLM is given of a request, and what makes deltas of its outputs."""
 
     prompt: Any
     adapter: LoRARequest | None
@@ -27,7 +23,6 @@ class Request:
     answer: Answer
     num_tokens: int  # of the prompt
     kv_bytes: int
-    send: Send
 
 
 def sampling_params(sampling: Sampling, max_tokens: int, end_ids: frozenset[int]) -> SamplingParams:

@@ -121,7 +121,7 @@ def test_a_dead_engine_is_replaced(mortal, cases, tmp_path):
     """The engine's thread is made to die in the running model; its process and Triton's readiness notice nothing."""
     wait_for(lambda: fault(mortal.http_url) is None)
     once, model = tmp_path / "once", mortal._folder / "models" / MODEL / "1" / "model.py"
-    loaded = "self.engine = settings.load_engine()\n"
+    loaded = "self.engine = settings.load_engine(self.thread)\n"
     dying = f"{loaded}        if Path({str(once)!r}).exists():\n            self.engine._turn_over = lambda: 1 / 0\n"
     assert loaded in model.read_text()
     model.write_text(model.read_text().replace(loaded, dying))

@@ -12,7 +12,7 @@ from contract.limits import Limits
 from serving.vllm import adapters
 from serving.vllm.engine import VllmEngine
 from tests.serving.reference import Reference
-from tests.vllm.conftest import KV_BYTES
+from tests.vllm.conftest import KV_BYTES, LOOP, run
 from tests.vllm.test_engine import answer, collect
 
 
@@ -40,7 +40,7 @@ def test_tokens_equal_transformers(tmp_path, kind, given):
     case = reference.case("other", "Look ", (1, 8, 8), " now", (2, 4, 4), seed=3)
     if kind.get("is_moe"):
         as_published(reference.language)
-    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", 1, given)
+    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1, given)
     assert answer(engine, case.prompt(reference.card))[0] == case.expected
     engine.close()
 
@@ -73,12 +73,12 @@ def test_an_adapter_for_pictures(tmp_path, monkeypatch, has_free_slot):
     merged = reference.case("picture", *parts["picture"], seed=2)
     assert merged.expected != plain["picture"].expected
     given = {"enable_lora": True, "max_lora_rank": 8, "default_mm_loras": {"image": str(tmp_path / "adapter")}}
-    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", 1, given)
+    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1, given)
 
     async def beside():
         return await asyncio.gather(*(collect(engine, case.prompt(reference.card)) for case in plain.values()))
 
-    found = [answered[0] for answered in asyncio.run(beside())]
+    found = [answered[0] for answered in run(beside())]
     engine.close()
     assert found[0] == merged.expected
     assert (found[1:] == [plain["video"].expected, plain["text"].expected]) == has_free_slot

@@ -17,7 +17,7 @@ from contract.limits import Limits
 from contract.sampling import Sampling
 from serving.vllm.engine import VllmEngine
 from tests.serving.reference import MAX_NEW_TOKENS
-from tests.vllm.conftest import KV_BYTES
+from tests.vllm.conftest import KV_BYTES, LOOP, run
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 LONG = Sampling(max_tokens=1500, ignore_eos=True)
@@ -37,7 +37,7 @@ async def collect(engine, prompt, sampling=GREEDY):
 
 
 def answer(engine, prompt, sampling=GREEDY):
-    return asyncio.run(collect(engine, prompt, sampling))
+    return run(collect(engine, prompt, sampling))
 
 
 async def until(condition):
@@ -60,7 +60,7 @@ def test_concurrent_answers_equal_those_alone(reference, cases, engine):
     async def all_of_them():
         return await asyncio.gather(*(collect(engine, case.prompt(reference.card)) for case in cases.values()))
 
-    assert [found[0] for found in asyncio.run(all_of_them())] == [case.expected for case in cases.values()]
+    assert [found[0] for found in run(all_of_them())] == [case.expected for case in cases.values()]
 
 
 @pytest.mark.parametrize("name", VISUAL)
@@ -83,7 +83,7 @@ def test_tokens_come_one_by_one(reference, cases, engine):
     async def count():
         return [len(delta.token_ids) async for delta in engine.generate(cases["video"].prompt(reference.card), GREEDY)]
 
-    counts = asyncio.run(count())
+    counts = run(count())
     assert sum(counts) == MAX_NEW_TOKENS
     assert len(counts) > MAX_NEW_TOKENS // 2
 
@@ -110,7 +110,7 @@ def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
         return (await asyncio.gather(collect(engine, prompt, sampling), *others))[0]
 
     first, other = answer(engine, prompt, sampling)[0], answer(engine, prompt, replace(sampling, seed=12))[0]
-    assert asyncio.run(beside())[0] == first
+    assert run(beside())[0] == first
     assert other != first
 
 
@@ -197,7 +197,7 @@ def test_leaving_frees_the_slot(reference, cases, engine):
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: engine._host.llm.get_num_unfinished_requests() == 0)
 
-    asyncio.run(leave())
+    run(leave())
     assert engine.stats().num_cancelled == before + 2
     assert engine.stats().kv_bytes == 0
 
@@ -235,7 +235,7 @@ def test_a_small_engine(reference, cases):
     """Prompts in chunks that cut pictures, a queue of one, a wait that ends; arguments come from engine_args.json."""
     limits = Limits(max_kv_bytes=KV_BYTES, max_active=1, max_waiting=1, max_queue_seconds=2)
     given = {"max_num_batched_tokens": 16, "max_num_seqs": 1}
-    engine = VllmEngine.load(reference.language, limits, "fp32", 1, given)
+    engine = VllmEngine.load(reference.language, limits, LOOP, "fp32", 1, given)
     for case in cases.values():
         assert answer(engine, case.prompt(reference.card))[0] == case.expected
 
@@ -254,7 +254,7 @@ def test_a_small_engine(reference, cases):
         await first.aclose()
         return await third
 
-    assert asyncio.run(full())[0] == cases["text"].expected
+    assert run(full())[0] == cases["text"].expected
 
     async def close():
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
@@ -264,12 +264,12 @@ def test_a_small_engine(reference, cases):
             pass
 
     with pytest.raises(Unavailable, match="shutting down"):
-        asyncio.run(close())
+        run(close())
     assert not engine.is_dead()
 
 
 def test_a_dead_engine_says_so(reference, cases):
-    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), "fp32", 1)
+    engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1)
 
     async def die():
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
@@ -281,7 +281,7 @@ def test_a_dead_engine_says_so(reference, cases):
 
     assert not engine.is_dead()
     with pytest.raises(Unavailable, match="died"):
-        asyncio.run(die())
+        run(die())
     assert engine.is_dead()
     with pytest.raises(Unavailable, match="died"):
         answer(engine, cases["text"].prompt(reference.card))

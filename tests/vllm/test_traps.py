@@ -21,7 +21,7 @@ from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
 from tests.conftest import CHECKPOINT
 from tests.serving.reference import MAX_NEW_TOKENS, remove_tensor
-from tests.vllm.conftest import KV_BYTES
+from tests.vllm.conftest import KV_BYTES, LOOP, run
 from tests.vllm.test_engine import answer
 
 NUM_BLOCKS = 17  # 16 hold the longest request
@@ -30,7 +30,7 @@ NUM_BLOCKS = 17  # 16 hold the longest request
 @pytest.fixture
 def host(reference):
     limits = Limits(max_kv_bytes=NUM_BLOCKS * 128 * 2048)  # 2 KB a token
-    host = Host(engine_arguments(reference.language, limits, "fp32", {}), 1)
+    host = Host(engine_arguments(reference.language, limits, "fp32", {}), LOOP, 1)
     yield host
     host.close()
 
@@ -43,7 +43,7 @@ def bare(host, prompt, card):
             last = output
         return tuple(last.outputs[0].token_ids)
 
-    return host.submit(tokens()).result(120)
+    return run(tokens())
 
 
 numbers = iter(range(1 << 30))
@@ -129,7 +129,7 @@ def stock(reference, tmp_path, monkeypatch):
     shutil.copytree(reference.language, folder)
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         shutil.copyfile(CHECKPOINT / name, folder / name)
-    host = Host(engine_arguments(folder, Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
+    host = Host(engine_arguments(folder, Limits(max_kv_bytes=KV_BYTES), "fp32", {}), LOOP, 1)
     yield host
     host.close()
 
@@ -158,8 +158,8 @@ def test_a_missing_tensor_would_be_filled_with_anything(reference, cases, tmp_pa
     """Half of a tensor that vLLM joins."""
     remove_tensor(reference.language, tmp_path / "hole", "layers.2.mlp.up_proj.weight")
     with pytest.raises(BundleError, match=r"layers\.2\.mlp\.up_proj"):
-        VllmEngine.load(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), "fp32", 1)
+        VllmEngine.load(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1)
 
-    host = Host(engine_arguments(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), "fp32", {}), 1)
+    host = Host(engine_arguments(tmp_path / "hole", Limits(max_kv_bytes=KV_BYTES), "fp32", {}), LOOP, 1)
     assert bare(host, cases["text"].prompt(reference.card), reference.card) != cases["text"].expected
     host.close()

@@ -8,7 +8,6 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 import asyncio
 import json
 import locale
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerErro
 from contract.language import read_language_card
 from contract.tensors import INPUTS
 from serving.answer import CANCELLED, ERROR
+from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
 from serving.request import RequestParser, flag
 from serving.settings import Settings
@@ -47,13 +47,12 @@ class TritonPythonModel:
         self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
         self.store = ReuseStore(settings.limits.max_reuse_bytes)
         self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder), self.store)
-        self.engine = settings.load_engine()
+        self.thread = LoopThread("streams")
+        self.loop = self.thread.loop
+        self.engine = settings.load_engine(self.thread)
         self.meter = Meter(pb_utils.MetricFamily)
         self.jobs = set()
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="responses", daemon=True)
-        self.thread.start()
-        self.poller = asyncio.run_coroutine_threadsafe(self.poll(), self.loop)
+        self.poller = self.thread.submit(self.poll())
 
     def execute(self, requests):
         for request in requests:
@@ -142,9 +141,8 @@ class TritonPythonModel:
     def finalize(self):
         self.poller.cancel()
         self.engine.close()  # every running request ends with Unavailable
-        asyncio.run_coroutine_threadsafe(self.drain(), self.loop).result(5)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.submit(self.drain()).result(5)
+        self.thread.close(5)
         self.keepers.shutdown(cancel_futures=True)
 
     async def drain(self):

@@ -1,0 +1,50 @@
+"""The places in vLLM, and the wait for one: who waits, waits in front of it, where a full server can say so."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from contract.errors import DeadlineExceeded, Unavailable
+
+CLOSING = "the engine is shutting down"
+
+
+class Slots:
+    """number places, a wait of max_seconds for one. Used in one event loop, `loop`."""
+
+    def __init__(self, number: int, max_seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._free, self._max_seconds = asyncio.Semaphore(number), max_seconds
+        self._closing: asyncio.Future[None] = loop.create_future()
+
+    def close(self) -> None:
+        """Whoever waits gets Unavailable, and whoever comes."""
+        self._closing.set_result(None)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closing.done()
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[float]:
+        """A place, from the end of the wait for it to the end of the block; gives the seconds of the wait.
+
+        Raises:
+            DeadlineExceeded: none became free in time.
+            Unavailable: the engine is closing.
+        """
+        arrived_seconds = time.monotonic()
+        slot = asyncio.ensure_future(self._free.acquire())
+        ends: set[asyncio.Future[Any]] = {slot, self._closing}
+        try:
+            await asyncio.wait(ends, timeout=self._max_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if self.is_closed:
+                raise Unavailable(CLOSING)
+            if not slot.done():
+                raise DeadlineExceeded(f"no slot became free within {self._max_seconds} s: try again later")
+            yield time.monotonic() - arrived_seconds
+        finally:
+            if slot.done() and not slot.cancelled():
+                self._free.release()
+            slot.cancel()
