@@ -21,7 +21,8 @@ import transformers
 from tokenizers import Tokenizer, models
 from transformers import DynamicCache, PreTrainedModel
 
-from benchmarks.encode import machine, seconds
+from benchmarks.encode import seconds
+from benchmarks.machine import machine
 from contract.card import ModelCard
 from contract.limits import Limits
 from contract.prompt import check_prompt

@@ -18,7 +18,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
 from export.builder import OPSET

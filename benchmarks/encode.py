@@ -6,8 +6,6 @@ of interleaved rounds; the last line is JSON.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ import torch
 import transformers
 from onnx import TensorProto, helper
 
+from benchmarks.machine import machine
 from edge_runtime import Encoder
 from edge_runtime.items import Item
 from edge_runtime.patches import normalised
@@ -57,20 +56,6 @@ def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def machine() -> str:
-    """Processor, cores and system, as a reader of the results needs them. Clouds hide the model behind one name, so its
-    family and number stand there too."""
-    try:
-        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-        facts = {name.strip(): value.strip() for name, _, value in lines}
-        name = facts["model name"] + "".join(
-            f" {word} {facts[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in facts
-        )
-    except (OSError, KeyError):
-        name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
 
 
 def measure(model: Path, threads: int, rounds: int) -> list[dict[str, object]]:

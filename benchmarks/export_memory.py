@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.encode import machine, matrix_peak
+from benchmarks.encode import matrix_peak
+from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import PRECISIONS, read_manifest
 from export.plan import Plan

@@ -27,7 +27,8 @@ from transformers.vision_utils import (
     get_vision_position_ids,
 )
 
-from benchmarks.encode import machine, matrix_peak
+from benchmarks.encode import matrix_peak
+from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, draw
 from contract.preprocessing import ImageProcessing
 from edge_runtime.patches import normalised

@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, Pipeline, Sampling
 from serving.launcher import TritonServer
 from serving.settings import Settings

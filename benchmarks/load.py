@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from benchmarks.chart import Panel, draw_chart
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from benchmarks.perf_analyzer import DOORS, REQUIREMENT, Load, run
 from contract.limits import Limits
 from examples.perf_analyzer.make_inputs import write_inputs

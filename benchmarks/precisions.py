@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures as Features
 
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from contract.manifest import PRECISIONS
 from edge_runtime import Encoder, kernels
 from edge_runtime.items import Item as EdgeItem

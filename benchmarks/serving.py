@@ -25,7 +25,8 @@ import torch
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.encode import machine, seconds
+from benchmarks.encode import seconds
+from benchmarks.machine import machine
 from benchmarks.serving_checkpoint import write_language_checkpoint
 from benchmarks.serving_memory import measure_memory, processes
 from contract.limits import Limits

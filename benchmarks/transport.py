@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
 from contract.card import ModelCard
 from edge_runtime import GrpcClient, HttpClient, Request, Sampling

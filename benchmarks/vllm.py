@@ -1,9 +1,10 @@
 """Our vLLM engine under Triton, bare AsyncLLM, and our transformers engine under Triton: `make bench-vllm`.
 
-The same prompts with pictures go to all three in turn, in rounds: eight streams at once for tokens a second, one stream
+The same prompts with pictures go to all three in turn, in rounds: eight streams at once (`--streams`) for tokens a second, one stream
 for the time to the first token. The ceiling of the first column is the second, which has no network, no Triton and no
-queue. Two models: the bundled one, whose steps cost next to nothing, so that only overhead shows, and a random one of
-151 million parameters, nearer to what a real model's step takes. The last line is JSON.
+queue. Models: the bundled one, whose steps cost next to nothing, so that only overhead shows, a random one of 151 million
+parameters, nearer to what a real model's step takes on a CPU, and random ones of the real shapes, for GPUs
+(`--models 2b --dtype bf16 --engine-args FILE`). Rows travel in float16, as the edge sends them. The last line is JSON.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,19 @@ import torch
 import transformers
 import tritonclient.grpc.aio as grpcclient
 
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
 from contract.tensors import MODEL
 from serving.launcher import TritonServer
-from serving.settings import Settings
+from serving.settings import DTYPES, Settings
 from serving.stub_environment import stub_environment
+from serving.vllm.arguments import read_arguments
 from serving.vllm.environment import vllm_folders
 
 ROOT = Path(__file__).parents[1]
-NUM_STREAMS, KV_BYTES, SIDE, TEXT_TOKENS = 8, 512 << 20, 16, 32  # SIDE in patches
-TEXT_CONFIG = {
+KV_BYTES, SIDE, TEXT_TOKENS = 512 << 20, 16, 32  # SIDE in patches
+SMALL = {
     "hidden_size": 1024,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -44,51 +47,68 @@ TEXT_CONFIG = {
     "num_key_value_heads": 4,
     "head_dim": 128,
 }
-DATATYPES = {"int64": "INT64", "float32": "FP32", "object": "BYTES"}
+REAL = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128}
+SHAPES: dict[str, dict[str, int]] = {
+    "151m": SMALL,
+    "2b": REAL | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
+    "8b": REAL | {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36, "num_attention_heads": 32},
+}
+BUNDLED = "bundled"
+DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
 Measure = Callable[[int, int], Measured]  # of so many streams and tokens
 
 
-def checkpoint(bundled: Path, folder: Path, *, is_random: bool) -> None:
-    """A language checkpoint of the bundled model, or of TEXT_CONFIG with random weights."""
-    if not is_random:
+@dataclass(frozen=True)
+class Engine:
+    """How every side runs the model. arguments are vLLM's."""
+
+    dtype: str
+    arguments: dict[str, Any]
+
+
+def checkpoint(bundled: Path, folder: Path, name: str) -> None:
+    """A language checkpoint of the bundled model, or of SHAPES[name] with random weights."""
+    if name == BUNDLED:
         subprocess.run(
             [sys.executable, "-m", "export.language", bundled, folder], check=True, stdout=subprocess.DEVNULL
         )
         return
     config = transformers.AutoConfig.from_pretrained(bundled)
-    for name, value in TEXT_CONFIG.items():
-        setattr(config.text_config, name, value)
+    for field, value in SHAPES[name].items():
+        setattr(config.text_config, field, value)
     config.text_config.rope_parameters["mrope_section"] = [24, 20, 20]
-    config.vision_config.out_hidden_size = TEXT_CONFIG["hidden_size"]
+    config.vision_config.out_hidden_size = config.text_config.hidden_size
     torch.manual_seed(0)
-    model = transformers.Qwen3VLForConditionalGeneration(config)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = transformers.Qwen3VLForConditionalGeneration(config).bfloat16()
     del model.model.visual
     shutil.copytree(bundled, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
     model.save_pretrained(folder)
     LanguageCheckpoint("0" * 32, has_outer_video_wrapper=True).write(folder)
 
 
-def write_prompts(folder: Path, path: Path) -> dict[str, np.ndarray]:
+def write_prompts(folder: Path, path: Path, streams: int) -> dict[str, np.ndarray]:
     """One prompt a stream, a picture and some text, drawn once for every side; the first axis is the stream's."""
     card, random = read_language_card(folder), np.random.default_rng(0)
     n, width, levels = SIDE**2 // card.merge_size**2, card.hidden_size, card.num_deepstack_levels
     picture = [card.vision_start_token_id, *[card.image_token_id] * n, card.vision_end_token_id]
-    text = random.integers(0, 256, (NUM_STREAMS, TEXT_TOKENS))
+    text = random.integers(0, 256, (streams, TEXT_TOKENS))
     prompts = {
-        "input_ids": np.concatenate([np.tile(picture, (NUM_STREAMS, 1)), text], axis=1),
-        "vision_embeddings_fp32": random.standard_normal((NUM_STREAMS, n, width), np.float32),
-        "deepstack_embeddings_fp32": random.standard_normal((NUM_STREAMS, levels, n, width), np.float32),
-        "image_grid_thw": np.tile(np.array([1, SIDE, SIDE]), (NUM_STREAMS, 1, 1)),
+        "input_ids": np.concatenate([np.tile(picture, (streams, 1)), text], axis=1),
+        "vision_embeddings": random.standard_normal((streams, n, width), np.float32).astype(np.float16),
+        "deepstack_embeddings": random.standard_normal((streams, levels, n, width), np.float32).astype(np.float16),
+        "image_grid_thw": np.tile(np.array([1, SIDE, SIDE]), (streams, 1, 1)),
     }
     np.savez(path, **prompts)
     return prompts
 
 
-def bare(stack: ExitStack, folder: Path, path: Path) -> Measure:
+def bare(stack: ExitStack, folder: Path, path: Path, how: Engine, limits: Limits) -> Measure:
     """AsyncLLM in a process of vLLM's environment; ready when this returns."""
     environment = stub_environment(*vllm_folders())
-    line = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, str(KV_BYTES)]
+    arguments = json.dumps([how.dtype, asdict(limits), how.arguments])
+    line = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process: Any = stack.enter_context(subprocess.Popen(line, cwd=ROOT, **pipes))
     stack.callback(process.stdin.close)
@@ -141,25 +161,34 @@ def served(server: TritonServer, prompts: dict[str, np.ndarray], fingerprint: st
     return lambda streams, tokens: asyncio.run(together(streams, tokens))
 
 
-def compare(folder: Path, work: Path, tokens: int, rounds: int) -> dict[str, Any]:
+def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
     """Medians of every side, and of their ratios and differences within a round."""
-    prompts, fingerprint = write_prompts(folder, work / "prompts.npz"), read_language_card(folder).encoder_fingerprint
+    prompts, fingerprint = (
+        write_prompts(folder, work / "prompts.npz", streams),
+        read_language_card(folder).encoder_fingerprint,
+    )
     times: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        sides = {"bare_vllm": bare(stack, folder, work / "prompts.npz")}
+        limits = Limits(max_active=streams, max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
+        sides = {"bare_vllm": bare(stack, folder, work / "prompts.npz", how, limits)}
         for engine in ("vllm", "transformers"):
             settings = Settings(
-                str(folder), engine, "fp32", num_threads=1, limits=Limits(max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
+                str(folder),
+                engine,
+                how.dtype,
+                num_threads=1,
+                limits=limits,
+                engine_args=how.arguments if engine == "vllm" else {},
             )
             sides[engine] = served(stack.enter_context(TritonServer(settings)), prompts, fingerprint)
         for number in range(rounds + 1):
             for name, measure in sides.items():
-                whole, first = measure(NUM_STREAMS, tokens)[0], statistics.median(measure(1, 1)[1][0] for _ in range(5))
+                whole, first = measure(streams, tokens)[0], statistics.median(measure(1, 1)[1][0] for _ in range(5))
                 if number:  # the first warms up
                     times.setdefault(name, []).append((whole, first))
 
     def rates(name: str) -> list[float]:
-        return [NUM_STREAMS * tokens / whole for whole, _ in times[name]]
+        return [streams * tokens / whole for whole, _ in times[name]]
 
     def ratio(name: str) -> float:
         return statistics.median(ours / base for ours, base in zip(rates(name), rates("bare_vllm"), strict=True))
@@ -179,17 +208,23 @@ def compare(folder: Path, work: Path, tokens: int, rounds: int) -> dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "tiny")
+    parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models", nargs="+", default=[BUNDLED, "151m"], choices=[BUNDLED, *SHAPES])
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
+    parser.add_argument("--engine-args", type=Path, help="an engine_args.json for both of vLLM's sides")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "streams": NUM_STREAMS, "tokens": options.tokens}
-    results["rounds"] = options.rounds
-    for name in ("bundled", "random"):
+    how = Engine(options.dtype, read_arguments(options.engine_args) if options.engine_args else {})
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
+    results: dict[str, Any] = {"machine": device, "streams": options.streams, "tokens": options.tokens}
+    results |= {"rounds": options.rounds, "dtype": how.dtype}
+    for name in options.models:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "language"
-            checkpoint(options.model, folder, is_random=name == "random")
-            results[name] = compare(folder, Path(place), options.tokens, options.rounds)
+            checkpoint(options.model, folder, name)
+            results[name] = compare(folder, Path(place), how, options.streams, options.tokens, options.rounds)
             print(name, json.dumps(results[name], indent=2), flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")

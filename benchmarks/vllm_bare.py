@@ -1,6 +1,6 @@
 """AsyncLLM alone, without Triton and without our engine: what benchmarks.vllm compares with. Runs in vLLM's environment.
 
-`vllm_bare.py CHECKPOINT PROMPTS.npz KV_BYTES`, then one JSON line on stdin a measurement, `{"streams": 8, "tokens": 64}`, and one on
+`vllm_bare.py CHECKPOINT PROMPTS.npz '[DTYPE, LIMITS, ENGINE_ARGS]'`, then one JSON line on stdin a measurement, `{"streams": 8, "tokens": 64}`, and one on
 stdout: seconds of the whole, and to the first token of each stream.
 """
 
@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
@@ -27,7 +28,7 @@ def prompts(path: Path, folder: Path, dtype):
     """vLLM's inputs, made beforehand: packing and hashing are not AsyncLLM's."""
     card, arrays = read_language_card(folder), np.load(path)
     for i, ids in enumerate(arrays["input_ids"]):
-        embeddings = {name: arrays[name][i] for name in ("vision_embeddings_fp32", "deepstack_embeddings_fp32")}
+        embeddings = {name: arrays[name][i] for name in ("vision_embeddings", "deepstack_embeddings")}
         grid, fingerprint = arrays["image_grid_thw"][i], card.encoder_fingerprint
         prompt = check_prompt(
             card,
@@ -57,8 +58,8 @@ async def measure(llm, inputs, number, streams, tokens):
     return {"seconds": time.perf_counter() - started, "first": [first - started for first in firsts]}
 
 
-async def main(folder: Path, path: Path, kv_bytes: int) -> None:
-    llm = AsyncLLM.from_engine_args(engine_arguments(folder, Limits(max_kv_bytes=kv_bytes), "fp32", {}))
+async def main(folder: Path, path: Path, dtype: str, limits: dict[str, Any], arguments: dict[str, Any]) -> None:
+    llm = AsyncLLM.from_engine_args(engine_arguments(folder, Limits(**limits), dtype, arguments))
     inputs = list(prompts(path, folder, llm.model_config.dtype))
     number = 0
     while line := await asyncio.to_thread(sys.stdin.readline):
@@ -70,4 +71,4 @@ async def main(folder: Path, path: Path, kv_bytes: int) -> None:
 
 if __name__ == "__main__":
     set_environment(1)
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), *json.loads(sys.argv[3])))

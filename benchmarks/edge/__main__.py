@@ -21,7 +21,7 @@ from benchmarks.edge.plots import draw
 from benchmarks.edge.sizes import SIZES
 from benchmarks.edge.summary import OURS, summary
 from benchmarks.edge.table import table
-from benchmarks.encode import machine
+from benchmarks.machine import machine
 from edge_runtime import kernels
 from export.packs import flop
 
