@@ -25,41 +25,32 @@ class Answer:
         self._request = request
         self._held: list[Delta] = []
         self._echo = request.echo
-        self.keys: Sequence[str] = ()  # of the items, told with the first response
-        self.num_output_tokens = 0
         self.is_begun = False  # something was given out, so a failure must be a response, too
 
-    def add(self, delta: Delta) -> dict[str, NDArray[Any]] | None:
-        """Outputs to send for a delta; None while an unstreamed answer is collected."""
-        self.num_output_tokens += len(delta.token_ids)
-        if self._request.is_stream:
-            return self._outputs(delta, delta.finish_reason or "")
-        self._held.append(delta)
-        return self._collected(delta.finish_reason) if delta.finish_reason else None
+    def add(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]] | None:
+        """Outputs of one response for all of the deltas; None while an unstreamed answer is collected.
 
-    def kept(self) -> dict[str, NDArray[Any]]:
-        """Outputs of the one response to a request that only has its items kept."""
-        return self._outputs(Delta((), ""), "length")
+        The last delta's finish_reason may be CANCELLED, or ERROR with its message. keys are the items', told once.
+        """
+        self._held += deltas
+        reason = self._held[-1].finish_reason
+        if not self._request.is_stream and not reason:
+            return None
+        held, self._held = self._held, []
+        tokens = tuple(token for delta in held for token in delta.token_ids)
+        logprobs = tuple(logprob for delta in held for logprob in delta.logprobs)
+        whole = Delta(tokens, "".join(delta.text for delta in held), reason, logprobs)
+        return self._outputs(whole, () if self.is_begun else keys, error)
 
-    def end(self, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
-        """Outputs of the last response when the engine did not get to one: CANCELLED, or ERROR with its message."""
-        return self._collected(reason, error)
-
-    def _collected(self, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
-        tokens = tuple(token for delta in self._held for token in delta.token_ids)
-        logprobs = tuple(logprob for delta in self._held for logprob in delta.logprobs)
-        whole = Delta(tokens, "".join(delta.text for delta in self._held), logprobs=logprobs)
-        return self._outputs(whole, reason, error)
-
-    def _outputs(self, delta: Delta, reason: str, error: str = "") -> dict[str, NDArray[Any]]:
-        request, self.is_begun = self._request, True
+    def _outputs(self, delta: Delta, keys: Sequence[str], error: str) -> dict[str, NDArray[Any]]:
+        request, reason = self._request, delta.finish_reason or ""
         outputs = {
             "text_output": _bytes(self._echo + delta.text),  # (1,)
             "token_ids": np.array(delta.token_ids, np.int64),  # (tokens,)
         }
-        if self.keys:
-            outputs["vision_keys"] = _bytes(*self.keys)
-        self._echo, self.keys = "", ()
+        if keys:
+            outputs["vision_keys"] = _bytes(*keys)
+        self._echo, self.is_begun = "", True
         if delta.logprobs:
             outputs["logprobs"] = _bytes(*(json.dumps(asdict(logprob)) for logprob in delta.logprobs))
         if request.wants_finish_reason or reason in (CANCELLED, ERROR):

@@ -1,37 +1,98 @@
-"""A request of qwen3_vl that is being answered: Triton's sender, its deadline, and what was sent."""
+"""A request of qwen3_vl that is being answered: Triton's sender, its deadline, and what is still to be sent.
+
+Triton takes a response from the model's process in a third of a millisecond, in which a loop that gave it would serve
+nobody. So a thread gives it, one response of a request at a time, and what the engine adds meanwhile goes together with
+the next.
+"""
 
 import math
+import threading
 import time
 
 from contract.errors import DeadlineExceeded
-from serving.answer import Answer
-from triton_models.replies import FINAL
+from serving.answer import ERROR, Answer
+from serving.engine import Delta
+from triton_models.replies import FINAL, failure, outputs, unexpected
 
 
 class Job:
-    """A request that is being answered."""
+    """A request that is being answered. Its methods belong to the loop's thread, but for `is_abandoned`."""
 
-    def __init__(self, request, sender, parsed, timing):
-        self.id, self.sender, self.timing = request.request_id(), sender, timing
-        self.parsed, self.answer = parsed, Answer(parsed)
+    def __init__(self, request, sender, parsed, timing, thread):
+        self.id, self.timing, self.parsed = request.request_id(), timing, parsed
         self.timeout_seconds = request.timeout() / 1e6  # 0: none
         self.deadline = time.monotonic() + (self.timeout_seconds or math.inf)
-        self.task, self.is_answered = None, False
+        self.task, self.keys, self.num_tokens = None, (), 0
+        self.is_ended = False  # its last delta was put
+        self._sender, self._thread, self._answer = sender, thread, Answer(parsed)
+        self._deltas, self._is_sending, self._lock = [], False, threading.Lock()
+        self._error, self._is_released, self._releasing = None, False, threading.Lock()
 
-    def send(self, answer, is_last):
-        self.is_answered = is_last
-        self.sender.send(answer, flags=FINAL if is_last else 0)
+    def put(self, delta):
+        """Send it, when the one before is sent."""
+        self.num_tokens += len(delta.token_ids)
+        self.is_ended = delta.finish_reason is not None
+        with self._lock:
+            self._deltas.append(delta)
+            is_sending, self._is_sending = self._is_sending, True
+        if is_sending:
+            return
+        if self.num_tokens == len(delta.token_ids):  # the first is waited for
+            self._send()
+        else:
+            self._thread.submit(self._send)
+
+    def fail(self, error):
+        """End with an EdgeVlmError."""
+        self._error = error
+        self.put(Delta((), "", ERROR))
 
     def is_late(self):
         return time.monotonic() > self.deadline
 
     def is_abandoned(self):
-        if self.is_answered:  # Triton has released the request: asking about it would crash the server
-            return False
-        return self.sender.is_cancelled() or self.is_late()
+        """Whether nobody waits any more. From any thread, never the loop's: it asks Triton."""
+        with (
+            self._releasing
+        ):  # Triton releases a request with its last response: asking about it then would crash the server
+            return not self._is_released and (self._sender.is_cancelled() or self.is_late())
 
     def check_time(self):
-        if self.is_late() and not self.answer.num_output_tokens:
+        if self.is_late() and not self.num_tokens:
             raise DeadlineExceeded(
                 f"the timeout of {self.timeout_seconds} s was over before the first token: allow more"
             )
+
+    def _break(self, error):
+        self.task.cancel()
+        self.fail(error)
+
+    def _send(self):
+        while True:
+            with self._lock:
+                deltas, self._deltas = self._deltas, []
+                self._is_sending = bool(deltas)
+            if not deltas:
+                return
+            try:
+                self._respond(deltas)
+            except Exception:
+                error = unexpected()
+                if not self._error:  # else telling failed
+                    self.task.get_loop().call_soon_threadsafe(self._break, error)
+
+    def _respond(self, deltas):
+        if self._is_released:
+            return
+        is_last = deltas[-1].finish_reason is not None
+        if self._error and not self._answer.is_begun:
+            response = failure(self._error)
+        else:
+            tensors = self._answer.add(deltas, self.keys, self._error.wire() if self._error else "")
+            response = None if tensors is None else outputs(tensors)
+        if is_last:
+            with self._releasing:
+                self._sender.send(response, flags=FINAL)
+                self._is_released = True
+        elif response is not None:
+            self._sender.send(response)

@@ -19,7 +19,8 @@ import triton_python_backend_utils as pb_utils
 from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
 from contract.language import read_language_card
 from contract.tensors import INPUTS
-from serving.answer import CANCELLED, ERROR
+from serving.answer import CANCELLED
+from serving.engine import Delta
 from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
 from serving.request import RequestParser, flag
@@ -27,7 +28,7 @@ from serving.settings import Settings
 from serving.store import ReuseStore
 from serving.tokenizer import load_tokenizer
 from triton_models.job import Job
-from triton_models.replies import FINAL, failure, outputs, refuse_copies, unexpected
+from triton_models.replies import FINAL, failure, refuse_copies, unexpected
 
 POLL_SECONDS = 0.05
 NUM_KEEPERS = 2  # threads that hash and copy, so many that uploads leave cores to the engine
@@ -45,6 +46,7 @@ class TritonPythonModel:
         folder = Path(settings.model)
         self.num_places = settings.limits.max_active + settings.limits.max_waiting
         self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
+        self.sender = ThreadPoolExecutor(1, thread_name_prefix="sender")  # more than one took cores from the engine
         self.store = ReuseStore(settings.limits.max_reuse_bytes)
         self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder), self.store)
         self.thread = LoopThread("streams")
@@ -73,7 +75,8 @@ class TritonPythonModel:
         if flag(tensors, "cancel", False):
             self.loop.call_soon_threadsafe(self.cancel, request.request_id(), sender)
             return
-        job = Job(request, sender, self.parser.parse(tensors, json.loads(request.parameters() or "{}")), timing)
+        parsed = self.parser.parse(tensors, json.loads(request.parameters() or "{}"))
+        job = Job(request, sender, parsed, timing, self.sender)
         self.loop.call_soon_threadsafe(self.start, job)
 
     def start(self, job):
@@ -96,33 +99,32 @@ class TritonPythonModel:
             if job.parsed.sampling.max_tokens == 0:
                 if len(self.jobs) > self.num_places:  # the engine, which bounds the others, is not asked
                     raise Unavailable(f"{self.num_places} requests are running or waiting: try again later")
-                job.answer.keys = await keys
-                job.send(outputs(job.answer.kept()), is_last=True)
+                job.keys = await keys
+                job.put(Delta((), "", "length"))
                 return
             async with aclosing(self.engine.generate(prompt, job.parsed.sampling)) as deltas:
                 async for delta in deltas:
                     job.timing.add(delta)
-                    if not job.answer.num_output_tokens:
-                        job.answer.keys = await keys
-                    if (tensors := job.answer.add(delta)) is not None:
-                        job.send(outputs(tensors), is_last=delta.finish_reason is not None)
+                    if not job.num_tokens:
+                        job.keys = await keys
+                    job.put(delta)
         except Exception as error:
             self.fail(job, error if isinstance(error, EdgeVlmError) else unexpected())
 
     def fail(self, job, error):
         self.meter.failed(error)
-        last = outputs(job.answer.end(ERROR, error.wire())) if job.answer.is_begun else failure(error)
-        job.send(last, is_last=True)
+        if not job.is_ended:
+            job.fail(error)
 
     def end(self, job):
         """A cancelled task ends without a last response, even before its first line, so it is sent here."""
         self.jobs.discard(job)
-        how = "answered" if job.is_answered else "cancelled"
-        pb_utils.Logger.log_info(f"request {job.id!r} {how}, tokens: {job.answer.num_output_tokens}")
-        if not job.is_answered:
+        how = "answered" if job.is_ended else "cancelled"
+        pb_utils.Logger.log_info(f"request {job.id!r} {how}, tokens: {job.num_tokens}")
+        if not job.is_ended:
             try:
                 job.check_time()
-                job.send(outputs(job.answer.end(CANCELLED)), is_last=True)
+                job.put(Delta((), "", CANCELLED))
             except DeadlineExceeded as error:
                 self.fail(job, error)
 
@@ -131,18 +133,22 @@ class TritonPythonModel:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                for job in list(self.jobs):
-                    if job.is_abandoned():
-                        job.task.cancel()
-                self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
+                for job in await self.loop.run_in_executor(self.keepers, self.look):
+                    job.task.cancel()
             except Exception:
                 unexpected()  # logged; the next round tries again
+
+    def look(self):
+        """The jobs that nobody waits for; metrics are published. In a thread: all of it asks Triton."""
+        self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
+        return [job for job in list(self.jobs) if job.is_abandoned()]
 
     def finalize(self):
         self.poller.cancel()
         self.engine.close()  # every running request ends with Unavailable
         self.thread.submit(self.drain()).result(5)
         self.thread.close(5)
+        self.sender.shutdown()
         self.keepers.shutdown(cancel_futures=True)
 
     async def drain(self):
