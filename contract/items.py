@@ -32,7 +32,8 @@ def prompt_items(
     input_ids: NDArray[np.int64], image_grid_thw: NDArray[np.int64], video_grid_thw: NDArray[np.int64], card: ModelCard
 ) -> list[ItemRows]:
     """The items of a checked prompt, in prompt order."""
-    pads = input_ids[np.isin(input_ids, (card.image_token_id, card.video_token_id))]  # (N,)
+    is_pad = (input_ids == card.image_token_id) | (input_ids == card.video_token_id)
+    pads = input_ids[is_pad]  # (N,)
     grids = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
     items: list[ItemRows] = []
     start = 0

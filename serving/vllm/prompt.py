@@ -27,7 +27,8 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     if not prompt.items:
         return tokens_input(ids)
     rows = _packed(prompt, dtype)  # (N, (1+L)*H)
-    pads = np.flatnonzero(np.isin(prompt.input_ids, (card.image_token_id, card.video_token_id)))  # (N,)
+    is_pad = (prompt.input_ids == card.image_token_id) | (prompt.input_ids == card.video_token_id)
+    pads = np.flatnonzero(is_pad)  # (N,)
     data: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     keys: dict[str, list[str]] = {}
@@ -36,7 +37,8 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
         chosen = [item for item in prompt.items if item.is_video == (kind == "video")]
         if not chosen:
             continue
-        data[f"{kind}_embeds"] = torch.cat([rows[item.rows] for item in chosen])  # (n, (1+L)*H)
+        is_all = len(chosen) == len(prompt.items)
+        data[f"{kind}_embeds"] = rows if is_all else torch.cat([rows[item.rows] for item in chosen])  # (n, (1+L)*H)
         data[f"{kind}_grid_thw"] = torch.tensor([item.grid_thw for item in chosen])  # (k, 3)
         sizes = torch.tensor([item.rows.stop - item.rows.start for item in chosen])
         fields[f"{kind}_embeds"] = MultiModalFieldConfig.flat_from_sizes(kind, sizes)
@@ -47,16 +49,19 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
 
 
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
-    """Main and levels side by side, main first."""
-    levels = torch.from_numpy(np.concatenate([prompt.main[None], prompt.deepstack]))  # (1+L, N, H)
-    if torch.finfo(levels.dtype).max >= torch.finfo(dtype).max:
+    """Main and levels side by side, main first, written once."""
+    levels = [torch.from_numpy(level) for level in (prompt.main, *prompt.deepstack)]  # (1+L) of (N, H)
+    if torch.finfo(levels[0].dtype).max >= torch.finfo(dtype).max:
         _check_sum(levels, dtype)
-    return levels.to(dtype).transpose(0, 1).flatten(1)
+    packed = torch.empty(len(prompt.main), len(levels), prompt.main.shape[1], dtype=dtype)
+    for i, level in enumerate(levels):
+        packed[:, i].copy_(level)
+    return packed.flatten(1)
 
 
-def _check_sum(levels: torch.Tensor, dtype: torch.dtype) -> None:
+def _check_sum(levels: list[torch.Tensor], dtype: torch.dtype) -> None:
     """The model adds the levels up, and a sum that is not finite becomes NaN in the cache."""
-    largest = levels.abs().amax(dim=(1, 2)).double().sum().item()
+    largest = sum(max(-low.item(), high.item()) for low, high in map(torch.aminmax, levels))
     allowed = torch.finfo(dtype).max / 2  # the rest is for what the layers add
     if largest > allowed:
         raise InvalidInput(
