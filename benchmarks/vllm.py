@@ -53,7 +53,9 @@ SHAPES: dict[str, dict[str, int]] = {
     "2b": REAL | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
     "8b": REAL | {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36, "num_attention_heads": 32},
 }
-BUNDLED = "bundled"
+BUNDLED, BARE = "bundled", "bare_vllm"
+ENGINES = ("vllm", "transformers")  # under Triton
+FIRSTS_A_ROUND = 7
 DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
 Measure = Callable[[int, int], Measured]  # of so many streams and tokens
@@ -162,46 +164,38 @@ def served(server: TritonServer, prompts: dict[str, np.ndarray], fingerprint: st
 
 
 def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Medians of every side, and of their ratios and differences within a round."""
-    prompts, fingerprint = (
-        write_prompts(folder, work / "prompts.npz", streams),
-        read_language_card(folder).encoder_fingerprint,
-    )
-    times: dict[str, list[tuple[float, float]]] = {}
+    """Medians of every side, and of the ratios and differences of calls that followed each other."""
+    prompts = write_prompts(folder, work / "prompts.npz", streams)
+    fingerprint = read_language_card(folder).encoder_fingerprint
+    limits = Limits(max_active=streams, max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
+    rates: dict[str, list[float]] = {}
+    firsts: dict[str, list[float]] = {}  # ms
     with ExitStack() as stack:
-        limits = Limits(max_active=streams, max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
-        sides = {"bare_vllm": bare(stack, folder, work / "prompts.npz", how, limits)}
-        for engine in ("vllm", "transformers"):
-            settings = Settings(
-                str(folder),
-                engine,
-                how.dtype,
-                num_threads=1,
-                limits=limits,
-                engine_args=how.arguments if engine == "vllm" else {},
-            )
+        sides = {BARE: bare(stack, folder, work / "prompts.npz", how, limits)}
+        for engine in ENGINES:
+            arguments = how.arguments if engine == "vllm" else {}
+            settings = Settings(str(folder), engine, how.dtype, num_threads=1, limits=limits, engine_args=arguments)
             sides[engine] = served(stack.enter_context(TritonServer(settings)), prompts, fingerprint)
         for number in range(rounds + 1):
+            if number == 1:  # the first warmed up
+                rates, firsts = {}, {}
             for name, measure in sides.items():
-                whole, first = measure(streams, tokens)[0], statistics.median(measure(1, 1)[1][0] for _ in range(5))
-                if number:  # the first warms up
-                    times.setdefault(name, []).append((whole, first))
+                rates.setdefault(name, []).append(streams * tokens / measure(streams, tokens)[0])
+            for _ in range(FIRSTS_A_ROUND):
+                for name, measure in sides.items():
+                    firsts.setdefault(name, []).append(1e3 * measure(1, 1)[1][0])
 
-    def rates(name: str) -> list[float]:
-        return [streams * tokens / whole for whole, _ in times[name]]
-
-    def ratio(name: str) -> float:
-        return statistics.median(ours / base for ours, base in zip(rates(name), rates("bare_vllm"), strict=True))
+    def over_bare(name: str) -> float:
+        return statistics.median(ours / base for ours, base in zip(rates[name], rates[BARE], strict=True))
 
     def later(name: str) -> float:
-        pairs = zip(times[name], times["bare_vllm"], strict=True)
-        return statistics.median(1e3 * (ours - base) for (_, ours), (_, base) in pairs)
+        return statistics.median(ours - base for ours, base in zip(firsts[name], firsts[BARE], strict=True))
 
     return {
-        "tokens_per_second": {name: round(statistics.median(rates(name)), 1) for name in sides},
-        "first_token_ms": {name: round(1e3 * statistics.median(f for _, f in times[name]), 1) for name in sides},
-        "rate_over_bare": {name: round(ratio(name), 3) for name in ("vllm", "transformers")},
-        "first_token_later_ms": {name: round(later(name), 1) for name in ("vllm", "transformers")},
+        "tokens_per_second": {name: round(statistics.median(rates[name]), 1) for name in sides},
+        "first_token_ms": {name: round(statistics.median(firsts[name]), 1) for name in sides},
+        "rate_over_bare": {name: round(over_bare(name), 3) for name in ENGINES},
+        "first_token_later_ms": {name: round(later(name), 1) for name in ENGINES},
     }
 
 
