@@ -1,4 +1,4 @@
-"""A delta to the output tensors of one response, with the extra outputs a request asked for.
+"""Deltas to the output tensors of one response, with the extra outputs a request asked for.
 
 Text and tokens are always sent, the rest on request; a failure after the first token always says so. A request with
 stream = false gets the same tensors once, over the whole answer.
@@ -22,37 +22,26 @@ class Answer:
     """The responses of one request, in order."""
 
     def __init__(self, request: Request) -> None:
-        self._request = request
-        self._held: list[Delta] = []
-        self._echo = request.echo
+        self._request, self._echo = request, request.echo
         self.is_begun = False  # something was given out, so a failure must be a response, too
 
-    def add(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]] | None:
-        """Outputs of one response for all of the deltas; None while an unstreamed answer is collected.
+    def outputs(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]]:
+        """Outputs of one response for all of the deltas.
 
-        The last delta's finish_reason may be CANCELLED, or ERROR with its message. keys are the items', told once.
+        The last one's finish_reason may be CANCELLED, or ERROR with its message. keys are the items', told once.
         """
-        self._held += deltas
-        reason = self._held[-1].finish_reason
-        if not self._request.is_stream and not reason:
-            return None
-        held, self._held = self._held, []
-        tokens = tuple(token for delta in held for token in delta.token_ids)
-        logprobs = tuple(logprob for delta in held for logprob in delta.logprobs)
-        whole = Delta(tokens, "".join(delta.text for delta in held), reason, logprobs)
-        return self._outputs(whole, () if self.is_begun else keys, error)
-
-    def _outputs(self, delta: Delta, keys: Sequence[str], error: str) -> dict[str, NDArray[Any]]:
-        request, reason = self._request, delta.finish_reason or ""
+        request, reason = self._request, deltas[-1].finish_reason or ""
+        tokens = [token for delta in deltas for token in delta.token_ids]
+        logprobs = [logprob for delta in deltas for logprob in delta.logprobs]
         outputs = {
-            "text_output": _bytes(self._echo + delta.text),  # (1,)
-            "token_ids": np.array(delta.token_ids, np.int64),  # (tokens,)
+            "text_output": _bytes(self._echo + "".join(delta.text for delta in deltas)),  # (1,)
+            "token_ids": np.array(tokens, np.int64),  # (tokens,)
         }
-        if keys:
+        if keys and not self.is_begun:
             outputs["vision_keys"] = _bytes(*keys)
         self._echo, self.is_begun = "", True
-        if delta.logprobs:
-            outputs["logprobs"] = _bytes(*(json.dumps(asdict(logprob)) for logprob in delta.logprobs))
+        if logprobs:
+            outputs["logprobs"] = _bytes(*(json.dumps(asdict(logprob)) for logprob in logprobs))
         if request.wants_finish_reason or reason in (CANCELLED, ERROR):
             outputs["finish_reason"] = _bytes(reason)
         if error:
@@ -60,7 +49,7 @@ class Answer:
         if request.wants_num_input_tokens:
             outputs["num_input_tokens"] = np.array([request.prompt.input_ids.size], np.uint32)
         if request.wants_num_output_tokens:
-            outputs["num_output_tokens"] = np.array([len(delta.token_ids)], np.uint32)
+            outputs["num_output_tokens"] = np.array([len(tokens)], np.uint32)
         return outputs
 
 

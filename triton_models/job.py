@@ -29,14 +29,14 @@ class Job:
         self._error, self._is_released, self._releasing = None, False, threading.Lock()
 
     def put(self, delta):
-        """Send it, when the one before is sent."""
+        """Send it, when the one before is sent; collect it where the answer is wanted as a whole."""
         self.num_tokens += len(delta.token_ids)
         self.is_ended = delta.finish_reason is not None
         with self._lock:
             self._deltas.append(delta)
-            is_sending, self._is_sending = self._is_sending, True
-        if is_sending:
-            return
+            if self._is_sending or not (self.parsed.is_stream or self.is_ended):
+                return
+            self._is_sending = True
         if self.num_tokens == len(delta.token_ids):  # the first is waited for
             self._send()
         else:
@@ -51,10 +51,11 @@ class Job:
         return time.monotonic() > self.deadline
 
     def is_abandoned(self):
-        """Whether nobody waits any more. From any thread, never the loop's: it asks Triton."""
-        with (
-            self._releasing
-        ):  # Triton releases a request with its last response: asking about it then would crash the server
+        """Whether nobody waits any more. From any thread, never the loop's: it asks Triton.
+
+        Triton releases a request with its last response, and asking about it then would crash the server.
+        """
+        with self._releasing:
             return not self._is_released and (self._sender.is_cancelled() or self.is_late())
 
     def check_time(self):
@@ -84,15 +85,15 @@ class Job:
     def _respond(self, deltas):
         if self._is_released:
             return
-        is_last = deltas[-1].finish_reason is not None
-        if self._error and not self._answer.is_begun:
+        reason = deltas[-1].finish_reason
+        if reason == ERROR and not self._answer.is_begun:
             response = failure(self._error)
         else:
-            tensors = self._answer.add(deltas, self.keys, self._error.wire() if self._error else "")
-            response = None if tensors is None else outputs(tensors)
-        if is_last:
+            error = self._error.wire() if reason == ERROR else ""
+            response = outputs(self._answer.outputs(deltas, self.keys, error))
+        if reason is not None:
             with self._releasing:
                 self._sender.send(response, flags=FINAL)
                 self._is_released = True
-        elif response is not None:
+        else:
             self._sender.send(response)

@@ -85,29 +85,30 @@ def test_answers(parser, good):
     asked = {f"return_{name}": np.array([True]) for name in ("num_input_tokens", "num_output_tokens", "finish_reason")}
     deltas = (Delta((5,), "a"), Delta((6, 7), "b"), Delta((8,), "c", "length"))
     streamed = Answer(parser.parse(good | asked, {}))
-    out = [streamed.add([delta]) for delta in deltas]
+    out = [streamed.outputs([delta]) for delta in deltas]
     assert [o["text_output"][0] for o in out] == [b"a", b"b", b"c"]
     assert [o["finish_reason"][0] for o in out] == [b"", b"", b"length"]
     assert [int(o["num_output_tokens"][0]) for o in out] == [1, 2, 1]
     assert "error" not in out[0]
-    together = Answer(parser.parse(good | asked, {})).add(deltas)
-    assert together["text_output"][0] == b"abc"
-    assert together["token_ids"].tolist() == [5, 6, 7, 8]
-    assert (together["finish_reason"][0], int(together["num_output_tokens"][0])) == (b"length", 4)
-    once = Answer(parser.parse(good | asked | {"stream": np.array([False])}, {}))
-    assert [once.add([delta]) for delta in deltas[:2]] == [None, None]
-    assert not once.is_begun
-    whole = once.add([deltas[2]])
+    whole = Answer(parser.parse(good | asked, {})).outputs(deltas)
     assert whole["token_ids"].tolist() == [5, 6, 7, 8]
     assert whole["text_output"][0] == b"abc"
+    assert (whole["finish_reason"][0], int(whole["num_output_tokens"][0])) == (b"length", 4)
+
+
+def test_keys_are_told_once(parser, good):
+    answer = Answer(parser.parse(good, {}))
+    assert not answer.is_begun
+    told = [answer.outputs([Delta((5,), "a")], ("key",)) for _ in range(2)]
+    assert ["vision_keys" in out for out in told] == [True, False]
+    assert answer.is_begun
 
 
 @pytest.mark.parametrize("reason", [CANCELLED, ERROR])
 def test_an_early_end_says_so_unasked(parser, good, reason):
     good = {k: v for k, v in good.items() if k != "return_finish_reason"} | {"stream": np.array([False])}
     answer = Answer(parser.parse(good, {}))
-    answer.add([Delta((5,), "a")])
-    out = answer.add([Delta((), "", reason)], error="[INTERNAL] x" if reason == ERROR else "")
+    out = answer.outputs([Delta((5,), "a"), Delta((), "", reason)], error="[INTERNAL] x" if reason == ERROR else "")
     assert out["finish_reason"][0] == reason.encode()
     assert out["text_output"][0] == b"a"
     assert ("error" in out) == (reason == ERROR)
