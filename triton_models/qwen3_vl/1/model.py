@@ -8,6 +8,7 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 import asyncio
 import json
 import locale
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict
@@ -54,7 +55,9 @@ class TritonPythonModel:
         self.engine = settings.load_engine(self.thread)
         self.meter = Meter(pb_utils.MetricFamily)
         self.jobs = set()
-        self.poller = self.thread.submit(self.poll())
+        self.closing = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
+        self.watcher.start()
 
     def execute(self, requests):
         for request in requests:
@@ -128,23 +131,20 @@ class TritonPythonModel:
             except DeadlineExceeded as error:
                 self.fail(job, error)
 
-    async def poll(self):
-        """Look after requests that produce no tokens, and publish what happened."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
+    def watch(self):
+        """In a thread: look after requests that produce no tokens, and publish what happened. Both ask Triton."""
+        while not self.closing.wait(POLL_SECONDS):
             try:
-                for job in await self.loop.run_in_executor(self.keepers, self.look):
-                    job.task.cancel()
+                for job in list(self.jobs):
+                    if job.is_abandoned():
+                        self.loop.call_soon_threadsafe(job.task.cancel)
+                self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
             except Exception:
                 unexpected()  # logged; the next round tries again
 
-    def look(self):
-        """The jobs that nobody waits for; metrics are published. In a thread: all of it asks Triton."""
-        self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
-        return [job for job in list(self.jobs) if job.is_abandoned()]
-
     def finalize(self):
-        self.poller.cancel()
+        self.closing.set()
+        self.watcher.join(5)
         self.engine.close()  # every running request ends with Unavailable
         self.thread.submit(self.drain()).result(5)
         self.thread.close(5)
