@@ -56,7 +56,9 @@ class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """Stream one answer. Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
+        """Stream one answer, in the event loop that the engine was loaded with, if it was with one.
+
+        Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
 
         Raises (while iterating):
             Unavailable: the queue is full, or the engine is closing.

@@ -1,18 +1,21 @@
 """A request of qwen3_vl that is being answered: Triton's sender, its deadline, and what is still to be sent.
 
 Triton takes a response from the model's process in a third of a millisecond, in which a loop that gave it would serve
-nobody. So a thread gives it, one response of a request at a time, and what the engine adds meanwhile goes together with
-the next.
+nobody. So a thread gives it, one response of a request at a time. A response is what the engine gave at once, a token
+as a rule; where sending lags by more than a reader would notice, it is all that waits.
 """
 
 import math
 import threading
 import time
+from collections import deque
 
 from contract.errors import DeadlineExceeded
 from serving.answer import ERROR, Answer
 from serving.engine import Delta
 from triton_models.replies import FINAL, failure, outputs, unexpected
+
+MERGE_AFTER_SECONDS = 0.05
 
 
 class Job:
@@ -25,7 +28,7 @@ class Job:
         self.task, self.keys, self.num_tokens = None, (), 0
         self.is_ended = False  # its last delta was put
         self._sender, self._thread, self._answer = sender, thread, Answer(parsed)
-        self._deltas, self._is_sending, self._lock = [], False, threading.Lock()
+        self._waiting, self._is_sending, self._lock = deque(), False, threading.Lock()
         self._error, self._is_released, self._releasing = None, False, threading.Lock()
 
     def put(self, delta):
@@ -33,7 +36,7 @@ class Job:
         self.num_tokens += len(delta.token_ids)
         self.is_ended = delta.finish_reason is not None
         with self._lock:
-            self._deltas.append(delta)
+            self._waiting.append((time.monotonic(), delta))
             if self._is_sending or not (self.parsed.is_stream or self.is_ended):
                 return
             self._is_sending = True
@@ -69,18 +72,23 @@ class Job:
         self.fail(error)
 
     def _send(self):
-        while True:
-            with self._lock:
-                deltas, self._deltas = self._deltas, []
-                self._is_sending = bool(deltas)
-            if not deltas:
-                return
+        while deltas := self._next():
             try:
                 self._respond(deltas)
             except Exception:
                 error = unexpected()
                 if not self._error:  # else telling failed
                     self.task.get_loop().call_soon_threadsafe(self._break, error)
+
+    def _next(self):
+        """The deltas of the next response; none when nothing waits."""
+        with self._lock:
+            self._is_sending = bool(self._waiting)
+            if not self._waiting:
+                return []
+            lag = time.monotonic() - self._waiting[0][0]
+            is_all = lag > MERGE_AFTER_SECONDS or not self.parsed.is_stream
+            return [self._waiting.popleft()[1] for _ in range(len(self._waiting) if is_all else 1)]
 
     def _respond(self, deltas):
         if self._is_released:

@@ -269,7 +269,9 @@ def test_a_small_engine(reference, cases):
 
 
 def test_a_dead_engine_says_so(reference, cases):
+    torch.set_num_threads(2)
     engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1)
+    assert torch.get_num_threads() == 1  # others would spin beside vLLM's processes
 
     async def die():
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
