@@ -28,12 +28,17 @@ class ItemRows:
     rows: slice
 
 
+def is_pad(input_ids: NDArray[np.int64], card: ModelCard) -> NDArray[np.bool_]:
+    """Which tokens stand for an embedding row, (S,)."""
+    found: NDArray[np.bool_] = (input_ids == card.image_token_id) | (input_ids == card.video_token_id)
+    return found
+
+
 def prompt_items(
     input_ids: NDArray[np.int64], image_grid_thw: NDArray[np.int64], video_grid_thw: NDArray[np.int64], card: ModelCard
 ) -> list[ItemRows]:
     """The items of a checked prompt, in prompt order."""
-    is_pad = (input_ids == card.image_token_id) | (input_ids == card.video_token_id)
-    pads = input_ids[is_pad]  # (N,)
+    pads = input_ids[is_pad(input_ids, card)]  # (N,)
     grids = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
     items: list[ItemRows] = []
     start = 0

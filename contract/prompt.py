@@ -15,7 +15,7 @@ from contract.card import ModelCard
 from contract.embeddings import check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
 from contract.grids import check_items, num_rows
-from contract.items import ItemRows, ItemTensors, floats, part, prompt_items
+from contract.items import ItemRows, ItemTensors, floats, is_pad, part, prompt_items
 from contract.limits import Limits
 
 
@@ -162,7 +162,7 @@ def check_prompt(
             f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected"
         )
     if vision_token_positions is not None:
-        pads = np.flatnonzero(np.isin(input_ids, (card.image_token_id, card.video_token_id)))
+        pads = np.flatnonzero(is_pad(input_ids, card))
         if not np.array_equal(vision_token_positions, pads):
             raise InvalidInput(
                 f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids"

@@ -18,6 +18,7 @@ from contract.embeddings import FORMS, PARTNERS
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
 from contract.grids import check_items, num_rows
+from contract.items import is_pad
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.sampling import Sampling
@@ -167,7 +168,7 @@ class RequestParser:
             t, h, w = grid
             return t if is_text else t * h * w // card.merge_size**2
 
-        pads = ids[(ids == card.image_token_id) | (ids == card.video_token_id)]
+        pads = ids[is_pad(ids, card)]
         return all_grids(pads == card.video_token_id, held, images, videos, num_pads)
 
     def _check_keeping(self, num_items: int) -> None:

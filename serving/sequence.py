@@ -14,6 +14,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from contract.errors import EdgeVlmError, InvalidInput
+from contract.items import is_pad
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.checkpoint import LanguageModel
@@ -52,7 +53,7 @@ class Sequence:
         after = np.arange(self._max_tokens) + self.num_prompt_tokens + rope_delta
         self.ids = np.concatenate([prompt.input_ids, answer])
         self.positions = np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
-        self.is_visual = np.concatenate([np.isin(prompt.input_ids, pads), answer > 0])
+        self.is_visual = np.concatenate([is_pad(prompt.input_ids, card), answer > 0])
         self.main = _embeddings("vision_embeddings", prompt.main, model)  # (N, H)
         self.deepstack = _embeddings("deepstack_embeddings", prompt.deepstack, model)  # (L, N, H)
         self.num_known, self.num_cached = self.num_prompt_tokens, 0

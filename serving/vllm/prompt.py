@@ -14,6 +14,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems,
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
+from contract.items import is_pad
 from contract.prompt import Prompt
 
 
@@ -27,8 +28,7 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     if not prompt.items:
         return tokens_input(ids)
     rows = _packed(prompt, dtype)  # (N, (1+L)*H)
-    is_pad = (prompt.input_ids == card.image_token_id) | (prompt.input_ids == card.video_token_id)
-    pads = np.flatnonzero(is_pad)  # (N,)
+    pads = np.flatnonzero(is_pad(prompt.input_ids, card))  # (N,)
     data: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     keys: dict[str, list[str]] = {}
