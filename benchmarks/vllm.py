@@ -8,8 +8,8 @@ parameters, nearer to what a real model's step takes on a CPU, and random ones o
 """
 
 import argparse
-import asyncio
 import json
+import queue
 import shutil
 import statistics
 import subprocess
@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-import tritonclient.grpc.aio as grpcclient
+import tritonclient.grpc as grpcclient
 
 from benchmarks.machine import machine
 from contract.language import LanguageCheckpoint, read_language_card
@@ -49,6 +50,7 @@ SMALL = {
 }
 REAL = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128}
 SHAPES: dict[str, dict[str, int]] = {
+    "47m": SMALL | {"hidden_size": 512, "intermediate_size": 1536},
     "151m": SMALL,
     "2b": REAL | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
     "8b": REAL | {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36, "num_attention_heads": 32},
@@ -56,6 +58,7 @@ SHAPES: dict[str, dict[str, int]] = {
 BUNDLED, BARE = "bundled", "bare_vllm"
 ENGINES = ("vllm", "transformers")  # under Triton
 FIRSTS_A_ROUND = 7
+PATIENCE_SECONDS = 300
 DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
 Measure = Callable[[int, int], Measured]  # of so many streams and tokens
@@ -127,40 +130,58 @@ def bare(stack: ExitStack, folder: Path, path: Path, how: Engine, limits: Limits
     return measure
 
 
-def served(server: TritonServer, prompts: dict[str, np.ndarray], fingerprint: str) -> Measure:
-    """One gRPC client, a stream for each request."""
+class Stream:
+    """A gRPC stream that is open before the clock starts, as perf_analyzer's are."""
 
-    async def one(client: Any, i: int, tokens: int) -> float:
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        self._client = stack.enter_context(grpcclient.InferenceServerClient(url))
+        self._arrived: queue.SimpleQueue[tuple[float, Any, Any]] = queue.SimpleQueue()
+        self._client.start_stream(self._receive)
+
+    def _receive(self, result: Any, error: Any) -> None:
+        self._arrived.put((time.perf_counter(), result, error))
+
+    def send(self, inputs: list[Any]) -> None:
+        self._client.async_stream_infer(MODEL, inputs)
+
+    def read(self, tokens: int) -> tuple[float, float]:
+        """When the first and the last of so many tokens came."""
+        count, first, now = 0, 0.0, 0.0
+        while count < tokens:
+            now, result, error = self._arrived.get(timeout=PATIENCE_SECONDS)
+            if error is not None:
+                raise error
+            first = first or now
+            count += len(result.as_numpy("token_ids"))
+        return first, now
+
+
+def served(stack: ExitStack, settings: Settings, prompts: dict[str, np.ndarray], fingerprint: str) -> Measure:
+    """A server and its client, a stream for each prompt. The inputs are made beforehand, as AsyncLLM's are."""
+    server = stack.enter_context(TritonServer(settings))
+    opened = [Stream(stack, server.grpc_url) for _ in prompts["input_ids"]]
+
+    @cache
+    def inputs(i: int, tokens: int) -> list[Any]:
         sampling = json.dumps({"max_tokens": tokens, "ignore_eos": True}).encode()
         values = {name: array[i] for name, array in prompts.items()}
         values["sampling_parameters"] = np.array([sampling], object)
         values["encoder_fingerprint"] = np.array([fingerprint.encode()], object)
-        inputs = []
+        made = []
         for name, array in values.items():
-            inputs.append(grpcclient.InferInput(name, list(array.shape), DATATYPES[array.dtype.name]))
-            inputs[-1].set_data_from_numpy(array)
+            made.append(grpcclient.InferInput(name, list(array.shape), DATATYPES[array.dtype.name]))
+            made[-1].set_data_from_numpy(array)
+        return made
 
-        async def requests():
-            yield {"model_name": MODEL, "inputs": inputs}
+    def measure(streams: int, tokens: int) -> Measured:
+        wanted = [inputs(i, tokens) for i in range(streams)]
+        started = time.perf_counter()
+        for stream, values in zip(opened, wanted, strict=False):
+            stream.send(values)
+        times = [stream.read(tokens) for stream in opened[:streams]]
+        return max(last for _, last in times) - started, [first - started for first, _ in times]
 
-        count, first = 0, 0.0
-        async for result, error in client.stream_infer(requests()):
-            if error is not None:
-                raise error
-            first = first or time.perf_counter()
-            count += len(result.as_numpy("token_ids"))
-            if count == tokens:
-                break
-        return first
-
-    async def together(streams: int, tokens: int) -> Measured:
-        async with grpcclient.InferenceServerClient(server.grpc_url) as client:
-            await client.is_server_live()  # connected
-            started = time.perf_counter()
-            firsts = await asyncio.gather(*(one(client, i, tokens) for i in range(streams)))
-            return time.perf_counter() - started, [first - started for first in firsts]
-
-    return lambda streams, tokens: asyncio.run(together(streams, tokens))
+    return measure
 
 
 def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
@@ -175,7 +196,7 @@ def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, ro
         for engine in ENGINES:
             arguments = how.arguments if engine == "vllm" else {}
             settings = Settings(str(folder), engine, how.dtype, num_threads=1, limits=limits, engine_args=arguments)
-            sides[engine] = served(stack.enter_context(TritonServer(settings)), prompts, fingerprint)
+            sides[engine] = served(stack, settings, prompts, fingerprint)
         for number in range(rounds + 1):
             if number == 1:  # the first warmed up
                 rates, firsts = {}, {}

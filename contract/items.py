@@ -5,9 +5,9 @@ they travel, so both machines compute the same one, and nobody can name what he 
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def part(arrays: Arrays, rows: slice) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class ItemTensors:
-    """An item with its tensors as they travel; `key`, hashed when first asked for, is its name.
+    """An item with its tensors as they travel; `key`, hashed when first asked for, is its name, also of copies.
 
     Attributes:
         arrays: main (n, H) and deepstack (L, n, H), or the quantised pair (1+L, n, H) and (1+L, n).
@@ -84,11 +84,18 @@ class ItemTensors:
     is_video: bool
     grid_thw: tuple[int, int, int]
     arrays: Arrays
+    _keys: list[str] = field(default_factory=list, repr=False)
+    # an item's own: cached_property of Python 3.11 lets one item wait for another's hash
+    _hashing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @cached_property
+    @property
     def key(self) -> str:
-        rows = slice(0, self.arrays[1].shape[1])
-        return item_key(self.fingerprint, ItemRows(self.is_video, self.grid_thw, rows), *self.arrays)
+        with self._hashing:
+            if not self._keys:
+                rows = slice(0, self.arrays[1].shape[1])
+                item = ItemRows(self.is_video, self.grid_thw, rows)
+                self._keys.append(item_key(self.fingerprint, item, *self.arrays))
+        return self._keys[0]
 
     @property
     def num_bytes(self) -> int:

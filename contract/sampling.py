@@ -1,7 +1,7 @@
 """Sampling parameters under vLLM's names, checked once where they arrive."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from contract.errors import InvalidInput
@@ -105,5 +105,6 @@ class Sampling:
                 if not isinstance(value, (list, tuple)):
                     raise InvalidInput(f"sampling_parameters.{name} is {value!r}, a list is expected")
                 given[name] = tuple(value)
-        base = defaults or cls()
-        return cls(**{f.name: given.get(f.name, getattr(base, f.name)) for f in fields(cls)})
+        if defaults is None:
+            return cls(**given)
+        return replace(defaults, **given) if given else defaults

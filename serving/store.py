@@ -77,7 +77,6 @@ class ReuseStore:
                 self._items.move_to_end(key)
                 return True
         own = replace(item, arrays=(_owned(item.arrays[0]), _owned(item.arrays[1])))
-        own.__dict__["key"] = key  # so that it is not hashed again
         with self._lock:
             if self._items.setdefault(key, own) is own:
                 self._count(reuse_bytes=own.num_bytes)

@@ -10,12 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from vllm.inputs import mm_input, tokens_input
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems, PlaceholderRange
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFieldElem,
+    MultiModalFlatField,
+    MultiModalKwargsItem,
+    MultiModalKwargsItems,
+    PlaceholderRange,
+)
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.items import is_pad
 from contract.prompt import Prompt
+
+ROWS = MultiModalFlatField(slices=[slice(None)])  # of items of one batch: one behind the other
+GRIDS = MultiModalBatchedField(keep_on_cpu=True)
 
 
 def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
@@ -29,33 +39,27 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
         return tokens_input(ids)
     rows = _packed(prompt, dtype)  # (N, (1+L)*H)
     pads = np.flatnonzero(is_pad(prompt.input_ids, card))  # (N,)
-    data: dict[str, Any] = {}
-    fields: dict[str, Any] = {}
+    items: dict[str, list[Any]] = {}
     keys: dict[str, list[str]] = {}
     places: dict[str, list[Any]] = {}
-    for kind in ("image", "video"):
-        chosen = [item for item in prompt.items if item.is_video == (kind == "video")]
-        if not chosen:
-            continue
-        is_all = len(chosen) == len(prompt.items)
-        data[f"{kind}_embeds"] = rows if is_all else torch.cat([rows[item.rows] for item in chosen])  # (n, (1+L)*H)
-        data[f"{kind}_grid_thw"] = torch.tensor([item.grid_thw for item in chosen])  # (k, 3)
-        sizes = torch.tensor([item.rows.stop - item.rows.start for item in chosen])
-        fields[f"{kind}_embeds"] = MultiModalFieldConfig.flat_from_sizes(kind, sizes)
-        fields[f"{kind}_grid_thw"] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
-        keys[kind] = [key for item, key in zip(prompt.items, prompt.keys, strict=True) if item in chosen]
-        places[kind] = [_place(pads[item.rows]) for item in chosen]
-    return mm_input(ids, MultiModalKwargsItems.from_hf_inputs(data, fields), keys, places)
+    for item, key in zip(prompt.items, prompt.keys, strict=True):
+        kind = "video" if item.is_video else "image"
+        values = {f"{kind}_embeds": MultiModalFieldElem(rows[item.rows], ROWS)}
+        values[f"{kind}_grid_thw"] = MultiModalFieldElem(torch.tensor(item.grid_thw), GRIDS)
+        items.setdefault(kind, []).append(MultiModalKwargsItem(values))
+        keys.setdefault(kind, []).append(key)
+        places.setdefault(kind, []).append(_place(pads[item.rows]))
+    return mm_input(ids, MultiModalKwargsItems(items), keys, places)
 
 
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
     """Main and levels side by side, main first, written once."""
-    levels = [torch.from_numpy(level) for level in (prompt.main, *prompt.deepstack)]  # (1+L) of (N, H)
-    if torch.finfo(levels[0].dtype).max >= torch.finfo(dtype).max:
-        _check_sum(levels, dtype)
-    packed = torch.empty(len(prompt.main), len(levels), prompt.main.shape[1], dtype=dtype)
-    for i, level in enumerate(levels):
-        packed[:, i].copy_(level)
+    main, levels = torch.from_numpy(prompt.main), torch.from_numpy(prompt.deepstack)  # (N, H), (L, N, H)
+    if torch.finfo(main.dtype).max >= torch.finfo(dtype).max:
+        _check_sum([main, *levels], dtype)
+    packed = torch.empty(len(main), 1 + len(levels), main.shape[1], dtype=dtype)
+    packed[:, 0] = main
+    packed[:, 1:] = levels.transpose(0, 1)
     return packed.flatten(1)
 
 
@@ -73,6 +77,8 @@ def _check_sum(levels: list[torch.Tensor], dtype: torch.dtype) -> None:
 def _place(pads: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
     """Where an item's rows (n,) stand. Between the frames of a video there is text, which keeps its own embedding."""
     first, length = int(pads[0]), int(pads[-1] - pads[0]) + 1
+    if length == len(pads):
+        return PlaceholderRange(offset=first, length=length)
     is_row = torch.zeros(length, dtype=torch.bool)
     is_row[torch.from_numpy(pads - first)] = True
-    return PlaceholderRange(offset=first, length=length, is_embed=None if length == len(pads) else is_row)
+    return PlaceholderRange(offset=first, length=length, is_embed=is_row)

@@ -35,6 +35,18 @@ class Slots:
             Unavailable: the engine is closing.
         """
         arrived_seconds = time.monotonic()
+        await self._take()
+        try:
+            yield time.monotonic() - arrived_seconds
+        finally:
+            self._free.release()
+
+    async def _take(self) -> None:
+        if self.is_closed:
+            raise Unavailable(CLOSING)
+        if not self._free.locked():
+            await self._free.acquire()  # at once
+            return
         slot = asyncio.ensure_future(self._free.acquire())
         ends: set[asyncio.Future[Any]] = {slot, self._closing}
         try:
@@ -43,8 +55,8 @@ class Slots:
                 raise Unavailable(CLOSING)
             if not slot.done():
                 raise DeadlineExceeded(f"no slot became free within {self._max_seconds} s: try again later")
-            yield time.monotonic() - arrived_seconds
-        finally:
+        except BaseException:
             if slot.done() and not slot.cancelled():
                 self._free.release()
             slot.cancel()
+            raise

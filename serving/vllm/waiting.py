@@ -12,8 +12,9 @@ import zmq
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.platforms import current_platform
 
-# A notification that follows another at once may be dropped (its socket holds one), so whoever waits looks itself.
-LOOK_MILLISECONDS = 1
+# A notification within about a millisecond of another may be dropped (its socket holds one), so whoever waits looks
+# himself: soon after the last message, then ever more seldom.
+LOOK_MILLISECONDS, LOOK_SHARE = 1, 1 / 8
 
 
 def sleep_while_waiting() -> None:
@@ -27,7 +28,9 @@ _idle = SpinCondition.wait
 
 def _wait(self: Any, timeout_ms: int | None = None) -> None:
     """As vLLM's, but asleep until the writer's notification also while messages are frequent."""
-    if time.monotonic() > self.last_read + self.busy_loop_s:
+    waited_seconds = time.monotonic() - self.last_read
+    look_milliseconds = LOOK_MILLISECONDS + 1e3 * LOOK_SHARE * waited_seconds
+    if waited_seconds > self.busy_loop_s:
         _idle(self, timeout_ms)
-    elif self.local_notify_socket in dict(self.poller.poll(LOOK_MILLISECONDS)):
+    elif self.local_notify_socket in dict(self.poller.poll(look_milliseconds)):
         self.local_notify_socket.recv(flags=zmq.NOBLOCK, copy=False)

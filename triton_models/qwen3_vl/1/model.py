@@ -11,7 +11,6 @@ import locale
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import triton_python_backend_utils as pb_utils
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
 from contract.language import read_language_card
-from contract.tensors import INPUTS
 from serving.answer import CANCELLED
 from serving.engine import Delta
 from serving.loop import LoopThread
@@ -71,8 +69,7 @@ class TritonPythonModel:
 
     def accept(self, request, sender):
         timing = Timing(self.meter)
-        named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in INPUTS)
-        tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         if self.engine.is_dead():  # told to everyone, so also to the health check, which has the server replaced
             raise ServerError("the engine died: the server is about to be started again")
         if flag(tensors, "cancel", False):
@@ -138,7 +135,7 @@ class TritonPythonModel:
                 for job in list(self.jobs):
                     if job.is_abandoned():
                         self.loop.call_soon_threadsafe(job.task.cancel)
-                self.meter.publish(asdict(self.engine.stats()) | asdict(self.store.stats()))
+                self.meter.publish(vars(self.engine.stats()) | vars(self.store.stats()))
             except Exception:
                 unexpected()  # logged; the next round tries again
 
