@@ -108,6 +108,10 @@ class Timing:
         self._meter, self._begun = meter, time.monotonic()
         self._latest: float | None = None
 
+    def failed(self, error: EdgeVlmError) -> None:
+        """Note that the request ends with an error."""
+        self._meter.failed(error)
+
     def add(self, delta: Delta) -> None:
         """Note what the engine just gave."""
         now, num_further, gap = time.monotonic(), len(delta.token_ids), 0.0

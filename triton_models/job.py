@@ -46,7 +46,8 @@ class Job:
             self._thread.submit(self._send)
 
     def fail(self, error):
-        """End with an EdgeVlmError."""
+        """End with an EdgeVlmError, which is counted."""
+        self.timing.failed(error)
         self._error = error
         self.put(Delta((), "", ERROR))
 

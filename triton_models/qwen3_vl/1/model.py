@@ -109,12 +109,9 @@ class TritonPythonModel:
                         job.keys = await keys
                     job.put(delta)
         except Exception as error:
-            self.fail(job, error if isinstance(error, EdgeVlmError) else unexpected())
-
-    def fail(self, job, error):
-        self.meter.failed(error)
-        if not job.is_ended:
-            job.fail(error)
+            known = error if isinstance(error, EdgeVlmError) else unexpected()
+            if not job.is_ended:
+                job.fail(known)
 
     def end(self, job):
         """A cancelled task ends without a last response, even before its first line, so it is sent here."""
@@ -126,7 +123,7 @@ class TritonPythonModel:
                 job.check_time()
                 job.put(Delta((), "", CANCELLED))
             except DeadlineExceeded as error:
-                self.fail(job, error)
+                job.fail(error)
 
     def watch(self):
         """In a thread: look after requests that produce no tokens, and publish what happened. Both ask Triton."""
