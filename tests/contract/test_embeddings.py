@@ -1,6 +1,9 @@
 """Embeddings as they travel: what is finite, what quantising costs, what an item is called."""
 
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,3 +59,34 @@ def test_a_key_is_a_hash_of_what_travels_and_of_nothing_else():
         item_key("abc", item, main.astype(np.float32), deepstack.astype(np.float32)),
     }
     assert len(others | {expected}) == 7
+
+
+class SlowName(str):
+    """A fingerprint whose hash begins when it is told to."""
+
+    def __new__(cls, name: str, go: threading.Event):
+        found = super().__new__(cls, name)
+        found.go, found.num_hashes = go, 0
+        return found
+
+    def __format__(self, spec: str) -> str:
+        assert self.go.wait(10)
+        self.num_hashes += 1
+        return str(self)
+
+
+def test_an_item_is_hashed_once_and_holds_up_no_other():
+    """Python 3.11's cached_property lets the second item wait for the first."""
+    arrays = np.zeros((2, 4), np.float16), np.zeros((1, 2, 4), np.float16)
+    go = threading.Event()
+    slow = ItemTensors(SlowName("abc", go), False, (1, 2, 4), arrays)
+    with ThreadPoolExecutor(3) as pool:
+        keys = [pool.submit(lambda: slow.key) for _ in range(2)]
+        other = pool.submit(lambda: ItemTensors("abc", False, (1, 2, 4), arrays).key)
+        try:
+            expected = other.result(5)
+        finally:
+            go.set()
+        assert [key.result(5) for key in keys] == [expected, expected]
+    assert replace(slow, arrays=(arrays[0].copy(), arrays[1].copy())).key == expected
+    assert slow.fingerprint.num_hashes == 1
