@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -94,10 +95,10 @@ class TritonServer:
         folder = self._folder = Path(tempfile.mkdtemp(prefix="edge-vlm-triton-"))
         try:
             self.card: ModelCard = render_repository(folder / "models", self._settings)
-            self.ports = _free_ports(self._wanted, self._host)
             self._log_path = None if self._triton else (self._log_file or folder / "triton.log").absolute()
-            self._launch(folder)
-            self._wait_ready()
+            with _free_ports(self._wanted, self._host) as self.ports:
+                self._launch(folder)
+                self._wait_ready()
         except BaseException:
             self.stop()
             raise
@@ -184,8 +185,11 @@ def _linked_backends(triton: Path, folder: Path) -> Path:
     return folder
 
 
-def _free_ports(wanted: Ports, host: str) -> Ports:
-    """Replace zeros by free ports; all are held until all are chosen, so that they differ.
+@contextmanager
+def _free_ports(wanted: Ports, host: str) -> Iterator[Ports]:
+    """Replace zeros by free ports. All are held to the end of the block, so that they differ and nobody else is given them.
+
+    Triton takes them meanwhile: a socket that may be reused and does not listen is in nobody's way who asks for its port.
 
     Raises:
         ServerError: a port that was asked for is in use.
@@ -201,4 +205,4 @@ def _free_ports(wanted: Ports, host: str) -> Ports:
             except OSError as error:
                 raise ServerError(f"{protocol} port {port} of {host} cannot be used: {error.strerror}") from error
             chosen[protocol] = probe.getsockname()[1]
-    return Ports(**chosen)
+        yield Ports(**chosen)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from contract.limits import Limits
 from serving import stub_environment
 from serving.__main__ import _options
 from serving.cache import cache_folder, made_once
-from serving.launcher import TritonServer, _linked_backends
+from serving.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
 from serving.settings import Settings
 from serving.triton_build import IMAGE, WHEEL, Ports, command, wheel_folder
 from tests.serving.reference import remove_tensor
@@ -119,6 +119,18 @@ def test_a_port_in_use(reference):
         port = taken.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {port} of 127.0.0.1"):
             TritonServer(Settings(str(reference.language)), Ports(port, 0, 0)).start()
+
+
+def test_chosen_ports_are_nobody_elses_until_triton_listens():
+    with _free_ports(ANY_PORTS, HOST) as held:
+        assert len(set(astuple(held))) == 3
+        for port in astuple(held):
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((HOST, port))
+            with socket.socket() as listener:  # as Triton's
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((HOST, port))
+                listener.listen()
 
 
 def test_nothing_starts_for_a_bad_folder(tmp_path):
