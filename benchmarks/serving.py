@@ -33,6 +33,7 @@ from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from contract.tensors import MODEL
+from edge_runtime.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.engine import Engine
 from serving.launcher import TritonServer
@@ -41,7 +42,6 @@ from serving.settings import Settings
 PARTS = ["overhead", "large_request", "memory"]
 PROMPT_TOKENS, NUM_TOKENS, NUM_STREAMS = 32, 24, 8
 LARGE_GRID, LARGE_ROWS = (1, 84, 130), 2730  # 2730 rows x 768 x (1 + 3 levels) in FP16: 16.0 MiB
-DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 
 Tensors = dict[str, np.ndarray]
 
@@ -60,10 +60,7 @@ def ask(client: grpcclient.InferenceServerClient, tensors: Tensors) -> list[floa
     Raises:
         InferenceServerException: the request was refused.
     """
-    inputs = []
-    for name, values in tensors.items():
-        inputs.append(grpcclient.InferInput(name, list(values.shape), DATATYPES[values.dtype.name]))
-        inputs[-1].set_data_from_numpy(values)
+    inputs = infer_inputs(grpcclient, tensors, None)
     arrived: queue.Queue[tuple[float, Any, Any]] = queue.Queue()
     begun, times = time.perf_counter(), []
     client.start_stream(lambda result, error: arrived.put((time.perf_counter(), result, error)))

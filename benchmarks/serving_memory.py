@@ -21,13 +21,13 @@ from benchmarks.chart import Panel, draw_chart
 from contract.card import ModelCard
 from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
+from edge_runtime.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.launcher import TritonServer
 from serving.settings import Settings
 
 GRIDS = ((1, 4, 4), (1, 8, 8), (1, 16, 16), (1, 32, 32))
 NUM_WARM, NUM_AT_ONCE, NUM_SAMPLES, NUM_TOKENS = 300, 8, 50, 8
-DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 
 
 def processes(server: TritonServer) -> list[tuple[str, Path]]:
@@ -72,10 +72,7 @@ def tensors(card: ModelCard, number: int) -> dict[str, np.ndarray]:
 
 def send(server: TritonServer, number: int) -> None:
     """One request, streamed or not; every seventh stream is left after its first token."""
-    inputs = []
-    for name, values in tensors(server.card, number).items():
-        inputs.append(grpcclient.InferInput(name, list(values.shape), DATATYPES[values.dtype.name]))
-        inputs[-1].set_data_from_numpy(np.ascontiguousarray(values))
+    inputs = infer_inputs(grpcclient, tensors(server.card, number), None)
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         if number % 2:
             client.infer(UNARY_MODEL, inputs, client_timeout=60)

@@ -34,6 +34,7 @@ from benchmarks.machine import machine
 from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
 from contract.tensors import MODEL
+from edge_runtime.infer_inputs import infer_inputs
 from serving.launcher import TritonServer
 from serving.settings import DTYPES, Settings
 from serving.stub_environment import stub_environment
@@ -61,7 +62,6 @@ BUNDLED, BARE = "bundled", "bare_vllm"
 ENGINES = ("vllm", "transformers")  # under Triton
 FIRSTS_A_ROUND = 18
 PATIENCE_SECONDS = 300
-DATATYPES = {"int64": "INT64", "float16": "FP16", "object": "BYTES"}
 Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
 Measure = Callable[[int, int], Measured]  # of so many streams and tokens
 
@@ -169,11 +169,7 @@ def served(stack: ExitStack, settings: Settings, prompts: dict[str, np.ndarray],
         values = {name: array[i] for name, array in prompts.items()}
         values["sampling_parameters"] = np.array([sampling], object)
         values["encoder_fingerprint"] = np.array([fingerprint.encode()], object)
-        made = []
-        for name, array in values.items():
-            made.append(grpcclient.InferInput(name, list(array.shape), DATATYPES[array.dtype.name]))
-            made[-1].set_data_from_numpy(array)
-        return made
+        return infer_inputs(grpcclient, values, None)
 
     def measure(streams: int, tokens: int) -> Measured:
         wanted = [inputs(i, tokens) for i in range(streams)]
@@ -212,17 +208,18 @@ def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, ro
     def over_bare(name: str) -> float:
         return statistics.median(ours / base for ours, base in zip(rates[name], rates[BARE], strict=True))
 
-    def later(name: str) -> list[float]:
-        """Quartiles; the second is the median."""
+    def quartiles(name: str) -> list[float]:
         found = [ours - base for ours, base in zip(firsts[name], firsts[BARE], strict=True)]
         return [round(quartile, 1) for quartile in statistics.quantiles(found, n=4)]
+
+    later = {name: quartiles(name) for name in ENGINES}
 
     return {
         "tokens_per_second": {name: round(statistics.median(rates[name]), 1) for name in sides},
         "first_token_ms": {name: round(statistics.median(firsts[name]), 1) for name in sides},
         "rate_over_bare": {name: round(over_bare(name), 3) for name in ENGINES},
-        "first_token_later_ms": {name: later(name)[1] for name in ENGINES},
-        "first_token_later_quartiles_ms": {name: later(name)[::2] for name in ENGINES},
+        "first_token_later_ms": {name: median for name, (_, median, _) in later.items()},
+        "first_token_later_quartiles_ms": {name: [low, high] for name, (low, _, high) in later.items()},
     }
 
 
