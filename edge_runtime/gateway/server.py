@@ -12,6 +12,18 @@ STOP_S = 10  # answers under way may take this long when the gateway is told to 
 BACKLOG = 256
 
 
+class _Server(uvicorn.Server):
+    """Says where it listens once Ctrl-C is heeded: one that comes while asyncio starts can be lost in it."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._ready, flush=True)
+
+
 def serve(
     app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str | None] = (None, None), ready: str = "{url}"
 ) -> None:
@@ -20,7 +32,7 @@ def serve(
     Args:
         port: 0 takes a free one; the line on standard output says which.
         tls_files: key and certificate in PEM form, both or none.
-        ready: the line, with a place for the address.
+        ready: the line printed once connections are taken, with a place for the address.
 
     Raises:
         InvalidInput: the address cannot be listened at, or the TLS files are wrong.
@@ -46,8 +58,7 @@ def serve(
     with _listening(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         url = f"http{'s' if key else ''}://{shown}:{listening.getsockname()[1]}/v1"
-        print(ready.format(url=url), flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, ready.format(url=url)).run(sockets=[listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:

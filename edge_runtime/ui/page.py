@@ -3,6 +3,7 @@
 Everything it shows comes from this device: no font, script or count goes to anybody else.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def create_page(pipeline: Pipeline, client: "GrpcClient | HttpClient", url: str,
 
 
 def serve(blocks: gr.Blocks, host: str, port: int, ready: str) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is printed with the address in it once the page can be opened."""
+    """Serve until SIGTERM or KeyboardInterrupt; `ready` is printed with the address in it once the page can be opened."""
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port or None,
@@ -138,5 +139,9 @@ def serve(blocks: gr.Blocks, host: str, port: int, ready: str) -> None:
             body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
         ),
     )
-    print(ready.format(url=url), flush=True)
-    blocks.block_thread()
+    try:
+        print(ready.format(url=url), flush=True)
+        while True:
+            time.sleep(0.2)  # a longer one would sleep on where the signal comes just before it
+    finally:
+        blocks.close(verbose=False)

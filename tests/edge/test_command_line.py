@@ -138,13 +138,21 @@ def test_bench_ends_in_json_for_people_too(bundle_folder: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("verb", ["serve", "ui"])
-def test_what_listens_says_where(bundle_folder: Path, verb: str) -> None:
+def test_what_listens_says_where_and_heeds_control_c(bundle_folder: Path, verb: str) -> None:
+    """The line comes once Ctrl-C is heeded: one sent at that moment ends it in order."""
     args = command(verb, bundle_folder, "--port", "0", "--json")
-    with subprocess.Popen([sys.executable, "-m", "edge_runtime", *args], cwd=ROOT, stdout=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, "-m", "edge_runtime", *args], cwd=ROOT, **pipes) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        for line in process.stdout:
+            if line.startswith(b"{"):
+                break
         process.send_signal(signal.SIGINT)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/(v1)?", told["url"])
+        said = process.communicate(timeout=30)[0]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/(v1)?", json.loads(line)["url"])
+    assert b"Traceback" not in said
+    assert verb == "ui" or b"shutdown complete" in said
+    assert process.returncode == 130
 
 
 def test_exit_codes_and_errors(
