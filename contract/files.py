@@ -31,9 +31,13 @@ def published(target: Path) -> Iterator[Path]:
         work.chmod(0o755)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old / target.name)
-            os.replace(work, target)
-            shutil.rmtree(old)
+            try:
+                os.replace(target, old / target.name)
+                os.replace(work, target)
+            finally:
+                if not target.exists():  # stopped or refused in between
+                    os.replace(old / target.name, target)
+                shutil.rmtree(old)
         else:
             os.replace(work, target)
     finally:

@@ -63,17 +63,16 @@ class EmbeddingFiles:
         payload = file.getvalue()
         if len(payload) + DIGEST > self.max_bytes:
             return
-        work = None
         try:
             handle, work = tempfile.mkstemp(prefix=".", dir=self.folder)
-            with os.fdopen(handle, "wb") as target:
-                target.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(work, self.folder / (key + SUFFIX))
+            try:
+                with os.fdopen(handle, "wb") as target:
+                    target.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(work, self.folder / (key + SUFFIX))
+            finally:
+                Path(work).unlink(missing_ok=True)
         except OSError as error:
             warnings.warn(f"embeddings are not kept in {self.folder}: {error.strerror}", stacklevel=2)
-            if work is not None:
-                with suppress(OSError):
-                    os.unlink(work)
         self._shrink()
 
     def _shrink(self) -> None:

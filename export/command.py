@@ -1,9 +1,10 @@
 """What the two command lines share: arguments, exit codes, and errors as one line of text.
 
-0 published, 1 the graph misses its gate, 2 anything else the user can put right.
+0 published, 1 the graph misses its gate, 2 anything else the user can put right, 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -19,10 +20,22 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     return arguments
 
 
+class _Terminated(BaseException):
+    """SIGTERM came. Not an Exception, as KeyboardInterrupt is none: nothing on the way may take it for a failure."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def run(work: Callable[[], None]) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command in the main thread; returns its exit code. A command that is stopped leaves nothing behind either."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         work()
+    except (KeyboardInterrupt, _Terminated) as stop:
+        print("stopped. Nothing was published", file=sys.stderr)
+        return 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
     except ParityError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -32,4 +45,6 @@ def run(work: Callable[[], None]) -> int:
     except OSError as error:
         print(f"error: {error.filename or 'OUT'}: {error.strerror}. Nothing was published", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0

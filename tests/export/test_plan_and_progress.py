@@ -5,8 +5,10 @@ import json
 import math
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,21 @@ def run(name: str, *arguments: str, max_file_bytes: int | None = None) -> Usage:
     child = subprocess.Popen([sys.executable, "-c", COMMAND.format(name=name), *arguments], preexec_fn=limit, **pipes)
     out, err = child.communicate()
     return child.returncode, err, int(out.splitlines()[-1]) * 1024
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_stopped_leaves_nothing(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = [sys.executable, "-m", "export.vision", checkpoint, tmp_path / "edge"]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not any(tmp_path.iterdir()):  # its working folder
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert error.splitlines()[-1] == "stopped. Nothing was published"
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [vision, language])
