@@ -16,7 +16,6 @@ from onnx import TensorProto, helper
 
 from contract.preprocessing import ImageProcessing
 from export.builder import Builder
-from export.kernel_layers import KERNELS, KernelLayers
 from export.layers import Layers
 from export.linear import Linear, fp32
 from export.operators import DOMAIN, FUNCTIONS
@@ -61,8 +60,7 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    make = KernelLayers if linear in KERNELS else Layers
-    layers = make(graph, tower, for_bytes(read, image), linear, factors, kept)
+    layers = Layers(graph, tower, for_bytes(read, image), linear, factors, kept)
     body = _turn(graph, layers, tower, patches, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3

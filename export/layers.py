@@ -1,7 +1,8 @@
 """The tower's layers as ONNX nodes: patch embedding, transformer block, merger.
 
 Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
-only attention sees frames.
+only attention sees frames. What kernels/ computes in one go is one node, an operator of export/operators.py; a layer that
+is kept in fp16 in an integer tower falls back to the plain form.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
-from export.linear import Linear, Source, fp32
-from export.operators import DOMAIN, NORM_EPSILON
+from export.linear import (
+    Linear,
+    Source,
+    fp16,
+    fp32,
+    int4,
+    int8,
+    sizes_of,
+    stored_fp16,
+    stored_fp32,
+    stored_int4,
+    stored_int8,
+)
+from export.operators import DOMAIN, INTEGERS, NORM_EPSILON
 from export.patch_embedding import PatchEmbedding
 from export.tower import Tower
+
+# By how matrices are multiplied: the end of operators' names, how they are stored, and the operator of attention.
+KERNELS = {
+    fp32: ("32", stored_fp32, "FrameAttention32"),
+    fp16: ("16", stored_fp16, "FrameAttention32"),
+    int8: ("8", stored_int8, "FrameAttention"),
+    int4: ("4", stored_int4, "FrameAttention"),
+}
 
 
 class Layers:
@@ -77,11 +98,26 @@ class Layers:
 
     def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
         """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
-        name = f"blocks.{number}"
-        packed = self.linear(self.norm(rows, f"{name}.norm1"), f"{name}.attn.qkv")
-        attended = self.attention("FrameAttention32", packed, rotary, frames)
-        rows = self._graph.op("Add", [rows, self.linear(attended, f"{name}.attn.proj")])
-        return self._mlp(rows, name)
+        name, op = f"blocks.{number}", self._graph.op
+        bits, _, attention = KERNELS[self._linear]
+        qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
+        if self._is_kept(qkv):
+            packed = self.linear(self.norm(rows, f"{name}.norm1"), qkv)
+        else:
+            inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
+            packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
+        attended = self.attention(attention, packed, rotary, frames)
+        if self._is_kept(proj):
+            rows = op("Add", [rows, self.linear(attended, proj)])
+        else:
+            inputs = [attended, *self._stored(proj), rows]
+            rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
+        if self._is_kept(first) or self._is_kept(second) or (bits in INTEGERS) != (second in self._factors):
+            return self._mlp(rows, name)
+        inputs = [rows, *self._norm_weights(f"{name}.norm2"), *self._stored(first)]
+        if bits in INTEGERS:
+            inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors[second]))  # (intermediate,)
+        return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 
     def attention(self, kind: str, packed: str, rotary: tuple[str, str], frames: str) -> str:
         """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/operators.py."""
@@ -104,3 +140,12 @@ class Layers:
             rows = self._graph.op("Reshape", [self.norm(rows, f"{name}.norm"), merged])
         rows = self._graph.op("Gelu", [self.linear(rows, f"{name}.linear_fc1")], approximate="none")
         return self.linear(rows, f"{name}.linear_fc2")
+
+    def _norm_weights(self, name: str) -> list[str]:
+        return [self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
+
+    def _sizes(self, name: str) -> dict[str, int]:
+        return sizes_of(self._source(name)) if self._linear is int4 else {}
+
+    def _stored(self, name: str) -> list[str]:
+        return list(KERNELS[self._linear][1](self._graph, self._source(name)))

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from export.builder import CONTRIB, Builder
-from export.operators import BF16, DOMAIN, FLOAT32
-from export.quantise import BLOCK, int4_blocks, int8_columns
+from export.builder import Builder
+from export.operators import BF16, DOMAIN, FLOAT32, SIZES
+from export.quantise import int4_blocks, int8_columns
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,23 @@ def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
 
 
 def int4(graph: Builder, rows: str, source: Source) -> str:
-    """Blocks of 32 weights with a step and a zero each; rows are quantised to 8 bits inside onnxruntime's kernel."""
+    """Blocks of 32 weights with a step and a zero each; rows are rounded to 8 bits."""
     if source.is_kept:
         return fp16(graph, rows, source)
+    stored, sizes = stored_int4(graph, source), sizes_of(source)
+    return graph.op("Linear4", [rows, *stored], source.name, domain=DOMAIN, **sizes)
+
+
+def stored_int4(graph: Builder, source: Source) -> tuple[str, ...]:
+    """Names of weight uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)) and bias (out,)."""
     names = tuple(f"{source.name}.{part}" for part in ("weight_int4", "steps", "zeros"))
     packed = graph.weights(names, lambda: int4_blocks(source.weight()))
-    width = {"K": source.num_inputs, "N": source.num_outputs}
-    product = graph.op(
-        "MatMulNBits", [rows, *packed], domain=CONTRIB, **width, bits=4, block_size=BLOCK, accuracy_level=4
-    )
-    return graph.op("Add", [product, graph.weight(f"{source.name}.bias", source.bias)], source.name)
+    return *packed, graph.weight(f"{source.name}.bias", source.bias)
+
+
+def sizes_of(source: Source) -> dict[str, int]:
+    """Attributes of an operator of 4 bits, whose stored blocks do not tell them."""
+    return dict(zip(SIZES, (source.num_inputs, source.num_outputs), strict=True))
 
 
 LINEARS: dict[str, Linear] = {"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}

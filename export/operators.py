@@ -10,14 +10,22 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.builder import CONTRIB, CONTRIB_OPSET, OPSET
+from export.quantise import BLOCK
 
 DOMAIN = "edge_vlm"
-FLOAT32, BF16 = 1, 3  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
+FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/rows.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
-# What a layer is stored as, by the bits of a weight: int8 (in, out), float32 (out,), float32 (2, out); fp16 or float32 (out,
-# in), float32 (out,).
-STORED = {"8": ("weight", "steps", "sums_and_bias"), "16": ("weight", "bias"), "32": ("weight", "bias")}
+# What a layer is stored as, by the bits of a weight: as export.quantise.int4_blocks gives it, and float32 (out,); int8 (in,
+# out), float32 (out,), float32 (2, out); fp16 or float32 (out, in), float32 (out,).
+STORED = {
+    "4": ("weight", "steps", "zeros", "bias"),
+    "8": ("weight", "steps", "sums_and_bias"),
+    "16": ("weight", "bias"),
+    "32": ("weight", "bias"),
+}
+INTEGERS = ("4", "8")
+SIZES = ("K", "N")  # attributes of operators of 4 bits: inputs and outputs of the (first) layer, MatMulNBits' names
 
 
 class Body:
@@ -40,21 +48,35 @@ class Body:
         """An int64 constant of shape (len(values),)."""
         return self.op("Constant", [], value_ints=list(values))
 
-    def inherit(self, name: str, kind: int) -> None:
-        """The last node takes an attribute of the function as its own."""
-        self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=name, type=kind))
+    def inherit(self, name: str, kind: int, given: str = "") -> None:
+        """The last node takes an attribute of the function as its own, under another name where it is `given` as one."""
+        self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=given or name, type=kind))
 
     def norm(self, rows: str, weight: str, bias: str) -> str:
         return self.op("LayerNormalization", [rows, weight, bias], axis=-1, epsilon=NORM_EPSILON)
 
-    def linear(self, rows: str, bits: str, stored: list[str], name: str | None = None) -> str:
-        """One layer of STORED."""
+    def linear(
+        self, rows: str, bits: str, stored: list[str], name: str | None = None, sizes: tuple[str, ...] = SIZES
+    ) -> str:
+        """One layer of STORED; `sizes` are attributes of the function, of 4 bits."""
+        if bits == "4":
+            return self._linear4(rows, *stored, name, sizes)
         if bits == "8":
             return self._linear8(rows, *stored, name)
         weight, bias = stored
         if bits == "16":
             weight = self.op("Cast", [weight], to=TensorProto.FLOAT)
         return self.op("Gemm", [rows, weight, bias], name, transB=1)
+
+    def _linear4(
+        self, rows: str, weight: str, steps: str, zeros: str, bias: str, name: str | None, sizes: tuple[str, ...]
+    ) -> str:
+        """Blocks of weights with a step and a zero each; rows are rounded to 8 bits, block by block."""
+        stored = {"bits": 4, "block_size": BLOCK, "accuracy_level": INT8}
+        product = self.op("MatMulNBits", [rows, weight, steps, zeros], domain=CONTRIB, **stored)
+        for size, given in zip(SIZES, sizes, strict=True):
+            self.inherit(size, onnx.AttributeProto.INT, given)
+        return self.op("Add", [product, bias], name)
 
     def _linear8(self, rows: str, weight: str, steps: str, sums_and_bias: str, name: str | None) -> str:
         """Unsigned 8-bit rows times signed 8-bit columns, each row and each column with a step of its own.
@@ -83,35 +105,41 @@ class Body:
         return helper.make_function(DOMAIN, name, inputs, ["result"], self.nodes, opsets, list(attributes))
 
 
+def _sizes(bits: str) -> tuple[str, ...]:
+    return SIZES if bits == "4" else ()
+
+
 def linear(bits: str) -> onnx.FunctionProto:
-    """Products are float32 here; kernels of fp16 may multiply in bf16 where accuracy_level is BF16."""
+    """Products are float32 here; kernels of fp16 may multiply in bf16 where accuracy_level is BF16. Kernels of 4 bits make
+    8-bit columns of the blocks, each with a step, and round rows as Linear8 does."""
     body, stored = Body(), [*STORED[bits]]
     body.linear("rows", bits, stored, "result")
-    return body.function(f"Linear{bits}", ["rows", *stored], ("accuracy_level",) if bits == "16" else ())
+    return body.function(f"Linear{bits}", ["rows", *stored], ("accuracy_level",) if bits == "16" else _sizes(bits))
 
 
 def norm_linear(bits: str) -> onnx.FunctionProto:
     body, stored = Body(), [*STORED[bits]]
     body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, stored, "result")
-    return body.function(f"NormLinear{bits}", ["rows", "norm_weight", "norm_bias", *stored])
+    return body.function(f"NormLinear{bits}", ["rows", "norm_weight", "norm_bias", *stored], _sizes(bits))
 
 
 def linear_add(bits: str) -> onnx.FunctionProto:
     body, stored = Body(), [*STORED[bits]]
     body.op("Add", ["residual", body.linear("rows", bits, stored)], "result")
-    return body.function(f"LinearAdd{bits}", ["rows", *stored, "residual"])
+    return body.function(f"LinearAdd{bits}", ["rows", *stored, "residual"], _sizes(bits))
 
 
 def norm_mlp_add(bits: str) -> onnx.FunctionProto:
-    """The rows plus their MLP; of 8 bits, factors (wide,) stand between the activation and the second layer."""
+    """The rows plus their MLP; of integers, factors (wide,) stand between the activation and the second layer."""
     first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
-    body, factors = Body(), ["factors"] if bits == "8" else []
+    body, factors = Body(), ["factors"] if bits in INTEGERS else []
     wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, first)
     wide = body.op("FastGelu", [wide], domain=CONTRIB)  # gelu in its tanh form
     if factors:
         wide = body.op("Mul", [wide, *factors])
-    body.op("Add", ["rows", body.linear(wide, bits, second)], "result")
-    return body.function(f"NormMlpAdd{bits}", ["rows", "norm_weight", "norm_bias", *first, *factors, *second])
+    body.op("Add", ["rows", body.linear(wide, bits, second, sizes=SIZES[::-1])], "result")
+    inputs = ["rows", "norm_weight", "norm_bias", *first, *factors, *second]
+    return body.function(f"NormMlpAdd{bits}", inputs, _sizes(bits))
 
 
 def frame_attention(name: str) -> onnx.FunctionProto:

@@ -47,6 +47,33 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
   return made;
 }
 
+Linear Linear::Int4(const Blocks4& blocks, const float* bias, size_t in, size_t out, bool copies) {
+  Linear made(Format::kInt8, nullptr, bias, in, out);
+  made.blocks_ = blocks;
+  size_t width = made.num_panels_ * kPanel;
+  if (kHasPairs) {
+    made.pairs_ = static_cast<int32_t*>(Allocate(width * sizeof(int32_t)));
+    std::memset(made.pairs_, 0, width * sizeof(int32_t));
+  }
+  for (size_t n = 0; n < out; ++n) made.columns_[n] = blocks.StepOf(n);
+  int8_t bytes[kPanel][kBlock4];
+  for (size_t n = 0; n < width; n += kPanel) {
+    int32_t sums[kPanel] = {}, pairs[kPanel] = {};
+    for (size_t b = 0; b < blocks.num_blocks; ++b) {
+      made.Unpack(n / kPanel, b, bytes);
+      for (size_t c = 0; c < kPanel; ++c)
+        for (size_t k = 0; k < kBlock4; k += 2)
+          sums[c] += bytes[c][k] + bytes[c][k + 1], pairs[c] += bytes[c][k] * bytes[c][k + 1];
+    }
+    for (size_t c = 0; c < kPanel; ++c) {
+      made.columns_[width + n + c] = static_cast<float>(sums[c]) * made.columns_[n + c];
+      if (kHasPairs) made.pairs_[n + c] = pairs[c];
+    }
+  }
+  if (kPacksAtLoad && copies) made.PackAll();
+  return made;
+}
+
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16) {
   Linear made(may_be_bf16 && HasBf16() ? Format::kBf16 : Format::kHalf, values, bias, in, out);
   if (made.format_ == Format::kBf16) made.PackAll();
@@ -83,6 +110,7 @@ Linear& Linear::operator=(Linear&& other) noexcept {
   std::swap(pitch_, other.pitch_);
   std::swap(num_panels_, other.num_panels_);
   std::swap(values_, other.values_);
+  std::swap(blocks_, other.blocks_);
   std::swap(panels_, other.panels_);
   std::swap(columns_, other.columns_);
   std::swap(pairs_, other.pairs_);
@@ -101,9 +129,26 @@ void Linear::PackAll() {
   for (size_t panel = 0; panel < num_panels_; ++panel) Pack(panel, 0, depth_, panels_ + panel * bytes);
 }
 
+void Linear::Unpack(size_t panel, size_t block, int8_t (*bytes)[kBlock4]) const {
+  size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
+  size_t valid = std::min(kBlock4, in_ - block * kBlock4);
+  blocks_.Unpack(column, columns, block, columns_ + column, bytes);
+  std::memset(bytes + columns, 0, (kPanel - columns) * kBlock4);
+  if (valid < kBlock4)
+    for (size_t c = 0; c < columns; ++c) std::memset(bytes[c] + valid, 0, kBlock4 - valid);
+}
+
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
   size_t valid = std::min(depth, in_ - from);
+  if (blocks_.values) {
+    int8_t bytes[kPanel][kBlock4];
+    for (size_t k = 0; k < depth; k += kBlock4) {
+      Unpack(panel, (from + k) / kBlock4, bytes);
+      Place8(bytes, k, depth, static_cast<Column8*>(to));
+    }
+    return;
+  }
   if (format_ == Format::kInt8) {
     auto* bytes = static_cast<const int8_t*>(values_) + from * out_ + column;
     return Pack8(bytes, out_, valid, columns, static_cast<Column8*>(to));
@@ -116,6 +161,11 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
     PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
   else
     PackHalf(halves, in_, valid, columns, static_cast<FloatColumn*>(to));
+}
+
+const Cut& Linear::CutOf() const {
+  bool is_unpacked_in_use = blocks_.values && !panels_;
+  return kPacksAtLoad && is_unpacked_in_use ? kCutUnpacked : ShapeOf(format_).cut;
 }
 
 // Row r of the left side, not of floats. `bytes` is room for a row that is widened.
@@ -157,7 +207,7 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
                    float* result) const {
   if (!rows) return;
   const Shape& shape = ShapeOf(format_);
-  const Cut& cut = shape.cut;
+  const Cut& cut = CutOf();
   Scratch<uint8_t> bytes(run, RoundUp(rows, kRows) * pitch_ * shape.row_bytes);
   Scratch<Rounded> rounded(run, rows);
   Scratch<int32_t> pairs(run, kHasPairs ? rows : 0);
@@ -172,10 +222,13 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   run.For(row_tasks * panel_tasks, [&](size_t task) {
     size_t first_row = task % row_tasks * rows_per_task, last_row = std::min(rows, first_row + rows_per_task);
     size_t first_panel = task / row_tasks * panels_per_task;
-    Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * shape.column_bytes * std::min(cut.depth, depth_));
-    for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + panels_per_task); ++panel)
+    size_t depth = std::min(cut.depth, depth_);
+    Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * shape.column_bytes * depth);
+    for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + panels_per_task); ++panel) {
+      if (!panels_ && depth == depth_) Pack(panel, 0, depth, block.get());  // once for all rows
       for (size_t row = first_row; row < last_row; row += cut.rows_per_tile)
         Multiply(left, row, std::min(cut.rows_per_tile, last_row - row), panel, block.get(), after, result);
+    }
   });
 }
 
@@ -185,19 +238,20 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
   auto* sums = reinterpret_cast<int32_t*>(storage);    // of an integer layer
   auto* products = reinterpret_cast<float*>(storage);  // of another
   const Shape& shape = ShapeOf(format_);
+  const Cut& cut = CutOf();
   int count = static_cast<int>(num_rows);
-  if (shape.cut.rows_per_tile == kRows)  // few at a time
+  if (cut.rows_per_tile == kRows)  // few at a time
     for (size_t r = 0; r < num_rows; ++r)
       for (size_t c = 0; c < kPanel; c += kLine) {
         size_t place = (first_row + r) * out_ + panel * kPanel + c;
         if (after.residual) __builtin_prefetch(after.residual + place);
         __builtin_prefetch(result + place, 1);
       }
-  for (size_t k = 0; k < depth_; k += shape.cut.depth) {
-    size_t depth = std::min(shape.cut.depth, depth_ - k);
+  for (size_t k = 0; k < depth_; k += cut.depth) {
+    size_t depth = std::min(cut.depth, depth_ - k);
     const void* rows = left.rows + (first_row * pitch_ + (IsFloat() ? kRows * k : k)) * shape.row_bytes;
     const void* packed = panels_ ? panels_ + (panel * depth_ + k) * kPanel * shape.column_bytes : block;
-    if (!panels_) Pack(panel, k, depth, block);
+    if (!panels_ && depth < depth_) Pack(panel, k, depth, block);
     if (format_ == Format::kInt8)
       TileU8S8(static_cast<const Row8*>(rows), pitch_, static_cast<const Column8*>(packed), depth, count, sums, k > 0);
     else if (format_ == Format::kBf16)

@@ -1,4 +1,4 @@
-// A linear layer: int8 weights with a step a column, or fp16 ones.
+// A linear layer: integer weights with a step a column or a block, or floats.
 #pragma once
 #include "finish.h"
 #include "pool.h"
@@ -9,7 +9,7 @@
 
 namespace edge_vlm {
 
-// Inputs of an int8 layer whose sums fit 32 bits on every processor: those of AVX2 (tile.h) are the largest, of products
+// Inputs of an integer layer whose sums fit 32 bits on every processor: those of AVX2 (tile.h) are the largest, of products
 // up to (255 + 127)^2 for two inputs.
 constexpr size_t kMostInputs8 = 29432;
 
@@ -21,6 +21,9 @@ class Linear {
   // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
   // steps, bias. Values outlive the layer: some processors read them where they lie.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
+  // blocks of (out, in), bias (out,); likewise. They become columns of bytes where they are used, or when the layer is made
+  // where that is faster and it `copies`.
+  static Linear Int4(const Blocks4& blocks, const float* bias, size_t in, size_t out, bool copies);
   // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and the processor
   // has it.
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
@@ -48,10 +51,13 @@ class Linear {
   };
 
   Linear(Format format, const void* values, const float* bias, size_t in, size_t out);
+  const Cut& CutOf() const;
   bool IsFloat() const { return format_ == Format::kHalf || format_ == Format::kFloat; }
   void PackAll();
   // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
+  // Bytes of one block of four bits of all columns of a panel, zero where there is no row or no column.
+  void Unpack(size_t panel, size_t block, int8_t (*bytes)[kBlock4]) const;
   void MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const;
   void MakeTile(const float* const (&rows)[kRows], float* tile) const;
   void MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
@@ -66,6 +72,7 @@ class Linear {
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;
+  Blocks4 blocks_ = {};  // instead of values
   uint8_t* panels_ = nullptr;  // columns, panel by panel; null where they are made in use
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
   int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)

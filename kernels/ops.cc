@@ -106,6 +106,7 @@ OrtStatus* AddLayersTo(OrtCustomOpDomain* domain) {
 
 template <bool kCopies>
 OrtStatus* AddAllTo(OrtCustomOpDomain* domain) {
+  RETURN_IF_ERROR((AddLayersTo<Nibbles, kCopies>(domain)));
   RETURN_IF_ERROR((AddLayersTo<Bytes, kCopies>(domain)));
   RETURN_IF_ERROR((AddLayersTo<Halves, kCopies>(domain)));
   RETURN_IF_ERROR((AddTo<FrameAttentionOp<Attend>, kCopies>(domain)));

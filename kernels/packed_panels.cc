@@ -2,6 +2,7 @@
 #include "tile.h"
 
 #if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
+#include <algorithm>
 #include <cstring>
 
 namespace edge_vlm {
@@ -10,6 +11,12 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
   std::memset(panel, 0, RoundUp(depth, 4) * kPanel);
   for (size_t k = 0; k < depth; ++k)
     for (size_t c = 0; c < columns; ++c) panel[k / 4 * kPanel * 4 + c * 4 + k % 4] = weights[k * pitch + c];
+}
+
+void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8* panel) {
+  size_t count = std::min(kBlock4, depth - from);
+  for (size_t k = 0; k < count; k += 4)
+    for (size_t c = 0; c < kPanel; ++c) std::memcpy(panel + (from + k) * kPanel + c * 4, weights[c] + k, 4);
 }
 
 }  // namespace edge_vlm

@@ -20,6 +20,18 @@ struct Bytes {
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
 };
 
+struct Nibbles {
+  static constexpr const char *kLinear = "Linear4", *kNormLinear = "NormLinear4", *kLinearAdd = "LinearAdd4",
+                              *kNormMlpAdd = "NormMlpAdd4";
+  static constexpr size_t kInputs = 4;
+  static constexpr bool kHasFactors = true;
+  static constexpr size_t kRowsPerChunk = Bytes::kRowsPerChunk;
+
+  // weight uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)), bias (out,); attributes K and
+  // N, inputs and outputs of a layer, the other way round of the second of an MLP
+  static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
+};
+
 struct Halves {
   static constexpr const char *kLinear = "Linear16", *kNormLinear = "NormLinear16", *kLinearAdd = "LinearAdd16",
                               *kNormMlpAdd = "NormMlpAdd16";

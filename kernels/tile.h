@@ -1,6 +1,7 @@
 // The inner loops everything is made of, written once per processor family. A panel holds up to 64 columns of a matrix,
 // several rows of them side by side: what one instruction multiplies and adds.
 #pragma once
+#include "blocks4.h"
 #include "numbers.h"
 
 #include <cstddef>
@@ -80,6 +81,7 @@ struct Cut {
 // Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
 constexpr size_t kMostRows = 43 * kRows;  // of a tile; just above a power of two
 constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
+constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // what others have packed, made in use
 constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
 // Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16 bundles.
 #if defined(__AVX512VNNI__)
@@ -98,6 +100,10 @@ bool IsSupported();
 // A panel of weights int8 (depth, columns), rows `pitch` apart, columns up to 64; what is missing to 64 and to a
 // multiple of 4 is zero.
 void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel);
+
+// Rows `from` to `from` + kBlock4 of such a panel, of weights (64, kBlock4); those behind `depth`, a multiple of 4, are left
+// out.
+void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8* panel);
 
 // A panel of weights (columns, depth), rows `pitch` apart, likewise; depth is filled up to a multiple of 4.
 void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, FloatColumn* panel);

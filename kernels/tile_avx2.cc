@@ -117,6 +117,21 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
   }
 }
 
+void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8* panel) {
+  size_t count = std::min(kBlock4, depth - from);
+  const __m256i crossed = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));  // of four rows
+  for (size_t c = 0; c < kPanel; ++c) {
+    __m256i bytes = _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights[c])), crossed);
+    int32_t pairs[16];  // rows 0 and 2, 1 and 3, 4 and 6, ...
+    auto* wide = reinterpret_cast<__m256i*>(pairs);
+    _mm256_storeu_si256(wide, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes)));
+    _mm256_storeu_si256(wide + 1, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(bytes, 1)));
+    Column8* to = panel + c / 16 * 16 * depth + 16 * from + c % 16 * 2;
+    for (size_t k = 0; k < count; k += 2, to += 32) std::memcpy(to, pairs + k / 2, 4);
+  }
+}
+
 int32_t WidenRow8(const uint8_t* bytes, size_t depth, Row8* row) {
   int32_t sum = 0;
   for (size_t k = 0; k < depth; k += 4) {

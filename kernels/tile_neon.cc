@@ -37,6 +37,9 @@ int32x4_t Dot(int32x4_t sum, Four row, int8x16_t column) { return vdotq_s32(sum,
 // Sixteen columns of four rows.
 void Interleave(const int8x16x4_t& rows, int8_t* to) { vst4q_s8(to, rows); }
 
+// Four rows of one of sixteen columns, likewise.
+void PlaceFour(const int8_t* four, size_t column, int8_t* to) { std::memcpy(to + 4 * column, four, 4); }
+
 // Four rows of sixteen columns of a panel of heads.h that is `columns` wide, as Dot takes them.
 void LoadColumns(const int8_t* panel, size_t, int8x16_t column[4]) {
   for (int c = 0; c < 4; ++c) column[c] = vld1q_s8(panel + 16 * c);
@@ -70,6 +73,12 @@ void Interleave(const int8x16x4_t& rows, int8_t* to) {
     vst1q_s8(to, vcombine_s8(vget_low_s8(upper[i]), vget_low_s8(lower[i])));
     vst1q_s8(to + 16, vcombine_s8(vget_high_s8(upper[i]), vget_high_s8(lower[i])));
   }
+}
+
+void PlaceFour(const int8_t* four, size_t column, int8_t* to) {
+  to += column / 4 * 16 + column % 4 * 2;
+  std::memcpy(to, four, 2);
+  std::memcpy(to + 8, four + 2, 2);
 }
 
 void LoadColumns(const int8_t* panel, size_t columns, int8x16_t column[4]) {
@@ -134,6 +143,14 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
       for (size_t i = 0; i < 4; ++i) rows.val[i] = vld1q_s8(from + i * step + c0);
       Interleave(rows, panel + c0 * padded + k * kWidth);
     }
+  }
+}
+
+void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8* panel) {
+  size_t count = std::min(kBlock4, depth - from);
+  for (size_t c = 0; c < kPanel; ++c) {
+    Column8* to = panel + c / kWidth * kWidth * depth + from * kWidth;
+    for (size_t k = 0; k < count; k += 4, to += 4 * kWidth) PlaceFour(weights[c] + k, c % kWidth, to);
   }
 }
 

@@ -93,7 +93,8 @@ ENGINES: dict[str, Kind] = {
     "ours fp16": Kind("ours_engine", "weights", "fp16", "fp32", KERNELS),
     "ours int8": Kind("ours_engine", "weights", "int8", "int8", KERNELS),
     "ours int8 portable": Kind("ours_engine", "weights", "int8 portable", "int8", "onnxruntime's operators alone"),
-    "ours int4": Kind("ours_engine", "weights", "int4", "int8", "onnxruntime's operators, rows as 8-bit integers"),
+    "ours int4": Kind("ours_engine", "weights", "int4", "int8", KERNELS),
+    "ours int4 portable": Kind("ours_engine", "weights", "int4 portable", "int8", "onnxruntime's operators alone"),
 }
 REFERENCE = "transformers fp32"
 

@@ -25,9 +25,9 @@ class Ours:
 def load(cache: Path, depth: int, threads: int, variant: str) -> Ours:
     """
     Raises:
-        SystemExit: int8 is to run on kernels, and there are none for this processor.
+        SystemExit: integers are to run on kernels, and there are none for this processor.
     """
     use_kernels = not variant.endswith("portable")
-    if variant == "int8" and library() is None:
-        raise SystemExit("int8 with kernels: none is built for this processor, see python -m kernels.build")
+    if variant in ("int8", "int4") and library() is None:
+        raise SystemExit(f"{variant} with kernels: none is built for this processor, see python -m kernels.build")
     return Ours(weights.bundle_folder(cache, depth, variant), threads, use_kernels)

@@ -18,7 +18,9 @@ from tests.edge.operators import (  # fmt: skip
     SOME_STEPS,
     Inputs,
     alike,
+    as_columns,
     attention,
+    blocks,
     close,
     floats,
     gelu,
@@ -79,6 +81,16 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
     add(
         "NormMlpAdd8", ROWS, constants, {"rows": x}, lambda got, _: close(got - x, linear(wide, second, "_2"), ONE_STEP)
     )
+
+    for rows, num_inputs, num_outputs in [(1, 4, 1), (13, 70, 65), (261, 2102, 80)]:
+        four, x4 = blocks(num_inputs, num_outputs), np.rint(floats(rows, num_inputs) * 20).clip(-100, 100)
+        x4[:, 0], x4[:, 1] = -100, 155
+        expected = linear(x4, as_columns(four, num_inputs))
+        add(
+            "Linear4", ROWS, four, {"rows": x4},
+            lambda got, _, expected=expected: close(got, expected, 1e-5),  # type: ignore[misc]
+            K=num_inputs, N=num_outputs,
+        )  # fmt: skip
 
     for rows, num_inputs, num_outputs in [(19, 98, 70), (259, 601, 130)]:
         halves, x16 = kept(num_inputs, num_outputs, "16"), floats(rows, num_inputs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.operators import DOMAIN, FUNCTIONS
-from export.quantise import int8_columns
+from export.quantise import BLOCK, int4_blocks, int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
 KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/tile.h
@@ -53,6 +53,43 @@ def stored(num_inputs: int, num_outputs: int, number: str = "") -> dict[str, NDA
     sums = values.sum(0, dtype=np.float64) * steps
     arrays = (values, steps, np.stack([sums, floats(num_outputs)]).astype(np.float32))
     return {f"{name}{number}": array for name, array in zip(("weight", "steps", "sums_and_bias"), arrays, strict=True)}
+
+
+def blocks(num_inputs: int, num_outputs: int, number: str = "") -> dict[str, NDArray]:
+    """A random int4 layer under the operators' names; a column in ten is loud, a row in ten too."""
+    weight = floats(num_outputs, num_inputs) / np.sqrt(num_inputs, dtype=np.float32)
+    weight[::10] *= 10
+    weight[:, ::10] *= 3
+    arrays = (*int4_blocks(weight), floats(num_outputs))
+    return {f"{name}{number}": array for name, array in zip(("weight", "steps", "zeros", "bias"), arrays, strict=True)}
+
+
+def _read(
+    layer: dict[str, NDArray], num_inputs: int, number: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Of a layer of `blocks`: values less their zeros and steps, both (out, in), and the largest a column could hold."""
+    packed, steps, zeros = (layer[f"{name}{number}"] for name in ("weight", "steps", "zeros"))
+    flat = packed.reshape(len(packed), -1)
+    values, zeros = (np.stack([part & 15, part >> 4], -1).reshape(len(part), -1).astype(np.float32) for part in (flat, zeros))  # fmt: skip
+    zeros = zeros[:, : steps.shape[1]]
+    largest = (steps * np.maximum(zeros, 15 - zeros)).max(1)
+    values, steps = values - np.repeat(zeros, BLOCK, 1), np.repeat(steps, BLOCK, 1)
+    return values[:, :num_inputs], steps[:, :num_inputs], largest
+
+
+def read_blocks(layer: dict[str, NDArray], num_inputs: int, number: str = "") -> NDArray[np.float64]:
+    """The weights (in, out) of a layer of `blocks`."""
+    values, steps, _ = _read(layer, num_inputs, number)
+    return (values.astype(np.float64) * steps).T
+
+
+def as_columns(layer: dict[str, NDArray], num_inputs: int, number: str = "") -> dict[str, NDArray]:
+    """The int8 layer that kernels multiply in place of one of `blocks`."""
+    values, steps, largest = _read(layer, num_inputs, number)
+    step = largest / np.float32(127)
+    weight = np.rint(values * (steps / step[:, None])).T
+    sums_and_bias = np.stack([weight.sum(0) * step, layer[f"bias{number}"]])
+    return {f"weight{number}": weight, f"steps{number}": step, f"sums_and_bias{number}": sums_and_bias}
 
 
 def kept(num_inputs: int, num_outputs: int, bits: str, number: str = "") -> dict[str, NDArray]:

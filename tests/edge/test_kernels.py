@@ -26,7 +26,9 @@ from tests.edge.operators import (  # fmt: skip
     SOME_STEPS,
     Inputs,
     alike,
+    as_columns,
     attention,
+    blocks,
     close,
     floats,
     gelu,
@@ -36,11 +38,13 @@ from tests.edge.operators import (  # fmt: skip
     loudest,
     norm,
     product,
+    read_blocks,
     rounding,
     stored,
 )
 
 KERNELS = list(kernels.supported())
+LOUD = 0.05  # what bytes cost layers of `blocks`, whose loudest channels are thirty times the others
 every_way = pytest.mark.parametrize("library", [None, *KERNELS], ids=lambda path: path.name if path else "standard")
 every_kernel = pytest.mark.parametrize("library", KERNELS, ids=lambda path: path.name)
 
@@ -55,6 +59,12 @@ def session(
         options.register_custom_ops_library(str(library))
     model = graph(kind, inputs, constants, **attributes)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def layer_of(bits: str, num_inputs: int, num_outputs: int) -> dict[str, NDArray]:
+    """A random layer of any kind."""
+    make = {"4": blocks, "8": stored}.get(bits)
+    return make(num_inputs, num_outputs) if make else kept(num_inputs, num_outputs, bits)
 
 
 @every_way
@@ -103,6 +113,51 @@ def test_an_mlp(library: Path | None, rows: int) -> None:
     got = session("NormMlpAdd8", ROWS, constants, library).run(None, {"rows": x})[0]
     wide = gelu(linear(norm(x, weight, bias), first, "_1")) * factors
     close(got - x, linear(wide, second, "_2"), ONE_STEP)
+
+
+@every_way
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 4, 1), (7, 64, 64), (13, 70, 65), (97, 256, 200), (300, 1170, 80)])  # fmt: skip
+def test_layers_of_four_bits(
+    library: Path | None, low_memory: bool, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    """Kernels multiply columns of bytes in the blocks' place; either way it is what the blocks say, to a small share."""
+    layer, x, residual = blocks(num_inputs, num_outputs), floats(rows, num_inputs), floats(rows, num_outputs)
+    weight, bias, sizes = floats(num_inputs), floats(num_inputs), {"K": num_inputs, "N": num_outputs}
+    meant = read_blocks(layer, num_inputs)
+
+    def check(got: NDArray, x: NDArray) -> None:
+        alike(got, x @ meant + layer["bias"], LOUD)
+
+    plain = session("Linear4", ROWS, layer, library, low_memory=low_memory, **sizes)
+    check(plain.run(None, {"rows": x})[0], x)
+    if library is not None:
+        on_steps = np.rint(x * 20).clip(-100, 100)
+        on_steps[:, 0], on_steps[:, 1] = -100, 155  # steps of exactly one: nothing is rounded
+        close(plain.run(None, {"rows": on_steps})[0], linear(on_steps, as_columns(layer, num_inputs)), 1e-5)
+    before = layer | {"norm_weight": weight, "norm_bias": bias}
+    normed = session("NormLinear4", ROWS, before, library, low_memory=low_memory, **sizes)
+    check(normed.run(None, {"rows": x + 2})[0], norm(x + 2, weight, bias))
+    adding = session("LinearAdd4", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, layer, library, low_memory=low_memory, **sizes)  # fmt: skip
+    check(adding.run(None, {"rows": x, "residual": residual})[0] - residual, x)
+
+
+@every_way
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("rows", [5, 256, 700])
+@pytest.mark.parametrize(("hidden", "wide"), [(64, 172), (96, 96)])
+def test_an_mlp_of_four_bits(library: Path | None, low_memory: bool, rows: int, hidden: int, wide: int) -> None:
+    first, second, x = blocks(hidden, wide, "_1"), blocks(wide, hidden, "_2"), floats(rows, hidden) * 3
+    weight, bias, factors = floats(hidden), floats(hidden), np.exp2(RNG.integers(-3, 4, wide)).astype(np.float32)
+    constants = first | second | {"norm_weight": weight, "norm_bias": bias, "factors": factors}
+    one = session("NormMlpAdd4", ROWS, constants, library, low_memory=low_memory, K=hidden, N=wide)
+    got = one.run(None, {"rows": x})[0]
+    inner = gelu(norm(x, weight, bias) @ read_blocks(first, hidden, "_1") + first["bias_1"]) * factors
+    alike(got - x, inner @ read_blocks(second, wide, "_2") + second["bias_2"], LOUD)
+    if library is not None:
+        first, second = as_columns(first, hidden, "_1"), as_columns(second, wide, "_2")
+        inner = gelu(linear(norm(x, weight, bias), first, "_1")) * factors
+        alike(got - x, linear(inner, second, "_2"), SOME_STEPS)
 
 
 @every_way
@@ -239,10 +294,10 @@ def test_attention_survives_what_integers_find_hard(library: Path, trouble: str)
 
 
 @every_kernel
-@pytest.mark.parametrize("bits", ["8", "16", "32"])
+@pytest.mark.parametrize("bits", ["4", "8", "16", "32"])
 def test_threads_do_not_change_a_bit(library: Path | None, bits: str) -> None:
-    layer, x = stored(256, 1030) if bits == "8" else kept(256, 1030, bits), floats(611, 256)
-    one, two = (session(f"Linear{bits}", ROWS, layer, library, threads).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
+    layer, x, sizes = layer_of(bits, 256, 1030), floats(611, 256), {"K": 256, "N": 1030} if bits == "4" else {}
+    one, two = (session(f"Linear{bits}", ROWS, layer, library, threads, **sizes).run(None, {"rows": x})[0] for threads in (1, 2))  # fmt: skip
     assert np.array_equal(one, two)
 
 
@@ -256,6 +311,18 @@ def test_sizes_that_do_not_fit_are_errors_and_no_crash(library: Path | None) -> 
         adding.run(None, {"rows": floats(3, 64), "residual": floats(2, 64)})
     with pytest.raises(Exception, match="a step, a sum and a bias"):
         session("Linear8", ROWS, stored(64, 64) | {"steps": floats(3)}, library)
+    for wrong in ({"steps": floats(3)}, {"bias": floats(3)}, {"zeros": np.zeros((64, 3), np.uint8)}):
+        with pytest.raises(Exception, match="a step and a zero a block"):
+            session("Linear4", ROWS, blocks(64, 64) | wrong, library, K=64, N=64)
+    with pytest.raises(Exception, match="a step and a zero a block"):
+        session("Linear4", ROWS, blocks(64, 64), library, K=96, N=64)
+    for step in (0, -1, np.nan, np.inf):
+        four = blocks(64, 64)
+        four["steps"][5, 1] = step
+        with pytest.raises(Exception, match="not a positive number"):
+            session("Linear4", ROWS, four, library, K=64, N=64)
+    with pytest.raises(Exception, match="in blocks of 16 bytes"):
+        session("Linear4", ROWS, blocks(64, 64) | {"weight": np.zeros((64, 2, 8), np.uint8)}, library, K=64, N=64)
     with pytest.raises(Exception, match="without a bias a row"):
         session("Linear16", ROWS, kept(64, 64, "16") | {"bias": floats(3)}, library)
     with pytest.raises(Exception, match="of another width than the weights'"):
@@ -286,7 +353,7 @@ def test_the_longest_sums_are_exact(library: Path | None) -> None:
 @every_kernel
 def test_weights_whose_sums_would_overflow_are_refused(library: Path | None) -> None:
     layer = loudest(MOST_INPUTS + 1)[1]
-    with pytest.raises(Exception, match="29433 inputs, at most 29432"):
+    with pytest.raises(Exception, match="a layer of integers has 29433 inputs, at most 29432"):
         session("Linear8", ROWS, layer, library)
     layer = stored(64, 64)
     layer["weight"][3, 5] = -128  # two of its products with -128 are one too many for 16 bits
@@ -295,16 +362,16 @@ def test_weights_whose_sums_would_overflow_are_refused(library: Path | None) -> 
 
 
 @every_way
-@pytest.mark.parametrize("bits", ["8", "16", "32"])
+@pytest.mark.parametrize("bits", ["4", "8", "16", "32"])
 def test_the_kernel_runs_where_it_is_registered(library: Path | None, bits: str, tmp_path: Path) -> None:
-    layer = stored(64, 64) if bits == "8" else kept(64, 64, bits)
-    one = session(f"Linear{bits}", ROWS, layer, library, profile=tmp_path / "profile")
+    sizes = {"K": 64, "N": 64} if bits == "4" else {}
+    one = session(f"Linear{bits}", ROWS, layer_of(bits, 64, 64), library, profile=tmp_path / "profile", **sizes)
     one.run(None, {"rows": floats(3, 64)})
     events = json.loads(Path(one.end_profiling()).read_text())
     kinds = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
     has_kernel = library is not None and (bits != "32" or "avx512" in library.name)
     assert (f"Linear{bits}" in kinds) is has_kernel
-    assert ("Gemm" in kinds) is not has_kernel
+    assert (("MatMulNBits" if bits == "4" else "Gemm") in kinds) is not has_kernel
 
 
 def test_a_missing_or_broken_library_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
