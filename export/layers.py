@@ -24,7 +24,7 @@ from export.linear import (
     stored_int4,
     stored_int8,
 )
-from export.operators import DOMAIN, INTEGERS, NORM_EPSILON
+from export.operators import DOMAIN, INTEGER_BITS, NORM_EPSILON
 from export.patch_embedding import PatchEmbedding
 from export.tower import Tower
 
@@ -112,10 +112,10 @@ class Layers:
         else:
             inputs = [attended, *self._stored(proj), rows]
             rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
-        if self._is_kept(first) or self._is_kept(second) or (bits in INTEGERS) != (second in self._factors):
+        if self._is_kept(first) or self._is_kept(second) or (bits in INTEGER_BITS) != (second in self._factors):
             return self._mlp(rows, name)
         inputs = [rows, *self._norm_weights(f"{name}.norm2"), *self._stored(first)]
-        if bits in INTEGERS:
+        if bits in INTEGER_BITS:
             inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors[second]))  # (intermediate,)
         return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 

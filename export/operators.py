@@ -24,7 +24,7 @@ STORED = {
     "16": ("weight", "bias"),
     "32": ("weight", "bias"),
 }
-INTEGERS = ("4", "8")
+INTEGER_BITS = ("4", "8")
 SIZES = ("K", "N")  # attributes of operators of 4 bits: inputs and outputs of the (first) layer, MatMulNBits' names
 
 
@@ -132,7 +132,7 @@ def linear_add(bits: str) -> onnx.FunctionProto:
 def norm_mlp_add(bits: str) -> onnx.FunctionProto:
     """The rows plus their MLP; of integers, factors (wide,) stand between the activation and the second layer."""
     first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
-    body, factors = Body(), ["factors"] if bits in INTEGERS else []
+    body, factors = Body(), ["factors"] if bits in INTEGER_BITS else []
     wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, first)
     wide = body.op("FastGelu", [wide], domain=CONTRIB)  # gelu in its tanh form
     if factors:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import InvalidInput
+from contract.manifest import INTEGERS
 from export.packs import first_level_packs_for, flop, packs_for
 from export.progress import READ_FLOP, WRITE_FLOP
 from export.quantise import BLOCK
@@ -43,7 +44,7 @@ class Plan:
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
             is_matrix = kind == "weight" and len(shape) > 1 and owner not in FLOAT32
-            width = "fp16" if precision.startswith("int") and owner.startswith(KEPT) else precision
+            width = "fp16" if precision in INTEGERS and owner.startswith(KEPT) else precision
             stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
         whole, largest = packs_for(tower), first_level_packs_for(tower)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from contract.errors import BundleError, InvalidInput
 from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
-from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
+from contract.manifest import CHAT_TEMPLATE, GRAPH, INTEGERS, PRECISIONS, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
 from export import command, extra
 from export.hub import local_folder
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from export.plan import Plan
     from export.tower import Tower
 
-INTEGERS = ("int8", "int4")  # precisions that rotate and balance the tower first
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
 

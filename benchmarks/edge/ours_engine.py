@@ -4,6 +4,7 @@ from pathlib import Path
 
 from benchmarks.edge import weights
 from benchmarks.edge.engines import Grid, Patches, Rows
+from contract.manifest import INTEGERS
 from edge_runtime import Encoder
 from edge_runtime.items import Item
 from edge_runtime.kernels import library
@@ -28,6 +29,6 @@ def load(cache: Path, depth: int, threads: int, variant: str) -> Ours:
         SystemExit: integers are to run on kernels, and there are none for this processor.
     """
     use_kernels = not variant.endswith("portable")
-    if variant in ("int8", "int4") and library() is None:
+    if variant in INTEGERS and library() is None:
         raise SystemExit(f"{variant} with kernels: none is built for this processor, see python -m kernels.build")
     return Ours(weights.bundle_folder(cache, depth, variant), threads, use_kernels)

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from contract.errors import InvalidInput
+from contract.manifest import INTEGERS
 from edge_runtime import kernels
 from edge_runtime.ceiling import count_work, peak_rates
 from edge_runtime.encoder import Encoder
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     for people, unless with --json, and then as one JSON line.
 
     share_of_ceiling is the time the counted work takes at the rates of onnxruntime's plain products (8-bit ones for the
-    layers of an int8 bundle, float32 for all else) over the time it took; own kernels can pass 1.
+    layers of an int8 or int4 bundle, float32 for all else) over the time it took; own kernels can pass 1.
     """
     if min(args.size, args.batch, args.repeats) < 1:
         raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     manifest, grid = encoder.bundle.manifest, items[0].grid_thw
     products, attention = count_work(encoder.bundle.graph, grid, manifest.card.patch_width)
     fp32_rate, int8_rate = peak_rates(args.threads)
-    product_rate = int8_rate if manifest.precision == "int8" else fp32_rate
+    product_rate = int8_rate if manifest.precision in INTEGERS else fp32_rate
     least = args.batch * (products / product_rate + attention / fp32_rate)
     report = {
         "picture": f"{args.size}x{args.size}",
