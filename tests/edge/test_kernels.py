@@ -5,6 +5,8 @@ A processor without the instructions runs the standard operators, and then only 
 
 import json
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,35 @@ def test_an_mlp_of_four_bits(library: Path | None, low_memory: bool, rows: int, 
         first, second = as_columns(first, hidden, "_1"), as_columns(second, wide, "_2")
         inner = gelu(linear(norm(x, weight, bias), first, "_1")) * factors
         alike(got - x, linear(inner, second, "_2"), SOME_STEPS)
+
+
+OWN = """
+import re, sys
+import onnxruntime
+from edge_runtime.session_options import session_options
+options = session_options(1, low_memory=sys.argv[3] == "True")
+options.register_custom_ops_library(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+print(int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)
+"""
+
+
+@every_kernel
+def test_four_bits_are_copied_only_where_that_is_faster_and_allowed(library: Path, tmp_path: Path) -> None:
+    inputs, outputs = 1024, 8192
+    model = tmp_path / "one.onnx"
+    model.write_bytes(graph("Linear4", ROWS, blocks(inputs, outputs), K=inputs, N=outputs))
+    plain, low = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", OWN, model, library, str(low)], check=True, capture_output=True
+            ).stdout
+        )
+        for low in (False, True)
+    )
+    copies = "avx512" in library.name
+    assert (plain - low > inputs * outputs * 0.7) is copies, (plain, low)  # a byte a weight
+    assert (abs(plain - low) < inputs * outputs * 0.3) is not copies
 
 
 @every_way
