@@ -75,8 +75,7 @@ class Encoder:
             use_kernels: on the CPU, layers run on the operators of edge_runtime.kernels where this processor has them;
                 False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
-                into the order this processor likes best; int8 kernels for AVX-512 and Armv8.6 copy theirs all the same.
-                Either way the peak is about the weights once.
+                into the order this processor likes best. Either way the peak is about the weights once.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.

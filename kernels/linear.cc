@@ -32,7 +32,8 @@ void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64))
 
 }  // namespace
 
-Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out) {
+Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out,
+                    bool copies) {
   Linear made(Format::kInt8, values, sums_and_bias + out, in, out);
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_, steps, out * sizeof(float));
@@ -43,7 +44,7 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
     for (size_t k = 0; k + 1 < in; k += 2)
       for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
   }
-  if (kPacksAtLoad) made.PackAll();
+  if (kPacksAtLoad && copies) made.PackAll();
   return made;
 }
 
@@ -164,8 +165,8 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
 }
 
 const Cut& Linear::CutOf() const {
-  bool is_unpacked_in_use = blocks_.values && !panels_;
-  return kPacksAtLoad && is_unpacked_in_use ? kCutUnpacked : ShapeOf(format_).cut;
+  bool is_packed_in_use = format_ == Format::kInt8 && !panels_;
+  return kPacksAtLoad && is_packed_in_use ? kCutUnpacked : ShapeOf(format_).cut;
 }
 
 // Row r of the left side, not of floats. `bytes` is room for a row that is widened.

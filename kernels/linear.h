@@ -19,15 +19,16 @@ enum class Format { kInt8, kHalf, kFloat, kBf16 };
 class Linear {
  public:
   // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
-  // steps, bias. Values outlive the layer: some processors read them where they lie.
-  static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out);
-  // blocks of (out, in), bias (out,); likewise. They become columns of bytes where they are used, or when the layer is made
-  // where that is faster and it `copies`.
+  // steps, bias. Values outlive the layer and are read where they lie; where it is faster to bring them into another
+  // order when the layer is made, that is done if it `copies`.
+  static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out,
+                     bool copies);
+  // blocks of (out, in), bias (out,); likewise, and they become columns of bytes.
   static Linear Int4(const Blocks4& blocks, const float* bias, size_t in, size_t out, bool copies);
   // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and the processor
   // has it.
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
-  // values (out, in), bias (out,); likewise, unless `copies`: then they are read once, and products are faster.
+  // values (out, in), bias (out,); likewise.
   static Linear Float(const float* values, const float* bias, size_t in, size_t out, bool copies);
 
   Linear() = default;

@@ -8,8 +8,15 @@
 namespace edge_vlm {
 
 void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Column8* panel) {
-  std::memset(panel, 0, RoundUp(depth, 4) * kPanel);
-  for (size_t k = 0; k < depth; ++k)
+  size_t whole = columns == kPanel ? depth / 4 * 4 : 0;
+  for (size_t k = 0; k < whole; k += 4) {
+    const int8_t* __restrict rows = weights + k * pitch;
+    int8_t* __restrict to = panel + k * kPanel;
+    for (size_t c = 0; c < kPanel; ++c)
+      for (size_t i = 0; i < 4; ++i) to[4 * c + i] = rows[i * pitch + c];
+  }
+  std::memset(panel + whole * kPanel, 0, (RoundUp(depth, 4) - whole) * kPanel);
+  for (size_t k = whole; k < depth; ++k)
     for (size_t c = 0; c < columns; ++c) panel[k / 4 * kPanel * 4 + c * 4 + k % 4] = weights[k * pitch + c];
 }
 

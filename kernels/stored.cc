@@ -27,7 +27,7 @@ OrtStatus* CheckInputs(size_t in) {
 
 }  // namespace
 
-OrtStatus* Bytes::Read(const OrtKernelInfo* info, size_t first, bool, Linear* linear) {
+OrtStatus* Bytes::Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear) {
   Tensor weight, steps, sums_and_bias;
   RETURN_IF_ERROR(Constant(info, first, &weight));
   RETURN_IF_ERROR(Constant(info, first + 1, &steps));
@@ -41,7 +41,7 @@ OrtStatus* Bytes::Read(const OrtKernelInfo* info, size_t first, bool, Linear* li
   int8_t lowest = 0;
   for (size_t i = 0; i < weight.size; ++i) lowest = std::min(lowest, values[i]);
   if (lowest < -127) return Refuse("edge_vlm: an int8 weight is -128, -127 to 127 are expected");
-  *linear = Linear::Int8(values, steps.floats(), sums_and_bias.floats(), in, out);
+  *linear = Linear::Int8(values, steps.floats(), sums_and_bias.floats(), in, out, copies);
   return nullptr;
 }
 

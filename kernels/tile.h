@@ -81,7 +81,7 @@ struct Cut {
 // Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
 constexpr size_t kMostRows = 43 * kRows;  // of a tile; just above a power of two
 constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
-constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // what others have packed, made in use
+constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // of what may not be copied
 constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
 // Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16 bundles.
 #if defined(__AVX512VNNI__)

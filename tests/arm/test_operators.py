@@ -82,7 +82,7 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
         "NormMlpAdd8", ROWS, constants, {"rows": x}, lambda got, _: close(got - x, linear(wide, second, "_2"), ONE_STEP)
     )
 
-    for rows, num_inputs, num_outputs in [(1, 4, 1), (13, 70, 65), (261, 2102, 80)]:
+    for rows, num_inputs, num_outputs in [(40, 4, 1), (1, 64, 64), (13, 70, 65), (261, 2102, 80)]:
         four, x4 = blocks(num_inputs, num_outputs), np.rint(floats(rows, num_inputs) * 20).clip(-100, 100)
         x4[:, 0], x4[:, 1] = -100, 155
         expected = linear(x4, as_columns(four, num_inputs))
