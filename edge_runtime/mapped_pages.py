@@ -40,13 +40,14 @@ def given_back(path: Path) -> Iterator[None]:
                     if not is_written((start, end)):
                         _madvise(start, end - start, DONTNEED)
 
-    thread = threading.Thread(target=drop, name="given_back")
-    thread.start()
+    thread = threading.Thread(target=drop, name="given_back", daemon=True)
     try:
+        thread.start()  # may be interrupted, once the thread runs
         yield
     finally:
         ended.set()
-        thread.join()
+        with suppress(RuntimeError):  # it was not started
+            thread.join()
 
 
 def mappings(name: str) -> list[Place]:

@@ -3,6 +3,7 @@
 import mmap
 import subprocess
 import sys
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -89,6 +90,30 @@ def test_a_page_that_was_written_to_stays(tmp_path: Path) -> None:
         assert mapped[5000] == 7
 
 
+def is_running() -> bool:
+    return any(thread.name == "given_back" for thread in threading.enumerate())
+
+
 def test_an_error_inside_ends_the_thread(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="inside"), given_back(tmp_path / "none"):
         raise RuntimeError("inside")
+    assert not is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+@pytest.mark.parametrize("has_started", [False, True])
+def test_control_c_at_the_start_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_started: bool
+) -> None:
+    """It would keep the process from ending."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if has_started:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), given_back(tmp_path / "none"):
+        pass
+    assert not is_running()
