@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from contract.preprocessing import ImageProcessing
 from export.builder import Builder
 from export.layers import Layers
-from export.linear import Linear, fp32
+from export.linear import FP32, Linear
 from export.operators import DOMAIN, FUNCTIONS
 from export.patch_embedding import for_bytes
 from export.positions import FramePositions
@@ -32,7 +32,7 @@ def write_graph(
     read: Callable[[str], NDArray[np.float32]],
     image: ImageProcessing,
     path: Path,
-    linear: Linear = fp32,
+    linear: Linear = FP32,
     factors: Mapping[str, NDArray[np.float32]] | None = None,
     kept: tuple[str, ...] = (),
 ) -> int:

@@ -11,30 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.builder import CONTRIB, Builder
-from export.linear import (
-    Linear,
-    Source,
-    fp16,
-    fp32,
-    int4,
-    int8,
-    sizes_of,
-    stored_fp16,
-    stored_fp32,
-    stored_int4,
-    stored_int8,
-)
-from export.operators import DOMAIN, INTEGER_BITS, NORM_EPSILON
+from export.linear import FP32, Linear, Source
+from export.operators import DOMAIN, NORM_EPSILON
 from export.patch_embedding import PatchEmbedding
 from export.tower import Tower
-
-# By how matrices are multiplied: the end of operators' names, how they are stored, and the operator of attention.
-KERNELS = {
-    fp32: ("32", stored_fp32, "FrameAttention32"),
-    fp16: ("16", stored_fp16, "FrameAttention32"),
-    int8: ("8", stored_int8, "FrameAttention"),
-    int4: ("4", stored_int4, "FrameAttention"),
-}
 
 
 class Layers:
@@ -52,7 +32,7 @@ class Layers:
         graph: Builder,
         tower: Tower,
         read: Callable[[str], NDArray[np.float32]],
-        linear: Linear = fp32,
+        linear: Linear = FP32,
         factors: Mapping[str, NDArray[np.float32]] | None = None,
         kept: tuple[str, ...] = (),
     ) -> None:
@@ -99,23 +79,23 @@ class Layers:
     def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
         """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
         name, op = f"blocks.{number}", self._graph.op
-        bits, _, attention = KERNELS[self._linear]
+        bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
         if self._is_kept(qkv):
             packed = self.linear(self.norm(rows, f"{name}.norm1"), qkv)
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
             packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
-        attended = self.attention(attention, packed, rotary, frames)
+        attended = self.attention(self._linear.attention, packed, rotary, frames)
         if self._is_kept(proj):
             rows = op("Add", [rows, self.linear(attended, proj)])
         else:
             inputs = [attended, *self._stored(proj), rows]
             rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
-        if self._is_kept(first) or self._is_kept(second) or (bits in INTEGER_BITS) != (second in self._factors):
+        if self._is_kept(first) or self._is_kept(second) or has_factors != (second in self._factors):
             return self._mlp(rows, name)
         inputs = [rows, *self._norm_weights(f"{name}.norm2"), *self._stored(first)]
-        if bits in INTEGER_BITS:
+        if has_factors:
             inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors[second]))  # (intermediate,)
         return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 
@@ -145,7 +125,7 @@ class Layers:
         return [self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
 
     def _sizes(self, name: str) -> dict[str, int]:
-        return sizes_of(self._source(name)) if self._linear is int4 else {}
+        return self._linear.sizes(self._source(name))
 
     def _stored(self, name: str) -> list[str]:
-        return list(KERNELS[self._linear][1](self._graph, self._source(name)))
+        return list(self._linear.stored(self._graph, self._source(name)))

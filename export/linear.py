@@ -6,13 +6,12 @@ Weights come out of the checkpoint as (out, in); what onnxruntime's kernel wants
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.builder import Builder
-from export.operators import BF16, DOMAIN, FLOAT32, SIZES
+from export.operators import BF16, DOMAIN, FLOAT32, INTEGER_BITS, SIZES
 from export.quantise import int4_blocks, int8_columns
 
 
@@ -29,45 +28,55 @@ class Source:
     is_kept: bool = False
 
 
-class Linear(Protocol):
-    """Adds one linear layer to a graph: (patches, in) to (patches, out)."""
+@dataclass(frozen=True)
+class Linear:
+    """How matrices are stored and multiplied.
 
-    def __call__(self, graph: Builder, rows: str, source: Source) -> str: ...
+    Attributes:
+        bits: of a weight, the end of operators' names.
+        stored: adds a layer's weights and bias to a graph; their names, in the order of export.operators.STORED.
+        attention: the operator of attention beside such layers.
+    """
 
+    bits: str
+    stored: Callable[[Builder, Source], tuple[str, ...]]
+    attention: str = "FrameAttention32"
 
-def fp32(graph: Builder, rows: str, source: Source) -> str:
-    """One Gemm over the weight as the checkpoint stores it."""
-    return graph.op("Linear32", [rows, *stored_fp32(graph, source)], source.name, domain=DOMAIN)
+    @property
+    def is_integer(self) -> bool:
+        return self.bits in INTEGER_BITS
+
+    def sizes(self, source: Source) -> dict[str, int]:
+        """Attributes of every operator over such a layer: blocks of four bits do not tell them."""
+        return dict(zip(SIZES, (source.num_inputs, source.num_outputs), strict=True)) if self.bits == "4" else {}
+
+    def __call__(self, graph: Builder, rows: str, source: Source) -> str:
+        """Add one layer: (patches, in) to (patches, out). A layer kept in an integer tower may be multiplied in bf16, still
+        finer than its neighbours."""
+        if self.is_integer and source.is_kept:
+            return FP16(graph, rows, source)
+        attributes = self.sizes(source)
+        if self.bits == "16":
+            attributes["accuracy_level"] = BF16 if source.is_kept else FLOAT32
+        stored = self.stored(graph, source)
+        return graph.op(f"Linear{self.bits}", [rows, *stored], source.name, domain=DOMAIN, **attributes)
 
 
 def stored_fp32(graph: Builder, source: Source) -> tuple[str, ...]:
-    """Names of weight float32 (out, in) and bias (out,)."""
+    """Weight float32 (out, in) as the checkpoint stores it, and bias (out,)."""
     weight = graph.weight(f"{source.name}.weight", source.weight)
     return weight, graph.weight(f"{source.name}.bias", source.bias)
 
 
-def fp16(graph: Builder, rows: str, source: Source) -> str:
-    """Half the file. A kernel reads the halves where they lie, and without one onnxruntime makes float32 of them when it
-    loads the graph. A layer kept in an integer tower may be multiplied in bf16, still finer than its neighbours."""
-    level = BF16 if source.is_kept else FLOAT32
-    return graph.op("Linear16", [rows, *stored_fp16(graph, source)], source.name, domain=DOMAIN, accuracy_level=level)
-
-
 def stored_fp16(graph: Builder, source: Source) -> tuple[str, ...]:
-    """Names of weight fp16 (out, in) and bias (out,)."""
+    """Weight fp16 (out, in) and bias (out,): half the file. A kernel reads the halves where they lie, and without one
+    onnxruntime makes float32 of them when it loads the graph."""
     half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
     return half, graph.weight(f"{source.name}.bias", source.bias)
 
 
-def int8(graph: Builder, rows: str, source: Source) -> str:
-    """Unsigned 8-bit rows times signed 8-bit columns."""
-    if source.is_kept:
-        return fp16(graph, rows, source)
-    return graph.op("Linear8", [rows, *stored_int8(graph, source)], source.name, domain=DOMAIN)
-
-
 def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
-    """Names of weight int8 (in, out), steps (out,), and column sums times steps over bias (2, out)."""
+    """Weight int8 (in, out), steps (out,), and column sums times steps over bias (2, out)."""
 
     def stored() -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
         values, steps = int8_columns(source.weight())  # (in, out), (out,)
@@ -78,24 +87,13 @@ def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
     return graph.weights(names, stored)
 
 
-def int4(graph: Builder, rows: str, source: Source) -> str:
-    """Blocks of 32 weights with a step and a zero each; rows are rounded to 8 bits."""
-    if source.is_kept:
-        return fp16(graph, rows, source)
-    stored, sizes = stored_int4(graph, source), sizes_of(source)
-    return graph.op("Linear4", [rows, *stored], source.name, domain=DOMAIN, **sizes)
-
-
 def stored_int4(graph: Builder, source: Source) -> tuple[str, ...]:
-    """Names of weight uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)) and bias (out,)."""
+    """Blocks of 32 weights uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)) and bias (out,)."""
     names = tuple(f"{source.name}.{part}" for part in ("weight_int4", "steps", "zeros"))
     packed = graph.weights(names, lambda: int4_blocks(source.weight()))
     return *packed, graph.weight(f"{source.name}.bias", source.bias)
 
 
-def sizes_of(source: Source) -> dict[str, int]:
-    """Attributes of an operator of 4 bits, whose stored blocks do not tell them."""
-    return dict(zip(SIZES, (source.num_inputs, source.num_outputs), strict=True))
-
-
-LINEARS: dict[str, Linear] = {"fp32": fp32, "fp16": fp16, "int8": int8, "int4": int4}
+FP32, FP16 = Linear("32", stored_fp32), Linear("16", stored_fp16)
+INT8, INT4 = Linear("8", stored_int8, "FrameAttention"), Linear("4", stored_int4, "FrameAttention")
+LINEARS = {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": INT4}

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from contract.preprocessing import ImageProcessing
 from export.builder import Builder
-from export.linear import Source, fp32
+from export.linear import FP32, Source
 from export.tower import Tower
 
 Read = Callable[[str], NDArray[np.float32]]
@@ -70,7 +70,7 @@ class PatchEmbedding:
         """(patches, 3, 1, area) to (patches, hidden)."""
         width = 3 * self._area
         rows = self._graph.op("Reshape", [values, self._graph.ints(0, width)])
-        return fp32(self._graph, rows, Source(name, width, self._hidden, weight, bias))
+        return FP32(self._graph, rows, Source(name, width, self._hidden, weight, bias))
 
     def _weight(self) -> NDArray[np.float32]:
         return self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)
