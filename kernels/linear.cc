@@ -30,6 +30,8 @@ const Shape& ShapeOf(Format format) { return kShapes[static_cast<size_t>(format)
 
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
 
+void* Zeros(size_t bytes) { return std::memset(Allocate(bytes), 0, bytes); }
+
 }  // namespace
 
 Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out,
@@ -38,12 +40,9 @@ Linear Linear::Int8(const int8_t* values, const float* steps, const float* sums_
   size_t width = made.num_panels_ * kPanel;
   std::memcpy(made.columns_, steps, out * sizeof(float));
   std::memcpy(made.columns_ + width, sums_and_bias, out * sizeof(float));
-  if (kHasPairs) {
-    made.pairs_ = static_cast<int32_t*>(Allocate(width * sizeof(int32_t)));
-    std::memset(made.pairs_, 0, width * sizeof(int32_t));
+  if (kHasPairs)
     for (size_t k = 0; k + 1 < in; k += 2)
       for (size_t n = 0; n < out; ++n) made.pairs_[n] += values[k * out + n] * values[(k + 1) * out + n];
-  }
   if (kPacksAtLoad && copies) made.PackAll();
   return made;
 }
@@ -52,10 +51,6 @@ Linear Linear::Int4(const Blocks4& blocks, const float* bias, size_t in, size_t 
   Linear made(Format::kInt8, nullptr, bias, in, out);
   made.blocks_ = blocks;
   size_t width = made.num_panels_ * kPanel;
-  if (kHasPairs) {
-    made.pairs_ = static_cast<int32_t*>(Allocate(width * sizeof(int32_t)));
-    std::memset(made.pairs_, 0, width * sizeof(int32_t));
-  }
   for (size_t n = 0; n < out; ++n) made.columns_[n] = blocks.StepOf(n);
   int8_t bytes[kPanel][kBlock4];
   for (size_t n = 0; n < width; n += kPanel) {
@@ -95,10 +90,10 @@ Linear::Linear(Format format, const void* values, const float* bias, size_t in, 
       pitch_(depth_ + (format == Format::kInt8 && !kPacksAtLoad ? kApart : 0)),
       num_panels_(RoundUp(out, kPanel) / kPanel),
       values_(values) {
-  size_t width = num_panels_ * kPanel, bytes = 3 * width * sizeof(float);
-  columns_ = static_cast<float*>(Allocate(bytes));
-  std::memset(columns_, 0, bytes);
+  size_t width = num_panels_ * kPanel;
+  columns_ = static_cast<float*>(Zeros(3 * width * sizeof(float)));
   std::memcpy(columns_ + 2 * width, bias, out * sizeof(float));
+  if (kHasPairs && format == Format::kInt8) pairs_ = static_cast<int32_t*>(Zeros(width * sizeof(int32_t)));
 }
 
 Linear::Linear(Linear&& other) noexcept { *this = std::move(other); }

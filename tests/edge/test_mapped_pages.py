@@ -18,6 +18,7 @@ from edge_runtime.mapped_pages import given_back, is_written, mappings
 from export.graph import write_graph
 from export.tower import Tower
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
 LOAD = """
 import sys
 from contextlib import nullcontext
@@ -57,13 +58,13 @@ def peak_over_weights(graph: Path, mode: str) -> float:
     return int(done.stdout) / graph.with_name(graph.name + ".data").stat().st_size
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+@on_linux
 def test_a_session_loads_with_its_weights_once(graph: Path) -> None:
     assert peak_over_weights(graph, "twice") > 1.9
     assert peak_over_weights(graph, "once") < 1.6
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+@on_linux
 def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "two words"
     path.write_bytes(bytes(range(256)) * 4096)
@@ -75,7 +76,7 @@ def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
     assert mappings(str(path)) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+@on_linux
 def test_a_page_that_was_written_to_stays(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(bytes(1 << 20))
@@ -100,7 +101,7 @@ def test_an_error_inside_ends_the_thread(tmp_path: Path) -> None:
     assert not is_running()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+@on_linux
 @pytest.mark.parametrize("has_started", [False, True])
 def test_control_c_at_the_start_leaves_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_started: bool
