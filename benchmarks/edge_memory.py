@@ -34,7 +34,7 @@ import json, re, sys, time
 started = time.process_time()
 import numpy as np
 from edge_runtime import Encoder
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 
 def memory():
     text = open("/proc/self/status").read()

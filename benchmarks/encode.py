@@ -22,8 +22,8 @@ from onnx import TensorProto, helper
 
 from benchmarks.machine import machine
 from edge_runtime import Encoder
-from edge_runtime.items import Item
-from edge_runtime.patches import normalised
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import normalised
 
 GRIDS = ((1, 6, 8), (1, 10, 10), (1, 16, 16), (1, 32, 32), (4, 10, 10))
 

@@ -31,7 +31,7 @@ from benchmarks.encode import matrix_peak
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, draw
 from contract.preprocessing import ImageProcessing
-from edge_runtime.patches import normalised
+from edge_runtime.items.patches import normalised
 from export.graph import write_graph
 from export.oracle import Oracle
 from export.packs import flop, pixels

@@ -33,7 +33,7 @@ from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from contract.tensors import MODEL
-from edge_runtime.infer_inputs import infer_inputs
+from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.engine import Engine
 from serving.launcher import TritonServer

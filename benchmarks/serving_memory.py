@@ -21,7 +21,7 @@ from benchmarks.chart import Panel, draw_chart
 from contract.card import ModelCard
 from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
-from edge_runtime.infer_inputs import infer_inputs
+from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.launcher import TritonServer
 from serving.settings import Settings

@@ -34,7 +34,7 @@ from benchmarks.machine import machine
 from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
 from contract.tensors import MODEL
-from edge_runtime.infer_inputs import infer_inputs
+from edge_runtime.clients.infer_inputs import infer_inputs
 from serving.launcher import TritonServer
 from serving.settings import DTYPES, Settings
 from serving.stub_environment import stub_environment

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 from contract.sampling import Sampling
 from edge_runtime.bundle import Bundle
-from edge_runtime.embedding_cache import EmbeddingCache
-from edge_runtime.encoder import Embeddings, Encoder
-from edge_runtime.fetch import Fetcher
+from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta, Request
+from edge_runtime.reuse.embedding_cache import EmbeddingCache
+from edge_runtime.tower.encoder import Embeddings, Encoder
 
 if TYPE_CHECKING:
-    from edge_runtime.async_grpc_client import AsyncGrpcClient
-    from edge_runtime.async_http_client import AsyncHttpClient
-    from edge_runtime.connection import Tls
-    from edge_runtime.grpc_client import GrpcClient
-    from edge_runtime.http_client import HttpClient
+    from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
+    from edge_runtime.clients.async_http_client import AsyncHttpClient
+    from edge_runtime.clients.connection import Tls
+    from edge_runtime.clients.grpc_client import GrpcClient
+    from edge_runtime.clients.http_client import HttpClient
 
 __all__ = [
     "AsyncGrpcClient",
@@ -49,4 +49,4 @@ def __getattr__(name: str) -> Any:
     """The clients need the extra `client`, the rest does not."""
     if name not in CLIENTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"edge_runtime.{CLIENTS[name]}"), name)
+    return getattr(import_module(f"edge_runtime.clients.{CLIENTS[name]}"), name)

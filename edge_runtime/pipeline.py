@@ -5,18 +5,18 @@ from os import PathLike
 from typing import Any
 
 from contract.errors import InvalidInput
-from edge_runtime.access import MediaAccess
-from edge_runtime.chat_template import Message, render
-from edge_runtime.content import MediaPart, media_parts, plain
-from edge_runtime.embedding_cache import Kept, content_key
-from edge_runtime.encoder import Encoder
-from edge_runtime.fetch import Fetcher
-from edge_runtime.items import Item, Progress, picture_item, video_item
-from edge_runtime.media import Picture
-from edge_runtime.picture_options import PictureOptions
+from edge_runtime.items.item import Item, Progress, picture_item, video_item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.media.access import MediaAccess
+from edge_runtime.media.fetch import Fetcher
+from edge_runtime.media.picture import Picture
 from edge_runtime.prompt import prompt_ids
+from edge_runtime.prompts.chat_template import Message, render
+from edge_runtime.prompts.content import MediaPart, media_parts, plain
 from edge_runtime.request import EncodedItem, Request
-from edge_runtime.seen import SeenItems, source_name
+from edge_runtime.reuse.embedding_cache import Kept, content_key
+from edge_runtime.reuse.seen import SeenItems, source_name
+from edge_runtime.tower.encoder import Encoder
 
 DEVICE_MAX_PIXELS = 1 << 20
 

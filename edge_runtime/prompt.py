@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
 from edge_runtime.bundle import Bundle
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 
 
 def grids(items: Sequence[Item], is_video: bool) -> NDArray[np.int64]:

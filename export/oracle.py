@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contract.errors import BundleError
 from contract.preprocessing import ImageProcessing
-from edge_runtime.patches import normalised
+from edge_runtime.items.patches import normalised
 
 Outputs = dict[str, NDArray[np.float32]]
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from contract.errors import ParityError
 from contract.manifest import WEIGHTS
-from edge_runtime.mapped_pages import given_back
-from edge_runtime.session_options import session_options
+from edge_runtime.tower.mapped_pages import given_back
+from edge_runtime.tower.session_options import session_options
 from export.cores import each_on_a_core, torch_on_one_core
 from export.oracle import FIRST_BLOCKS, Oracle, Outputs, level_name
 from export.packs import Pack, flop, name, pixels

@@ -21,7 +21,7 @@ HEADERS = ROOT / ".cache" / "onnxruntime-headers"
 PACKAGE = "http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
 SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
 
-# Processor and instructions of kernels/tile_*.cc, and what zig calls them; edge_runtime.kernels chooses among them.
+# Processor and instructions of kernels/tile_*.cc, and what zig calls them; edge_runtime.tower.kernels chooses among them.
 TARGETS = {
     "x86_64.avx512": [
         "-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",

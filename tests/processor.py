@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from contract.preprocessing import ImageProcessing
-from edge_runtime.items import Item
-from edge_runtime.patches import normalised
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import normalised
 
 _FOLDER = Path(__file__).parent.parent / ".cache" / "torchvision"
 _library = torch.library.Library("torchvision", "FRAGMENT")

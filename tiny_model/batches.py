@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from edge_runtime.patches import normalised, to_patches
+from edge_runtime.items.patches import normalised, to_patches
 from serving.positions import mrope_positions
 from tiny_model.architecture import MERGE_SIZE
 from tiny_model.clips import Clip, moving_clip, slideshow_clip

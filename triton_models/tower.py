@@ -10,8 +10,8 @@ from contract.errors import InvalidInput, MediaError
 from contract.grids import check_items, num_rows
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
-from edge_runtime.items import Item
-from edge_runtime.patches import to_bytes
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import to_bytes
 
 
 class Tower:

@@ -22,7 +22,7 @@ from benchmarks.edge.sizes import SIZES
 from benchmarks.edge.summary import OURS, summary
 from benchmarks.edge.table import table
 from benchmarks.machine import machine
-from edge_runtime import kernels
+from edge_runtime.tower import kernels
 from export.packs import flop
 
 VERSIONS = ("onnxruntime", "openvino", "nncf", "torch", "transformers")

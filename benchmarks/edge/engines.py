@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.patches import normalised
-from edge_runtime.processor import kernel_families
+from edge_runtime.items.patches import normalised
+from edge_runtime.tower.processor import kernel_families
 
 Grid = tuple[int, int, int]
 Rows = NDArray[np.float32]

@@ -6,8 +6,8 @@ from benchmarks.edge import weights
 from benchmarks.edge.engines import Grid, Patches, Rows
 from contract.manifest import INTEGERS
 from edge_runtime import Encoder
-from edge_runtime.items import Item
-from edge_runtime.kernels import library
+from edge_runtime.items.item import Item
+from edge_runtime.tower.kernels import library
 
 
 class Ours:

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 
 from benchmarks.encode import matrix_peak, seconds
-from edge_runtime.session_options import session_options
+from edge_runtime.tower.session_options import session_options
 
 ROWS, IN, OUT, ROUNDS = 1024, 1024, 4096, 10
 FLOP = 2 * ROWS * IN * OUT

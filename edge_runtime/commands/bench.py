@@ -12,11 +12,11 @@ import onnxruntime
 
 from contract.errors import InvalidInput
 from contract.manifest import INTEGERS
-from edge_runtime import kernels
-from edge_runtime.ceiling import count_work, peak_rates
-from edge_runtime.encoder import Encoder
+from edge_runtime.commands.ceiling import count_work, peak_rates
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
-from edge_runtime.processor import kernel_families
+from edge_runtime.tower import kernels
+from edge_runtime.tower.encoder import Encoder
+from edge_runtime.tower.processor import kernel_families
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,10 @@ import json
 import sys
 from typing import Any
 
-from edge_runtime.chat_template import Message
 from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.commands.turn import add_turn_arguments, answer
+from edge_runtime.prompts.chat_template import Message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge_runtime.embedding_cache import EmbeddingCache
-from edge_runtime.encoder import Encoder
-from edge_runtime.fetch import Fetcher
+from edge_runtime.items.video_options import WHOLE, VideoOptions
+from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
-from edge_runtime.video_options import WHOLE, VideoOptions
+from edge_runtime.reuse.embedding_cache import EmbeddingCache
+from edge_runtime.tower.encoder import Encoder
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".3gp",

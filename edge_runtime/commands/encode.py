@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.errors import InvalidInput
 from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
-from edge_runtime.safetensors_file import write_safetensors
+from edge_runtime.commands.safetensors_file import write_safetensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from contract.errors import InvalidInput
 from edge_runtime.bundle import Bundle
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
-from edge_runtime.inspection import bundle_card, request_report
+from edge_runtime.commands.inspection import bundle_card, request_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from contract.sampling import Sampling
 from contract.tensors import MODEL
 from edge_runtime.commands.device import open_encoder
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
-from edge_runtime.fetch import Fetcher
+from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         from starlette.applications import Starlette  # noqa: F401
     except ImportError as error:
         raise MissingExtra("the gateway", "serve") from error
-    from edge_runtime.async_grpc_client import AsyncGrpcClient
+    from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
     from edge_runtime.gateway.app import create_app
     from edge_runtime.gateway.server import serve
     from edge_runtime.gateway.settings import DEFAULTS, Settings

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.request import PRECISIONS
 
 if TYPE_CHECKING:
-    from edge_runtime.grpc_client import GrpcClient
-    from edge_runtime.http_client import HttpClient
+    from edge_runtime.clients.grpc_client import GrpcClient
+    from edge_runtime.clients.http_client import HttpClient
 
 JSON_READY = '{{"url": "{url}"}}'  # what a verb that listens prints with --json, for str.format
 

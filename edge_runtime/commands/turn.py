@@ -7,13 +7,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from contract.sampling import Sampling
-from edge_runtime.chat_template import Message
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Delta
 
 if TYPE_CHECKING:
-    from edge_runtime.grpc_client import GrpcClient
-    from edge_runtime.http_client import HttpClient
+    from edge_runtime.clients.grpc_client import GrpcClient
+    from edge_runtime.clients.http_client import HttpClient
 
 
 def add_turn_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge_runtime.async_grpc_client import AsyncGrpcClient
+from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat import Chat
 from edge_runtime.gateway.failures import Failure, answer_failure

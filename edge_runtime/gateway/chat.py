@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from contract.errors import ServerError
-from edge_runtime.async_grpc_client import AsyncGrpcClient
+from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
 from edge_runtime.gateway.body import Bodies
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat_request import ChatRequest, parse

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.sampling import MAX_LOGPROBS, Sampling
-from edge_runtime.chat_template import Message
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import read_messages
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.prompts.chat_template import Message
 
 PASSED = (
     "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty",  # OpenAI's

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from edge_runtime.chat_template import Message
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
-from edge_runtime.picture_options import PictureOptions
-from edge_runtime.video_options import VideoOptions
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.prompts.chat_template import Message
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 SCHEMES = ("data:", "https://", "http://", "file://")

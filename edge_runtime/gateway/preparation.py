@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from contract.errors import MediaError, Unavailable
-from edge_runtime.chat_template import Message
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
 
 NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads

@@ -5,9 +5,9 @@ import time
 
 from contract.errors import EdgeVlmError
 from contract.tensors import MODEL
-from edge_runtime import grpc_call
-from edge_runtime.async_grpc_client import AsyncGrpcClient
-from edge_runtime.connection import Connection
+from edge_runtime.clients import grpc_call
+from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
+from edge_runtime.clients.connection import Connection
 
 FRESH_S = 1.0  # many may ask: the server is asked once a second at most
 TIMEOUT_S = 3.0

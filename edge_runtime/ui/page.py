@@ -17,8 +17,8 @@ from edge_runtime.ui import panel
 from edge_runtime.ui.conversation import Conversation, Media
 
 if TYPE_CHECKING:
-    from edge_runtime.grpc_client import GrpcClient
-    from edge_runtime.http_client import HttpClient
+    from edge_runtime.clients.grpc_client import GrpcClient
+    from edge_runtime.clients.http_client import HttpClient
 
 TITLE = "edge-vlm"
 SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of this machine: nothing is fetched

@@ -18,7 +18,7 @@ SCRIPT = """
 import json, re, sys
 import numpy as np
 from edge_runtime import Encoder
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 
 def own_bytes():  # pages that are no file's
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024

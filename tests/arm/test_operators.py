@@ -39,8 +39,8 @@ import sys
 from pathlib import Path
 import numpy as np
 import onnxruntime
-from edge_runtime import kernels
-from edge_runtime.session_options import session_options
+from edge_runtime.tower import kernels
+from edge_runtime.tower.session_options import session_options
 for path in Path(sys.argv[1]).glob("*.onnx"):
     session = onnxruntime.InferenceSession(path, session_options(1, use_kernels=True))
     np.save(path.with_suffix(".npy"), session.run(None, dict(np.load(path.with_suffix(".npz"))))[0])

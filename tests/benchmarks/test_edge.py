@@ -15,7 +15,7 @@ from benchmarks.edge.engines import ENGINES, REFERENCE, pixel_values
 from benchmarks.edge.llama.engine import frames_of
 from benchmarks.edge.summary import summary
 from benchmarks.edge.table import table
-from edge_runtime.patches import to_patches
+from edge_runtime.items.patches import to_patches
 from tests.export.tiny_checkpoint import TOWER, write_checkpoint
 
 DEPTH = TOWER["depth"]

@@ -14,8 +14,8 @@ from qwen_vl_utils.vision_process import smart_resize
 from contract.errors import InvalidInput, MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import Encoder, Pipeline
-from edge_runtime.picture_options import PictureOptions
-from edge_runtime.video_options import VideoOptions
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
 from tests.edge.video_files import picture
 
 LONG = VideoProcessing(4096, 1 << 40, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 2.0, 4, 768)

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from edge_runtime import kernels
-from edge_runtime.processor import kernel_families
-from edge_runtime.session_options import session_options
+from edge_runtime.tower import kernels
+from edge_runtime.tower.processor import kernel_families
+from edge_runtime.tower.session_options import session_options
 from export.operators import BF16, FLOAT32
 from tests.edge.operators import (  # fmt: skip
     ATTENTION,
@@ -168,7 +168,7 @@ def test_an_mlp_of_four_bits(library: Path | None, low_memory: bool, rows: int, 
 OWN = """
 import re, sys
 import onnxruntime
-from edge_runtime.session_options import session_options
+from edge_runtime.tower.session_options import session_options
 options = session_options(1, low_memory=sys.argv[3] == "True")
 options.register_custom_ops_library(sys.argv[2])
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])

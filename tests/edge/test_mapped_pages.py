@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.random_checkpoint import SHAPES
 from contract.preprocessing import ImageProcessing
-from edge_runtime.mapped_pages import given_back, is_written, mappings
+from edge_runtime.tower.mapped_pages import given_back, is_written, mappings
 from export.graph import write_graph
 from export.tower import Tower
 
@@ -24,7 +24,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 import onnxruntime
-from edge_runtime.mapped_pages import given_back
+from edge_runtime.tower.mapped_pages import given_back
 
 def peak():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024

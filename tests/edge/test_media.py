@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from contract.errors import MediaError
-from edge_runtime.media import load_picture
+from edge_runtime.media.picture import load_picture
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

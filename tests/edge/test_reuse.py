@@ -12,7 +12,7 @@ import pytest
 from contract.errors import InvalidInput
 from contract.limits import Limits
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, HttpClient, Pipeline, Request, Sampling
-from edge_runtime.held_keys import HeldKeys
+from edge_runtime.clients.held_keys import HeldKeys
 from edge_runtime.request import learn_keys
 from serving.launcher import TritonServer
 from serving.settings import Settings

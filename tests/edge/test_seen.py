@@ -13,8 +13,8 @@ import pytest
 
 import edge_runtime.pipeline
 from edge_runtime import Bundle, EmbeddingCache, Encoder, Pipeline, Request
-from edge_runtime.items import Item
-from edge_runtime.seen import SeenItems
+from edge_runtime.items.item import Item
+from edge_runtime.reuse.seen import SeenItems
 from tests.edge.video_files import write_video
 from tiny_model.scenes import shapes_scene
 

@@ -19,10 +19,10 @@ from transformers.video_utils import VideoMetadata, load_video
 
 from contract.errors import MediaError
 from edge_runtime import Bundle, Pipeline
-from edge_runtime.items import Item, video_item
-from edge_runtime.resize import frame_size
-from edge_runtime.video import VideoFile
-from edge_runtime.video_options import VideoOptions, timestamps
+from edge_runtime.items.item import Item, video_item
+from edge_runtime.items.resize import frame_size
+from edge_runtime.items.video_options import VideoOptions, timestamps
+from edge_runtime.media.video_file import VideoFile
 from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.real_media import footage
 from tests.edge.video_files import picture, turned, write_video
@@ -317,10 +317,10 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, liar: str, says:
 @pytest.mark.parametrize("name", ["long.mp4", "long.mkv"])  # one declares its frames, the other does not
 def test_a_video_of_too_many_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = write_video(tmp_path / name, 27, 10)
-    monkeypatch.setattr("edge_runtime.video.MAX_SOURCE_FRAMES", 27)
+    monkeypatch.setattr("edge_runtime.media.video_file.MAX_SOURCE_FRAMES", 27)
     with VideoFile(path) as video:
         assert video.num_frames == 27
-    monkeypatch.setattr("edge_runtime.video.MAX_SOURCE_FRAMES", 20)
+    monkeypatch.setattr("edge_runtime.media.video_file.MAX_SOURCE_FRAMES", 20)
     counted = 27 if name.endswith("mp4") else 21
     with pytest.raises(MediaError, match=f"too large: .* {counted} frames or more"):
         VideoFile(path)
@@ -356,6 +356,6 @@ def test_options_out_of_range_are_refused(pipeline: Pipeline, option: dict[str, 
 
 
 def test_the_missing_extra_is_named(files: dict[str, Path]) -> None:
-    script = "import sys; sys.modules['av'] = None\nimport edge_runtime.video"
+    script = "import sys; sys.modules['av'] = None\nimport edge_runtime.media.video_file"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert "pip install 'edge-vlm[video]'" in done.stderr

@@ -16,7 +16,7 @@ from contract.errors import BundleError
 from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
 from edge_runtime.bundle import Bundle
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 from export import layers, packs, parity
 from export.builder import ALIGNMENT
 from export.vision import export_vision, main

@@ -14,7 +14,7 @@ from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from edge_runtime import Encoder
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 from export.checkpoint import Checkpoint
 from export.language import export_language
 from export.vision import export_vision

@@ -16,7 +16,7 @@ from PIL import Image
 from contract.errors import InvalidInput
 from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 from export import balance, parity
 from export.checkpoint import Checkpoint
 from export.graph import write_graph

@@ -16,7 +16,7 @@ from tiny_model.scenes import shapes_scene
 
 # the bundled tower takes milliseconds: this one takes its time like a large one
 SLOW_TOWER = (
-    "import time; from edge_runtime.encoder import Encoder; run = Encoder.encode; "
+    "import time; from edge_runtime.tower.encoder import Encoder; run = Encoder.encode; "
     "Encoder.encode = lambda self, items: (time.sleep(0.7 * bool(items)), run(self, items))[1]"
 )
 

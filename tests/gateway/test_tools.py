@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.sampling import Sampling
-from edge_runtime.chat_template import render
 from edge_runtime.gateway.chat_request import ChatRequest, parse
 from edge_runtime.gateway.completion import Completion, PromptTokens
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.tool_calls import ToolCallParser
+from edge_runtime.prompts.chat_template import render
 from edge_runtime.request import Delta
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}

@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL:
 
 
 def frames_of(pixels: Rows, grid: Grid, tower: Tower) -> Rows:
-    """Patches (t * h * w, width) back to float32 (frames, height, width, 3): what `edge_runtime.patches` undone gives."""
+    """Patches (t * h * w, width) back to float32 (frames, height, width, 3): what `edge_runtime.items.patches` undone gives."""
     (groups, height, width), side, step, depth = grid, tower.patch_size, tower.merge_size, tower.temporal_patch_size
     blocks = pixels.reshape(groups, height // step, width // step, step, step, 3, depth, side, side)
     # (t, H/m, W/m, m, m, c, tp, p, p) -> (t, tp, H/m, m, p, W/m, m, p, c)

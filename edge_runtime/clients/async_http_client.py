@@ -9,10 +9,10 @@ from types import TracebackType
 from contract.errors import EdgeVlmError, MissingExtra, Unavailable
 from contract.sampling import Sampling
 from contract.tensors import MODEL
-from edge_runtime.connection import Connection
-from edge_runtime.http_address import HttpAddress
-from edge_runtime.http_call import HttpCall
-from edge_runtime.http_steps import SHORTEST_S, Ask, Reply, Steps, advance
+from edge_runtime.clients.connection import Connection
+from edge_runtime.clients.http_address import HttpAddress
+from edge_runtime.clients.http_call import HttpCall
+from edge_runtime.clients.http_steps import SHORTEST_S, Ask, Reply, Steps, advance
 from edge_runtime.request import Delta, Request
 
 try:

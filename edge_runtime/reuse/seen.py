@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.content import MediaPart
-from edge_runtime.items import Item
-from edge_runtime.source import find, read
-from edge_runtime.video_options import VideoOptions
+from edge_runtime.items.item import Item
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.media.source import find, read
+from edge_runtime.prompts.content import MediaPart
 
 MAX_SEEN = 1024
 

@@ -9,13 +9,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
-from edge_runtime.batches import batches
 from edge_runtime.bundle import Bundle
-from edge_runtime.embedding_cache import EmbeddingCache, content_key
-from edge_runtime.embedding_files import Rows
-from edge_runtime.items import Item
-from edge_runtime.mapped_pages import given_back
-from edge_runtime.session_options import session_options
+from edge_runtime.items.item import Item
+from edge_runtime.reuse.embedding_cache import EmbeddingCache, content_key
+from edge_runtime.reuse.embedding_files import Rows
+from edge_runtime.tower.batches import batches
+from edge_runtime.tower.mapped_pages import given_back
+from edge_runtime.tower.session_options import session_options
 
 CPU = "CPUExecutionProvider"
 MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 24 MiB of pixels
@@ -72,7 +72,7 @@ class Encoder:
             max_patches: most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); more are encoded
                 in several calls, with the same result.
             cache: finds what was encoded before; None encodes everything.
-            use_kernels: on the CPU, layers run on the operators of edge_runtime.kernels where this processor has them;
+            use_kernels: on the CPU, layers run on the operators of edge_runtime.tower.kernels where this processor has them;
                 False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
                 into the order this processor likes best. Either way the peak is about the weights once.

@@ -6,10 +6,10 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from contract.errors import InvalidInput
-from edge_runtime.held_keys import HeldKeys
-from edge_runtime.patience import Patience
+from edge_runtime.clients.held_keys import HeldKeys
+from edge_runtime.clients.patience import Patience
+from edge_runtime.clients.shared_regions import SharedRegions
 from edge_runtime.request import PRECISIONS, Precision
-from edge_runtime.shared_regions import SharedRegions
 
 DATATYPES = {"fp16": "FP16", "fp32": "FP32", "int8": "INT8"}
 

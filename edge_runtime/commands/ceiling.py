@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_runtime.encoder import CPU
-from edge_runtime.session_options import session_options
+from edge_runtime.tower.encoder import CPU
+from edge_runtime.tower.session_options import session_options
 
 PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}  # fmt: skip
 ROWS, DEPTH, COLUMNS = 1024, 1024, 4096  # patches of 512 x 512 pixels times a layer of the 2B tower

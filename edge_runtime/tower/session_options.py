@@ -7,8 +7,8 @@ are a quarter slower there; with VNNI, where nothing is cut off, it would halve 
 
 import onnxruntime
 
-from edge_runtime import kernels
-from edge_runtime.processor import cuts_sums_off
+from edge_runtime.tower import kernels
+from edge_runtime.tower.processor import cuts_sums_off
 
 EXACT_PRODUCTS = "session.x64quantprecision"  # onnxruntime_session_options_config_keys.h
 NO_COPIES = "session.disable_prepacking"

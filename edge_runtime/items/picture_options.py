@@ -9,7 +9,7 @@ from typing import Any
 
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing
-from edge_runtime.resize import MAX_TOKENS, image_size, picture_size
+from edge_runtime.items.resize import MAX_TOKENS, image_size, picture_size
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-LIBRARIES = Path(__file__).parent / "libraries"
+LIBRARIES = Path(__file__).parents[1] / "libraries"
 INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm", "dotprod", "neon")}  # the fastest first
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import InvalidInput, MediaError
-from edge_runtime.access import MediaAccess
-from edge_runtime.chat_template import Message
-from edge_runtime.picture_options import PictureOptions
-from edge_runtime.video_options import VideoOptions
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.media.access import MediaAccess
+from edge_runtime.prompts.chat_template import Message
 
 ANYTHING_LOCAL = MediaAccess()
 

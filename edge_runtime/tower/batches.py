@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
 
 Piece = tuple[NDArray[np.uint8], tuple[int, int, int]]  # patches (count, patch_width) and their grid
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.errors import MediaError
 from contract.preprocessing import VideoProcessing
-from edge_runtime.resize import MAX_TOKENS, frame_size, picture_size, video_size
+from edge_runtime.items.resize import MAX_TOKENS, frame_size, picture_size, video_size
 
 WHOLE = (
     "nframes",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import MediaError, MissingExtra
-from edge_runtime.media import MAX_DECODED_PIXELS
-from edge_runtime.source import Source, find, open_file
+from edge_runtime.media.picture import MAX_DECODED_PIXELS
+from edge_runtime.media.source import Source, find, open_file
 
 try:
     import av

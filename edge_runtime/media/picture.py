@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contract.errors import MediaError
-from edge_runtime.source import find, read
+from edge_runtime.media.source import find, read
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 

@@ -14,12 +14,12 @@ from PIL import Image
 from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
-from edge_runtime.access import frame_files
-from edge_runtime.media import Picture, load_picture
-from edge_runtime.patches import to_patches
-from edge_runtime.picture_options import PictureOptions
-from edge_runtime.source import Source, find
-from edge_runtime.video_options import VideoOptions, timestamps
+from edge_runtime.items.patches import to_patches
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions, timestamps
+from edge_runtime.media.access import frame_files
+from edge_runtime.media.picture import Picture, load_picture
+from edge_runtime.media.source import Source, find
 
 Video = Source | Sequence[Picture] | NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -164,7 +164,7 @@ def video_item(
     found = find(source, "video")
     if isinstance(found, Path) and found.is_dir():
         return frames_item(frame_files(found), how, card, options, max_pixels, progress)
-    from edge_runtime.video import VideoFile  # needs the extra `video`
+    from edge_runtime.media.video_file import VideoFile  # needs the extra `video`
 
     with VideoFile(found) as video:
         indices = options.indices(video.num_frames, video.fps, how)

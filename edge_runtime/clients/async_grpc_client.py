@@ -11,9 +11,9 @@ from types import TracebackType
 
 from contract.sampling import Sampling
 from contract.tensors import MODEL
-from edge_runtime import grpc_call
-from edge_runtime.connection import Connection
-from edge_runtime.grpc_call import Answer, Call
+from edge_runtime.clients import grpc_call
+from edge_runtime.clients.connection import Connection
+from edge_runtime.clients.grpc_call import Answer, Call
 from edge_runtime.request import Delta, Request
 
 

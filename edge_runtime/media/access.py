@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import MediaError
-from edge_runtime.fetch import Fetcher
-from edge_runtime.source import find
+from edge_runtime.media.fetch import Fetcher
+from edge_runtime.media.source import find
 
 MAX_FRAMES = 1 << 12  # of a list or a folder; the bundle allows fewer
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from os import PathLike
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.embedding_files import EmbeddingFiles, Rows
-from edge_runtime.items import Item
+from edge_runtime.items.item import Item
+from edge_runtime.reuse.embedding_files import EmbeddingFiles, Rows
 
 
 def content_key(item: Item, bundle: Bundle) -> str:

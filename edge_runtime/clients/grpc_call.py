@@ -15,10 +15,10 @@ from uuid import uuid4
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS
-from edge_runtime.connection import Connection, refused_region
-from edge_runtime.infer_inputs import NO_REGION, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.connection import Connection, refused_region
+from edge_runtime.clients.infer_inputs import NO_REGION, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.shared_regions import Region, retire
 from edge_runtime.request import Delta, Request, learn_keys, read_delta
-from edge_runtime.shared_regions import Region, retire
 
 try:
     import tritonclient.grpc as triton

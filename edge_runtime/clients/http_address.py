@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from contract.errors import InvalidInput
-from edge_runtime.connection import Connection
+from edge_runtime.clients.connection import Connection
 
 
 @dataclass(frozen=True)

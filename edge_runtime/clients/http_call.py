@@ -13,11 +13,11 @@ from typing import Any
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, OUTPUTS, UNARY_MODEL
-from edge_runtime.connection import Connection, refused_region
-from edge_runtime.http_steps import Ask, Reply, Steps
-from edge_runtime.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.connection import Connection, refused_region
+from edge_runtime.clients.http_steps import Ask, Reply, Steps
+from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
 from edge_runtime.request import Delta, EncodedItem, Request, learn_keys, read_delta, sampling_json, text_tensor
-from edge_runtime.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
 
 try:
     import tritonclient.http as triton
