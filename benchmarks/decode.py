@@ -27,9 +27,9 @@ from contract.card import ModelCard
 from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
-from serving.attention import PACKED
-from serving.checkpoint import LanguageModel
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.attention import PACKED
+from serving.transformers_engine.checkpoint import LanguageModel
+from serving.transformers_engine.engine import TransformersEngine
 
 SHAPE = {  # the text model of Qwen3-0.6B with a smaller vocabulary
     "vocab_size": 32_768,

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 from benchmarks.machine import machine
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, Pipeline, Sampling
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 from tiny_model.scenes import shapes_scene
 
 QUESTION = "Describe the image."

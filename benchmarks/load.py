@@ -15,8 +15,8 @@ from benchmarks.machine import machine
 from benchmarks.perf_analyzer import DOORS, REQUIREMENT, Load, run
 from contract.limits import Limits
 from examples.perf_analyzer.make_inputs import write_inputs
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 
 CONCURRENCIES = (1, 2, 4, 8, 16)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from contract.errors import ServerError
 from contract.tensors import MODEL, UNARY_MODEL
-from serving.cache import made_once
-from serving.pip import install_into
-from serving.triton_build import wheel_folder
+from serving.triton.build import wheel_folder
+from serving.triton.cache import made_once
+from serving.triton.pip import install_into
 
 REQUIREMENT = "tritonclient==2.46.0"
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}

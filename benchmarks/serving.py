@@ -36,8 +36,8 @@ from contract.tensors import MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.engine import Engine
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 
 PARTS = ["overhead", "large_request", "memory"]
 PROMPT_TOKENS, NUM_TOKENS, NUM_STREAMS = 32, 24, 8

@@ -23,8 +23,8 @@ from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 
 GRIDS = ((1, 4, 4), (1, 8, 8), (1, 16, 16), (1, 32, 32))
 NUM_WARM, NUM_AT_ONCE, NUM_SAMPLES, NUM_TOKENS = 300, 8, 50, 8

@@ -24,8 +24,8 @@ from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
 from contract.card import ModelCard
 from edge_runtime import GrpcClient, HttpClient, Request, Sampling
 from edge_runtime.request import EncodedItem
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 
 SIDES = (16, 32)  # patches; a picture of 256 or 512 pixels a side
 PICTURES = 3

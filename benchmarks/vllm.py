@@ -35,11 +35,11 @@ from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
 from contract.tensors import MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
-from serving.launcher import TritonServer
 from serving.settings import DTYPES, Settings
-from serving.stub_environment import stub_environment
+from serving.triton.launcher import TritonServer
+from serving.triton.stub_environment import stub_environment
+from serving.triton.vllm_environment import vllm_folders
 from serving.vllm.arguments import read_arguments
-from serving.vllm.environment import vllm_folders
 
 ROOT = Path(__file__).parents[1]
 KV_BYTES, SIDE, TEXT_TOKENS = 512 << 20, 16, 32  # SIDE in patches

@@ -19,8 +19,8 @@ from typing import Any
 
 from edge_runtime import Encoder, GrpcClient, HttpClient, Pipeline, Sampling
 from edge_runtime.request import Delta
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 from tiny_model.questions import Question, about_scene
 from tiny_model.scenes import shapes_scene
 

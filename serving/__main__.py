@@ -10,12 +10,12 @@ from pathlib import Path
 
 from contract.errors import EdgeVlmError
 from contract.limits import Limits
-from serving.launcher import HOST, TritonServer
 from serving.settings import DTYPES, ENGINES, Settings
-from serving.stub_environment import stub_environment
-from serving.triton_build import Ports, wheel_folder
+from serving.triton.build import Ports, wheel_folder
+from serving.triton.launcher import HOST, TritonServer
+from serving.triton.stub_environment import stub_environment
+from serving.triton.vllm_environment import install_vllm
 from serving.vllm.arguments import read_arguments
-from serving.vllm.environment import install_vllm
 
 
 def _options() -> argparse.ArgumentParser:

@@ -1,75 +1,8 @@
-"""Whether a running server still answers: one tiny inference a model, for which no engine has to work.
+"""`python -m serving.health`: the door of `serving.triton.health` for Docker's and Kubernetes' probes."""
 
-Triton stays "ready" when a model's Python process is killed, and knows nothing of an engine that died inside one. So
-each model is asked for something it refuses in its own words (to cancel a request that does not exist); no words, or
-Triton's, mean it is gone. The guardian asks every second, the image's health check runs `python -m serving.health`.
-Standard library only and no sibling, because the guardian runs without packages.
-"""
-
-import http.client
-import json
 import sys
-import urllib.error
-import urllib.request
-import uuid
 
-HTTP_URL = "127.0.0.1:8000"
-TIMEOUT_SECONDS = 10  # a live model may be busy reading large tensors
-PROBES: dict[str, dict[str, object]] = {
-    "qwen3_vl": {"cancel": True},
-    "qwen3_vl_unary": {"cancel": True},
-    "qwen3_vl_vision": {"image": ""},
-}
-REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
-
-
-def is_ready(http_url: str) -> bool:
-    """What Triton itself says: it listens, and its models were loaded."""
-    try:
-        return _ask(http_url, "health/ready", None, TIMEOUT_SECONDS)[0] == 200
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def fault(http_url: str = HTTP_URL, timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
-    """What is wrong with the server at "host:port", in one line; None when every model answers."""
-    where = "the server"
-    try:
-        _, index = _ask(http_url, "repository/index", {}, timeout_seconds)
-        for entry in json.loads(index):
-            where = entry["name"]
-            if entry.get("state") != "READY":
-                return f"{where} is {entry.get('state', 'unknown')}: {entry.get('reason', 'no reason given')}"
-            if where not in PROBES:
-                continue
-            probe = PROBES[where] | {"id": f"health-{uuid.uuid4().hex}"}  # nobody's request
-            status, answer = _ask(http_url, f"models/{where}/generate", probe, timeout_seconds)
-            if not any(refusal in answer for refusal in REFUSALS):
-                return f"{where} answers {status} {answer[:200]}"
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"{where} does not answer: {error!r}"
-    return None
-
-
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # a proxy in the environment is for others
-
-
-def _ask(http_url: str, path: str, body: object, timeout_seconds: float) -> tuple[int, str]:
-    """Status and text of one answer; GET where there is no body."""
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with _open(f"http://{http_url}/v2/{path}", data, timeout_seconds) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-
-
-def main() -> int:
-    """Exit code 0 when healthy, 1 when not, for Docker's HEALTHCHECK and Kubernetes' exec probes."""
-    found = fault(sys.argv[1] if len(sys.argv) > 1 else HTTP_URL)
-    print(found or "healthy")
-    return 1 if found else 0
-
+from serving.triton.health import main
 
 if __name__ == "__main__":
     sys.exit(main())

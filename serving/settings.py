@@ -77,7 +77,7 @@ class Settings:
             if self.engine == "vllm":
                 from serving.vllm.engine import VllmEngine
             else:
-                from serving.transformers_engine import TransformersEngine
+                from serving.transformers_engine.engine import TransformersEngine
         except ModuleNotFoundError as error:
             raise MissingExtra(f"the {self.engine} engine", EXTRAS[self.engine]) from error
         if self.engine == "vllm":

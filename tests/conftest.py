@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
 from edge_runtime import Bundle, Encoder, Pipeline
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.engine import ENGINE, settings
 
 # They import vLLM, so they run in its environment only: `make test-vllm`, and the most important ones in `make test`.

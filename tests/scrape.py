@@ -15,8 +15,8 @@ import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
 from contract.tensors import UNARY_MODEL
-from serving.launcher import TritonServer
 from serving.metrics import PREFIX
+from serving.triton.launcher import TritonServer
 
 LATE = 'errors_total{code="DEADLINE_EXCEEDED"}'
 NUM_MARKS = 8  # more than the late requests of a test: what is still to be published of those must not pass for a mark

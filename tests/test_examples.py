@@ -14,7 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from edge_runtime import GrpcClient, Pipeline, Sampling
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tests.gateway.drawings import drawn, moving
 from tests.gateway.gateway_process import Gateway, gateway_process

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from edge_runtime import GrpcClient, Pipeline
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tiny_model.scenes import shapes_scene
 

@@ -21,10 +21,10 @@ from contract.errors import FingerprintMismatch, from_wire
 from contract.sampling import Sampling
 from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
 from edge_runtime import HttpClient, Pipeline
-from serving.health import fault
-from serving.launcher import TritonServer
-from serving.repository import render_repository
 from serving.settings import Settings
+from serving.triton.health import fault
+from serving.triton.launcher import TritonServer
+from serving.triton.repository import render_repository
 from tests.processor import pixel_values
 from tests.serving.reference import Reference
 

@@ -3,10 +3,10 @@
 import pytest
 
 from contract.errors import MissingExtra
-from serving.launcher import TritonServer
 from serving.loop import LoopThread
 from serving.settings import Settings
-from serving.vllm.environment import COMMAND
+from serving.triton.launcher import TritonServer
+from serving.triton.vllm_environment import COMMAND
 
 
 def test_the_command_is_named(language_folder, tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import time
 from collections import deque
 
 from contract.errors import DeadlineExceeded
-from serving.answer import ERROR, Answer
 from serving.engine import Delta
+from serving.requests.answer import ERROR, Answer
 from triton_models.replies import FINAL, failure, outputs, unexpected
 
 MERGE_AFTER_SECONDS = 0.05

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from contract.errors import ServerError, Unavailable
 from contract.sampling import Sampling
 from serving.engine import Delta, TokenLogprob
-from serving.text import TextStream
+from serving.requests.text import TextStream
 
 
 class Answer:

@@ -23,10 +23,10 @@ from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
-from serving.checkpoint import end_ids
 from serving.engine import Delta, Stats
 from serving.loop import LoopThread
-from serving.tokenizer import load_tokenizer
+from serving.requests.tokenizer import load_tokenizer
+from serving.transformers_engine.checkpoint import end_ids
 from serving.vllm.adapters import adapter, adapters
 from serving.vllm.answer import Answer
 from serving.vllm.arguments import engine_arguments

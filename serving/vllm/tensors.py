@@ -12,7 +12,7 @@ import transformers
 from safetensors import safe_open
 
 from contract.errors import BundleError
-from serving.checkpoint import ARCHITECTURES
+from serving.transformers_engine.checkpoint import ARCHITECTURES
 
 
 def check_tensors(folder: Path) -> None:

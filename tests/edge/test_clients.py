@@ -13,7 +13,7 @@ import pytest
 
 from contract.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from edge_runtime import AsyncGrpcClient, GrpcClient, HttpClient, Pipeline, Request, Sampling, Tls
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.edge.ways import WAYS, Way, every_way, free_port, text
 from tests.scrape import at_rest

@@ -23,7 +23,7 @@ from transformers import AutoConfig
 from benchmarks.encode import flop
 from edge_runtime import GrpcClient, Pipeline, Sampling
 from edge_runtime.__main__ import main
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.grpc_door import Door, certificate
 from tests.edge.video_files import write_video

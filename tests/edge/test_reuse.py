@@ -14,8 +14,8 @@ from contract.limits import Limits
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.clients.held_keys import HeldKeys
 from edge_runtime.request import learn_keys
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 from tests.edge.test_shared_memory import ours
 from tests.edge.ways import WAYS, Session, Way, every_way, text
 from tests.test_end_to_end import user

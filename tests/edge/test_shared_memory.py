@@ -13,7 +13,7 @@ import pytest
 from contract.errors import InvalidInput
 from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
 from edge_runtime.clients.shared_regions import SMALLEST_BYTES, Region
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.edge.ways import WAYS, Way, every_way, text
 from tiny_model.scenes import shapes_scene
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_runtime import AsyncGrpcClient, AsyncHttpClient, Delta, GrpcClient, HttpClient, Request, Sampling
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import Door
 from tests.edge.http_door import HttpDoor
 

@@ -18,8 +18,8 @@ from edge_runtime.items.item import Item
 from export.checkpoint import Checkpoint
 from export.language import export_language
 from export.vision import export_vision
-from serving.checkpoint import load_language_model
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine
 from tests.export.tiny_checkpoint import change_json
 from tests.processor import pixel_values
 

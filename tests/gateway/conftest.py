@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.gateway.gateway_process import Gateway, gateway_process
 
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.gateway.test_leaving import sent, until

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.scrape import at_rest

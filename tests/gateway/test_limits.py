@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.gateway.drawings import drawn, moving, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process

@@ -6,7 +6,7 @@ from random import Random
 import openai
 
 from edge_runtime import GrpcClient, Pipeline, Sampling
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import data_url, drawn, moving, picture_part, user, video_part
 from tiny_model.scenes import shapes_scene, text_scene
 

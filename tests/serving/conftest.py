@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from serving import step, transformers_engine
-from serving.launcher import TritonServer
+from serving.transformers_engine.engine import engine as transformers_engine
+from serving.transformers_engine.engine import step
+from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.serving.reference import Case, Reference
 

@@ -15,8 +15,8 @@ from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
-from serving.checkpoint import load_language_model
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine
 from tests.conftest import CHECKPOINT
 from tests.serving.reference import encoded_inputs
 from tiny_model.scenes import shapes_scene, text_scene

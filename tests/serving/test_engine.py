@@ -11,10 +11,9 @@ import torch
 from contract.errors import BundleError, InvalidInput, ServerError, Unavailable
 from contract.limits import Limits
 from contract.sampling import Sampling
-from serving import sequence
-from serving.checkpoint import load_language_model
 from serving.positions import mrope_positions
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine, sequence
 from tests.serving.reference import MAX_NEW_TOKENS, Reference, forced_logprobs, remove_tensor, write_config
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)

@@ -14,8 +14,8 @@ from tritonclient.utils import InferenceServerException
 from contract.errors import Unavailable, from_wire
 from contract.limits import Limits
 from contract.tensors import MODEL
-from serving.health import fault, is_ready
-from serving.launcher import TritonServer
+from serving.triton.health import fault, is_ready
+from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import published, wait_for
 from tests.serving.test_health import pid_of

@@ -21,17 +21,17 @@ import contract.grids
 import contract.prompt
 import contract.sampling
 import contract.tensors
-import serving.keys
-import serving.request
-import serving.store
+import serving.requests.keys
+import serving.requests.request
+import serving.requests.store
 from contract.checks import CHECKS, STATUSES
 from contract.codec import quantise
 from contract.errors import EdgeVlmError, from_wire
 from contract.items import item_key, prompt_items
 from contract.limits import Limits
-from serving.launcher import TritonServer
-from serving.request import RequestParser
-from serving.store import ReuseStore
+from serving.requests.request import RequestParser
+from serving.requests.store import ReuseStore
+from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.serving import test_life, test_reuse, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
@@ -198,7 +198,7 @@ def test_every_raise_of_the_parser_is_a_row(
             contract.sampling,
             contract.tensors,
         ),
-        *(serving.keys, serving.request, serving.store),
+        *(serving.requests.keys, serving.requests.request, serving.requests.store),
     )
     expected = set().union(*map(raises, modules))
     good, reached = tensors(cases["one image"]), set()

@@ -13,11 +13,11 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
-from serving import guardian
-from serving.guardian import Watch
-from serving.health import PROBES, fault, is_ready
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton import guardian
+from serving.triton.guardian import Watch
+from serving.triton.health import PROBES, fault, is_ready
+from serving.triton.launcher import TritonServer
 from tests.scrape import wait_for
 from tests.serving.test_launcher import processes, start
 from tests.serving.test_triton import LONG

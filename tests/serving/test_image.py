@@ -13,7 +13,7 @@ import yaml
 
 from edge_runtime.__main__ import _parser as edge_parser
 from serving.__main__ import _options as serving_parser
-from serving.triton_build import EXIT_TIMEOUT_SECONDS, IMAGE, Ports
+from serving.triton.build import EXIT_TIMEOUT_SECONDS, IMAGE, Ports
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}

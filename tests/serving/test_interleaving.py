@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from contract.limits import Limits
 from contract.sampling import Sampling
-from serving.checkpoint import load_language_model
-from serving.kv import kv_bytes
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine
+from serving.transformers_engine.kv import kv_bytes
 from tests.serving.reference import MAX_NEW_TOKENS, forced_logprobs
 
 MAX_REQUESTS = 5

@@ -3,8 +3,8 @@
 import torch
 from transformers import DynamicCache
 
-from serving.checkpoint import load_language_model
-from serving.kv import kv_bytes, reserve
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.kv import kv_bytes, reserve
 
 HEAD = 32  # of the reference model: 4 layers, 2 heads for keys and values
 

@@ -17,12 +17,12 @@ import pytest
 
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
-from serving import stub_environment
 from serving.__main__ import _options
-from serving.cache import cache_folder, made_once
-from serving.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
 from serving.settings import Settings
-from serving.triton_build import IMAGE, WHEEL, Ports, command, wheel_folder
+from serving.triton import stub_environment
+from serving.triton.build import IMAGE, WHEEL, Ports, command, wheel_folder
+from serving.triton.cache import cache_folder, made_once
+from serving.triton.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
 from tests.serving.reference import remove_tensor
 from tests.serving.wire import stream, tensors
 

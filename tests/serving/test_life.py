@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 from contract.errors import DeadlineExceeded, from_wire
 from contract.limits import Limits
 from contract.tensors import MODEL
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import LATE, at_rest, fresh, published, wait_for
 from tests.serving.test_triton import LONG

@@ -14,7 +14,7 @@ from benchmarks import load
 from benchmarks.chart import Panel, draw_chart
 from benchmarks.perf_analyzer import folder, read
 from examples.perf_analyzer.make_inputs import write_inputs
-from serving.triton_build import IMAGE
+from serving.triton.build import IMAGE
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "examples" / "perf_analyzer" / "README.md").read_text()

@@ -9,10 +9,10 @@ from tritonclient.grpc import model_config_pb2
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
 from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL, VISION_INPUTS, VISION_MODEL, VISION_OUTPUTS
-from serving import repository
-from serving.launcher import TritonServer
-from serving.repository import TEMPLATES, render_repository
 from serving.settings import Settings
+from serving.triton import repository
+from serving.triton.launcher import TritonServer
+from serving.triton.repository import TEMPLATES, render_repository
 
 
 def parse(path):

@@ -7,10 +7,10 @@ import pytest
 
 from contract.errors import InvalidInput
 from contract.limits import Limits
-from serving.answer import CANCELLED, ERROR, Answer
 from serving.engine import Delta
-from serving.request import RequestParser
-from serving.store import ReuseStore
+from serving.requests.answer import CANCELLED, ERROR, Answer
+from serving.requests.request import RequestParser
+from serving.requests.store import ReuseStore
 from tests.serving.reference import FINGERPRINT, IMAGE, START
 from tests.serving.wire import tensors
 

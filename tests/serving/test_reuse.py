@@ -12,7 +12,7 @@ from contract.errors import InvalidInput, NotFound, from_wire
 from contract.items import item_key, prompt_items
 from contract.limits import Limits
 from contract.tensors import MODEL, UNARY_MODEL
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import at_rest
 from tests.serving.reference import FINGERPRINT, Case

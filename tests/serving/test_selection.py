@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contract.sampling import Sampling
-from serving.selection import Selection
+from serving.transformers_engine.selection import Selection
 from tests.serving.reference import Reference
 
 PROMPT = torch.arange(6)

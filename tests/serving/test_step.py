@@ -9,8 +9,8 @@ import torch
 
 from contract.errors import ServerError
 from contract.sampling import Sampling
-from serving.checkpoint import load_language_model
-from serving.transformers_engine import TransformersEngine
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.reference import MAX_NEW_TOKENS
 
 CHUNK = 16

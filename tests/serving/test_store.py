@@ -9,7 +9,7 @@ import pytest
 
 from contract.errors import NotFound
 from contract.items import ItemTensors
-from serving.store import ReuseStore
+from serving.requests.store import ReuseStore
 
 
 def item(seed: int, rows: int = 4) -> ItemTensors:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.text import TextStream
+from serving.requests.text import TextStream
 from tests.serving.reference import END, make_tokenizer
 
 TOKENIZER = make_tokenizer()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from serving.launcher import TritonServer
+from serving.triton.launcher import TritonServer
 from tests.ui.browser import browser as running_browser
 from tests.ui.ui_process import ui_process
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from serving.launcher import TritonServer
 from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT, run_module
 from tests.gateway.drawings import drawn
 from tests.ui.browser import browser

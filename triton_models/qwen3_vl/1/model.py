@@ -1,6 +1,6 @@
 """Triton's adapter to an engine: tensors in, a stream of responses out, one asyncio task a request.
 
-Triton's side of the work only: what a request means is serving.request, what a response holds serving.answer. Rules
+Triton's side of the work only: what a request means is serving.requests.request, what a response holds serving.requests.answer. Rules
 that the server's behaviour forces: an error after the first response must not be a Triton error (a BLS caller would
 hang), the final flag must be sent whatever happens (a client would), and cancellation has to be asked for.
 """
@@ -18,14 +18,14 @@ import triton_python_backend_utils as pb_utils
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
 from contract.language import read_language_card
-from serving.answer import CANCELLED
 from serving.engine import Delta
 from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
-from serving.request import RequestParser, flag
+from serving.requests.answer import CANCELLED
+from serving.requests.request import RequestParser, flag
+from serving.requests.store import ReuseStore
+from serving.requests.tokenizer import load_tokenizer
 from serving.settings import Settings
-from serving.store import ReuseStore
-from serving.tokenizer import load_tokenizer
 from triton_models.job import Job
 from triton_models.replies import FINAL, failure, refuse_copies, unexpected
 

@@ -23,8 +23,8 @@ from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.sampling import Sampling
 from contract.tensors import INPUTS, check_ranks
-from serving.keys import Grid, Held, all_grids, held_items
-from serving.store import ReuseStore
+from serving.requests.keys import Grid, Held, all_grids, held_items
+from serving.requests.store import ReuseStore
 
 Tensors = Mapping[str, NDArray[Any]]
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))

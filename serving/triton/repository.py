@@ -16,7 +16,7 @@ from contract.manifest import read_manifest
 from contract.tensors import INPUTS, MODEL, UNARY_MODEL, VERSION, VISION_MODEL
 from serving.settings import Settings
 
-TEMPLATES = Path(__file__).parents[1] / "triton_models"
+TEMPLATES = Path(__file__).parents[2] / "triton_models"
 
 
 def render_repository(target: Path, settings: Settings) -> ModelCard:

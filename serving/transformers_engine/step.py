@@ -15,8 +15,8 @@ from transformers.cache_utils import Cache
 from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
-from serving.checkpoint import LanguageModel
-from serving.sequence import Sequence
+from serving.transformers_engine.checkpoint import LanguageModel
+from serving.transformers_engine.sequence import Sequence
 
 
 @dataclass(frozen=True)

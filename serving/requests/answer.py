@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Delta
-from serving.request import Request
+from serving.requests.request import Request
 
 CANCELLED, ERROR = "cancelled", "error"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contract.errors import InvalidInput
 from contract.items import ItemTensors
-from serving.store import ReuseStore
+from serving.requests.store import ReuseStore
 
 Held = Sequence[ItemTensors | None]  # per item in prompt order, None where it was sent
 Grid = tuple[int, int, int]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.limits import Limits
-from serving.cache import made_once
-from serving.pip import install_into
+from serving.triton.cache import made_once
+from serving.triton.pip import install_into
 
 WHEEL_REQUIREMENT = "nvidia-pytriton==0.7.0"
 EXIT_TIMEOUT_SECONDS = 8

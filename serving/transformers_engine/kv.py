@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from serving.checkpoint import LanguageModel
+from serving.transformers_engine.checkpoint import LanguageModel
 
 
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types

@@ -17,13 +17,13 @@ from contract.errors import EdgeVlmError, InvalidInput
 from contract.items import is_pad
 from contract.prompt import Prompt
 from contract.sampling import Sampling
-from serving.checkpoint import LanguageModel
 from serving.engine import Delta
-from serving.kv import kv_bytes, reserve
-from serving.logprobs import token_logprob
 from serving.positions import mrope_positions
-from serving.selection import Selection
-from serving.text import TextStream
+from serving.requests.text import TextStream
+from serving.transformers_engine.checkpoint import LanguageModel
+from serving.transformers_engine.kv import kv_bytes, reserve
+from serving.transformers_engine.logprobs import token_logprob
+from serving.transformers_engine.selection import Selection
 
 
 class Sequence:

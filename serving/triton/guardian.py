@@ -1,6 +1,6 @@
 """A small process between the launcher and Triton: starts it again when it is dead, cleans up when the launcher ends.
 
-Run as `-m serving.guardian SHM_PREFIX FOLDER GRACE_SECONDS HTTP_URL COMMAND...` with the standard library alone. Its stdin
+Run as `-m serving.triton.guardian SHM_PREFIX FOLDER GRACE_SECONDS HTTP_URL COMMAND...` with the standard library alone. Its stdin
 is a pipe held by the launcher, so a killed launcher is an end of file. It then stops Triton, kills what is left of its
 process group (a hung server, orphaned stubs) and removes their shared memory and FOLDER.
 
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 
-from serving.health import fault, is_ready
+from serving.triton.health import fault, is_ready
 
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 1.0

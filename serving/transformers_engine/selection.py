@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from contract.sampling import Sampling
-from serving.penalties import OutputPenaltyLogitsProcessor
+from serving.transformers_engine.penalties import OutputPenaltyLogitsProcessor
 
 
 class Selection:

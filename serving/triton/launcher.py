@@ -21,15 +21,15 @@ from types import TracebackType
 
 from contract.card import ModelCard
 from contract.errors import ServerError
-from serving.health import is_ready
-from serving.repository import render_repository
 from serving.settings import Settings
-from serving.stub_environment import stub_environment
-from serving.triton_build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
-from serving.vllm.environment import vllm_folders
+from serving.triton.build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
+from serving.triton.health import is_ready
+from serving.triton.repository import render_repository
+from serving.triton.stub_environment import stub_environment
+from serving.triton.vllm_environment import vllm_folders
 
 HOST = "127.0.0.1"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ANY_PORTS = Ports(0, 0, 0)
 LOG_TAIL_CHARACTERS = 4000
 
@@ -138,7 +138,7 @@ class TritonServer:
             shm_prefix=self.shm_prefix,
             backends=backends,
         )
-        guard = [sys.executable, "-E", "-S", "-m", "serving.guardian", self.shm_prefix, str(folder)]
+        guard = [sys.executable, "-E", "-S", "-m", "serving.triton.guardian", self.shm_prefix, str(folder)]
         guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
         with self._log_path.open("wb") if self._log_path else nullcontext() as log:
             self._guardian = subprocess.Popen(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import ServerError
-from serving.cache import made_once
-from serving.pip import install_into
+from serving.triton.cache import made_once
+from serving.triton.pip import install_into
 
 NUMPY_REQUIREMENT = "numpy>=1.26,<2"
 SYSTEM_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"))
@@ -50,7 +50,7 @@ def stub_environment(*folders: Path) -> StubEnvironment:
     interpreter = find_interpreter()
     own = (sysconfig.get_paths()[kind] for kind in ("purelib", "platlib"))
     borrowed = [*dict.fromkeys([*map(str, folders), *own])]
-    root = str(Path(__file__).parents[1])  # for a checkout that is not installed
+    root = str(Path(__file__).parents[2])  # for a checkout that is not installed
     facts = json.dumps([_LAYOUT, str(interpreter.python), interpreter.version, borrowed, root, NUMPY_REQUIREMENT])
     name = f"stub-{interpreter.version}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     folder = made_once(name, lambda work: _make(work, interpreter, borrowed, root))

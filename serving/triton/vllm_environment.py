@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from contract.errors import MissingExtra, ServerError
-from serving.cache import cache_folder, made_once
-from serving.pip import install_into
+from serving.triton.cache import cache_folder, made_once
+from serving.triton.pip import install_into
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-vllm.txt"
 COMMAND = "python -m serving --prepare --engine vllm"

@@ -17,8 +17,8 @@ from transformers.utils import logging
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.language import read_language_card
-from serving.attention import PACKED
-from serving.tokenizer import load_tokenizer
+from serving.requests.tokenizer import load_tokenizer
+from serving.transformers_engine.attention import PACKED
 
 ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

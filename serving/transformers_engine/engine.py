@@ -1,7 +1,7 @@
 """The light engine: transformers' own language model, stepped by one thread, requests joining and leaving every step.
 
 This file is the life around the steps: who waits, who runs, what each is sent, and what happens when a step fails. What
-a step computes is in serving.step, what more than this needs an engine such as vLLM for.
+a step computes is in serving.transformers_engine.step, what more than this needs an engine such as vLLM for.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Server
 from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
-from serving.checkpoint import LanguageModel, load_language_model
 from serving.engine import Delta, Stats
-from serving.kv import kv_bytes
-from serving.sequence import Sequence, max_new_tokens
-from serving.step import Piece, forward, plan, warm_up
+from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
+from serving.transformers_engine.kv import kv_bytes
+from serving.transformers_engine.sequence import Sequence, max_new_tokens
+from serving.transformers_engine.step import Piece, forward, plan, warm_up
 
 log = logging.getLogger(__name__)
 # Prompt tokens a step. On a CPU more are no faster, and streams wait; a GPU takes 4096 in the time of 128.
