@@ -21,11 +21,11 @@ from pathlib import Path
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
-from export.builder import OPSET
-from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
-from export.graph import write_graph
-from export.linear import LINEARS
-from export.tower import Tower
+from export.graph.builder import OPSET
+from export.graph.linear import LINEARS
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
+from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 
 ALLOWED_FACTOR, ALLOWED_BYTES = 1.25, 600 << 20  # the target: 1.25 times the weights and 600 MiB
 

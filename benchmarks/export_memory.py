@@ -21,8 +21,8 @@ from benchmarks.encode import matrix_peak
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import PRECISIONS, read_manifest
+from export.graph.tower import Tower
 from export.plan import Plan
-from export.tower import Tower
 
 # The kernel's own figure of a child, ru_maxrss, begins with what its parent held; this one begins at nothing.
 COMMAND = """

@@ -32,10 +32,10 @@ from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, draw
 from contract.preprocessing import ImageProcessing
 from edge_runtime.items.patches import normalised
-from export.graph import write_graph
-from export.oracle import Oracle
-from export.packs import flop, pixels
-from export.tower import Tower
+from export.gate.oracle import Oracle
+from export.gate.packs import flop, pixels
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
 
 GRIDS = ((1, 16, 16), (1, 32, 32))
 HALF = ImageProcessing(1024, 1 << 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from export.tower import Tower
+from export.graph.tower import Tower
 
 COMMON = {
     "model_type": "qwen3_vl_vision",

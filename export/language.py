@@ -17,11 +17,11 @@ from contract.files import published
 from contract.language import NAME as MARK
 from contract.language import LanguageCheckpoint
 from export import command
-from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
-from export.hub import INDEX, SINGLE, local_folder
 from export.place import check_place
 from export.progress import Progress
-from export.shards import write_shard
+from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
+from export.source.hub import INDEX, SINGLE, local_folder
+from export.source.shards import write_shard
 
 REQUIRED = ("config.json", "tokenizer.json", "preprocessor_config.json", "video_preprocessor_config.json")
 OPTIONAL = (

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from contract.preprocessing import ImageProcessing
-from export.builder import Builder
-from export.linear import FP32, Source
-from export.tower import Tower
+from export.graph.builder import Builder
+from export.graph.linear import FP32, Source
+from export.graph.tower import Tower
 
 Read = Callable[[str], NDArray[np.float32]]
 Tensor = Callable[[], NDArray[np.float32]]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from contract.errors import InvalidInput
 from contract.manifest import INTEGERS
-from export.packs import first_level_packs_for, flop, packs_for
+from export.gate.packs import first_level_packs_for, flop, packs_for
+from export.graph.quantise import BLOCK
+from export.graph.tower import Tower
 from export.progress import READ_FLOP, WRITE_FLOP
-from export.quantise import BLOCK
-from export.tower import Tower
 
 # Bytes a weight of a linear layer takes in the file, with its steps and zeros.
 WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
@@ -21,7 +21,7 @@ WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK
 # fp16 weights after one more copy.
 SESSION_TOWERS = {"fp32": 1.4, "fp16": 2.5, "int8": 1.3, "int4": 1.3}
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
-KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.sensitivity will keep
+KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
 

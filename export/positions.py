@@ -6,8 +6,8 @@ for one frame and shared by all frames of its item.
 
 import numpy as np
 
-from export.builder import Builder
-from export.tower import Tower
+from export.graph.builder import Builder
+from export.graph.tower import Tower
 
 
 class FramePositions:

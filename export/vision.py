@@ -21,15 +21,15 @@ from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, INTEGERS, PRECISIONS, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
 from export import command, extra
-from export.hub import local_folder
 from export.place import check_place
 from export.progress import WRITE_FLOP, Done, Progress
+from export.source.hub import local_folder
 
 if TYPE_CHECKING:
-    from export.balance import Read
-    from export.checkpoint import Checkpoint
+    from export.graph.tower import Tower
+    from export.integers.balance import Read
     from export.plan import Plan
-    from export.tower import Tower
+    from export.source.checkpoint import Checkpoint
 
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
@@ -68,19 +68,20 @@ def export_vision(
         MissingExtra: torch, transformers or onnx is not installed.
     """
     _require_extra()
-    from export import balance, parity
-    from export import calibration as calibrating
-    from export.builder import OPSET
-    from export.checkpoint import HAS_OUTER_VIDEO_WRAPPER
-    from export.first_level import first_level_graph
-    from export.graph import write_graph
-    from export.linear import LINEARS
-    from export.oracle import Oracle
-    from export.packs import first_level_packs_for, packs_for
-    from export.picture import NAME as PICTURE
-    from export.picture import draw_parity
-    from export.rotation import Rotation
-    from export.sensitivity import kept_layers
+    from export.gate import parity
+    from export.gate.oracle import Oracle
+    from export.gate.packs import first_level_packs_for, packs_for
+    from export.gate.picture import NAME as PICTURE
+    from export.gate.picture import draw_parity
+    from export.graph.builder import OPSET
+    from export.graph.first_level import first_level_graph
+    from export.graph.linear import LINEARS
+    from export.graph.loop import write_graph
+    from export.integers import balance
+    from export.integers import calibration as calibrating
+    from export.integers.rotation import Rotation
+    from export.integers.sensitivity import kept_layers
+    from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER
 
     progress, started = progress or Progress(), time.monotonic()
     is_integer = precision in INTEGERS
@@ -175,9 +176,9 @@ def _require_extra() -> None:
 
 def _checked(model: str, out: Path, precision: str, progress: Progress) -> tuple["Checkpoint", "Tower", "Plan"]:
     """Everything that can be refused before the first tensor is read."""
-    from export.checkpoint import Checkpoint, tower_name
+    from export.graph.tower import Tower
     from export.plan import Plan
-    from export.tower import Tower
+    from export.source.checkpoint import Checkpoint, tower_name
 
     if precision not in PRECISIONS:
         raise BundleError(f"precision is {precision!r}, {', '.join(PRECISIONS)} can be exported")

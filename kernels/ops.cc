@@ -1,5 +1,5 @@
 // The operators as onnxruntime sees them: domain "edge_vlm", version 1, float32 rows in and out. What each computes is
-// written in the graph itself, as a function of standard operators (export/operators.py), and that is what runs where
+// written in the graph itself, as a function of standard operators (export/graph/operators.py), and that is what runs where
 // this library is not loaded, or has no operator of the name.
 #include "attention.h"
 #include "heads.h"

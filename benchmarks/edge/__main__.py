@@ -23,7 +23,7 @@ from benchmarks.edge.summary import OURS, summary
 from benchmarks.edge.table import table
 from benchmarks.machine import machine
 from edge_runtime.tower import kernels
-from export.packs import flop
+from export.gate.packs import flop
 
 VERSIONS = ("onnxruntime", "openvino", "nncf", "torch", "transformers")
 FLIGHT_SIZE = "512"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.tower import Tower
+from export.graph.tower import Tower
 
 SMALL = Path("models/tiny")
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.edge import weights
 from benchmarks.edge.engines import ENGINES, Grid, Patches
-from export.packs import pixels
-from export.tower import Tower
+from export.gate.packs import pixels
+from export.graph.tower import Tower
 
 SEED = 1
 

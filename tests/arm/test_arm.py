@@ -12,7 +12,7 @@ import pytest
 
 from contract.manifest import PRECISIONS
 from edge_runtime import Embeddings, Encoder, Pipeline
-from export.parity import GATES, Gate, compare
+from export.gate.parity import GATES, Gate, compare
 from tests.arm.machine import ArmMachine
 from tests.conftest import CHECKPOINT, run_module
 from tests.edge.video_files import picture, write_video

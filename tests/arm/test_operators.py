@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.operators import BF16
+from export.graph.operators import BF16
 from tests.arm.machine import ArmMachine
 from tests.edge.operators import (  # fmt: skip
     ATTENTION,

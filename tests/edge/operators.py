@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.operators import DOMAIN, FUNCTIONS
-from export.quantise import BLOCK, int4_blocks, int8_columns
+from export.graph.operators import DOMAIN, FUNCTIONS
+from export.graph.quantise import BLOCK, int4_blocks, int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
 KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/tile.h

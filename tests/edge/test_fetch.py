@@ -14,8 +14,8 @@ from PIL import Image
 
 from contract.errors import MediaError
 from edge_runtime import Pipeline
+from edge_runtime.media import fetch
 from edge_runtime.media.fetch import Fetcher
-from edge_runtime.media.picture import fetch
 
 PICTURE = Image.effect_noise((96, 128), 60).convert("RGB")
 OPEN = Fetcher(allow_private=True, timeout_s=5)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_runtime.tower import kernels
 from edge_runtime.tower.processor import kernel_families
 from edge_runtime.tower.session_options import session_options
-from export.operators import BF16, FLOAT32
+from export.graph.operators import BF16, FLOAT32
 from tests.edge.operators import (  # fmt: skip
     ATTENTION,
     FLOAT,

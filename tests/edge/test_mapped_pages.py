@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.random_checkpoint import SHAPES
 from contract.preprocessing import ImageProcessing
 from edge_runtime.tower.mapped_pages import given_back, is_written, mappings
-from export.graph import write_graph
-from export.tower import Tower
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
 LOAD = """

@@ -32,7 +32,7 @@ def no_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests about files: the gate runs on its smallest packs only."""
-    from export import packs
+    from export.gate import packs
 
     monkeypatch.setattr(packs, "BUDGET_FLOP", 0)
     monkeypatch.setattr(packs, "LARGEST", ((1, 12, 8),))

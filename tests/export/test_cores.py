@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from export import cores
-from export.cores import each_on_a_core, num_cores, torch_on_one_core
+from export.gate import cores
+from export.gate.cores import each_on_a_core, num_cores, torch_on_one_core
 
 
 def test_answers_keep_their_order_and_the_dearest_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contract.errors import BundleError, InvalidInput, MissingExtra
-from export.checkpoint import Checkpoint
-from export.hub import local_folder
 from export.language import export_language
+from export.source.checkpoint import Checkpoint
+from export.source.hub import local_folder
 from export.vision import export_vision
 from tests.export.tiny_checkpoint import PROCESSOR, change_json, write_json
 

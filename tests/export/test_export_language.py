@@ -11,8 +11,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError
 from contract.language import read_language_card
-from export.checkpoint import Checkpoint, tower_name
 from export.language import export_language, main
+from export.source.checkpoint import Checkpoint, tower_name
 from tests.export.tiny_checkpoint import write_checkpoint
 
 

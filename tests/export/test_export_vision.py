@@ -17,8 +17,9 @@ from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
-from export import layers, packs, parity
-from export.builder import ALIGNMENT
+from export.gate import packs, parity
+from export.graph import layers
+from export.graph.builder import ALIGNMENT
 from export.vision import export_vision, main
 from tests.export.tiny_checkpoint import change_json
 

@@ -15,8 +15,8 @@ from contract.prompt import check_prompt
 from contract.sampling import Sampling
 from edge_runtime import Encoder
 from edge_runtime.items.item import Item
-from export.checkpoint import Checkpoint
 from export.language import export_language
+from export.source.checkpoint import Checkpoint
 from export.vision import export_vision
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine

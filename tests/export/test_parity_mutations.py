@@ -9,15 +9,15 @@ import pytest
 from onnx import NodeProto, helper, numpy_helper
 from onnx.inliner import inline_selected_functions
 
-from export import parity
-from export.checkpoint import Checkpoint
-from export.first_level import first_level_graph
-from export.graph import write_graph
-from export.linear import LINEARS
-from export.oracle import Oracle
-from export.packs import Pack
-from export.rotation import Rotation
-from export.tower import Tower
+from export.gate import parity
+from export.gate.oracle import Oracle
+from export.gate.packs import Pack
+from export.graph.first_level import first_level_graph
+from export.graph.linear import LINEARS
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
+from export.integers.rotation import Rotation
+from export.source.checkpoint import Checkpoint
 
 PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)), ((1, 4, 6), (1, 4, 6)))
 MOVING = {"3x6x4", "1x6x10 + 2x4x8", "1x4x6 + 1x4x6"}  # the second of two frames alone is a video of two frames

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from contract.manifest import PRECISIONS
-from export.packs import ALWAYS, name
-from export.parity import GATES, Row
-from export.picture import CELL, FAILED, LABELS, LINE, MARGIN, draw_parity
+from export.gate.packs import ALWAYS, name
+from export.gate.parity import GATES, Row
+from export.gate.picture import CELL, FAILED, LABELS, LINE, MARGIN, draw_parity
 
 OUTPUTS = ("image_embeds", "deepstack_embeds[0]", "deepstack_embeds[1]")
 GOOD = Row("", "", 1.0, 1e-7, 1e-7, 0.9999999, 0.9999999)

@@ -17,14 +17,15 @@ from safetensors.torch import load_file, save_file
 from benchmarks.random_checkpoint import LANGUAGE, SHAPES
 from contract.errors import BundleError, InvalidInput
 from contract.manifest import PRECISIONS
-from export import language, packs, progress, vision
-from export.checkpoint import Checkpoint, tower_name
-from export.graph import GROUP_PATCHES, write_graph
-from export.linear import LINEARS
+from export import language, progress, vision
+from export.gate import packs
+from export.graph.linear import LINEARS
+from export.graph.loop import GROUP_PATCHES, write_graph
+from export.graph.tower import Tower
 from export.plan import KEPT, Plan
 from export.progress import Progress
-from export.shards import read_shard
-from export.tower import Tower
+from export.source.checkpoint import Checkpoint, tower_name
+from export.source.shards import read_shard
 from tests.export.test_precisions import TOWER
 from tests.export.tiny_checkpoint import write_checkpoint, write_json
 
@@ -33,7 +34,8 @@ Usage = tuple[int, str, int]  # exit code, standard error, peak resident bytes
 
 COMMAND = """
 import sys
-from export import {name}, packs
+from export import {name}
+from export.gate import packs
 packs.ALWAYS, packs.BUDGET_FLOP = packs.ALWAYS[:4], 0
 packs.SPLIT, packs.LARGEST = ((2, 4, 4),), ((1, 12, 8),)
 code = {name}.main(sys.argv[1:])

@@ -17,17 +17,18 @@ from contract.errors import InvalidInput
 from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
 from edge_runtime.items.item import Item
-from export import balance, parity
-from export.checkpoint import Checkpoint
-from export.graph import write_graph
-from export.linear import LINEARS
-from export.mixing import Mixing
-from export.oracle import Oracle
-from export.packs import Pack, pixels
-from export.quantise import BLOCK, int4_blocks, int8_columns
-from export.rotation import Rotation
-from export.sensitivity import kept_layers
-from export.tower import Tower
+from export.gate import parity
+from export.gate.oracle import Oracle
+from export.gate.packs import Pack, pixels
+from export.graph.linear import LINEARS
+from export.graph.loop import write_graph
+from export.graph.quantise import BLOCK, int4_blocks, int8_columns
+from export.graph.tower import Tower
+from export.integers import balance
+from export.integers.mixing import Mixing
+from export.integers.rotation import Rotation
+from export.integers.sensitivity import kept_layers
+from export.source.checkpoint import Checkpoint
 from export.vision import export_vision, main
 from tests.export.outliers import make_loud
 from tests.export.tiny_checkpoint import write_checkpoint
@@ -222,7 +223,7 @@ def test_the_mixing_is_the_same_to_the_last_bit_where_a_product_is_not() -> None
     code = """
 import hashlib
 import numpy as np
-from export.mixing import Mixing
+from export.integers.mixing import Mixing
 values, mixing = np.random.default_rng(0).standard_normal((1152, 96)), Mixing(1152)
 for mixed in (mixing(values), mixing(np.eye(1152)) @ values):
     print(hashlib.sha256(mixed).hexdigest())
@@ -245,10 +246,11 @@ def test_what_is_measured_does_not_follow_the_processor(checkpoint: Path) -> Non
 import sys
 from pathlib import Path
 import numpy as np
-from export import balance, calibration
-from export.checkpoint import Checkpoint
-from export.oracle import Oracle
-from export.tower import Tower
+from export.integers import balance
+from export.integers import calibration
+from export.source.checkpoint import Checkpoint
+from export.gate.oracle import Oracle
+from export.graph.tower import Tower
 source = Checkpoint(Path(sys.argv[1]))
 oracle = Oracle(source.config, source.image, list(source.tower_shapes), source.tower_tensor)
 pictures = list(calibration.batches(None, source.image, source.card))[:1]
@@ -269,7 +271,8 @@ def test_threads_and_processors_give_the_same_bytes(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from export import packs, vision
+from export import vision
+from export.gate import packs
 packs.ALWAYS, packs.BUDGET_FLOP = packs.ALWAYS[1:3], 0
 packs.SPLIT, packs.LARGEST = ((1, 4, 2),), ((1, 4, 4),)
 vision.export_vision("models/tiny", Path(sys.argv[1]), "int8")

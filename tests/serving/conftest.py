@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from serving.transformers_engine.engine import engine as transformers_engine
-from serving.transformers_engine.engine import step
+from serving.transformers_engine import engine as transformers_engine
+from serving.transformers_engine import step
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.serving.reference import Case, Reference

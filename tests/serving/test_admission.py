@@ -9,8 +9,9 @@ import pytest
 from contract.errors import DeadlineExceeded, InvalidInput, Unavailable
 from contract.limits import Limits
 from contract.sampling import Sampling
+from serving.transformers_engine import sequence
 from serving.transformers_engine.checkpoint import load_language_model
-from serving.transformers_engine.engine import TransformersEngine, sequence
+from serving.transformers_engine.engine import TransformersEngine
 from serving.transformers_engine.kv import kv_bytes
 
 LONG = Sampling(max_tokens=1000, ignore_eos=True)

@@ -12,8 +12,9 @@ from contract.errors import BundleError, InvalidInput, ServerError, Unavailable
 from contract.limits import Limits
 from contract.sampling import Sampling
 from serving.positions import mrope_positions
+from serving.transformers_engine import sequence
 from serving.transformers_engine.checkpoint import load_language_model
-from serving.transformers_engine.engine import TransformersEngine, sequence
+from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.reference import MAX_NEW_TOKENS, Reference, forced_logprobs, remove_tensor, write_config
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.edge import weights
 from benchmarks.edge.engines import Grid, Patches, Rows, pixel_values
 from benchmarks.edge.llama.build import LIBRARY
-from export.tower import Tower
+from export.graph.tower import Tower
 
 Pointer = ctypes.c_void_p
 

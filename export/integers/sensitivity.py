@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from export.oracle import Batch, Oracle, level_name
-from export.quantise import int8_columns
-from export.tower import Tower
+from export.gate.oracle import Batch, Oracle, level_name
+from export.graph.quantise import int8_columns
+from export.graph.tower import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def _error(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def _in_int8(layer: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
-    """The layer with signed columns and unsigned rows, each with a step of its own, as export.linear stores it."""
+    """The layer with signed columns and unsigned rows, each with a step of its own, as export.graph.linear stores it."""
     import torch
 
     values, steps = int8_columns(layer.weight.numpy())  # (in, out), (out,)

@@ -19,8 +19,8 @@ from contract.errors import BundleError
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing, image_processing, video_processing
-from export.hub import INDEX, SINGLE
-from export.shards import Stored, read_shard
+from export.source.hub import INDEX, SINGLE
+from export.source.shards import Stored, read_shard
 
 PREFIXES = ("model.visual.", "visual.")
 HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vision_end around all frames of a video

@@ -10,7 +10,7 @@ quarter of the blocks: through everything that depends on the grid.
 import numpy as np
 from numpy.typing import NDArray
 
-from export.tower import Tower
+from export.graph.tower import Tower
 
 Grid = tuple[int, int, int]
 Pack = tuple[Grid, ...]

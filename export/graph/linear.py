@@ -1,4 +1,4 @@
-"""A linear layer in each precision: what is stored, and the nodes that multiply with it (export/operators.py).
+"""A linear layer in each precision: what is stored, and the nodes that multiply with it (export/graph/operators.py).
 
 Everything between two linear layers (norms, attention, activations) stays float32 in every precision, and so do sums.
 Weights come out of the checkpoint as (out, in); what onnxruntime's kernel wants is made when the graph is written.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.builder import Builder
-from export.operators import BF16, DOMAIN, FLOAT32, INTEGER_BITS, SIZES
-from export.quantise import int4_blocks, int8_columns
+from export.graph.builder import Builder
+from export.graph.operators import BF16, DOMAIN, FLOAT32, INTEGER_BITS, SIZES
+from export.graph.quantise import int4_blocks, int8_columns
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Linear:
 
     Attributes:
         bits: of a weight, the end of operators' names.
-        stored: adds a layer's weights and bias to a graph; their names, in the order of export.operators.STORED.
+        stored: adds a layer's weights and bias to a graph; their names, in the order of export.graph.operators.STORED.
         attention: the operator of attention beside such layers.
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from export.tower import Tower
+from export.graph.tower import Tower
 
 Read = Callable[[str], NDArray[np.float32]]
 LOUDNESS_FLOOR, MAX_EXPONENT = 1e-5, 10

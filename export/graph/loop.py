@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from contract.preprocessing import ImageProcessing
-from export.builder import Builder
-from export.layers import Layers
-from export.linear import FP32, Linear
-from export.operators import DOMAIN, FUNCTIONS
+from export.graph.builder import Builder
+from export.graph.layers import Layers
+from export.graph.linear import FP32, Linear
+from export.graph.operators import DOMAIN, FUNCTIONS
+from export.graph.tower import Tower
 from export.patch_embedding import for_bytes
 from export.positions import FramePositions
-from export.tower import Tower
 
 GROUP_PATCHES = 1024  # frames are grouped up to this many patches a turn; a larger frame is a group alone
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

@@ -1,7 +1,7 @@
 """The tower's layers as ONNX nodes: patch embedding, transformer block, merger.
 
 Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
-only attention sees frames. What kernels/ computes in one go is one node, an operator of export/operators.py; a layer that
+only attention sees frames. What kernels/ computes in one go is one node, an operator of export/graph/operators.py; a layer that
 is kept in fp16 in an integer tower falls back to the plain form.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from export.builder import CONTRIB, Builder
-from export.linear import FP32, Linear, Source
-from export.operators import DOMAIN, NORM_EPSILON
+from export.graph.builder import CONTRIB, Builder
+from export.graph.linear import FP32, Linear, Source
+from export.graph.operators import DOMAIN, NORM_EPSILON
+from export.graph.tower import Tower
 from export.patch_embedding import PatchEmbedding
-from export.tower import Tower
 
 
 class Layers:
@@ -100,7 +100,7 @@ class Layers:
         return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 
     def attention(self, kind: str, packed: str, rotary: tuple[str, str], frames: str) -> str:
-        """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/operators.py."""
+        """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/graph/operators.py."""
         heads, scale = self._tower.num_heads, float(self._tower.head_dim**-0.5)
         return self._graph.op(kind, [packed, frames, *rotary], domain=DOMAIN, num_heads=heads, scale=scale)
 

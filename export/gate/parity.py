@@ -1,7 +1,7 @@
 """The gate: a written graph against the original tower, every output and deepstack level by itself.
 
 A graph can be wrong without an error: a wrong patch order or a lost level still gives plausible numbers. So nothing is
-published that has not been run as onnxruntime will run it and compared on every pack of export.packs.
+published that has not been run as onnxruntime will run it and compared on every pack of export.gate.packs.
 """
 
 import json
@@ -19,11 +19,11 @@ from contract.errors import ParityError
 from contract.manifest import WEIGHTS
 from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
-from export.cores import each_on_a_core, torch_on_one_core
-from export.oracle import FIRST_BLOCKS, Oracle, Outputs, level_name
-from export.packs import Pack, flop, name, pixels
+from export.gate.cores import each_on_a_core, torch_on_one_core
+from export.gate.oracle import FIRST_BLOCKS, Oracle, Outputs, level_name
+from export.gate.packs import Pack, flop, name, pixels
+from export.graph.tower import Tower
 from export.progress import Done, quiet
-from export.tower import Tower
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from export.mixing import Matrix, Mixing
-from export.tower import Tower
+from export.graph.tower import Tower
+from export.integers.mixing import Matrix, Mixing
 
 Read = Callable[[str], NDArray[np.float32]]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from export.parity import GATES, Row
+from export.gate.parity import GATES, Row
 
 NAME = "parity.png"
 MARGIN, LINE, CELL, LABELS, TEXT_SIZE = 24, 24, 132, 400, 15
