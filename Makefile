@@ -8,7 +8,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -47,11 +47,14 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 arm: $(READY) ## the device's code on an emulated ARM Linux, every precision against this machine; no root
 	$(BIN)/python -m pytest tests/arm
 
-check: $(READY) ## format, lint, types, import directions
+check: $(READY) docs ## format, lint, types, import directions, the documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY) ## the documentation as a site in site/, without the network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(READY) ## let ruff format and repair
 	$(BIN)/ruff format .
@@ -116,4 +119,4 @@ screenshots: $(READY) ## the page as docs/images shows it
 	$(BIN)/python -m tests.ui.screenshots
 
 clean: ## remove what setup and the runs made
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .cache site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

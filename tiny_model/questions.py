@@ -20,7 +20,7 @@ SUBJECTS = {
 }
 IMAGE_KINDS = SUBJECTS["shapes"] + SUBJECTS["text"]
 VIDEO_KINDS = SUBJECTS["moving"] + SUBJECTS["slideshow"]
-UNCLAIMED = ("relation",)  # asked in training and evaluation, answered at chance (docs/decisions.md)
+UNCLAIMED = ("relation",)  # asked in training and evaluation, answered at chance (docs/decisions/tiny_model.md)
 CLAIMED = tuple(kind for kind in IMAGE_KINDS + VIDEO_KINDS if kind not in UNCLAIMED)
 
 
