@@ -3,10 +3,26 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from contract.errors import (
+    BundleError,
+    DeadlineExceeded,
+    EdgeVlmError,
+    FingerprintMismatch,
+    InvalidInput,
+    MediaError,
+    MissingExtra,
+    NotFound,
+    ServerError,
+    Unavailable,
+)
 from contract.sampling import Sampling
 from edge_runtime.bundle import Bundle
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import Pipeline
+from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Delta, Request
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
 from edge_runtime.tower.encoder import Embeddings, Encoder
@@ -18,21 +34,37 @@ if TYPE_CHECKING:
     from edge_runtime.clients.grpc_client import GrpcClient
     from edge_runtime.clients.http_client import HttpClient
 
+__version__ = "0.1.0"  # pyproject.toml reads it here
+
 __all__ = [
     "AsyncGrpcClient",
     "AsyncHttpClient",
     "Bundle",
+    "BundleError",
+    "DeadlineExceeded",
     "Delta",
+    "EdgeVlmError",
     "EmbeddingCache",
     "Embeddings",
     "Encoder",
     "Fetcher",
+    "FingerprintMismatch",
     "GrpcClient",
     "HttpClient",
+    "InvalidInput",
+    "Item",
+    "MediaError",
+    "Message",
+    "MissingExtra",
+    "NotFound",
+    "PictureOptions",
     "Pipeline",
     "Request",
     "Sampling",
+    "ServerError",
     "Tls",
+    "Unavailable",
+    "VideoOptions",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Command line of the device.
+"""Command line of the device: `edge-vlm`, or `python -m edge_runtime`.
 
 Exit codes: 0 done; 1 the server failed, is away or too slow; 2 wrong arguments or input, a damaged bundle, or an extra that is
 not installed; 130 interrupted with Ctrl-C (an answer that was coming is cancelled on the server).
@@ -7,8 +7,10 @@ not installed; 130 interrupted with Ctrl-C (an answer that was coming is cancell
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, ServerError, Unavailable
+from edge_runtime import __version__
 from edge_runtime.commands import ask, bench, chat, encode, inspect, serve, ui
 from edge_runtime.commands.device import add_bundle_arguments
 
@@ -24,7 +26,9 @@ VERBS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m edge_runtime", description=__doc__)
+    module = Path(sys.argv[0]).name == "__main__.py"
+    parser = argparse.ArgumentParser(prog="python -m edge_runtime" if module else "edge-vlm", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"edge-vlm {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, (command, about) in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:])

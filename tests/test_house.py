@@ -2,7 +2,11 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
+import tomllib
+
+import contract.errors
 import edge_runtime
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +46,26 @@ def test_the_edge_imports_nothing_heavy() -> None:
 
 def test_the_public_face() -> None:
     assert edge_runtime.__all__ == sorted(edge_runtime.__all__)
-    for name in edge_runtime.__all__:
+    assert edge_runtime.Message == dict[str, Any]
+    for name in {*edge_runtime.__all__} - {"Message"}:
         assert getattr(edge_runtime, name).__module__.split(".")[0] in ("edge_runtime", "contract")
+
+
+def test_every_error_that_a_device_meets_is_on_the_face() -> None:
+    """ParityError is raised by an export alone."""
+    errors = {name for name, kind in vars(contract.errors).items() if isinstance(kind, type)}
+    assert errors - {"ParityError"} <= {*edge_runtime.__all__}
+
+
+def test_packages_say_that_they_are_typed() -> None:
+    for folder in ("contract", "edge_runtime", "export", "serving", "triton_models"):
+        assert (ROOT / folder / "py.typed").is_file(), folder
+
+
+def test_the_version_is_written_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "edge_runtime.__version__"}
 
 
 def test_nothing_is_pickled() -> None:

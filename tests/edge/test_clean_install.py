@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from edge_runtime import Pipeline
+from edge_runtime import Pipeline, __version__
 from tests.conftest import ROOT
 from tiny_model.scenes import shapes_scene
 
@@ -37,6 +37,12 @@ def test_edge_install_encodes_a_picture(tmp_path: Path, bundle_folder: Path, pip
     )
     names = {line.split("==")[0].lower() for line in listed.stdout.splitlines()}
     assert not names & set(BARRED), names
+    command = [python.parent / "edge-vlm", "--version"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path).stdout
+    assert said == f"edge-vlm {__version__}\n"
+    assert f"edge-vlm=={__version__}" in listed.stdout
+    packages = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    assert all((packages / name / "py.typed").is_file() for name in ("contract", "edge_runtime"))
     out = tmp_path / "x.npz"
     command = [python, "-c", SCRIPT, "encode", "--bundle", bundle_folder, "--out", out, picture]
     subprocess.run(command, check=True, timeout=120, cwd=tmp_path)  # not in the checkout: the install is used
