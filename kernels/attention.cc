@@ -1,7 +1,7 @@
 #include "attention.h"
 
 #include "heads.h"
-#include "numbers.h"
+#include "scalar_math.h"
 
 #include <algorithm>
 
@@ -9,20 +9,20 @@ namespace edge_vlm {
 namespace {
 
 constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
-constexpr float kLowest = -1e30f, kMostAbove = 64;  // 2^64 times the weights' sums are far from the end of floats
+constexpr float kLowest = -1e30f, kMostAbove = 64;  // 2^64 times the shares' sums are far from the end of floats
 
 // Queries of a tile and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(32) Queries {
   float steps[kPaddedRows] = {};    // of a query; with that of a block of keys, what 1 of a product stands for
   int32_t zeros[kPaddedRows] = {};  // what the zero of the keys adds to each product
-  float level[kPaddedRows] = {}, sums[kPaddedRows] = {};  // sums, and so far what comes out, are weights times 2^-level
+  float level[kPaddedRows] = {}, sums[kPaddedRows] = {};  // sums, and so far what comes out, are shares times 2^-level
 };
 
 // What a tile of queries makes of a block of keys.
 struct alignas(64) Block {
   int32_t scores[kRows * kKeysPerBlock];
-  Weight weights[kRows * kKeysPerBlock];
-  float scale[kPaddedRows];  // of the weights
+  Share shares[kRows * kKeysPerBlock];
+  float scale[kPaddedRows];  // of the shares
 };
 
 // Brings levels up to scores that are far above them, and with them the `columns` of what has come out.
@@ -36,15 +36,15 @@ void Lift(Queries& q, const float (&high)[kPaddedRows], int rows, size_t columns
   }
 }
 
-// Products to weights. Those of a block are relative to its highest score, not to the highest of all: few bits then
-// suffice, also for the many small weights beside a large one elsewhere.
-void Weigh(Queries& q, int rows, float key_step, size_t num_keys, size_t columns, Block& block, float* out) {
+// Products to shares. Those of a block are relative to its highest score, not to the highest of all: few bits then
+// suffice, also for the many small shares beside a large one elsewhere.
+void Softmax(Queries& q, int rows, float key_step, size_t num_keys, size_t columns, Block& block, float* out) {
   alignas(32) int32_t top[kPaddedRows] = {};
   alignas(32) float steps[kPaddedRows], high[kPaddedRows], sums[kPaddedRows] = {};
   for (int r = 0; r < kPaddedRows; ++r) steps[r] = q.steps[r] * key_step;
   for (size_t k = num_keys; k < RoundUp(num_keys, kPanel); ++k)
     for (int r = 0; r < rows; ++r) block.scores[r * kKeysPerBlock + k] = INT32_MIN;
-  WeighRows(block.scores, kKeysPerBlock, rows, num_keys, steps, block.weights, top, sums);
+  SoftmaxRows(block.scores, kKeysPerBlock, rows, num_keys, steps, block.shares, top, sums);
   bool is_above = false;
   for (int r = 0; r < kPaddedRows; ++r) {
     high[r] = static_cast<float>(top[r] - q.zeros[r]) * steps[r];
@@ -103,10 +103,10 @@ void Attend(const Run& run, const float* packed, const Frames& f, const float* c
         int num_rows = static_cast<int>(std::min<size_t>(kRows, count - q0));
         for (size_t k = 0; k < padded; k += kPanel)
           TileScores(rows.get() + q0 * depth, depth, k_from + k * depth, num_rows, block.scores + k, kKeysPerBlock);
-        Weigh(tiles[q0 / kRows], num_rows, key_step, valid, columns, block, out.get() + q0 * columns);
+        Softmax(tiles[q0 / kRows], num_rows, key_step, valid, columns, block, out.get() + q0 * columns);
         for (size_t c0 = 0; c0 < columns; c0 += kPanel) {
           int width = static_cast<int>(std::min<size_t>(kPanel, columns - c0));
-          TileValues(block.weights, kKeysPerBlock, v_from + c0 * num_keys + k0 * width, padded, num_rows, width,
+          TileValues(block.shares, kKeysPerBlock, v_from + c0 * num_keys + k0 * width, padded, num_rows, width,
                      block.scale, out.get() + q0 * columns + c0, columns);
         }
       }

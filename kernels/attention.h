@@ -1,7 +1,7 @@
 // Attention within frames, a block of keys at a time, so scores are never whole.
 #pragma once
 #include "heads.h"
-#include "pool.h"
+#include "run.h"
 
 namespace edge_vlm {
 
@@ -24,7 +24,7 @@ inline Head HeadOf(const float* packed, const Frames& f, const float* cosines, c
 void Attend(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
             float* result);
 
-// The same in float32, where kIsBestInFloats; nothing elsewhere.
+// The same in float32; there where kIsBestInFloats.
 void AttendInFloats(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
                     float* result);
 

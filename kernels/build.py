@@ -1,5 +1,8 @@
 """python -m kernels.build: compiles the operators for x86-64 and Arm Linux into edge_runtime/libraries/.
 
+A library is made of the sources of this folder and of the folders that its target lists. One of these holds `target.h`,
+the target's sizes and types; tile.h says what they are.
+
 The compiler is zig's, from PyPI, because it builds for both from either, against an old glibc. The headers of
 onnxruntime's C interface are in no Python package; they come from Debian's, checked by hash. The interface only grows,
 so a library built against 1.21 loads in every onnxruntime from 1.21 on.
@@ -12,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,16 +25,24 @@ HEADERS = ROOT / ".cache" / "onnxruntime-headers"
 PACKAGE = "http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb"
 SHA256 = "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08"
 
-# Processor and instructions of kernels/tile_*.cc, and what zig calls them; edge_runtime.tower.kernels chooses among them.
-TARGETS = {
-    "x86_64.avx512": [
-        "-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
-        "-mprefer-vector-width=512",
-    ],
-    "x86_64.avx2": ["-mcpu=x86_64_v3"],
-    "aarch64.i8mm": ["-mcpu=generic+dotprod+i8mm"],
-    "aarch64.dotprod": ["-mcpu=generic+dotprod"],
-    "aarch64.neon": ["-mcpu=generic"],
+
+@dataclass(frozen=True)
+class Target:
+    """What a library is compiled for: its folders of kernels/, and what the compiler may use."""
+
+    folders: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+TARGETS = {  # by processor and instructions; edge_runtime.tower.kernels chooses among them
+    "x86_64.avx512": Target(
+        ("x86", "unsigned8", "avx512"),
+        ("-mcpu=x86_64_v3+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni", "-mprefer-vector-width=512"),
+    ),
+    "x86_64.avx2": Target(("x86", "avx2"), ("-mcpu=x86_64_v3",)),
+    "aarch64.i8mm": Target(("arm", "unsigned8", "i8mm"), ("-mcpu=generic+dotprod+i8mm",)),
+    "aarch64.dotprod": Target(("arm", "signed8", "dotprod"), ("-mcpu=generic+dotprod",)),
+    "aarch64.neon": Target(("arm", "signed8", "neon"), ("-mcpu=generic",)),
 }
 FLAGS = [
     # a library is loaded to be asked whether the processor has its instructions: nothing of it may run before
@@ -75,12 +87,14 @@ def build(target: str) -> Path:
     would spend a minute a target on compiling the rest."""
     LIBRARIES.mkdir(exist_ok=True)
     library, machine = LIBRARIES / f"libedge_vlm.{target}.so", target.partition(".")[0]
-    platform = ["-target", f"{machine}-linux-gnu.2.28", *TARGETS[target]]
-    sources = sorted(SOURCES.glob("*.cc"))
+    platform = ["-target", f"{machine}-linux-gnu.2.28", *TARGETS[target].flags]
+    folders = [SOURCES, *(SOURCES / name for name in TARGETS[target].folders)]
+    include = [f"-I{path}" for path in (*folders, headers())]
+    sources = [path for folder in folders for path in sorted(folder.glob("*.cc"))]
     with tempfile.TemporaryDirectory() as folder:
-        objects = [f"{folder}/{path.stem}.o" for path in sources]
+        objects = [f"{folder}/{number}.o" for number in range(len(sources))]
         for path, made in zip(sources, objects, strict=True):
-            _zig("c++", *platform, *FLAGS, f"-I{headers()}", "-c", str(path), "-o", made)
+            _zig("c++", *platform, *FLAGS, *include, "-c", str(path), "-o", made)
         _zig("cc", *platform, "-shared", "-s", *objects, "-lm", "-o", str(library))
     return library
 

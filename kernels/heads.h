@@ -1,6 +1,6 @@
 // Queries, keys and values of one head, and what integers with steps they become.
 #pragma once
-#include "pool.h"
+#include "run.h"
 #include "tile.h"
 
 namespace edge_vlm {

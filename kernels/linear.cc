@@ -71,7 +71,9 @@ Linear Linear::Int4(const Blocks4& blocks, const float* bias, size_t in, size_t 
 }
 
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16) {
-  Linear made(may_be_bf16 && HasBf16() ? Format::kBf16 : Format::kHalf, values, bias, in, out);
+  bool is_bf16 = false;
+  if constexpr (kMayHaveBf16) is_bf16 = may_be_bf16 && HasBf16();
+  Linear made(is_bf16 ? Format::kBf16 : Format::kHalf, values, bias, in, out);
   if (made.format_ == Format::kBf16) made.PackAll();
   return made;
 }
@@ -153,10 +155,9 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   if (format_ == Format::kFloat)
     return PackFloat(static_cast<const float*>(values_) + place, in_, valid, columns, static_cast<FloatColumn*>(to));
   auto* halves = static_cast<const uint16_t*>(values_) + place;
-  if (format_ == Format::kBf16)
-    PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
-  else
-    PackHalf(halves, in_, valid, columns, static_cast<FloatColumn*>(to));
+  if constexpr (kMayHaveBf16)
+    if (format_ == Format::kBf16) return PackBf16(halves, in_, valid, columns, static_cast<uint16_t*>(to));
+  PackHalf(halves, in_, valid, columns, static_cast<FloatColumn*>(to));
 }
 
 const Cut& Linear::CutOf() const {
@@ -167,7 +168,8 @@ const Cut& Linear::CutOf() const {
 // Row r of the left side, not of floats. `bytes` is room for a row that is widened.
 void Linear::MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const {
   uint8_t* row = left.rows + r * pitch_ * ShapeOf(format_).row_bytes;
-  if (format_ == Format::kBf16) return RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
+  if constexpr (kMayHaveBf16)
+    if (format_ == Format::kBf16) return RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
   left.rounded[r] = Quantise(x, in_, depth_, kHasPairs ? bytes : row);
   if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
 }
@@ -248,10 +250,13 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
     const void* rows = left.rows + (first_row * pitch_ + (IsFloat() ? kRows * k : k)) * shape.row_bytes;
     const void* packed = panels_ ? panels_ + (panel * depth_ + k) * kPanel * shape.column_bytes : block;
     if (!panels_ && depth < depth_) Pack(panel, k, depth, block);
+    if constexpr (kMayHaveBf16)
+      if (format_ == Format::kBf16) {
+        TileBf16(static_cast<const uint16_t*>(rows), pitch_, static_cast<const uint16_t*>(packed), depth, count, products);
+        continue;
+      }
     if (format_ == Format::kInt8)
       TileU8S8(static_cast<const Row8*>(rows), pitch_, static_cast<const Column8*>(packed), depth, count, sums, k > 0);
-    else if (format_ == Format::kBf16)
-      TileBf16(static_cast<const uint16_t*>(rows), pitch_, static_cast<const uint16_t*>(packed), depth, count, products);
     else
       TileFloat(static_cast<const float*>(rows), pitch_, static_cast<const FloatColumn*>(packed), depth, count, products,
                 k > 0);

@@ -1,8 +1,8 @@
 // A linear layer: integer weights with a step a column or a block, or floats.
 #pragma once
-#include "finish.h"
-#include "pool.h"
-#include "rows.h"
+#include "epilogue.h"
+#include "run.h"
+#include "prologue.h"
 #include "tile.h"
 
 #include <cstdint>

@@ -3,7 +3,7 @@
 // this library is not loaded, or has no operator of the name.
 #include "attention.h"
 #include "heads.h"
-#include "layers.h"
+#include "layer_ops.h"
 #include "tile.h"
 
 #include <cstdlib>
@@ -110,9 +110,11 @@ OrtStatus* AddAllTo(OrtCustomOpDomain* domain) {
   RETURN_IF_ERROR((AddLayersTo<Bytes, kCopies>(domain)));
   RETURN_IF_ERROR((AddLayersTo<Halves, kCopies>(domain)));
   RETURN_IF_ERROR((AddTo<FrameAttentionOp<Attend>, kCopies>(domain)));
-  if (!kIsBestInFloats) return nullptr;
-  RETURN_IF_ERROR((AddLayersTo<Floats, kCopies>(domain)));
-  return AddTo<FrameAttentionOp<AttendInFloats>, kCopies>(domain);
+  if constexpr (kIsBestInFloats) {
+    RETURN_IF_ERROR((AddLayersTo<Floats, kCopies>(domain)));
+    RETURN_IF_ERROR((AddTo<FrameAttentionOp<AttendInFloats>, kCopies>(domain)));
+  }
+  return nullptr;
 }
 
 // Whether weights may be copied into another order, which is what onnxruntime's own layers ask too.

@@ -1,77 +1,29 @@
-// The inner loops everything is made of, written once per processor family. A panel holds up to 64 columns of a matrix,
-// several rows of them side by side: what one instruction multiplies and adds.
+// The inner loops everything is made of, written once per target. A panel holds up to kPanel columns of a matrix, several
+// rows of them side by side: what one instruction multiplies and adds. Each target's target.h says its own sizes and types:
+//   kPanel, kRows      columns of a panel and rows of a tile
+//   kHasPairs          whether products of bytes come from Winograd's identity, with sums of pairs to take away
+//   kByteShift         what is taken from the bytes of a row, so that they fit the signs that a product wants
+//   Row8, Column8      elements of rows and panels of integer layers
+//   kPacksAtLoad       whether such panels are made at load, or from blocks of kDepth8 rows where they are used
+//   Query, Key, Share, Value, kLargest...  integers of attention; a share is what a query takes of a value: its softmax
+//   kGroup             elements of a row that lie side by side in a panel of attention
+//   kZeroOfKeys        what a zero of a key is stored as
+//   kMixesChannels     whether queries and keys are mixed before they are rounded
+//   kFloatDepth        rows of a block of columns of float layers
+//   kIsBestInFloats    whether float32 layers and attention were measured to be quicker than onnxruntime's
+//   kMayHaveBf16       whether some processors of the target multiply bf16, and HasBf16 has to ask
 #pragma once
 #include "blocks4.h"
-#include "numbers.h"
+#include "scalar_math.h"
+#include "target.h"
 
 #include <cstddef>
 #include <cstdint>
 
 namespace edge_vlm {
 
-constexpr int kPanel = 64;  // columns of a packed panel
-constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
 constexpr int kPaddedRows = 8;  // a number of each row, in a vector
 constexpr size_t kUncut = size_t{1} << 40;  // longer than any column
-
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-// No instruction multiplies four bytes at once without cutting sums off, so bytes become 16 bits wide, and twice as many
-// products as multiplications come from Winograd's identity: the sum of x0 y0 + x1 y1 is that of (x0 + y1) (x1 + y0)
-// less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for Inner Product,
-// IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
-constexpr bool kHasPairs = true;
-constexpr int kByteShift = 0;  // what is taken from bytes of a row, so that they fit the signs a product wants
-using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
-using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
-// Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
-constexpr bool kPacksAtLoad = false;
-constexpr size_t kDepth8 = 256;
-// Attention multiplies 16-bit integers. Sums stay within 32 bits: of kMaxHeadDim channels, and of weights and values 64.
-using Query = int16_t;
-using Key = int16_t;
-using Weight = int16_t;
-using Value = int16_t;
-constexpr size_t kGroup = 2;  // elements of a row that lie side by side in a panel
-constexpr int32_t kZeroOfKeys = 0;
-constexpr bool kMixesChannels = false;  // twelve bits hold a loud channel and the others
-constexpr float kLargestQuery = 2000, kLargestKey = 4000, kLargestWeight = 16384, kLargestValue = 2000;
-#elif defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
-// Products of bytes have two signed sides.
-constexpr bool kHasPairs = false;
-constexpr int kByteShift = 128;
-using Row8 = int8_t;
-using Column8 = int8_t;  // panel: [16 columns][depth / 4][16 x 4 bytes]
-constexpr bool kPacksAtLoad = false;
-constexpr size_t kDepth8 = 1024;  // 16 columns take half of a first cache
-using Query = int8_t;
-using Key = int8_t;
-using Weight = int8_t;
-using Value = int8_t;
-#if defined(__ARM_FEATURE_DOTPROD)
-constexpr size_t kGroup = 4;
-#else
-constexpr size_t kGroup = 2;
-#endif
-constexpr int32_t kZeroOfKeys = 0;
-constexpr bool kMixesChannels = true;
-constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 127, kLargestValue = 127;
-#else
-constexpr bool kHasPairs = false;
-constexpr int kByteShift = 0;
-using Row8 = uint8_t;
-using Column8 = int8_t;  // panel: [depth / 4][64][4]
-constexpr bool kPacksAtLoad = true;
-constexpr size_t kDepth8 = kUncut;
-// Attention multiplies bytes.
-using Query = int8_t;
-using Key = uint8_t;
-using Weight = uint8_t;
-using Value = int8_t;
-constexpr size_t kGroup = 4;
-constexpr int32_t kZeroOfKeys = 128;  // what a zero of a key is stored as: one side has to be unsigned
-constexpr bool kMixesChannels = true;
-constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestWeight = 255, kLargestValue = 127;
-#endif
 
 // How a product is cut: tasks are rows times panels, and of a task's rows so many are one tile.
 struct Cut {
@@ -84,13 +36,7 @@ constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
 constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // of what may not be copied
 constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
 // Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16 bundles.
-#if defined(__AVX512VNNI__)
-constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, 512};
-constexpr bool kIsBestInFloats = true;  // whether float32 layers and attention were measured to be quicker than onnxruntime's
-#else
-constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, 256};
-constexpr bool kIsBestInFloats = false;
-#endif
+constexpr Cut kCutFloat = {kMostRows, 1, kMostRows, kFloatDepth};
 constexpr size_t kFloatGroup = 4;  // floats of a row that lie side by side: rows are [row / kRows][depth / 4][kRows][4]
 using FloatColumn = float;  // panel: on x86 [depth][64], on Arm [4 columns][depth][4]
 
@@ -124,7 +70,8 @@ void TileU8S8(const Row8* a, size_t pitch, const Column8* panel, size_t depth, i
 void TileFloat(const float* a, size_t pitch, const FloatColumn* panel, size_t depth, int rows, float* sums,
                bool accumulate);
 
-// Whether this processor multiplies bf16, two side by side. Where it does not, the next three are not called.
+// The next four are there where kMayHaveBf16.
+// Whether this processor multiplies bf16, two side by side. Where it does not, the other three are not called.
 bool HasBf16();
 
 // Like PackHalf; panel [depth / 2][64][2], depth filled up to a multiple of 2.
@@ -141,16 +88,16 @@ void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
 // a: queries, depth elements each, depth a multiple of 4; panel: keys [depth / kGroup][64][kGroup]; rows 1 .. kRows.
 void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_t* scores, size_t pitch);
 
-// weights[r][i] = kLargestWeight * 2^((scores[r][i] - highest[r]) * steps[r]), rounded, of the first `count` scores of a
-// row. Rows of scores and weights are `pitch` apart and are read and written up to the next multiple of 64, and all kRows
-// of them may be; scores behind `count` are the lowest there are. Sums are of the weights.
-void WeighRows(const int32_t* scores, size_t pitch, int rows, size_t count, const float* steps, Weight* weights,
-               int32_t* highest, float* sums);
+// shares[r][i] = kLargestShare * 2^((scores[r][i] - highest[r]) * steps[r]), rounded, of the first `count` scores of a
+// row. Rows of scores and shares are `pitch` apart and are read and written up to the next multiple of 64, and all kRows
+// of them may be; scores behind `count` are the lowest there are. Sums are of the shares.
+void SoftmaxRows(const int32_t* scores, size_t pitch, int rows, size_t count, const float* steps, Share* shares,
+                 int32_t* highest, float* sums);
 
 // out[r][0 .. columns) += scale[r] * sum over k of a[r][k] * panel[k][0 .. columns)
-// a: weights, `pitch` apart; depth a multiple of 64; panel: values [depth / kGroup][columns][kGroup]; columns 16, 32, 48 or
+// a: shares, `pitch` apart; depth a multiple of 64; panel: values [depth / kGroup][columns][kGroup]; columns 16, 32, 48 or
 // 64; rows 1 .. kRows.
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
+void TileValues(const Share* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch);
 
 }  // namespace edge_vlm

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.items.patches import normalised
-from edge_runtime.tower.processor import kernel_families
+from edge_runtime.tower.processor import instruction_sets
 
 Grid = tuple[int, int, int]
 Rows = NDArray[np.float32]
@@ -102,5 +102,5 @@ REFERENCE = "transformers fp32"
 def native_engines() -> list[str]:
     """ENGINES without those whose numbers this processor can only imitate: a bf16 call may then take a hundred times as
     long as a float32 one."""
-    has_bf16 = any("bf16" in family for family in kernel_families())
+    has_bf16 = any("bf16" in name for name in instruction_sets())
     return [name for name, kind in ENGINES.items() if has_bf16 or kind.operand != "bf16"]

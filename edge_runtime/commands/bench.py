@@ -16,7 +16,7 @@ from edge_runtime.commands.ceiling import count_work, peak_rates
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
-from edge_runtime.tower.processor import kernel_families
+from edge_runtime.tower.processor import instruction_sets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         "peak_rss_bytes": peak_rss,
         "weight_bytes": sum(path.stat().st_size for path in encoder.bundle.folder.glob("vision.onnx*")),
         "machine": platform.machine(),
-        "kernel_families": kernel_families(),
+        "instruction_sets": instruction_sets(),
         "own_kernels": kernels.instructions(),
         "onnxruntime": onnxruntime.__version__,
     }

@@ -3,24 +3,24 @@
 import platform
 from pathlib import Path
 
-FAMILIES = {  # as /proc/cpuinfo names them, on x86 and on ARM
+INSTRUCTION_SETS = {  # as /proc/cpuinfo names them, on x86 and on ARM
     "sse4_1", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 }  # fmt: skip
 VNNI = {"avx_vnni", "avx512_vnni"}  # products of bytes whose sums are whole
 
 
-def kernel_families() -> list[str]:
+def instruction_sets() -> list[str]:
     """The instruction sets this processor reports that onnxruntime has kernels for; empty where it does not say."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return []
     lines = (line.partition(":") for line in text.splitlines())
-    return sorted({word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()} & FAMILIES)  # fmt: skip
+    return sorted({word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()} & INSTRUCTION_SETS)  # fmt: skip
 
 
 def cuts_sums_off() -> bool:
     """Whether onnxruntime multiplies unsigned by signed bytes here with an instruction that keeps 16 bits of each sum of
     two: x86 without VNNI, or where the system does not say."""
-    return platform.machine() in ("x86_64", "AMD64") and not VNNI & set(kernel_families())
+    return platform.machine() in ("x86_64", "AMD64") and not VNNI & set(instruction_sets())

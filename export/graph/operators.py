@@ -14,7 +14,7 @@ from export.graph.quantise import BLOCK
 
 DOMAIN = "edge_vlm"
 FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
-NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/rows.cc has it too
+NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 # What a layer is stored as, by the bits of a weight: as export.graph.quantise.int4_blocks gives it, and float32 (out,); int8 (in,
 # out), float32 (out,), float32 (2, out); fp16 or float32 (out, in), float32 (out,).

@@ -126,11 +126,11 @@ def test_float32_is_held_against_openvinos() -> None:
     assert found == {"fp32_vs_openvino_fp32_512": 1.2}
 
 
-@pytest.mark.parametrize(("families", "has_bf16"), [(["avx2", "avx512f"], False), (["avx512f", "avx512_bf16"], True)])
+@pytest.mark.parametrize(("sets", "has_bf16"), [(["avx2", "avx512f"], False), (["avx512f", "avx512_bf16"], True)])
 def test_nobody_waits_for_numbers_that_are_imitated(
-    families: list[str], has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+    sets: list[str], has_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "kernel_families", lambda: families)
+    monkeypatch.setattr(engines, "instruction_sets", lambda: sets)
     assert ("OpenVINO bf16" in engines.native_engines()) is has_bf16
     assert "OpenVINO fp32" in engines.native_engines()
 

@@ -15,7 +15,7 @@ from export.graph.operators import DOMAIN, FUNCTIONS
 from export.graph.quantise import BLOCK, int4_blocks, int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
-KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/tile.h
+KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/avx512/target.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
@@ -139,13 +139,13 @@ def alike(got: Array, expected: NDArray[np.float64], share: float) -> None:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How the kernels of one processor round attention: the largest integer of a query, key, weight and value,
-    whether channels are mixed first (kernels/tile.h), and places for each power of two in the table where whole panels of
-    weights are looked up."""
+    """How the kernels of one processor round attention: the largest integer of a query, key, share and value,
+    whether channels are mixed first (target.h of kernels/), and places for each power of two in the table where whole panels of
+    shares are looked up."""
 
     query: int
     key: int
-    weight: int
+    share: int
     value: int
     mixes: bool
     places: int | None = None
@@ -213,12 +213,12 @@ def attention(
         if how and how.places and keys.shape[-2] % PANEL == 0:
             below = np.rint(below * how.places) / how.places
             below[below >= 255 / how.places] = np.inf
-        weights = np.exp2(-below)
-        weights = np.rint(weights * how.weight) / how.weight if how else weights
+        shares = np.exp2(-below)
+        shares = np.rint(shares * how.share) / how.share if how else shares
         now = np.maximum(highest, high)
         keep, scale = np.exp2(highest - now), np.exp2(high - now)
-        sums = sums * keep + weights.sum(-1, keepdims=True) * scale
-        out = out * keep + weights @ value[..., start : start + KEYS_PER_BLOCK, :] * scale
+        sums = sums * keep + shares.sum(-1, keepdims=True) * scale
+        out = out * keep + shares @ value[..., start : start + KEYS_PER_BLOCK, :] * scale
         highest = now
     return (out / sums).transpose(0, 2, 1, 3).reshape(frames * hw, heads * dim)
 

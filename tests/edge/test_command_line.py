@@ -127,7 +127,7 @@ def test_bench_is_one_json_line(bundle_folder: Path, capsys: pytest.CaptureFixtu
     assert report["ceiling_fp32_gigaops_per_s"] > 1
     assert report["ceiling_int8_gigaops_per_s"] > 1
     assert 0 < report["share_of_ceiling"] < 2
-    assert set(report["kernel_families"]) & {"sse4_1", "asimd"}
+    assert set(report["instruction_sets"]) & {"sse4_1", "asimd"}
     assert main(command("bench", bundle_folder, "--repeats", "0")) == 2
 
 

@@ -1,6 +1,6 @@
-// Linear layers, and an MLP of two, as operators. Inputs are listed above each; `weights` are those of a struct of stored.h.
+// Linear layers, and an MLP of two, as operators. Inputs are listed above each; `weights` are those of a struct of weight_formats.h.
 #pragma once
-#include "stored.h"
+#include "weight_formats.h"
 
 #include <algorithm>
 

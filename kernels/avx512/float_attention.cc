@@ -1,8 +1,7 @@
-// Attention in float32 with AVX-512: tiles of queries against panels of keys, and of weights against panels of values.
+// Attention in float32 with AVX-512: tiles of queries against panels of keys, and of shares against panels of values.
 #include "attention.h"
 
-#if defined(__AVX512VNNI__)
-#include "counts.h"
+#include "with_count.h"
 #include "float_tile.h"
 #include "heads.h"
 
@@ -13,15 +12,15 @@ namespace edge_vlm {
 namespace {
 
 constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
-constexpr float kMostAbove = 64;  // 2^64 times the weights' sums are far from the end of floats
+constexpr float kMostAbove = 64;  // 2^64 times the shares' sums are far from the end of floats
 
 // A tile of queries and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(64) Queries {
-  float sums[kRows][kLanes];  // of weights, by lane; and what comes out so far: times 2^-level
+  float sums[kRows][kLanes];  // of shares, by lane; and what comes out so far: times 2^-level
   float level[kRows];
 };
 
-// 2^x, as in numbers.h.
+// 2^x, as in scalar_math.h.
 Vector Exp2(Vector x) {
   constexpr float kCoefficients[] = {9.67151e-3f, 5.550734e-2f, 0.24022242f, 0.69314698f, 1.0f};
   Vector n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(x, n);
@@ -30,9 +29,9 @@ Vector Exp2(Vector x) {
   return _mm512_scalef_ps(p, n);
 }
 
-// Scores of one query to weights in their place, those from `count` on, to the next multiple of kPanel, to zeros. The first
+// Scores of one query to shares in their place, those from `count` on, to the next multiple of kPanel, to zeros. The first
 // block's highest score is the level; it is lifted where later ones are far above.
-void Weigh(float* scores, size_t count, bool is_first, float* sums, float* level, float* out, size_t columns) {
+void Softmax(float* scores, size_t count, bool is_first, float* sums, float* level, float* out, size_t columns) {
   Vector highest = Repeat(-1e30f);
   size_t padded = RoundUp(count, kPanel);
   for (size_t i = count; i < padded; ++i) scores[i] = -1e30f;
@@ -49,9 +48,9 @@ void Weigh(float* scores, size_t count, bool is_first, float* sums, float* level
   }
   Vector zero = Repeat(*level), sum = Load(sums);
   for (size_t i = 0; i < padded; i += kLanes) {
-    Vector weight = Exp2(_mm512_sub_ps(Load(scores + i), zero));
-    sum = _mm512_add_ps(sum, weight);
-    Store(scores + i, weight);
+    Vector share = Exp2(_mm512_sub_ps(Load(scores + i), zero));
+    sum = _mm512_add_ps(sum, share);
+    Store(scores + i, share);
   }
   Store(sums, sum);
 }
@@ -66,7 +65,7 @@ void PackKeys(const Head& head, size_t depth, float* panels) {
   }
 }
 
-// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16; what is missing has a weight of zero, so it
+// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16; what is missing has a share of zero, so it
 // has to be a number.
 void PackValues(const Head& head, float* panels) {
   size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, kLanes);
@@ -124,7 +123,7 @@ void AttendInFloats(const Run& run, const float* packed, const Frames& f, const 
           MultiplyTile<kMostVectors>(queries.get() + q0 * depth, depth, kFloatGroup, k_from + k * depth, kPanel, depth,
                                      scores + k, kKeysPerBlock, false);
         for (size_t r = 0; r < kRows; ++r)
-          Weigh(scores + r * kKeysPerBlock, valid, k0 == 0, tile.sums[r], tile.level + r, to + r * columns, columns);
+          Softmax(scores + r * kKeysPerBlock, valid, k0 == 0, tile.sums[r], tile.level + r, to + r * columns, columns);
         for (size_t c = 0; c < columns; c += kPanel)
           WithCount<kMostVectors>(static_cast<int>((columns - c) / kLanes), [&](auto vectors) {
             constexpr size_t kWidth = vectors * kLanes;
@@ -142,10 +141,3 @@ void AttendInFloats(const Run& run, const float* packed, const Frames& f, const 
 }
 
 }  // namespace edge_vlm
-#else
-namespace edge_vlm {
-
-void AttendInFloats(const Run&, const float*, const Frames&, const float*, const float*, float*) {}
-
-}  // namespace edge_vlm
-#endif

@@ -1,26 +1,9 @@
 // One tile of float32 products on x86: kRows rows and so many columns that the sums fill the vector registers.
 #pragma once
 #include "tile.h"
-
-#include <immintrin.h>
+#include "vector.h"
 
 namespace edge_vlm {
-
-#if defined(__AVX512F__)
-using Vector = __m512;
-constexpr int kMostVectors = 4;
-inline Vector Load(const float* from) { return _mm512_loadu_ps(from); }
-inline void Store(float* to, Vector values) { _mm512_storeu_ps(to, values); }
-inline Vector Repeat(float value) { return _mm512_set1_ps(value); }
-inline Vector MultiplyAdd(Vector a, Vector b, Vector sum) { return _mm512_fmadd_ps(a, b, sum); }
-#else
-using Vector = __m256;
-constexpr int kMostVectors = 2;
-inline Vector Load(const float* from) { return _mm256_loadu_ps(from); }
-inline void Store(float* to, Vector values) { _mm256_storeu_ps(to, values); }
-inline Vector Repeat(float value) { return _mm256_set1_ps(value); }
-inline Vector MultiplyAdd(Vector a, Vector b, Vector sum) { return _mm256_fmadd_ps(a, b, sum); }
-#endif
 
 constexpr int kLanes = sizeof(Vector) / sizeof(float);
 

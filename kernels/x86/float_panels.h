@@ -1,20 +1,19 @@
-// Layers of floats on x86: weights become panels, fp16 ones where they are used, and so are float32 what is multiplied.
-#if defined(__x86_64__)
+// Panels of float layers on x86, [depth][64] in float32, and a tile of their products.
+#pragma once
 #include "float_tile.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace edge_vlm {
-namespace {
 
-__m256 LoadEight(const uint16_t* from) {
+inline __m256 LoadEight(const uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
-__m256 LoadEight(const float* from) { return _mm256_loadu_ps(from); }
+inline __m256 LoadEight(const float* from) { return _mm256_loadu_ps(from); }
 
 // Eight rows become eight columns.
-void Transpose(__m256 (&v)[8]) {
+inline void Transpose(__m256 (&v)[8]) {
   __m256 two[8], four[8];
   for (int i = 0; i < 8; i += 2) {
     two[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
@@ -32,7 +31,7 @@ void Transpose(__m256 (&v)[8]) {
 }
 
 template <class Number>
-void Pack(const Number* weights, size_t pitch, size_t depth, size_t columns, float* panel) {
+void PackFloats(const Number* weights, size_t pitch, size_t depth, size_t columns, float* panel) {
   size_t padded = RoundUp(depth, kFloatGroup);
   for (size_t c0 = 0; c0 < kPanel; c0 += 8)
     for (size_t k0 = 0; k0 < padded; k0 += 8) {
@@ -52,25 +51,11 @@ void Pack(const Number* weights, size_t pitch, size_t depth, size_t columns, flo
     }
 }
 
-}  // namespace
+constexpr int kFloatWidth = kMostVectors * kLanes;  // columns of a tile
 
-void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, FloatColumn* panel) {
-  Pack(weights, pitch, depth, columns, panel);
-}
-
-void PackFloat(const float* weights, size_t pitch, size_t depth, size_t columns, FloatColumn* panel) {
-  Pack(weights, pitch, depth, columns, panel);
-}
-
-// Columns go slowest: they stay near the first cache while all rows pass.
-void TileFloat(const float* a, size_t pitch, const FloatColumn* panel, size_t depth, int rows, float* sums,
-               bool accumulate) {
-  constexpr int kWidth = kMostVectors * kLanes;
-  for (int c0 = 0; c0 < kPanel; c0 += kWidth)
-    for (int r = 0; r < rows; r += kRows)
-      MultiplyTile<kMostVectors>(a + r * pitch, kFloatGroup, kRows * kFloatGroup, panel + c0, kPanel, depth,
-                                 sums + r * kPanel + c0, kPanel, accumulate);
+// kRows rows times columns `first` to `first` + kFloatWidth of a panel; sums of the first of them.
+inline void MultiplyFloats(const float* a, const float* panel, int first, size_t depth, float* sums, bool accumulate) {
+  MultiplyTile<kMostVectors>(a, kFloatGroup, kRows * kFloatGroup, panel + first, kPanel, depth, sums, kPanel, accumulate);
 }
 
 }  // namespace edge_vlm
-#endif

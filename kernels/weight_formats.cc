@@ -1,4 +1,4 @@
-#include "stored.h"
+#include "weight_formats.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -1,7 +1,7 @@
 // What layers are stored as, and what their operators are called: weights must be constants.
 #pragma once
 #include "linear.h"
-#include "values.h"
+#include "tensor.h"
 
 namespace edge_vlm {
 

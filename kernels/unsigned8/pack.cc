@@ -1,7 +1,6 @@
 // Panels of processors that multiply bytes as they are: four rows of a column side by side.
 #include "tile.h"
 
-#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
 #include <algorithm>
 #include <cstring>
 
@@ -27,4 +26,3 @@ void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8
 }
 
 }  // namespace edge_vlm
-#endif

@@ -1,7 +1,7 @@
 // From sums of products to numbers, and what follows a layer.
 #pragma once
-#include "numbers.h"
-#include "rows.h"
+#include "scalar_math.h"
+#include "prologue.h"
 #include "tile.h"
 
 #include <type_traits>

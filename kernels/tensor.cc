@@ -1,4 +1,4 @@
-#include "values.h"
+#include "tensor.h"
 
 namespace edge_vlm {
 namespace {

@@ -1,6 +1,5 @@
 // AVX-512 with VNNI: Intel from Cascade Lake and Ice Lake on, AMD from Zen 4 on.
-#if defined(__AVX512VNNI__)
-#include "counts.h"
+#include "with_count.h"
 #include "processor.h"
 #include "tile.h"
 
@@ -78,7 +77,7 @@ void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_
   TileBytes<false>(a, depth, panel, depth, rows, scores, pitch);
 }
 
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
+void TileValues(const Share* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch) {
   WithCount<kRows>(rows, [&](auto count) {
     WithCount<4>(columns / 16, [&](auto vectors) {
@@ -88,4 +87,3 @@ void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth,
 }
 
 }  // namespace edge_vlm
-#endif

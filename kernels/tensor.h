@@ -1,6 +1,6 @@
 // onnxruntime's values as pointers and sizes, and what is wrong with them as its errors.
 #pragma once
-#include "pool.h"
+#include "run.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -2,8 +2,7 @@
 // from Zen 4 on. The library they stand in runs on processors without it too, so only these functions use it.
 #include "tile.h"
 
-#if defined(__AVX512VNNI__)
-#include "counts.h"
+#include "with_count.h"
 #include "processor.h"
 
 #include <immintrin.h>
@@ -77,13 +76,3 @@ void TileBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dep
 }  // namespace edge_vlm
 
 #pragma clang attribute pop
-#else
-namespace edge_vlm {
-
-bool HasBf16() { return false; }
-void PackBf16(const uint16_t*, size_t, size_t, size_t, uint16_t*) {}
-void RowToBf16(const float*, size_t, size_t, uint16_t*) {}
-void TileBf16(const uint16_t*, size_t, const uint16_t*, size_t, int, float*) {}
-
-}  // namespace edge_vlm
-#endif

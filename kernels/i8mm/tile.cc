@@ -1,7 +1,6 @@
 // Armv8.6 with I8MM: Neoverse V1, N2 and later, Cortex-A710 and X2 and later, Apple M2 and later.
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-#include "attention_arm.h"
-#include "counts.h"
+#include "attention_sums.h"
+#include "with_count.h"
 #include "tile.h"
 
 #include <arm_neon.h>
@@ -70,7 +69,7 @@ void TileScores(const Query* a, size_t depth, const Key* panel, int rows, int32_
   TileBytes(a, depth, panel, depth, rows, scores, pitch);
 }
 
-void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
+void TileValues(const Share* a, size_t pitch, const Value* panel, size_t depth, int rows, int columns,
                 const float* scale, float* out, size_t out_pitch) {
   WithCount<kRows>(rows, [&](auto count) {
     for (int c0 = 0; c0 < columns; c0 += 16) {
@@ -82,4 +81,3 @@ void TileValues(const Weight* a, size_t pitch, const Value* panel, size_t depth,
 }
 
 }  // namespace edge_vlm
-#endif

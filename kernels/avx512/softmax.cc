@@ -1,6 +1,5 @@
-// From scores to the softmax's weights with AVX-512. Whole blocks of them find their bytes in a table where the processor
+// From scores to the softmax's shares with AVX-512. Whole blocks of them find their bytes in a table where the processor
 // looks up 128 at once (VBMI: Intel from Ice Lake on, AMD from Zen 4 on); others are computed.
-#if defined(__AVX512VNNI__)
 #include "processor.h"
 #include "tile.h"
 
@@ -11,7 +10,7 @@
 namespace edge_vlm {
 namespace {
 
-constexpr float kLogOfWeight = 7.99435344f;  // kLargestWeight is 255
+constexpr float kLogOfLargestShare = 7.99435344f;  // kLargestShare is 255
 
 __m512i Join(__m512i a, __m512i b, std::true_type) { return _mm512_max_epi32(a, b); }
 __m512i Join(__m512i a, __m512i b, std::false_type) { return _mm512_add_epi32(a, b); }
@@ -64,19 +63,19 @@ __m512i InOrder(__m512i packed) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
 }
 
-// Plus those of four weights each.
-__m512i Add(__m512i sum, __m512i weights) { return _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi8(1)); }
+// Plus those of four shares each.
+__m512i Add(__m512i sum, __m512i shares) { return _mm512_dpbusd_epi32(sum, shares, _mm512_set1_epi8(1)); }
 
-void Compute(const int32_t* scores, size_t pitch, size_t count, const float* steps, Weight* weights, int32_t* highest,
+void Compute(const int32_t* scores, size_t pitch, size_t count, const float* steps, Share* shares, int32_t* highest,
              float* sums) {
   // 2^f on [-1/2, 1/2] to 1e-4
   const __m512 c3 = _mm512_set1_ps(0.0558f), c2 = _mm512_set1_ps(0.2402265f), c1 = _mm512_set1_ps(0.6931472f),
                one = _mm512_set1_ps(1.0f);
   alignas(32) float offsets[kPaddedRows];
   __m256 top = Highest(scores, pitch, count, highest);
-  _mm256_store_ps(offsets, _mm256_fnmadd_ps(top, _mm256_loadu_ps(steps), _mm256_set1_ps(kLogOfWeight)));
+  _mm256_store_ps(offsets, _mm256_fnmadd_ps(top, _mm256_loadu_ps(steps), _mm256_set1_ps(kLogOfLargestShare)));
   __m512i sum[kRows];
-  for (int r = 0; r < kRows; ++r, scores += pitch, weights += pitch) {
+  for (int r = 0; r < kRows; ++r, scores += pitch, shares += pitch) {
     const __m512 step = _mm512_set1_ps(steps[r]), offset = _mm512_set1_ps(offsets[r]);
     sum[r] = _mm512_setzero_si512();
     for (size_t i = 0; i < count; i += 64) {
@@ -90,31 +89,31 @@ void Compute(const int32_t* scores, size_t pitch, size_t count, const float* ste
       }
       __m512i packed = InOrder(Pack(part));
       if (count - i < 64) packed = _mm512_maskz_mov_epi8(_cvtu64_mask64((uint64_t{1} << (count - i)) - 1), packed);
-      _mm512_storeu_si512(weights + i, packed);
+      _mm512_storeu_si512(shares + i, packed);
       sum[r] = Add(sum[r], packed);
     }
   }
   StoreSums(sum, sums);
 }
 
-constexpr float kPlaces = 32;  // of the table for each power of two: weights are right to 1.1 %
+constexpr float kPlaces = 32;  // of the table for each power of two: shares are right to 1.1 %
 constexpr float kLargestStep = 64;  // in places; scores are below 2^23, so their differences fit 32 bits
 
 struct alignas(64) Table {
-  uint8_t weights[256] = {};  // the last one, and all that lie behind it, are zero
+  uint8_t shares[256] = {};  // the last one, and all that lie behind it, are zero
 
   constexpr Table() {
     constexpr double kFactor = 0.97857206208770013;  // 2^(-1 / kPlaces)
-    double weight = kLargestWeight;
-    for (int i = 0; i < 255; ++i, weight *= kFactor) weights[i] = static_cast<uint8_t>(weight + 0.5);
+    double share = kLargestShare;
+    for (int i = 0; i < 255; ++i, share *= kFactor) shares[i] = static_cast<uint8_t>(share + 0.5);
   }
-  __m512i operator[](int quarter) const { return _mm512_load_si512(weights + 64 * quarter); }
+  __m512i operator[](int quarter) const { return _mm512_load_si512(shares + 64 * quarter); }
 };
 constexpr Table table;
 
 // count: a multiple of 64
 __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t pitch, size_t count, const float* steps,
-                                                   Weight* weights, int32_t* highest, float* sums) {
+                                                   Share* shares, int32_t* highest, float* sums) {
   alignas(32) float places[kPaddedRows], offsets[kPaddedRows];
   __m256 top = Highest(scores, pitch, count, highest);
   __m256 place = _mm256_mul_ps(_mm256_loadu_ps(steps), _mm256_set1_ps(kPlaces));
@@ -122,7 +121,7 @@ __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t 
   _mm256_store_ps(places, place), _mm256_store_ps(offsets, _mm256_mul_ps(top, place));
   const __m512i near[2] = {table[0], table[1]}, far[2] = {table[2], table[3]};
   __m512i sum[kRows];
-  for (int r = 0; r < kRows; ++r, scores += pitch, weights += pitch) {
+  for (int r = 0; r < kRows; ++r, scores += pitch, shares += pitch) {
     const __m512 step = _mm512_set1_ps(places[r]), offset = _mm512_set1_ps(offsets[r]);
     sum[r] = _mm512_setzero_si512();
     for (size_t i = 0; i < count; i += 64) {
@@ -134,7 +133,7 @@ __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t 
       __m512i low = _mm512_permutex2var_epi8(near[0], found, near[1]);
       __m512i high = _mm512_permutex2var_epi8(far[0], found, far[1]);
       found = InOrder(_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(found), high));
-      _mm512_storeu_si512(weights + i, found);
+      _mm512_storeu_si512(shares + i, found);
       sum[r] = Add(sum[r], found);
     }
   }
@@ -148,11 +147,10 @@ bool HasVbmi() {
 
 }  // namespace
 
-void WeighRows(const int32_t* scores, size_t pitch, int, size_t count, const float* steps, Weight* weights,
-               int32_t* highest, float* sums) {
+void SoftmaxRows(const int32_t* scores, size_t pitch, int, size_t count, const float* steps, Share* shares,
+                 int32_t* highest, float* sums) {
   static const bool has_vbmi = HasVbmi();
-  (has_vbmi && count % 64 == 0 ? LookUp : Compute)(scores, pitch, count, steps, weights, highest, sums);
+  (has_vbmi && count % 64 == 0 ? LookUp : Compute)(scores, pitch, count, steps, shares, highest, sums);
 }
 
 }  // namespace edge_vlm
-#endif

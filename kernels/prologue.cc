@@ -1,6 +1,6 @@
-#include "rows.h"
+#include "prologue.h"
 
-#include "numbers.h"
+#include "scalar_math.h"
 #include "tile.h"
 
 namespace edge_vlm {

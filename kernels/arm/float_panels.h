@@ -1,5 +1,5 @@
-// Layers of floats on Arm: fp16 weights become float32 where they are used, and so are the products.
-#if defined(__aarch64__)
+// Panels of float layers on Arm, [4 columns][depth][4] in float32, and a tile of their products.
+#pragma once
 #include "tile.h"
 
 #include <arm_neon.h>
@@ -8,15 +8,13 @@
 #include <cstring>
 
 namespace edge_vlm {
-namespace {
+constexpr int kFloatWidth = 16;  // columns of a tile
 
-constexpr int kWidth = 16;  // columns of a tile
-
-float32x4_t LoadFour(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
-float32x4_t LoadFour(const float* from) { return vld1q_f32(from); }
+inline float32x4_t LoadFour(const uint16_t* from) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
+inline float32x4_t LoadFour(const float* from) { return vld1q_f32(from); }
 
 template <class Number>
-void Pack(const Number* weights, size_t pitch, size_t depth, size_t columns, float* panel) {
+void PackFloats(const Number* weights, size_t pitch, size_t depth, size_t columns, float* panel) {
   size_t padded = RoundUp(depth, kFloatGroup);
   for (size_t c0 = 0; c0 < kPanel; c0 += 4)
     for (size_t k = 0; k < padded; k += 4) {
@@ -43,7 +41,9 @@ void Pack(const Number* weights, size_t pitch, size_t depth, size_t columns, flo
     }
 }
 
-void Dot(const float* a, const float* panel, size_t depth, float* sums, bool accumulate) {
+// kRows rows times columns `first` to `first` + kFloatWidth of a panel; sums of the first of them.
+inline void MultiplyFloats(const float* a, const float* panel, int first, size_t depth, float* sums, bool accumulate) {
+  panel += static_cast<size_t>(first) * depth;
   float32x4_t sum[kRows][4];
   for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < 4; ++c) sum[r][c] = accumulate ? vld1q_f32(sums + kPanel * r + 4 * c) : vdupq_n_f32(0);
@@ -58,22 +58,4 @@ void Dot(const float* a, const float* panel, size_t depth, float* sums, bool acc
     for (int c = 0; c < 4; ++c) vst1q_f32(sums + kPanel * r + 4 * c, sum[r][c]);
 }
 
-}  // namespace
-
-void PackHalf(const uint16_t* weights, size_t pitch, size_t depth, size_t columns, FloatColumn* panel) {
-  Pack(weights, pitch, depth, columns, panel);
-}
-
-void PackFloat(const float* weights, size_t pitch, size_t depth, size_t columns, FloatColumn* panel) {
-  Pack(weights, pitch, depth, columns, panel);
-}
-
-// Columns go slowest: sixteen of them, kCutFloat.depth deep, stay in the first cache while all rows pass.
-void TileFloat(const float* a, size_t pitch, const FloatColumn* panel, size_t depth, int rows, float* sums,
-               bool accumulate) {
-  for (int c0 = 0; c0 < kPanel; c0 += kWidth, panel += kWidth * depth, sums += kWidth)
-    for (int r = 0; r < rows; r += kRows) Dot(a + r * pitch, panel, depth, sums + r * kPanel, accumulate);
-}
-
 }  // namespace edge_vlm
-#endif

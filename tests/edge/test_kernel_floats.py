@@ -1,0 +1,77 @@
+"""Layers of float32 and fp16, some of which may be multiplied in bf16, against numpy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.tower.processor import instruction_sets
+from export.graph.operators import BF16, FLOAT32
+from tests.edge.kernel_sessions import every_kernel, every_way, session
+from tests.edge.operators import FLOAT, ROWS, close, floats, gelu, kept, norm, product
+
+
+@every_way
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("bits", ["16", "32"])
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 3, 1), (7, 64, 64), (13, 70, 65), (259, 601, 130), (300, 1152, 80)])  # fmt: skip
+def test_layers_of_floats(
+    library: Path | None, low_memory: bool, bits: str, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    layer, x, residual = kept(num_inputs, num_outputs, bits), floats(rows, num_inputs), floats(rows, num_outputs)
+    weight, bias = floats(num_inputs), floats(num_inputs)
+    plain = session(f"Linear{bits}", ROWS, layer, library, low_memory=low_memory)
+    close(plain.run(None, {"rows": x})[0], product(x, layer), 1e-5)
+    before = layer | {"norm_weight": weight, "norm_bias": bias}
+    normed = session(f"NormLinear{bits}", ROWS, before, library, low_memory=low_memory)
+    close(normed.run(None, {"rows": x + 2})[0], product(norm(x + 2, weight, bias), layer), 1e-5)
+    adding = session(f"LinearAdd{bits}", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, layer, library, low_memory=low_memory)  # fmt: skip
+    got = adding.run(None, {"rows": x, "residual": residual})[0]
+    close(got, product(x, layer) + residual, 1e-5)
+
+
+@every_way
+@pytest.mark.parametrize("bits", ["16", "32"])
+@pytest.mark.parametrize("rows", [0, 5, 256, 1033, 1500])  # one chunk of the kernel has 1032
+def test_an_mlp_of_floats(library: Path | None, bits: str, rows: int) -> None:
+    first, second, x = kept(64, 172, bits, "_1"), kept(172, 64, bits, "_2"), floats(rows, 64) * 3
+    weight, bias = 2 * floats(64), floats(64)
+    constants = first | second | {"norm_weight": weight, "norm_bias": bias}
+    got = session(f"NormMlpAdd{bits}", ROWS, constants, library).run(None, {"rows": x})[0]
+    expected = x + product(gelu(product(norm(x, weight, bias), first, "_1")), second, "_2")
+    close(got, expected, 1e-5) if rows else np.testing.assert_array_equal(got, x)
+
+
+@every_way
+@pytest.mark.parametrize(("level", "share"), [(FLOAT32, 1e-5), (BF16, 0.02)])  # bf16: 8 bits, 98 products
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(19, 98, 70), (1, 3, 1), (300, 130, 64)])
+def test_a_half_precision_layer(
+    library: Path | None, level: int, share: float, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    weight, bias = (floats(num_outputs, num_inputs) / 10).astype(np.float16), floats(num_outputs)
+    x = floats(rows, num_inputs)
+    one = session("Linear16", ROWS, {"weight": weight, "bias": bias}, library, accuracy_level=level)
+    expected = x.astype(np.float64) @ weight.T.astype(np.float64) + bias
+    close(one.run(None, {"rows": x})[0], expected, share)
+
+
+@every_kernel
+def test_a_layer_that_says_nothing_of_accuracy_is_float32(library: Path | None) -> None:
+    """As in bundles of before."""
+    weight, x = np.eye(64, dtype=np.float16), floats(5, 64)
+    one = session("Linear16", ROWS, {"weight": weight, "bias": np.zeros(64, np.float32)}, library)
+    np.testing.assert_array_equal(one.run(None, {"rows": x})[0], x)
+
+
+@every_kernel
+def test_bf16_is_used_where_it_may_be(library: Path) -> None:
+    """Neither silently missing on a processor that has it, nor where float32 was asked for."""
+    layer, x = {"weight": np.eye(64, dtype=np.float16), "bias": np.zeros(64, np.float32)}, floats(5, 64)
+    exact, rounded = (
+        session("Linear16", ROWS, layer, library, accuracy_level=level).run(None, {"rows": x})[0]
+        for level in (FLOAT32, BF16)
+    )
+    np.testing.assert_array_equal(exact, x)
+    is_bf16 = "avx512" in library.name and "avx512_bf16" in instruction_sets()
+    assert (np.abs(rounded - x).max() > 0) == is_bf16
+    np.testing.assert_allclose(rounded, x, rtol=2**-8)
