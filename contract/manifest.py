@@ -1,7 +1,7 @@
 """manifest.json of an edge bundle: everything the device knows about its model, and the hash of every file."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ PRECISIONS = ("fp32", "fp16", *INTEGERS)
 @dataclass(frozen=True)
 class Manifest:
     """What a bundle holds. `parity` has one row per grid and output, as the export measured it; `quantisation` says of
-    an integer precision what it was calibrated on and which layers stayed in fp16, and is empty for the others."""
+    an integer precision what it was calibrated on and which layers stayed in fp16, and is empty for the others.
+
+    `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row for
+    each kind of input that the export compared with transformers. Bundles made before lack both.
+    """
 
     card: ModelCard
     image: ImageProcessing
@@ -32,6 +36,8 @@ class Manifest:
     libraries: dict[str, str]
     parity: list[dict[str, Any]]
     quantisation: dict[str, Any] = field(default_factory=dict)
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    gates: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -47,7 +53,8 @@ def _build(cls: type[Any], values: Any, source: str) -> Any:
     if not isinstance(values, dict):
         raise BundleError(f"{source} is {type(values).__name__}, an object is expected")
     names = {f.name for f in fields(cls)}
-    if missing := names - values.keys():
+    required = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
+    if missing := required - values.keys():
         raise BundleError(f"{source} has no key {sorted(missing)[0]!r}: export the bundle again")
     if unknown := values.keys() - names:
         raise BundleError(f"{source} has an unknown key {sorted(unknown)[0]!r}: written by a newer version?")

@@ -1,5 +1,6 @@
 """Chat messages to a request: find the media, render the prompt, encode what is new, count the pads."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -99,13 +100,24 @@ class Pipeline:
         ]
         return items, encoded, embeddings.num_encoded
 
-    def request(self, messages: list[Message], tools: list[Any] | None = None) -> Request:
+    def request(
+        self,
+        messages: list[Message],
+        tools: list[Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        documents: list[Any] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> Request:
         """Turn a conversation into a request.
 
         Args:
             messages: transformers' or OpenAI's form; pictures as path, URL of file or data, bytes, PIL or array;
                 videos as {"type": "video", "video": path, bytes, frames or folder, "fps": 2.0}, with any of
                 VideoOptions' names, or OpenAI's video_url.
+            add_generation_prompt, continue_final_message, documents: as edge_runtime.prompts.chat_template.render.
+            template_variables: what else the chat template reads, `enable_thinking` for example.
 
         Raises:
             InvalidInput: the chat template refuses the messages, or they carry pad tokens of their own.
@@ -116,7 +128,16 @@ class Pipeline:
         if not messages:
             raise InvalidInput("messages is empty, at least one message is expected")
         items, encoded, num_encoded = self._encoded(list(media_parts(messages, self.access)))
-        text = render(bundle.chat_template, plain(messages), tools)
+        text = render(
+            bundle.chat_template,
+            plain(messages),
+            tools,
+            add_generation_prompt,
+            documents=documents,
+            continue_final_message=continue_final_message,
+            special_tokens=bundle.manifest.special_tokens,
+            variables=template_variables,
+        )
         input_ids = prompt_ids(text, items, bundle)
         return Request(input_ids, tuple(encoded), bundle.manifest.card.encoder_fingerprint, num_encoded)
 

@@ -1,61 +1,134 @@
-"""Chat messages to prompt text, with the checkpoint's own Jinja template in a sandbox.
+"""Chat messages to prompt text, with the checkpoint's own Jinja template.
 
-The environment is the one transformers renders templates in (`_compile_jinja_template`): trimmed blocks, loop controls,
-a tojson that leaves HTML alone, raise_exception and strftime_now.
+The text is the one that `apply_chat_template` of transformers' processors gives (5.23, processing_utils and
+utils.chat_template_utils): the same variables, the same names for an earlier turn's reasoning, the same way to continue a
+message. The export compares both before it publishes a bundle.
 """
 
-import json
-from datetime import datetime
-from functools import lru_cache
-from typing import Any, NoReturn
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import numpy as np
 
 from contract.errors import InvalidInput
+from edge_runtime.prompts.environment import TooMuch, compiled, written
 
 Message = dict[str, Any]
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-@lru_cache(maxsize=8)
-def _compiled(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
+REASONING = ("reasoning_content", "thinking", "reasoning")  # a turn's reasoning; the first one that is given counts
+_END = "CONTINUE_FINAL_MESSAGE_TAG "
+_OWN = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 def render(
-    template: str, messages: list[Message], tools: list[Any] | None = None, add_generation_prompt: bool = True
+    template: str,
+    messages: list[Message],
+    tools: list[Any] | None = None,
+    add_generation_prompt: bool = True,
+    *,
+    documents: list[Any] | None = None,
+    continue_final_message: bool | str = False,
+    special_tokens: Mapping[str, str] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """Prompt text with one pad token per picture or video.
 
+    Args:
+        documents: objects with title and text, for templates that retrieve.
+        continue_final_message: end inside the last message, so that the model goes on with it; True means its content, a
+            name another field (`reasoning_content`). Goes with add_generation_prompt False.
+        special_tokens: bos_token, eos_token and the others of the tokenizer, as the manifest has them.
+        variables: what else a template may read, `enable_thinking` or `add_vision_id`; they go before special_tokens.
+
     Raises:
-        InvalidInput: the template refuses the messages, or they hold half of a surrogate pair, which is no text.
+        InvalidInput: the template refuses the messages or runs too long, an argument has no meaning, or a text holds half
+            of a surrogate pair, which is no text.
     """
+    if continue_final_message and add_generation_prompt:
+        raise InvalidInput("continue_final_message and add_generation_prompt are both set: give one of them")
+    if own := set(_OWN) & set(variables or ()):
+        raise InvalidInput(f"variables of the chat template hold {min(own)!r}: give it by its own name")
+    given = {"messages": messages, "tools": tools, "documents": documents}
+    for name, values in given.items():
+        if wrong := [value for value in values or () if not isinstance(value, dict)]:
+            raise InvalidInput(f"{name} holds {type(wrong[0]).__name__}, objects are expected")
     try:
-        text = _compiled(template).render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
-    except (jinja2.TemplateError, TypeError) as error:
-        raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
+        read = _data({**(special_tokens or {}), **(variables or {}), **given})
+    except RecursionError as error:
+        raise InvalidInput("messages: they are nested too deeply") from error
+    chat = [_with_reasoning({k: v for k, v in message.items() if v is not None}) for message in read["messages"]]
+    field = "content" if continue_final_message is True else continue_final_message or None
+    end = _marked(chat, field, template) if field else ""
+    text = _written(template, read | {"messages": chat, "add_generation_prompt": add_generation_prompt})
+    if field:
+        text = _cut(text, end)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(f"messages: {text[error.start]!r} is no character") from error
     return text
+
+
+def _written(template: str, variables: Mapping[str, Any]) -> str:
+    try:
+        return written(compiled(template), variables)
+    except TooMuch as error:
+        raise InvalidInput(f"messages: the chat template is stopped: {error}") from error
+    except RecursionError as error:
+        raise InvalidInput("messages: they are nested too deeply for the chat template") from error
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
+
+
+def _with_reasoning(message: Message) -> Message:
+    """A turn's reasoning under the name that today's templates read, and under `thinking` for older ones."""
+    found = next((message[name] for name in REASONING if name in message), None)
+    return message if found is None else {"thinking": found, **message, "reasoning_content": found}
+
+
+def _marked(chat: list[Message], field: str, template: str) -> str:
+    """Put a mark behind the text that is continued; returns that text."""
+    value = chat[-1].get(field) if chat else None
+    if value is None:
+        raise InvalidInput(f"continue_final_message is set, the last message has no {field!r} to continue")
+    fields = [name for name in REASONING if chat[-1].get(name) == value] if field in REASONING else [field]
+    if not any(name in template for name in fields):
+        raise InvalidInput(f"continue_final_message is {field!r}, the chat template does not read it")
+    if isinstance(value, str):
+        chat[-1] |= dict.fromkeys(fields, value + _END)
+        return value
+    for part in reversed(value if isinstance(value, list | tuple) else ()):
+        if isinstance(part, dict) and isinstance(text := part.get("text"), str):
+            part["text"] = text + _END
+            return text
+    raise InvalidInput(f"continue_final_message is set, {field!r} of the last message holds no text to continue")
+
+
+def _cut(text: str, end: str) -> str:
+    """The text up to the mark."""
+    if end.strip() not in text or _END.strip() not in text:
+        raise InvalidInput("continue_final_message is set, the chat template leaves the end of the last message out")
+    place = text.rindex(_END.strip())
+    # A template that trims the message takes the mark's blank, too, and so the blanks before the mark.
+    return text[:place] if text.startswith(_END, place) else text[:place].rstrip()
+
+
+def _data(value: Any) -> Any:
+    """Values as plain data, copied: a template reads no object's methods, and media are only ever looked for."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):  # a subclass
+            return kind.__str__(value) if kind is str else kind(value)
+    if isinstance(value, Mapping):
+        return {_data(name): _data(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_data, value)) if type(value) in (list, tuple) else [*map(_data, value)]
+    if isinstance(value, np.generic):
+        return _data(value.item())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if callable(getattr(value, "model_dump", None)):  # pydantic's
+        return _data(value.model_dump())
+    return f"<{type(value).__name__}>"

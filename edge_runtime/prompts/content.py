@@ -71,10 +71,17 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
 
 
 def plain(messages: list[Message]) -> list[Message]:
-    """The messages with OpenAI's video_url parts as the `video` parts that chat templates know."""
+    """The messages with OpenAI's image_url and video_url parts as the `image` and `video` parts that chat templates know.
+
+    transformers' processors do so with pictures (`_normalize_conversations`).
+    """
 
     def renamed(part: Any) -> Any:
-        return {"type": "video"} if isinstance(part, dict) and part.get("type") == "video_url" else part
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "image_url" and "image_url" in part:
+            link = part["image_url"]
+            return {"type": "image", "url": link.get("url", "") if isinstance(link, dict) else link}
+        return {"type": "video"} if kind == "video_url" else part
 
     return [
         {**message, "content": [renamed(part) for part in message["content"]]}

@@ -1,0 +1,209 @@
+"""The sandbox that chat templates run in: what transformers gives them, and bounds that it does not have.
+
+A template comes with a checkpoint, so it is somebody else's program. It must mean here what it means to transformers
+(`_compile_jinja_template` of transformers.utils.chat_template_utils, 5.23), and it must end: a loop that runs too long
+and a text that grows too large raise `TooMuch`. A single filter of Jinja's is not interrupted.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_SECONDS = 10.0
+MAX_CHARACTERS = 1 << 25
+BIT_CHARACTERS = 1 << 12  # one bit of a whole number counts as many, so numbers end at 8,192 bits
+_deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
+
+
+class TooMuch(Exception):  # not a TemplateError: a template cannot cause it and go on
+    """A template runs too long, or its text grows too large."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Inside the block templates of this thread raise TooMuch after `seconds`."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def check_time() -> None:
+    """Raise TooMuch where the time of the enclosing `time_limit` is over."""
+    if time.monotonic() > _deadline.get():
+        raise TooMuch(f"it runs longer than {MAX_SECONDS:g} s")
+
+
+def check_size(num_characters: int) -> None:
+    """Raise TooMuch where a text is larger than any prompt."""
+    if num_characters > MAX_CHARACTERS:
+        raise TooMuch(f"it makes a text of {num_characters} characters, up to {MAX_CHARACTERS} are allowed")
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what an assistant wrote, for training; a prompt only holds what stands inside."""
+
+    tags = {"generation"}  # noqa: RUF012  Jinja declares it so
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+    def _inside(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Bounded:
+    """What a loop runs over; looks at the clock before each turn."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        for value in self._values:
+            check_time()
+            yield value
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """A namespace without private names, as transformers has it."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # so that a template may write namespace(self=...)
+        self, values = args[0], dict(*args[1:], **kwargs)
+        for name in values:
+            _check_name(name)
+        jinja2.utils.Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"a namespace must not hold {name!r}: names begin with a letter")
+
+
+class _Dict:
+    """The `dict` of templates: it makes dictionaries and has nothing else."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Loops look at the clock; sums, products and joined texts are measured before they are made."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        self.filters |= {"tojson": _tojson, "_bounded": _Bounded, "_measured": _measured}
+        self.globals |= {
+            "raise_exception": _raise_exception,
+            "strftime_now": lambda form: datetime.now().strftime(form),
+            "dict": _Dict(),
+            "namespace": _Namespace,
+        }
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = _filtered(loop.iter, "_bounded")
+        for output in tree.find_all(nodes.Concat):
+            output.nodes = [_filtered(node, "_measured") for node in output.nodes]
+        return tree
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        check_time()
+        texts = [value for value in (left, right) if isinstance(value, str | list | tuple)]
+        if operator == "+" and len(texts) == 2:
+            check_size(len(left) + len(right))
+        elif operator == "*" and len(texts) == 1:
+            count = right if texts[0] is left else left
+            check_size(len(texts[0]) * count if isinstance(count, int) else 0)
+        elif isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):  # in bits
+            check_size(
+                left.bit_length() * max(right, 0) if operator == "**" else left.bit_length() + right.bit_length()
+            )
+        elif operator == "%" and isinstance(left, str):  # a width asks for as many characters
+            check_size(max((int(run) for run in _digits(left)), default=0))
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        check_time()
+        return super().call(context, function, *args, **kwargs)
+
+
+def _filtered(node: Any, name: str) -> Any:
+    return nodes.Filter(node, name, [], [], None, None).set_lineno(node.lineno)
+
+
+def _measured(value: Any) -> Any:
+    if isinstance(value, str):
+        check_size(2 * len(value))  # a text may be doubled, and then no more
+    return value
+
+
+def _digits(text: str) -> Iterable[str]:
+    return ("".join(c if c.isdigit() and c.isascii() else " " for c in text)).split()
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+@lru_cache(maxsize=8)
+def compiled(template: str) -> jinja2.Template:
+    """A template, ready to render.
+
+    Raises:
+        jinja2.TemplateError: it is no template.
+    """
+    return _Environment().from_string(template)
+
+
+def written(template: jinja2.Template, variables: Mapping[str, Any]) -> str:
+    """What a template makes of its variables.
+
+    Raises:
+        TooMuch: it runs too long, or its text grows too large.
+        jinja2.TemplateError, TypeError, RecursionError and what else a template's own mistakes raise.
+    """
+    pieces, size = list[str](), 0
+    with time_limit(MAX_SECONDS):
+        for piece in template.generate(variables):
+            check_time()
+            size += len(piece)
+            check_size(size)
+            pieces.append(piece)
+    return "".join(pieces)
