@@ -23,6 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from benchmarks.encode import seconds
 from benchmarks.machine import machine
+from contract import families
 from contract.card import ModelCard
 from contract.limits import Limits
 from contract.prompt import check_prompt
@@ -57,7 +58,7 @@ def bundled_model(folder: Path) -> PreTrainedModel:
 
 def as_language_model(model: PreTrainedModel) -> LanguageModel:
     """The same weights as the engine takes them; no end tokens, so that every answer is as long as it may be."""
-    card = ModelCard.from_config(model.config.to_dict(), "")
+    card = families.find(model.config.model_type).card(model.config.to_dict(), "")
     tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(card.vocab_size)}, "0"))
     decoder, head = model.model.language_model, model.lm_head
     return LanguageModel(card, tokenizer, decoder, head, frozenset(), model.dtype, model.device)

@@ -21,10 +21,10 @@ from pathlib import Path
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
+from export import families
 from export.graph.builder import OPSET
-from export.graph.linear import LINEARS
 from export.graph.loop import write_graph
-from export.graph.tower import Tower
+from export.precision import BY_NAME
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 
 ALLOWED_FACTOR, ALLOWED_BYTES = 1.25, 600 << 20  # the target: 1.25 times the weights and 600 MiB
@@ -65,8 +65,15 @@ def write_bundle(source: Path, out: Path, precision: str) -> int:
     """An edge bundle that passed no gate; returns the bytes of its weights."""
     checkpoint = Checkpoint(source)
     out.mkdir(parents=True)
-    tower = Tower.from_config(checkpoint.config)
-    write_graph(tower, checkpoint.tower_tensor, checkpoint.image, out / GRAPH, LINEARS[precision])
+    tower = families.tower(checkpoint.config)
+    write_graph(
+        families.find(checkpoint.config["model_type"]),
+        tower,
+        checkpoint.tower_tensor,
+        checkpoint.image,
+        out / GRAPH,
+        BY_NAME[precision].linear,
+    )
     shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
     (out / CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
     Manifest(

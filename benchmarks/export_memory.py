@@ -21,7 +21,7 @@ from benchmarks.encode import matrix_peak
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
 from contract.manifest import PRECISIONS, read_manifest
-from export.graph.tower import Tower
+from export import families
 from export.plan import Plan
 
 # The kernel's own figure of a child, ru_maxrss, begins with what its parent held; this one begins at nothing.
@@ -74,7 +74,7 @@ def main() -> None:
         before = matrix_peak(1)
         vision = run("export.vision", source, bundle, "--precision", args.precision)
         after = matrix_peak(1)
-        tower = Tower.from_config(json.loads((Path(source) / "config.json").read_text()))
+        tower = families.tower(json.loads((Path(source) / "config.json").read_text()))
         plan, found = Plan.of(tower, args.precision), vision.pop("result")
         data_bytes = (Path(bundle) / "vision.onnx.data").stat().st_size
         libraries = read_manifest(Path(bundle)).libraries

@@ -32,10 +32,10 @@ from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, draw
 from contract.preprocessing import ImageProcessing
 from edge_runtime.items.patches import normalised
+from export import families
 from export.gate.oracle import Oracle
 from export.gate.packs import flop, pixels
 from export.graph.loop import write_graph
-from export.graph.tower import Tower
 
 GRIDS = ((1, 16, 16), (1, 32, 32))
 HALF = ImageProcessing(1024, 1 << 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -90,13 +90,13 @@ def main() -> None:
     taps = [1, 2, args.layers - 1]
     vision = SHAPES["2b"] | {"depth": args.layers, "deepstack_visual_indexes": taps}
     config = {"model_type": "qwen3_vl", "vision_config": vision}
-    tower, generator = Tower.from_config(config), torch.Generator().manual_seed(3)
-    weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.tensors()}
+    tower, generator = families.tower(config), torch.Generator().manual_seed(3)
+    weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.shapes.items()}
     original = Oracle(config, HALF, list(weights), weights.__getitem__)
     module, rows = original._tower, []
     with tempfile.TemporaryDirectory() as folder:
         ours, stock = Path(folder) / "vision.onnx", Path(folder) / "stock" / "model.onnx"
-        write_graph(tower, weights.__getitem__, HALF, ours)
+        write_graph(families.find(config["model_type"]), tower, weights.__getitem__, HALF, ours)
         values = pixels(tower, (GRIDS[0],), 0)
         sample = stock_inputs(module, values, np.array([GRIDS[0]]))
         exported = OnnxExporter().export(module, sample, config=OnnxConfig(dynamic=True, ort_fusions="cpu"))

@@ -21,7 +21,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from benchmarks.machine import machine
 from contract.manifest import PRECISIONS
 from edge_runtime import Encoder
-from edge_runtime.items.item import Item as EdgeItem
+from edge_runtime.items.preparation import Item as EdgeItem
 from edge_runtime.tower import kernels
 from tiny_model.batches import IGNORE, Batch, Collator, Item
 from tiny_model.evaluate import held_out_items

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from export.graph.tower import Tower
+from export import families
 
 COMMON = {
     "model_type": "qwen3_vl_vision",
@@ -79,7 +79,7 @@ def write_checkpoint(folder: Path, small: Path, size: str, *, is_single: bool = 
     width = int(config["vision_config"]["out_hidden_size"])
     config["text_config"]["hidden_size"] = width
     (folder / "config.json").write_text(json.dumps(config))
-    generator, shards, tower = torch.Generator().manual_seed(3), [Shapes()], dict(Tower.from_config(config).tensors())
+    generator, shards, tower = torch.Generator().manual_seed(3), [Shapes()], families.tower(config).shapes
     for name, shape in tower.items():
         shards[-1][f"model.visual.{name}"] = shape
         if not is_single and sum(2 * math.prod(shape) for shape in shards[-1].values()) > SHARD_BYTES:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
+from contract.grids import runs
 
 
 def expand_pads(
@@ -16,10 +17,10 @@ def expand_pads(
     video_grid_thw: NDArray[np.int64],
     card: ModelCard,
 ) -> NDArray[np.int64]:
-    """Repeat every pad token h * w / merge_size^2 times.
+    """Repeat every pad token as often as its run has rows.
 
     Args:
-        input_ids: int64 (tokens,) with one image pad per picture and one video pad per frame pair of a video.
+        input_ids: int64 (tokens,) with one pad a run: one image pad per picture, one video pad per frame pair.
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
 
     Raises:
@@ -32,7 +33,8 @@ def expand_pads(
     )
     for kind, token, grid in kinds:
         places = np.flatnonzero(input_ids == token)
-        rows = np.repeat(grid[:, 1] * grid[:, 2] // card.merge_size**2, grid[:, 0])  # one entry a frame
+        numbers, lengths = np.array([runs((t, h, w), card) for t, h, w in grid.tolist()], np.int64).reshape(-1, 2).T
+        rows = np.repeat(lengths, numbers)  # one entry a run
         if places.size != rows.size:
             raise InvalidInput(
                 f"the prompt has {places.size} {kind} pads, {kind}_grid_thw has {rows.size} frames: one each is expected"

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
+from contract.families import find
 from contract.limits import Limits
 
 MAX_SIDE = 1 << 15  # patches; h * w * t then stays far inside int64
@@ -44,6 +45,17 @@ def check_items(
     return check_grids("image_grid_thw", image_grid_thw, card), check_grids("video_grid_thw", video_grid_thw, card)
 
 
+def runs(grid_thw: tuple[int, int, int], card: ModelCard) -> tuple[int, int]:
+    """How the pads of an item stand in the prompt: the number of runs, and the pads of each run."""
+    return find(card.family).runs(grid_thw, card)
+
+
+def item_rows(grid_thw: tuple[int, int, int], card: ModelCard) -> int:
+    """Embedding rows of one item."""
+    number, length = runs(grid_thw, card)
+    return number * length
+
+
 def num_rows(grid: NDArray[np.int64], card: ModelCard) -> int:
-    """Embedding rows of the items: t * h * w / merge_size^2, summed."""
-    return int(grid.prod(axis=1).sum()) // card.merge_size**2
+    """Embedding rows of all items of a grid tensor (k, 3)."""
+    return sum(item_rows((t, h, w), card) for t, h, w in grid.tolist())

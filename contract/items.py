@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.codec import dequantise
+from contract.grids import item_rows
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 
@@ -45,7 +46,7 @@ def prompt_items(
     while start < len(pads):
         is_video = bool(pads[start] == card.video_token_id)
         t, h, w = next(grids[is_video])
-        end = start + t * h * w // card.merge_size**2
+        end = start + item_rows((t, h, w), card)
         items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
         start = end
     return items
@@ -74,7 +75,7 @@ def part(arrays: Arrays, rows: slice) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class ItemTensors:
-    """An item with its tensors as they travel; `key`, hashed when first asked for, is its name, also of copies.
+    """An item with its tensors as they travel; `key` identifies it, and copies share it; it is hashed when it is first read.
 
     Attributes:
         arrays: main (n, H) and deepstack (L, n, H), or the quantised pair (1+L, n, H) and (1+L, n).

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from contract.card import ModelCard
 from contract.errors import BundleError
+from contract.families import find
 
 FORMAT_VERSION = 1
 NAME = "edge_vlm.json"
@@ -46,4 +47,4 @@ def read_language_card(folder: Path) -> ModelCard:
     fingerprint = mark.get("encoder_fingerprint")
     if not isinstance(fingerprint, str) or not fingerprint:
         raise BundleError(f"{folder / NAME} has no encoder_fingerprint: export the checkpoint again")
-    return ModelCard.from_config(config, fingerprint)
+    return find(config.get("model_type")).card(config, fingerprint)

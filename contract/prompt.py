@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from contract.card import ModelCard
 from contract.embeddings import check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
-from contract.grids import check_items, num_rows
+from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemRows, ItemTensors, floats, is_pad, part, prompt_items
 from contract.limits import Limits
 
@@ -67,8 +67,8 @@ def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArr
         raise InvalidInput(f"input_ids has {places.size} pad tokens {token}, {name} asks for {expected}")
     start = 0
     for item, (t, h, w) in enumerate(grid.tolist()):
-        length = h * w // card.merge_size**2
-        for frame in range(t):
+        number, length = runs((t, h, w), card)
+        for frame in range(number):
             run = places[start : start + length]
             if run[-1] - run[0] != length - 1:
                 raise InvalidInput(
@@ -116,7 +116,7 @@ def check_items_alone(
     waiting, items, start = iter(sent), [], 0
     for known in held or [None] * len(sent):
         is_video, t, h, w = next(waiting) if known is None else (known.is_video, *known.grid_thw)
-        end = start + t * h * w // card.merge_size**2
+        end = start + item_rows((t, h, w), card)
         items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
         start = end
     contents = _contents(items, held or [None] * len(sent), arrays, card)

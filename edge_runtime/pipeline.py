@@ -6,14 +6,15 @@ from os import PathLike
 from typing import Any
 
 from contract.errors import InvalidInput
-from edge_runtime.items.item import Item, Progress, picture_item, video_item
+from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.preparation import Progress, picture_item, video_item
 from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
-from edge_runtime.prompt import prompt_ids
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import MediaPart, media_parts, plain
+from edge_runtime.prompts.prompt import prompt_ids
 from edge_runtime.request import EncodedItem, Request
 from edge_runtime.reuse.embedding_cache import Kept, content_key
 from edge_runtime.reuse.seen import SeenItems, source_name
@@ -84,7 +85,7 @@ class Pipeline:
         start = 0
         for place in fresh:
             item, name = items[place], names[place]
-            end = start + item.num_rows(bundle.manifest.card.merge_size)
+            end = start + item.num_rows(bundle.manifest.card)
             rows = Kept((embeddings.image_embeds[start:end], embeddings.deepstack_embeds[:, start:end]))
             start = end
             if cache is not None:

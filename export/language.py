@@ -99,7 +99,7 @@ def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tup
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    args = command.parser("export.language", "Write a Qwen3-VL checkpoint without its vision tower.").parse_args(argv)
+    args = command.parser("export.language", "Write a checkpoint without its vision tower.").parse_args(argv)
 
     def work() -> None:
         result = export_language(args.model, Path(args.out), Progress(sys.stdout))

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import InvalidInput
-from contract.manifest import INTEGERS
 from export.gate.packs import first_level_packs_for, flop, packs_for
-from export.graph.quantise import BLOCK
 from export.graph.tower import Tower
+from export.precision import BY_NAME, Precision
 from export.progress import READ_FLOP, WRITE_FLOP
 
-# Bytes a weight of a linear layer takes in the file, with its steps and zeros.
-WEIGHT_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 4.5 / BLOCK}
-# Float32 towers in memory at once. The original is one; onnxruntime packs a float32 copy while the mapped file leaves, of
-# fp16 weights after one more copy.
-SESSION_TOWERS = {"fp32": 1.4, "fp16": 2.5, "int8": 1.3, "int4": 1.3}
+FP16 = BY_NAME["fp16"]
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
 KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will keep
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
@@ -38,21 +33,21 @@ class Plan:
     costs: dict[str, float]
 
     @classmethod
-    def of(cls, tower: Tower, precision: str) -> "Plan":
+    def of(cls, tower: Tower, precision: Precision) -> "Plan":
         """The plan of one tower in one precision."""
-        shapes, stored = dict(tower.tensors()), 0.0
+        shapes, stored = tower.shapes, 0.0
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
             is_matrix = kind == "weight" and len(shape) > 1 and owner not in FLOAT32
-            width = "fp16" if precision in INTEGERS and owner.startswith(KEPT) else precision
-            stored += math.prod(shape) * (WEIGHT_BYTES[width] if is_matrix else 4)
+            stored_as = FP16 if precision.is_integer and owner.startswith(KEPT) else precision
+            stored += math.prod(shape) * (stored_as.weight_bytes if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
         whole, largest = packs_for(tower), first_level_packs_for(tower)
         work = sum(flop(tower, pack) for pack in whole) + sum(
             flop(tower, pack, tower.num_first_blocks) for pack in largest
         )
         costs = {"checkpoint": READ_FLOP * fp32 / 2, "original": work, "graph": WRITE_FLOP * fp32, "parity": work}
-        peak = BASE_BYTES + max(fp32 * 1.1, fp32 * SESSION_TOWERS[precision])
+        peak = BASE_BYTES + max(fp32 * 1.1, fp32 * precision.session_towers)
         return cls(fp32 // 4, fp32, int(stored), int(peak), len(whole) + len(largest), 2 * work, costs)
 
     def __str__(self) -> str:

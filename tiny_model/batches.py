@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
+from contract.families.mrope import mrope_positions
 from edge_runtime.items.patches import normalised, to_patches
-from serving.positions import mrope_positions
 from tiny_model.architecture import MERGE_SIZE
 from tiny_model.clips import Clip, moving_clip, slideshow_clip
 from tiny_model.questions import Question, about_clip, about_scene

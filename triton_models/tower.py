@@ -53,7 +53,8 @@ class Tower:
         images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
         rows = num_rows(images, self.card) + num_rows(videos, self.card)
         self.check_rows(rows)
-        expected = [rows * self.card.merge_size**2, self.card.patch_width]
+        patches = sum(int(grid.prod(axis=1).sum()) for grid in (images, videos))
+        expected = [patches, self.card.patch_width]
         if not rows or list(pixel_values.shape) != expected:
             raise InvalidInput(f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}")
 
@@ -87,7 +88,7 @@ class Tower:
         for data in files:
             source = data.decode("ascii", "replace") if data.startswith(b"data:") else data
             items += self.pipeline.items([{"role": "user", "content": [{"type": "image", "image": source}]}])
-            rows += items[-1].num_rows(self.card.merge_size)
+            rows += items[-1].num_rows(self.card)
             self.check_rows(rows)
         return items
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from benchmarks.encode import seconds
 from edge_runtime.bundle import Bundle
-from edge_runtime.items.item import picture_item
 from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.preparation import picture_item
 
 SIDE, ROUNDS = 512, 30
 SOURCES = (512, 1024)  # pixels a side; the larger one is resized

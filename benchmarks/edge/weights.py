@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from export import families
 from export.graph.tower import Tower
 
 SMALL = Path("models/tiny")
@@ -27,7 +28,7 @@ def bundle_folder(cache: Path, depth: int, variant: str) -> Path:
 
 def tower(cache: Path, depth: int) -> Tower:
     """The shape of a written checkpoint."""
-    return Tower.from_config(json.loads((checkpoint(cache, depth) / "config.json").read_text()))
+    return families.tower(json.loads((checkpoint(cache, depth) / "config.json").read_text()))
 
 
 def vision_config(full: dict[str, Any], depth: int) -> dict[str, Any]:

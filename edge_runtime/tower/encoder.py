@@ -113,7 +113,7 @@ class Encoder:
         main, deepstack = self._run(list(missing.values()))
         start = 0
         for key, item in missing.items():
-            end = start + item.num_rows(self.bundle.manifest.card.merge_size)
+            end = start + item.num_rows(self.bundle.manifest.card)
             known[key] = main[start:end], deepstack[:, start:end]
             self.cache.put(key, (main[start:end], deepstack[:, start:end]))
             start = end

@@ -7,7 +7,6 @@ costs one float32 copy of the tower.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,12 @@ from numpy.typing import NDArray
 from contract.errors import BundleError
 from contract.preprocessing import ImageProcessing
 from edge_runtime.items.patches import normalised
+from export import families
 
 Outputs = dict[str, NDArray[np.float32]]
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw
 
 FIRST_BLOCKS = "image_embeds of the first blocks"  # in a parity report
-
-# family: package in transformers.models, prefix of its class names
-CLASSES = {
-    "qwen3_vl": "Qwen3VL",
-    "qwen3_vl_moe": "Qwen3VLMoe",
-    "qwen3_5": "Qwen3_5",
-    "qwen3_5_moe": "Qwen3_5Moe",
-}
 
 
 class Oracle:
@@ -53,20 +45,12 @@ class Oracle:
         import torch
 
         family = config["model_type"]
-        package = f"transformers.models.{family}"
-        settings = getattr(import_module(f"{package}.configuration_{family}"), f"{CLASSES[family]}VisionConfig")
-        modeling = import_module(f"{package}.modeling_{family}")
-        vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
-        vision._attn_implementation = "sdpa"
-        with torch.device("meta"):
-            tower = getattr(modeling, f"{CLASSES[family]}VisionModel")(vision)
+        tower = families.find(family).oracle(config)
         state = {name: torch.from_numpy(read(name)) for name in names}
         try:
             tower.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise BundleError(f"transformers' {family} tower does not take these tensors: {error}") from error
-        # Its frequencies are no parameter of the checkpoint: made again, on a real device.
-        tower.rotary_pos_emb = getattr(modeling, f"{CLASSES[family]}VisionRotaryEmbedding")(vision)
         self._tower = tower.eval().requires_grad_(False)
         self._mean, self._std = image.mean, image.std
 

@@ -19,35 +19,12 @@ from contract.errors import ParityError
 from contract.manifest import WEIGHTS
 from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
+from export.gate.bounds import Gate
 from export.gate.cores import each_on_a_core, torch_on_one_core
 from export.gate.oracle import FIRST_BLOCKS, Oracle, Outputs, level_name
 from export.gate.packs import Pack, flop, name, pixels
 from export.graph.tower import Tower
 from export.progress import Done, quiet
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What one precision must keep on every pack and output: the cosines of the worst token row and on average, and
-    max |got - expected| over the scale (None: not bounded)."""
-
-    min_cosine: float
-    mean_cosine: float
-    max_relative_error: float | None = None
-
-    def __str__(self) -> str:
-        bound = "" if self.max_relative_error is None else f"relative error <= {self.max_relative_error:g}, "
-        return f"{bound}mean cosine >= {self.mean_cosine}, worst row >= {self.min_cosine}"
-
-
-# One for each of contract.manifest.PRECISIONS. int4's is a floor: it tells rounding from a wrong graph (0.84 at best),
-# and says nothing about answers. Its worst row is bounded loosely, because single tokens amplify errors.
-GATES = {
-    "fp32": Gate(0.999999, 0.999999, 1e-4),
-    "fp16": Gate(0.9999, 0.9999),
-    "int8": Gate(0.995, 0.999),
-    "int4": Gate(0.85, 0.95),
-}
 
 
 @dataclass(frozen=True)
@@ -183,13 +160,12 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def require(rows: list[Row], precision: str, report: Path) -> None:
+def require(rows: list[Row], precision: str, gate: Gate, report: Path) -> None:
     """Hold the rows against the gate of a precision.
 
     Raises:
         ParityError: a row misses it; all rows are then in `report`.
     """
-    gate = GATES[precision]
     failed = [row for row in rows if not row.passes(gate)]
     if not failed and rows:
         report.unlink(missing_ok=True)

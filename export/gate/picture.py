@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from export.gate.parity import GATES, Row
+from export.gate.bounds import Gate
+from export.gate.parity import Row
 
 NAME = "parity.png"
 MARGIN, LINE, CELL, LABELS, TEXT_SIZE = 24, 24, 132, 400, 15
@@ -20,9 +21,8 @@ INK, PALE, PAPER, FAILED = (32, 36, 44), (120, 126, 138), (255, 255, 255), (200,
 RAMP = ((-6.0, (222, 240, 232)), (-3.0, (140, 202, 186)), (-1.0, (247, 211, 120)), (0.0, (226, 110, 62)))
 
 
-def _value(row: Row, precision: str) -> tuple[float, float]:
+def _value(row: Row, gate: Gate) -> tuple[float, float]:
     """What a row shows, and what the gate allows for it."""
-    gate = GATES[precision]
     if gate.max_relative_error is not None:
         return math.inf if row.relative_error is None else row.relative_error, gate.max_relative_error
     return math.inf if row.mean_cosine is None else max(0.0, 1 - row.mean_cosine), 1 - gate.mean_cosine
@@ -38,27 +38,27 @@ def _colour(decades: float) -> tuple[int, int, int]:
     raise ValueError(f"decades is {decades}, up to 0 is expected")
 
 
-def draw_parity(rows: list[Row], precision: str, path: Path) -> None:
-    """Write the picture of one export's rows."""
+def draw_parity(rows: list[Row], precision: str, gate: Gate, path: Path) -> None:
+    """Write the picture of one export's rows, held against the gate of its precision."""
     packs, outputs = list(dict.fromkeys(row.pack for row in rows)), list(dict.fromkeys(row.output for row in rows))
     width = 2 * MARGIN + LABELS + CELL * len(outputs)
     top = MARGIN + 4 * LINE
     height = top + LINE * len(packs) + 4 * LINE + MARGIN
     picture = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_SIZE)
-    is_relative = GATES[precision].max_relative_error is not None
+    is_relative = gate.max_relative_error is not None
     what = "largest error over RMS of the output" if is_relative else "1 - mean cosine of the token rows"
     draw.text((MARGIN, MARGIN), f"Parity with the original tower, {precision}", INK, ImageFont.load_default(20))
-    draw.text((MARGIN, MARGIN + LINE + 6), f"{what}; gate: {GATES[precision]}", PALE, font)
+    draw.text((MARGIN, MARGIN + LINE + 6), f"{what}; gate: {gate}", PALE, font)
     for column, output in enumerate(outputs):
         middle = MARGIN + LABELS + CELL * column + CELL // 2
         short = output.replace("deepstack_embeds", "level ").replace("image_embeds", "main output")
         draw.text((middle, top - LINE // 2), short, INK, font, anchor="mm")
     for row in rows:
         left, line = MARGIN + LABELS + CELL * outputs.index(row.output), top + LINE * packs.index(row.pack)
-        value, bound = _value(row, precision)
+        value, bound = _value(row, gate)
         decades = math.log10(value / bound) if 0 < value < math.inf else math.copysign(math.inf, value - bound)
-        is_failed = not row.passes(GATES[precision])
+        is_failed = not row.passes(gate)
         colour = FAILED if is_failed else _colour(min(decades, 0.0))
         draw.rectangle((left + 1, line + 1, left + CELL - 2, line + LINE - 2), colour)
         text = ("fails  " if is_failed else "") + (f"{value:.1e}" if value < math.inf else "not finite")
@@ -66,7 +66,7 @@ def draw_parity(rows: list[Row], precision: str, path: Path) -> None:
     for number, pack in enumerate(packs):
         place = (MARGIN + LABELS - 12, top + LINE * number + LINE // 2)
         draw.text(place, pack, INK, font, anchor="rm")
-    _legend(draw, top + LINE * len(packs) + LINE, _value(rows[0], precision)[1], width, font)
+    _legend(draw, top + LINE * len(packs) + LINE, _value(rows[0], gate)[1], width, font)
     picture.save(path, "PNG")
 
 

@@ -1,4 +1,4 @@
-"""The tower's layers as ONNX nodes: patch embedding, transformer block, merger.
+"""The layers that towers share, as ONNX nodes: linear layer, norm, attention, transformer block.
 
 Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
 only attention sees frames. What kernels/ computes in one go is one node, an operator of export/graph/operators.py; a layer that
@@ -14,7 +14,6 @@ from export.graph.builder import CONTRIB, Builder
 from export.graph.linear import FP32, Linear, Source
 from export.graph.operators import DOMAIN, NORM_EPSILON
 from export.graph.tower import Tower
-from export.patch_embedding import PatchEmbedding
 
 
 class Layers:
@@ -36,12 +35,12 @@ class Layers:
         factors: Mapping[str, NDArray[np.float32]] | None = None,
         kept: tuple[str, ...] = (),
     ) -> None:
-        self._graph, self._tower, self._read = graph, tower, read
+        self._graph, self._tower, self.read = graph, tower, read
         self._linear, self._factors, self._kept = linear, factors or {}, kept
-        self._shapes = dict(tower.tensors())
+        self._shapes = tower.shapes
 
     def weight(self, name: str) -> str:
-        return self._graph.weight(name, lambda: self._read(name))
+        return self._graph.weight(name, lambda: self.read(name))
 
     def linear(self, rows: str, name: str) -> str:
         """(patches, in) to (patches, out). The one place that a lower precision changes."""
@@ -56,8 +55,8 @@ class Layers:
             name,
             num_inputs,
             num_outputs,
-            lambda: self._read(f"{name}.weight"),
-            lambda: self._read(f"{name}.bias"),
+            lambda: self.read(f"{name}.weight"),
+            lambda: self.read(f"{name}.bias"),
             self._is_kept(name),
         )
 
@@ -67,14 +66,6 @@ class Layers:
     def norm(self, rows: str, name: str) -> str:
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
         return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=NORM_EPSILON)
-
-    def patch_embed(self, patches: str, positions: str, num_frames: str, frame_patches: str) -> str:
-        """uint8 (frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
-        graph, op, hidden = self._graph, self._graph.op, self._tower.hidden_size
-        rows = PatchEmbedding(graph, self._tower, self._read)(patches)
-        frames = op("Concat", [num_frames, frame_patches, graph.ints(hidden)], axis=0)
-        rows = op("Add", [op("Reshape", [rows, frames]), positions])  # (frames, hw, hidden)
-        return op("Reshape", [rows, graph.ints(-1, hidden)])
 
     def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
         """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
@@ -110,16 +101,6 @@ class Layers:
         wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
         wide = op("FastGelu", [wide], domain=CONTRIB)  # the tanh form
         return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)
-
-    def merger(self, rows: str, name: str, *, is_norm_after_merge: bool) -> str:
-        """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""
-        merged = self._graph.ints(-1, self._tower.merged_size)
-        if is_norm_after_merge:  # the deepstack levels
-            rows = self.norm(self._graph.op("Reshape", [rows, merged]), f"{name}.norm")
-        else:  # the main output
-            rows = self._graph.op("Reshape", [self.norm(rows, f"{name}.norm"), merged])
-        rows = self._graph.op("Gelu", [self.linear(rows, f"{name}.linear_fc1")], approximate="none")
-        return self.linear(rows, f"{name}.linear_fc2")
 
     def _norm_weights(self, name: str) -> list[str]:
         return [self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]

@@ -96,4 +96,3 @@ def stored_int4(graph: Builder, source: Source) -> tuple[str, ...]:
 
 FP32, FP16 = Linear("32", stored_fp32), Linear("16", stored_fp16)
 INT8, INT4 = Linear("8", stored_int8, "FrameAttention"), Linear("4", stored_int4, "FrameAttention")
-LINEARS = {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": INT4}

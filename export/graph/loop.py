@@ -8,6 +8,7 @@ around each attention, so the fused operators and the weights see what a single 
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -16,20 +17,30 @@ from onnx import TensorProto, helper
 
 from contract.preprocessing import ImageProcessing
 from export.graph.builder import Builder
+from export.graph.group import Group
 from export.graph.layers import Layers
 from export.graph.linear import FP32, Linear
 from export.graph.operators import DOMAIN, FUNCTIONS
 from export.graph.tower import Tower
-from export.patch_embedding import for_bytes
-from export.positions import FramePositions
 
 GROUP_PATCHES = 1024  # frames are grouped up to this many patches a turn; a larger frame is a group alone
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
+Read = Callable[[str], NDArray[np.float32]]
+
+
+class TowerWriter(Protocol):
+    """The part of export.families.Family that a graph needs."""
+
+    def body(self, graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[str, list[str]]: ...
+
+    def for_bytes(self, read: Read, image: ImageProcessing) -> Read: ...
+
 
 def write_graph(
+    family: TowerWriter,
     tower: Tower,
-    read: Callable[[str], NDArray[np.float32]],
+    read: Read,
     image: ImageProcessing,
     path: Path,
     linear: Linear = FP32,
@@ -60,12 +71,12 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    layers = Layers(graph, tower, for_bytes(read, image), linear, factors, kept)
-    body = _turn(graph, layers, tower, patches, num_items)
+    layers = Layers(graph, tower, family.for_bytes(read, image), linear, factors, kept)
+    turn = _turn(graph, layers, tower, family, patches, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3
     names = [f"last_{name}" for name in ("item", "frame", "patch")] + [f"{name}_groups" for name in empties]
-    graph.ops("Loop", ["", has_items, *cursor, *starts], names, body=body)
+    graph.ops("Loop", ["", has_items, *cursor, *starts], names, body=turn)
     graph.op("ConcatFromSequence", ["image_embeds_groups"], "image_embeds", axis=0)
     if levels:
         graph.op("ConcatFromSequence", ["deepstack_embeds_groups"], "deepstack_embeds", axis=1)
@@ -85,7 +96,9 @@ def write_graph(
     return graph.num_nodes()
 
 
-def _turn(graph: Builder, layers: Layers, tower: Tower, all_patches: str, num_items: str) -> onnx.GraphProto:
+def _turn(
+    graph: Builder, layers: Layers, tower: Tower, family: TowerWriter, all_patches: str, num_items: str
+) -> onnx.GraphProto:
     """The Loop's body: one group of frames. State: item, frame in the item, patch in the pack, each int64 (1,)."""
     levels = tower.levels
     with graph.body() as nodes:
@@ -99,17 +112,7 @@ def _turn(graph: Builder, layers: Layers, tower: Tower, all_patches: str, num_it
         stop = op("Add", ["patch", op("Mul", [group, hw])], "next_patch")
 
         patches = op("Slice", [all_patches, "patch", stop, graph.ints(0)])  # (group * hw, patch_width)
-        positions = FramePositions(graph, tower, h, w, hw)
-        embeddings, rotary = positions.embeddings(layers.weight("pos_embed.weight")), positions.rotary()
-        rows = layers.patch_embed(patches, embeddings, group, hw)  # (group * hw, hidden)
-        frames = op("Concat", [group, hw, graph.ints(3 * tower.hidden_size)], "group_shape", axis=0)
-        merged: list[str] = []
-        for number in range(tower.depth):
-            rows = layers.block(rows, number, rotary, frames)
-            for merger in (merger for tap, merger in levels if tap == number):
-                level = layers.merger(rows, f"deepstack_merger_list.{merger}", is_norm_after_merge=True)
-                merged.append(op("Unsqueeze", [level, graph.ints(0)]))  # (1, group * hw / merge^2, out)
-        main = layers.merger(rows, "merger", is_norm_after_merge=False)
+        main, merged = family.body(graph, layers, tower, Group(patches, group, h, w, hw))
         op("SequenceInsert", ["image_embeds_so_far", main], "image_embeds_next")
         if levels:
             deepstack = op("Concat", merged, axis=0)  # (L, group * hw / merge^2, out)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from contract.card import ModelCard
 from contract.errors import InvalidInput, MediaError
 from contract.preprocessing import ImageProcessing
-from edge_runtime.items.item import picture_item
+from edge_runtime.items.preparation import picture_item
 
 MAX_PICTURES = 16  # of a folder, in the order of their names
 MAX_PIXELS = 384 * 384

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import FAMILIES, ModelCard
+from contract import families
+from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing, image_processing, video_processing
+from export.families import prefixes
 from export.source.hub import INDEX, SINGLE
 from export.source.shards import Stored, read_shard
 
-PREFIXES = ("model.visual.", "visual.")
+PREFIXES = prefixes()
 HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vision_end around all frames of a video
 
 
@@ -46,7 +48,7 @@ class Checkpoint:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise BundleError(f"{path} does not exist: is this a complete Qwen3-VL checkpoint?") from error
+            raise BundleError(f"{path} does not exist: is this a complete checkpoint?") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BundleError(f"{path} is no JSON: {error}") from error
         if not isinstance(values, dict):
@@ -57,8 +59,7 @@ class Checkpoint:
     def config(self) -> dict[str, Any]:
         """config.json of a supported family."""
         config = self.json("config.json")
-        if (family := config.get("model_type")) not in FAMILIES:
-            raise BundleError(f"model_type is {family!r}, supported are {', '.join(FAMILIES)}")
+        families.module_name(config.get("model_type"))  # raises where there is none
         return config
 
     @cached_property
@@ -182,4 +183,4 @@ class Checkpoint:
 
     @cached_property
     def card(self) -> ModelCard:
-        return ModelCard.from_config(self.config, self.fingerprint)
+        return families.find(self.config["model_type"]).card(self.config, self.fingerprint)

@@ -17,7 +17,7 @@ from contract.card import ModelCard
 from contract.embeddings import FORMS, PARTNERS
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
-from contract.grids import check_items, num_rows
+from contract.grids import check_items, num_rows, runs
 from contract.items import is_pad
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt
@@ -161,12 +161,12 @@ class RequestParser:
         *,
         is_text: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Grids of sent and held items together; a text has one pad a picture or frame, ids one a row."""
+        """Grids of sent and held items together; a text has one pad a run, ids one a row."""
         card = self._card
 
         def num_pads(is_video: bool, grid: Grid) -> int:
-            t, h, w = grid
-            return t if is_text else t * h * w // card.merge_size**2
+            number, length = runs(grid, card)
+            return number if is_text else number * length
 
         pads = ids[is_pad(ids, card)]
         return all_grids(pads == card.video_token_id, held, images, videos, num_pads)

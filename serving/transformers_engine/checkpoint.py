@@ -17,10 +17,11 @@ from transformers.utils import logging
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.language import read_language_card
+from serving import families
+from serving.families import Family
 from serving.requests.tokenizer import load_tokenizer
 from serving.transformers_engine.attention import PACKED
 
-ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +33,7 @@ class LanguageModel:
     """
 
     card: ModelCard
+    family: Family
     tokenizer: Tokenizer
     decoder: Any
     head: torch.nn.Module
@@ -52,21 +54,27 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     card, tokenizer = read_language_card(folder), load_tokenizer(folder)
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = (config.architectures or ["none"])[0]
-    if architecture not in ARCHITECTURES:
-        raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(ARCHITECTURES)}")
-    vision = config.vision_config
-    vision.depth, vision.deepstack_visual_indexes, vision.num_position_embeddings = 0, [], 1
+    family = families.find(card.family)
+    check_architecture(folder, architecture, family)
+    family.shrink_tower(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored: torch.dtype | str = "auto" if device.type == "cuda" else torch.float32
     model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("model.visual."))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.TOWER))
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
-    model.model.visual = None
-    model = model.to(device).eval()
-    return LanguageModel(
-        card, tokenizer, model.model.language_model, model.lm_head, end_ids(folder, config), model.dtype, device
-    )
+    decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
+    return LanguageModel(card, family, tokenizer, decoder, head, end_ids(folder, config), model.dtype, device)
+
+
+def check_architecture(folder: Path, architecture: str, family: Family) -> None:
+    """Check that a family serves this transformers class.
+
+    Raises:
+        BundleError: it does not.
+    """
+    if architecture not in family.ARCHITECTURES:
+        raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(family.ARCHITECTURES)}")
 
 
 def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:

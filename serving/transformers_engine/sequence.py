@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
+from contract import families
 from contract.errors import EdgeVlmError, InvalidInput
 from contract.items import is_pad
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.engine import Delta
-from serving.positions import mrope_positions
 from serving.requests.text import TextStream
 from serving.transformers_engine.checkpoint import LanguageModel
 from serving.transformers_engine.kv import kv_bytes, reserve
@@ -30,7 +30,8 @@ class Sequence:
     """A request from its arrival to its last token. Read in the caller's event loop, stepped by the engine's thread.
 
     Attributes:
-        ids, positions, is_visual: int64 (M,) and (3, M), bool (M,); M is the prompt and the longest answer.
+        ids, positions, is_visual: int64 (M,) and (axes, M), bool (M,); M is the prompt and the longest answer. A family has
+            one axis of positions or three.
         num_known: how many of the ids are known; num_cached: how many of those the cache holds.
         kv_bytes: memory that `begin` takes for keys and values.
 
@@ -45,14 +46,13 @@ class Sequence:
     ) -> None:
         card, self.device, self.num_prompt_tokens = model.card, model.device, prompt.input_ids.size
         self._max_tokens = max_new_tokens(model, prompt, sampling)
-        pads = (card.image_token_id, card.video_token_id)
-        positions, rope_delta = mrope_positions(
-            prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, *pads, card.merge_size
-        )
+        positions, rope_delta = families.find(card.family).positions(
+            prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, card
+        )  # (axes, S)
         answer = np.zeros(self._max_tokens, np.int64)
         after = np.arange(self._max_tokens) + self.num_prompt_tokens + rope_delta
         self.ids = np.concatenate([prompt.input_ids, answer])
-        self.positions = np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
+        self.positions = np.concatenate([positions, np.broadcast_to(after, (len(positions), len(after)))], axis=1)
         self.is_visual = np.concatenate([is_pad(prompt.input_ids, card), answer > 0])
         self.main = _embeddings("vision_embeddings", prompt.main, model)  # (N, H)
         self.deepstack = _embeddings("deepstack_embeddings", prompt.deepstack, model)  # (L, N, H)

@@ -67,22 +67,21 @@ def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
     """Logits (pieces, V) behind the last token of each piece. Caches grow, `num_cached` is left to the caller."""
     parts = [(piece.sequence, slice(piece.start, piece.end)) for piece in pieces]
     ids = np.concatenate([s.ids[part] for s, part in parts])  # (T,)
-    positions = np.concatenate([s.positions[:, part] for s, part in parts], axis=1)  # (3, T)
+    positions = np.concatenate([s.positions[:, part] for s, part in parts], axis=1)  # (axes, T)
     visual = np.concatenate([s.is_visual[part] for s, part in parts])  # (T,)
     embeds = model.decoder.embed_tokens(torch.from_numpy(ids).to(model.device))  # (T, H)
-    injected = {}
+    deepstack = None
+    is_visual = torch.from_numpy(visual).to(model.device)
     if visual.any():
-        is_visual = torch.from_numpy(visual).to(model.device)
         rows = [(s, s.rows(part)) for s, part in parts if s.is_visual[part].any()]
         embeds[is_visual] = torch.cat([s.main[part] for s, part in rows])
         deepstack = torch.cat([s.deepstack[:, part] for s, part in rows], dim=1)  # (L, rows, H)
-        injected = {"visual_pos_masks": is_visual[None], "deepstack_visual_embeds": list(deepstack)}
+    placed = torch.from_numpy(positions).to(model.device)
     hidden = model.decoder(
         inputs_embeds=embeds[None],  # (1, T, H)
-        position_ids=torch.from_numpy(positions).to(model.device)[:, None],  # (3, 1, T)
         use_cache=False,  # of the row; each piece brings its own
         pieces=pieces,
-        **injected,
+        **model.family.inputs(placed, is_visual, deepstack),
     ).last_hidden_state[0]  # (T, H)
     ends = np.cumsum([piece.num_tokens for piece in pieces]) - 1
     logits: torch.Tensor = model.head(hidden[torch.from_numpy(ends).to(model.device)])  # (pieces, V)

@@ -1,17 +1,18 @@
-"""What vLLM calls in each of its processes (entry point `vllm.general_plugins`): our model under the usual names, waiting asleep.
+"""What vLLM calls in each of its processes (entry point `vllm.general_plugins`).
 
-Imported by name only, so that a process that loads another model pays nothing.
+It registers our models under the usual names and our wait in place of vLLM's busy wait. Models are registered by name, so
+that a process that loads another model pays nothing.
 """
 
-NAMES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
+from serving.families import vllm_classes
 
 
 def register() -> None:
-    """Put serving.vllm.model in place of vLLM's own classes, and serving.vllm.waiting in place of its busy wait."""
+    """Put the families' classes in place of vLLM's own, and serving.vllm.waiting in place of its busy wait."""
     from vllm import ModelRegistry
 
     from serving.vllm.waiting import sleep_while_waiting
 
     sleep_while_waiting()
-    for name in NAMES:
-        ModelRegistry.register_model(name, f"serving.vllm.model:{name}")
+    for name, where in vllm_classes().items():
+        ModelRegistry.register_model(name, where)

@@ -12,7 +12,9 @@ import transformers
 from safetensors import safe_open
 
 from contract.errors import BundleError
-from serving.transformers_engine.checkpoint import ARCHITECTURES
+from serving import families
+from serving.families import Family
+from serving.transformers_engine.checkpoint import check_architecture
 
 
 def check_tensors(folder: Path) -> None:
@@ -23,8 +25,8 @@ def check_tensors(folder: Path) -> None:
     """
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = (config.architectures or ["none"])[0]
-    if architecture not in ARCHITECTURES:
-        raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(ARCHITECTURES)}")
+    family = families.find(config.model_type)
+    check_architecture(folder, architecture, family)
     if getattr(config, "quantization_config", None) is not None:
         return
     found: set[str] = set()
@@ -34,13 +36,13 @@ def check_tensors(folder: Path) -> None:
                 found.update(file.keys())
         except Exception as error:  # safetensors raises its own
             raise BundleError(f"{path} cannot be read: {error}") from error
-    missing = sorted(_expected(config, architecture) - found)
+    missing = sorted(_expected(config, architecture, family) - found)
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
 
 
-def _expected(config: Any, architecture: str) -> set[str]:
+def _expected(config: Any, architecture: str, family: Family) -> set[str]:
     with torch.device("meta"):
         model = getattr(transformers, architecture)(config)
     tied = set(model.all_tied_weights_keys)
-    return {name for name, _ in model.named_parameters() if ".visual." not in name and name not in tied}
+    return {name for name, _ in model.named_parameters() if not name.startswith(family.TOWER) and name not in tied}

@@ -12,7 +12,9 @@ import pytest
 
 from contract.manifest import PRECISIONS
 from edge_runtime import Embeddings, Encoder, Pipeline
-from export.gate.parity import GATES, Gate, compare
+from export.gate.bounds import Gate
+from export.gate.parity import compare
+from export.precision import BY_NAME
 from tests.arm.machine import ArmMachine
 from tests.conftest import CHECKPOINT, run_module
 from tests.edge.video_files import picture, write_video
@@ -74,7 +76,7 @@ def test_embeddings_are_those_of_this_machine(
     theirs = [there["image_embeds"], *there["deepstack_embeds"]]
     for number, level in enumerate([here.image_embeds, *here.deepstack_embeds]):
         row = compare("picture and frames", f"level {number}", level, theirs[number])
-        assert row.passes(GATES[precision]), row
+        assert row.passes(BY_NAME[precision].gate), row
 
 
 def test_a_video_file_is_read(arm: ArmMachine, exported: Callable[[str], Path], tmp_path: Path) -> None:

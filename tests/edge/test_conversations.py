@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime import Bundle, Pipeline
-from edge_runtime.prompt import prompt_ids
 from edge_runtime.prompts.chat_template import render
 from edge_runtime.prompts.content import plain
+from edge_runtime.prompts.prompt import prompt_ids
 from tests.conftest import CHECKPOINT
 from tests.edge.video_files import picture
 from tests.processor import load_processor

@@ -11,7 +11,8 @@ import pytest
 
 from contract.errors import InvalidInput
 from edge_runtime import Bundle, EmbeddingCache, Embeddings, Encoder, Pipeline
-from edge_runtime.items.item import Item, frames_item, picture_item
+from edge_runtime.items.item import Item
+from edge_runtime.items.preparation import frames_item, picture_item
 from edge_runtime.reuse.embedding_cache import content_key
 from edge_runtime.reuse.embedding_files import EmbeddingFiles
 from edge_runtime.tower.batches import batches

@@ -12,7 +12,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError, InvalidInput
 from edge_runtime import Bundle, Encoder, Pipeline
-from edge_runtime.items.item import Item, frames_item, picture_item
+from edge_runtime.items.item import Item
+from edge_runtime.items.preparation import frames_item, picture_item
 from tests.conftest import CHECKPOINT
 from tests.processor import pixel_values
 from tiny_model.clips import slideshow_clip

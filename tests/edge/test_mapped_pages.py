@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.random_checkpoint import SHAPES
 from contract.preprocessing import ImageProcessing
 from edge_runtime.tower.mapped_pages import given_back, is_written, mappings
+from export import families
 from export.graph.loop import write_graph
-from export.graph.tower import Tower
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
 LOAD = """
@@ -41,14 +41,14 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four blocks of the 2B tower, 300 MB; no two weights are equal, or onnxruntime would keep one copy of them."""
     path, numbers = tmp_path_factory.mktemp("tower") / "vision.onnx", count(1)
     config = {"model_type": "qwen3_5", "vision_config": SHAPES["2b"] | {"depth": 4, "deepstack_visual_indexes": []}}
-    tower = Tower.from_config(config)
-    shapes = dict(tower.tensors())
+    tower = families.tower(config)
+    shapes = tower.shapes
 
     def read(name: str) -> NDArray[np.float32]:
         return np.full(shapes[name], next(numbers), np.float32)
 
     half = (0.5, 0.5, 0.5)
-    write_graph(tower, read, ImageProcessing(1024, 1 << 20, half, half), path)
+    write_graph(families.find(config["model_type"]), tower, read, ImageProcessing(1024, 1 << 20, half, half), path)
     return path
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from contract.errors import InvalidInput, MediaError
 from edge_runtime import Bundle
-from edge_runtime.items.item import frames_item, picture_item
 from edge_runtime.items.patches import normalised, to_bytes, to_patches
+from edge_runtime.items.preparation import frames_item, picture_item
 from edge_runtime.items.resize import image_size, video_size
-from edge_runtime.prompt import prompt_ids
 from edge_runtime.prompts.chat_template import render
+from edge_runtime.prompts.prompt import prompt_ids
 from tests.conftest import CHECKPOINT
 from tests.processor import load_processor, pixel_values
 from tiny_model.scenes import shapes_scene, text_scene

@@ -21,8 +21,8 @@ from transformers.image_utils import load_image
 
 from contract.errors import MediaError
 from edge_runtime import Bundle
-from edge_runtime.items.item import picture_item, video_item
 from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.preparation import picture_item, video_item
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.picture import load_picture
 from tests.conftest import CHECKPOINT

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from contract.card import ModelCard
+from contract import families
 from contract.expansion import expand_pads
 from tests.conftest import CHECKPOINT
 from tests.qwen_vocabulary import qwen_tokenizer_json
@@ -40,7 +40,7 @@ def test_repeating_the_pad_as_text_or_as_id_is_the_same(tokenizer: Tokenizer, qu
     if "<|" in question:
         return
     config = json.loads((CHECKPOINT / "config.json").read_text()) | IDS
-    card = ModelCard.from_config(config, "f")
+    card = families.find(config["model_type"]).card(config, "f")
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
     head, tail = "<|im_start|>user\n<|vision_start|>", f"<|vision_end|>{question}<|im_end|>\n"
     ids = np.array(encode(f"{head}<|image_pad|>{tail}"))

@@ -19,7 +19,8 @@ from transformers.video_utils import VideoMetadata, load_video
 
 from contract.errors import MediaError
 from edge_runtime import Bundle, Pipeline
-from edge_runtime.items.item import Item, video_item
+from edge_runtime.items.item import Item
+from edge_runtime.items.preparation import video_item
 from edge_runtime.items.resize import frame_size
 from edge_runtime.items.video_options import VideoOptions, timestamps
 from edge_runtime.media.video_file import VideoFile

@@ -17,9 +17,10 @@ from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
-from export.gate import packs, parity
+from export.gate import packs
 from export.graph import layers
 from export.graph.builder import ALIGNMENT
+from export.precision import BY_NAME
 from export.vision import export_vision, main
 from tests.export.tiny_checkpoint import change_json
 
@@ -204,7 +205,7 @@ def test_a_failing_gate_publishes_nothing(
 
 
 def test_every_precision_has_a_gate() -> None:
-    assert set(parity.GATES) == set(PRECISIONS)
+    assert set(BY_NAME) == set(PRECISIONS)
 
 
 def test_command_line_ends_in_json(exported: tuple[Path, str]) -> None:

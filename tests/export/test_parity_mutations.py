@@ -9,19 +9,19 @@ import pytest
 from onnx import NodeProto, helper, numpy_helper
 from onnx.inliner import inline_selected_functions
 
+from export import families
 from export.gate import parity
 from export.gate.oracle import Oracle
 from export.gate.packs import Pack
 from export.graph.first_level import first_level_graph
-from export.graph.linear import LINEARS
 from export.graph.loop import write_graph
-from export.graph.tower import Tower
 from export.integers.rotation import Rotation
+from export.precision import BY_NAME
 from export.source.checkpoint import Checkpoint
 
 PACKS: tuple[Pack, ...] = (((1, 8, 12),), ((3, 6, 4),), ((1, 6, 10), (2, 4, 8)), ((1, 4, 6), (1, 4, 6)))
 MOVING = {"3x6x4", "1x6x10 + 2x4x8", "1x4x6 + 1x4x6"}  # the second of two frames alone is a video of two frames
-GATE = parity.GATES["fp32"]
+GATE = BY_NAME["fp32"].gate
 
 
 class Written:
@@ -29,14 +29,22 @@ class Written:
 
     def __init__(self, folder: Path, source: Path, precision: str = "fp32") -> None:
         checkpoint = Checkpoint(source)
-        self.tower, self.path = Tower.from_config(checkpoint.config), folder / "vision.onnx"
+        self.tower, self.path = families.tower(checkpoint.config), folder / "vision.onnx"
         self.oracle = Oracle(
             checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), checkpoint.tower_tensor
         )
         read = (
             checkpoint.tower_tensor if precision in ("fp32", "fp16") else Rotation(self.tower, checkpoint.tower_tensor)
         )
-        write_graph(self.tower, read, checkpoint.image, self.path, LINEARS[precision], kept=("blocks.0.",))
+        write_graph(
+            families.find(checkpoint.config["model_type"]),
+            self.tower,
+            read,
+            checkpoint.image,
+            self.path,
+            BY_NAME[precision].linear,
+            kept=("blocks.0.",),
+        )
 
     def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:
         """Parity rows after `edit`, which gets the graph and the nodes of the loop's body: operators of our own that do
@@ -219,7 +227,7 @@ def rounded(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: 
 def test_a_mutation_fails_the_wider_gates_too(rounded: Rounded) -> None:
     """What rounding could hide, such as the other gelu, is the fp32 gate's to find: the graph's layers are the same."""
     precision, written = rounded
-    gate, outputs = parity.GATES[precision], {f"deepstack_embeds[{i}]" for i in range(3)} | {"image_embeds"}
+    gate, outputs = BY_NAME[precision].gate, {f"deepstack_embeds[{i}]" for i in range(3)} | {"image_embeds"}
 
     def failed(edit: Callable[..., None]) -> set[str]:
         return {row.output for row in written.rows(edit) if not row.passes(gate)}

@@ -17,12 +17,11 @@ from safetensors.torch import load_file, save_file
 from benchmarks.random_checkpoint import LANGUAGE, SHAPES
 from contract.errors import BundleError, InvalidInput
 from contract.manifest import PRECISIONS
-from export import language, progress, vision
+from export import families, language, progress, vision
 from export.gate import packs
-from export.graph.linear import LINEARS
 from export.graph.loop import GROUP_PATCHES, write_graph
-from export.graph.tower import Tower
 from export.plan import KEPT, Plan
+from export.precision import BY_NAME
 from export.progress import Progress
 from export.source.checkpoint import Checkpoint, tower_name
 from export.source.shards import read_shard
@@ -105,18 +104,26 @@ def test_a_dry_run_needs_no_weights_but_the_headers(sharded: Path, tmp_path: Pat
 
 def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     source = Checkpoint(write_checkpoint(tmp_path / "model", TOWER))
-    tower = Tower.from_config(source.config)
+    tower = families.tower(source.config)
     for precision in PRECISIONS:
-        write_graph(tower, source.tower_tensor, source.image, tmp_path / "vision.onnx", LINEARS[precision], kept=KEPT)
+        write_graph(
+            families.find(source.config["model_type"]),
+            tower,
+            source.tower_tensor,
+            source.image,
+            tmp_path / "vision.onnx",
+            BY_NAME[precision].linear,
+            kept=KEPT,
+        )
         size = (tmp_path / "vision.onnx.data").stat().st_size
-        assert Plan.of(tower, precision).bundle_bytes == pytest.approx(size, rel=0.08)
+        assert Plan.of(tower, BY_NAME[precision]).bundle_bytes == pytest.approx(size, rel=0.08)
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
 @pytest.mark.parametrize("size", SHAPES)
 def test_what_a_published_tower_is_proven_on(size: str, family: str) -> None:
     shape = SHAPES[size] if family == "qwen3_vl" else SHAPES[size] | {"deepstack_visual_indexes": []}
-    tower = Tower.from_config({"model_type": family, "vision_config": shape})
+    tower = families.tower({"model_type": family, "vision_config": shape})
     whole, first_level = packs.packs_for(tower), packs.first_level_packs_for(tower)
     assert len(whole) >= 20
     grids = [grid for pack in whole for grid in pack]

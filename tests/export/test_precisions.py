@@ -17,17 +17,17 @@ from contract.errors import InvalidInput
 from contract.manifest import PRECISIONS, read_manifest
 from edge_runtime import Encoder
 from edge_runtime.items.item import Item
+from export import families
 from export.gate import parity
 from export.gate.oracle import Oracle
 from export.gate.packs import Pack, pixels
-from export.graph.linear import LINEARS
 from export.graph.loop import write_graph
 from export.graph.quantise import BLOCK, int4_blocks, int8_columns
-from export.graph.tower import Tower
 from export.integers import balance
 from export.integers.mixing import Mixing
 from export.integers.rotation import Rotation
 from export.integers.sensitivity import kept_layers
+from export.precision import BY_NAME
 from export.source.checkpoint import Checkpoint
 from export.vision import export_vision, main
 from tests.export.outliers import make_loud
@@ -52,7 +52,7 @@ class Loud:
         self.folder = write_checkpoint(folder / kind, TOWER)
         make_loud(self.folder, kind)
         self.source, self.graph = Checkpoint(self.folder), folder / f"{kind}.onnx"
-        self.tower = Tower.from_config(self.source.config)
+        self.tower = families.tower(self.source.config)
         self.oracle = Oracle(
             self.source.config, self.source.image, list(self.source.tower_shapes), self.source.tower_tensor
         )
@@ -67,7 +67,16 @@ class Loud:
     def rows(self, precision: str, *, is_prepared: bool = True, use_kernels: bool = False) -> list[parity.Row]:
         read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
         kept = self.kept if is_prepared else ()
-        write_graph(self.tower, read, self.source.image, self.graph, LINEARS[precision], factors, kept)
+        write_graph(
+            families.find(self.source.config["model_type"]),
+            self.tower,
+            read,
+            self.source.image,
+            self.graph,
+            BY_NAME[precision].linear,
+            factors,
+            kept,
+        )
         expected = parity.answers(self.tower, self.oracle, PACKS)
         return parity.measure(self.graph, self.tower, expected, PACKS, use_kernels=use_kernels)
 
@@ -98,7 +107,7 @@ def test_the_mixing_matrix(size: int) -> None:
 def test_the_rotated_and_balanced_tower_is_the_same_in_fp32(mid: Loud) -> None:
     assert any((factor != 1).any() for factor in mid.factors.values())
     rows = mid.rows("fp32")
-    assert all(row.passes(parity.GATES["fp32"]) for row in rows)
+    assert all(row.passes(BY_NAME["fp32"].gate) for row in rows)
     assert max(row.relative_error or 1 for row in rows) < 3e-5
 
 
@@ -116,13 +125,13 @@ def test_a_rotation_that_moves_the_mean_is_found(mid: Loud, monkeypatch: pytest.
     """The all-ones direction must stay: a LayerNorm subtracts the mean."""
     rotation, flips = mid.read.__closure__[1].cell_contents, np.array([-1.0, *[1.0] * 255])  # type: ignore[index]
     monkeypatch.setattr(rotation, "_stream", lambda values: flips[:, None] * values)
-    assert not any(row.passes(parity.GATES["fp32"]) for row in mid.rows("fp32"))
+    assert not any(row.passes(BY_NAME["fp32"].gate) for row in mid.rows("fp32"))
 
 
 @pytest.mark.parametrize("use_kernels", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_each_gate_holds_with_loud_channels(mid: Loud, precision: str, use_kernels: bool) -> None:
-    assert all(row.passes(parity.GATES[precision]) for row in mid.rows(precision, use_kernels=use_kernels))
+    assert all(row.passes(BY_NAME[precision].gate) for row in mid.rows(precision, use_kernels=use_kernels))
 
 
 def test_preparation_takes_error_away(mid: Loud) -> None:
@@ -162,7 +171,15 @@ def test_the_block_that_costs_most_is_kept(mid: Loud) -> None:
 
 def test_kept_layers_take_error_away(mid: Loud, harsh: Loud) -> None:
     for loud in (mid, harsh):
-        write_graph(loud.tower, loud.read, loud.source.image, loud.graph, LINEARS["int8"], loud.factors)
+        write_graph(
+            families.find(loud.source.config["model_type"]),
+            loud.tower,
+            loud.read,
+            loud.source.image,
+            loud.graph,
+            BY_NAME["int8"].linear,
+            loud.factors,
+        )
         rows = parity.measure(loud.graph, loud.tower, parity.answers(loud.tower, loud.oracle, PACKS), PACKS)
         assert 1 - worst_mean(loud.rows("int8")) < 1 - worst_mean(rows)
 
@@ -250,11 +267,11 @@ from export.integers import balance
 from export.integers import calibration
 from export.source.checkpoint import Checkpoint
 from export.gate.oracle import Oracle
-from export.graph.tower import Tower
+from export import families
 source = Checkpoint(Path(sys.argv[1]))
 oracle = Oracle(source.config, source.image, list(source.tower_shapes), source.tower_tensor)
 pictures = list(calibration.batches(None, source.image, source.card))[:1]
-peaks = oracle.input_peaks(balance.balanced_layers(Tower.from_config(source.config)), pictures)
+peaks = oracle.input_peaks(balance.balanced_layers(families.tower(source.config)), pictures)
 sys.stdout.buffer.write(np.concatenate(list(peaks.values())).tobytes())
 """
     first, *others = (

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from contract.errors import BundleError, InvalidInput, ServerError, Unavailable
+from contract.families.mrope import mrope_positions
 from contract.limits import Limits
 from contract.sampling import Sampling
-from serving.positions import mrope_positions
-from serving.transformers_engine import sequence
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.reference import MAX_NEW_TOKENS, Reference, forced_logprobs, remove_tensor, write_config
@@ -109,7 +108,7 @@ def _stale(*args):
 @pytest.mark.parametrize("name", VISUAL)
 @pytest.mark.parametrize("mutation", [_flat, _stale])
 def test_positions_matter(reference, cases, engine, name, mutation, monkeypatch):
-    monkeypatch.setattr(sequence, "mrope_positions", mutation)
+    monkeypatch.setattr("contract.families.qwen3_vl.mrope_positions", mutation)
     assert answer(engine, cases[name].prompt(reference.card))[0] != cases[name].expected
 
 

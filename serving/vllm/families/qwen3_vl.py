@@ -13,7 +13,7 @@ import torch
 from vllm.model_executor.models import qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from serving.positions import mrope_positions
+from contract.families.mrope import mrope_positions
 
 
 class _WithoutTower:

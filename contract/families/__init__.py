@@ -1,0 +1,75 @@
+"""The model families: one module on each side that needs it, found by transformers' `model_type`.
+
+A family module has no base class; the protocols beside each `find` say what it must offer. `MODULES` is the one table: the
+module of a model_type has the same name in contract.families, export.families, edge_runtime.families and serving.families.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import BundleError
+
+if TYPE_CHECKING:
+    from contract.card import ModelCard
+
+MODULES = {
+    "qwen3_vl": "qwen3_vl",
+    "qwen3_vl_moe": "qwen3_vl",
+    "qwen3_5": "qwen3_5",
+    "qwen3_5_moe": "qwen3_5",
+}
+
+
+class Family(Protocol):
+    """What both machines know of a family.
+
+    Attributes:
+        LAYOUT: "grids" where an item's rows follow from its grid in patches, "rows" where only their number is known.
+        POSITIONS: "mrope" for three axes, "1d" for one.
+    """
+
+    LAYOUT: str
+    POSITIONS: str
+
+    def card(self, config: Mapping[str, Any], encoder_fingerprint: str) -> "ModelCard":
+        """The card of a transformers config.json.
+
+        Raises:
+            BundleError: a key is missing, or tower and language model do not fit.
+        """
+
+    def runs(self, grid_thw: tuple[int, int, int], card: "ModelCard") -> tuple[int, int]:
+        """How the pads of an item stand in the prompt: the number of runs, and the pads of each run."""
+
+    def positions(
+        self,
+        input_ids: NDArray[np.int64],
+        image_grid_thw: NDArray[np.int64],
+        video_grid_thw: NDArray[np.int64],
+        card: "ModelCard",
+    ) -> tuple[NDArray[np.int64], int]:
+        """Positions int64 (axes, S) of a checked prompt, and the position of the next token minus S."""
+
+
+def module_name(model_type: object) -> str:
+    """The name of a family's modules.
+
+    Raises:
+        BundleError: no family has this model_type.
+    """
+    if not isinstance(model_type, str) or model_type not in MODULES:
+        raise BundleError(f"model_type is {model_type!r}, supported are {', '.join(MODULES)}")
+    return MODULES[model_type]
+
+
+def find(model_type: object) -> Family:
+    """The module of this package for a model_type.
+
+    Raises:
+        BundleError: no family has this model_type.
+    """
+    return cast(Family, import_module(f"{__name__}.{module_name(model_type)}"))

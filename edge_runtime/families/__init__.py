@@ -1,0 +1,71 @@
+"""What the device does for a family: one module each, found by transformers' `model_type` (contract.families)."""
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.families import module_name
+from contract.preprocessing import ImageProcessing, VideoProcessing
+
+if TYPE_CHECKING:
+    from edge_runtime.bundle import Bundle
+    from edge_runtime.items.item import Item
+    from edge_runtime.items.picture_options import PictureOptions
+    from edge_runtime.items.video_options import VideoOptions
+
+
+class Family(Protocol):
+    """What the device needs to know of a family."""
+
+    def picture(self, image: Image.Image, how: ImageProcessing, card: ModelCard, options: "PictureOptions") -> "Item":
+        """An RGB picture as the tower wants it.
+
+        Raises:
+            MediaError: its aspect ratio is too large, or the options contradict each other.
+        """
+
+    def clip(
+        self,
+        images: Iterable[Image.Image],
+        indices: NDArray[np.int64],
+        fps: float,
+        how: VideoProcessing,
+        card: ModelCard,
+        options: "VideoOptions",
+        max_pixels: int | None,
+    ) -> "Item":
+        """A video as the tower wants it.
+
+        Args:
+            images: its frames, RGB; decoded while they are read.
+            indices: their places in the source, int64 (frames,), which runs at `fps` frames per second.
+            max_pixels: most pixels of a frame, whatever the options and the bundle allow.
+
+        Raises:
+            MediaError: frames differ in size, or the options contradict each other.
+        """
+
+    def write(self, text: str, items: "Sequence[Item]", bundle: "Bundle") -> str:
+        """The prompt with one pad a run, and what stands around the runs.
+
+        Args:
+            text: what the chat template made, one pad an item.
+            items: pictures and videos in prompt order.
+
+        Raises:
+            InvalidInput: the pads in the text are not those of the items.
+        """
+
+
+def find(model_type: object) -> Family:
+    """The module of this package for a model_type.
+
+    Raises:
+        BundleError: no family has this model_type.
+    """
+    return cast(Family, import_module(f"{__name__}.{module_name(model_type)}"))

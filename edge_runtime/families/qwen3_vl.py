@@ -1,0 +1,73 @@
+"""Qwen3-VL on the device: pictures and clips on a grid of merge blocks, a timestamp before each pair of video frames."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.errors import InvalidInput, MediaError
+from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime.bundle import Bundle
+from edge_runtime.items.item import Item, resized
+from edge_runtime.items.patches import to_patches
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions, timestamps
+
+
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+    """One frame; see edge_runtime.families.Family."""
+    height, width = options.size(image.height, image.width, card.patch_size * card.merge_size, how)
+    return Item(*_patches(resized(image, height, width)[None], card))
+
+
+def clip(
+    images: Iterable[Image.Image],
+    indices: NDArray[np.int64],
+    fps: float,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions,
+    max_pixels: int | None,
+) -> Item:
+    """Frames, resized as they come, with the time of each temporal patch; see edge_runtime.families.Family."""
+    depth, factor = card.temporal_patch_size, card.patch_size * card.merge_size
+    pixels: list[NDArray[np.uint8]] = []
+    original = size = (0, 0)
+    for image in images:
+        if not pixels:
+            original = image.size
+            size = options.size(len(indices), image.height, image.width, factor, depth, how, max_pixels)
+        elif image.size != original and options.resized_height is None:
+            raise MediaError(
+                f"video frames have sizes {original} and {image.size}, one size is expected: give resized_height and "
+                "resized_width for all"
+            )
+        pixels.append(resized(image, *size))
+    return Item(*_patches(np.stack(pixels), card), timestamps(indices, fps, depth))
+
+
+def _patches(frames: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    return to_patches(frames, card.patch_size, card.merge_size, card.temporal_patch_size)
+
+
+def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
+    """Write each video as `<0.2 seconds>` + one framed pad per temporal patch; see edge_runtime.families.Family.
+
+    transformers from 5.10 replaces only the pad and so leaves the template's own vision_start and vision_end around
+    the video; before, it replaced all three. The bundle says which.
+    """
+    card = bundle.manifest.card
+    pad, start, end = (
+        bundle.token(token) for token in (card.video_token_id, card.vision_start_token_id, card.vision_end_token_id)
+    )
+    whole = pad if bundle.manifest.has_outer_video_wrapper else start + pad + end
+    videos = [item for item in items if item.is_video]
+    pieces = text.split(whole)
+    if len(pieces) != len(videos) + 1:
+        raise InvalidInput(f"the prompt has {len(pieces) - 1} video pads, {len(videos)} videos were given")
+    expanded = pieces[0]
+    for video, rest in zip(videos, pieces[1:], strict=True):
+        expanded += "".join(f"<{second:.1f} seconds>{start}{pad}{end}" for second in video.timestamps) + rest
+    return expanded

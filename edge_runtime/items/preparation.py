@@ -1,0 +1,102 @@
+"""Sources to items: a picture or video is decoded here, and its family resizes and cuts it."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.errors import MediaError
+from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime import families
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.media.access import frame_files
+from edge_runtime.media.picture import Picture, load_picture
+from edge_runtime.media.source import Source, find
+
+Video = Source | Sequence[Picture] | NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+DEFAULTS = VideoOptions()
+PICTURE_DEFAULTS = PictureOptions()
+
+
+def picture_item(
+    source: Picture, how: ImageProcessing, card: ModelCard, options: PictureOptions = PICTURE_DEFAULTS
+) -> Item:
+    """A picture, resized and cut as its family does.
+
+    Raises:
+        MediaError: it cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
+    """
+    return families.find(card.family).picture(load_picture(source), how, card, options)
+
+
+def _counted(images: Iterable[Image.Image], total: int, progress: Progress | None) -> Iterator[Image.Image]:
+    for done, image in enumerate(images, 1):
+        yield image
+        if progress is not None:
+            progress(done, total)
+
+
+def frames_item(
+    frames: Sequence[Picture],
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions = DEFAULTS,
+    max_pixels: int | None = None,
+    progress: Progress | None = None,
+) -> Item:
+    """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
+
+    Args:
+        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
+        progress: called with the number of frames read and the number wanted.
+
+    Raises:
+        MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
+    """
+    if not 1 <= len(frames) <= how.max_frames:
+        raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
+    fps = options.raw_fps or options.sample_fps or 2.0
+    images = _counted(map(load_picture, frames), len(frames), progress)
+    return families.find(card.family).clip(images, np.arange(len(frames)), fps, how, card, options, max_pixels)
+
+
+def video_item(
+    source: Video,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions = DEFAULTS,
+    max_pixels: int | None = None,
+    progress: Progress | None = None,
+) -> Item:
+    """A video from a file, its bytes, a list of frames, or a folder of frames (sorted by name).
+
+    Args:
+        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
+        progress: called with the number of frames read and the number wanted.
+
+    Raises:
+        MediaError: it cannot be decoded, or the options ask for frames it does not have.
+        MissingExtra: a file, and PyAV is not installed.
+    """
+    if isinstance(source, np.ndarray):  # (frames, height, width, 3 or 4)
+        source = list(source)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return frames_item(source, how, card, options, max_pixels, progress)
+    if not isinstance(source, str | bytes | os.PathLike):
+        raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
+    found = find(source, "video")
+    if isinstance(found, Path) and found.is_dir():
+        return frames_item(frame_files(found), how, card, options, max_pixels, progress)
+    from edge_runtime.media.video_file import VideoFile  # needs the extra `video`
+
+    with VideoFile(found) as video:
+        indices = options.indices(video.num_frames, video.fps, how)
+        images = _counted(video.frames(indices), len(indices), progress)
+        return families.find(card.family).clip(images, indices, video.fps, how, card, options, max_pixels)

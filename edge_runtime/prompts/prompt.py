@@ -1,0 +1,33 @@
+"""Prompt text and items to token ids."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.expansion import expand_pads
+from edge_runtime import families
+from edge_runtime.bundle import Bundle
+from edge_runtime.items.item import Item
+
+
+def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle) -> NDArray[np.int64]:
+    """Token ids, int64 (S,), equal to those of the transformers processor of the checkpoint.
+
+    Args:
+        text: what the chat template made, one pad per item.
+        items: pictures and videos in prompt order.
+
+    Raises:
+        InvalidInput: the pads in the text are not those of the items.
+    """
+    card = bundle.manifest.card
+    written = families.find(card.family).write(text, items, bundle)
+    ids = np.array(bundle.tokenizer.encode(written, add_special_tokens=False).ids, np.int64)
+    return expand_pads(ids, _grids(items, False), _grids(items, True), card)
+
+
+def _grids(items: Sequence[Item], is_video: bool) -> NDArray[np.int64]:
+    """Grids of the pictures or of the videos, (k, 3), in prompt order."""
+    chosen = [item.grid_thw for item in items if item.is_video == is_video]
+    return np.array(chosen, np.int64).reshape(-1, 3)

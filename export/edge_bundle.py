@@ -1,0 +1,219 @@
+"""An edge bundle in four steps: check the source, ask the original, write the graph, prove it.
+
+Everything is written beside `out` and renamed when the proof holds, so a bundle is published whole or not at all.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import BundleError, InvalidInput
+from contract.files import published
+from contract.fingerprint import GRAPH_VERSION
+from contract.manifest import CHAT_TEMPLATE, GRAPH, INTEGERS, TOKENIZER, Manifest
+from contract.manifest import NAME as MANIFEST
+from export import families
+from export.gate import parity
+from export.gate.oracle import Batch, Oracle, Outputs
+from export.gate.packs import Pack, first_level_packs_for, packs_for
+from export.gate.picture import NAME as PICTURE
+from export.gate.picture import draw_parity
+from export.graph.builder import OPSET
+from export.graph.first_level import first_level_graph
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
+from export.integers import balance, calibration
+from export.integers.balance import Read
+from export.integers.rotation import Rotation
+from export.integers.sensitivity import kept_layers
+from export.place import check_place
+from export.plan import Plan
+from export.precision import Precision, precision_named
+from export.progress import WRITE_FLOP, Done, Progress
+from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
+from export.source.hub import local_folder
+
+LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class VisionExport:
+    """What an export gave: the folder, its encoder, the graph's size, the seconds of each stage, the worst parity figures."""
+
+    bundle: str
+    fingerprint: str
+    precision: str
+    nodes: int
+    seconds: float
+    stages: dict[str, float]
+    parity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that passed every check that needs no tensor."""
+
+    checkpoint: Checkpoint
+    family: families.Family
+    tower: Tower
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Original:
+    """What transformers' tower says: to the packs, to the largest ones, and how loud its channels are on pictures."""
+
+    packs: tuple[Pack, ...]
+    answers: list[Outputs]
+    largest: tuple[Pack, ...]
+    first_level_answers: list[Outputs]
+    pictures: list[Batch] = field(default_factory=list)
+    peaks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is written: a reader of tensors, factors and kept layers as in export.graph.layers.Layers, and facts for the
+    manifest."""
+
+    read: Read
+    factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(
+    model: str, out: Path, precision: Precision, progress: Progress, calibration_folder: Path | None
+) -> VisionExport:
+    """See export.vision.export_vision."""
+    started = time.monotonic()
+    if calibration_folder is not None and not precision.is_integer:
+        raise InvalidInput(f"--calibration is for {' and '.join(INTEGERS)}, precision is {precision.name}")
+    source = checked_source(model, out, precision, progress)
+    checkpoint, tower = source.checkpoint, source.tower
+    progress.plan(source.plan.costs)
+    with progress.stage("checkpoint") as done:
+        template, image, card = checkpoint.chat_template, checkpoint.image, checkpoint.card
+        done(source.plan.costs["checkpoint"], "fingerprint")
+    progress.note(f"fingerprint {card.encoder_fingerprint}")
+    with published(out) as work:
+        with progress.stage("original") as done:
+            original = _ask_original(source, precision, calibration_folder, done)
+        weights = Weights(checkpoint.tower_tensor)
+        if precision.is_integer:
+            weights = _prepared_for_integers(source, original, calibration_folder)
+            layers = ", ".join(weights.kept)
+            progress.note(f"calibration on {calibration_folder or 'drawn pictures'}; in fp16 stay {layers}")
+        with progress.stage("graph") as done:
+            read, path = _counted(weights.read, done), work / GRAPH
+            num_nodes = write_graph(
+                source.family, tower, read, image, path, precision.linear, weights.factors, weights.kept
+            )
+        num_bytes = sum(path.stat().st_size for path in work.iterdir())
+        progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision.name}")
+        with progress.stage("parity") as done:
+            rows = _prove(work, tower, original, progress, done)
+        parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
+        worst = parity.summary(rows)
+        progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
+        draw_parity(rows, precision.name, precision.gate, work / PICTURE)
+        shutil.copyfile(checkpoint.folder / TOKENIZER, work / TOKENIZER)
+        (work / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
+        Manifest(
+            card=card,
+            image=image,
+            video=checkpoint.video,
+            has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
+            precision=precision.name,
+            opset=OPSET,
+            graph_version=GRAPH_VERSION,
+            libraries={name: version(name) for name in LIBRARIES},
+            parity=[asdict(row) for row in rows],
+            quantisation=weights.facts,
+        ).write(work)
+    progress.note(f"published   {out}")
+    seconds = round(time.monotonic() - started, 3)
+    return VisionExport(str(out), card.encoder_fingerprint, precision.name, num_nodes, seconds, progress.seconds, worst)
+
+
+def checked_source(model: str, out: Path, precision: Precision, progress: Progress) -> Source:
+    """Refuse everything that can be refused before the first tensor is read; see export.vision.export_vision."""
+    checkpoint = Checkpoint(local_folder(model, lambda name: tower_name(name) is not None))
+    check_place(out, checkpoint.folder, MANIFEST)
+    model_type = checkpoint.config["model_type"]
+    family = families.find(model_type)
+    tower = family.tower(checkpoint.config)
+    tower.check(checkpoint.tower_shapes)
+    _ = checkpoint.chat_template, checkpoint.image, checkpoint.video  # raise where they are missing
+    if not (tokenizer := checkpoint.folder / TOKENIZER).is_file():
+        raise BundleError(f"{tokenizer} does not exist: the device needs it")
+    plan = Plan.of(tower, precision)
+    num_tensors = len(checkpoint.tower_shapes)
+    progress.note(f"checkpoint  {checkpoint.folder}: {model_type}, {num_tensors} tower tensors\n{plan}")
+    plan.require_disk(out)
+    return Source(checkpoint, family, tower, plan)
+
+
+def _oracle(source: Source, read: Read) -> Oracle:
+    checkpoint = source.checkpoint
+    return Oracle(checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), read)
+
+
+def _ask_original(source: Source, precision: Precision, folder: Path | None, done: Done) -> Original:
+    """Everything that the original is asked; its memory is free afterwards."""
+    checkpoint, tower = source.checkpoint, source.tower
+    packs, largest = packs_for(tower), first_level_packs_for(tower)
+    oracle = _oracle(source, checkpoint.tower_tensor)
+    pictures: list[Batch] = []
+    peaks: dict[str, NDArray[np.float64]] = {}
+    if precision.is_integer:
+        pictures = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
+        peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures)
+    answers = parity.answers(tower, oracle, packs, done)
+    return Original(packs, answers, largest, parity.first_level_answers(tower, oracle, largest, done), pictures, peaks)
+
+
+def _prepared_for_integers(source: Source, original: Original, folder: Path | None) -> Weights:
+    """Weights rotated and balanced, and the layers that rounding would cost most."""
+    tower, read = source.tower, source.checkpoint.tower_tensor
+    factors = balance.factors(original.peaks, read)
+    changed = balance.divided(Rotation(tower, read), factors)
+    prepared = _oracle(source, changed)
+    prepared.multiply_inputs(factors)
+    kept = kept_layers(tower, prepared, min(original.pictures, key=lambda batch: len(batch[0])))
+    described = calibration.describe(folder, original.pictures)
+    facts = {"calibration": described, "kept_fp16": list(kept), "balanced_layers": len(factors)}
+    return Weights(changed, factors, kept, facts)
+
+
+def _prove(work: Path, tower: Tower, original: Original, progress: Progress, done: Done) -> list[parity.Row]:
+    """Run the written graph on every pack and compare it with the original's answers."""
+    progress.note(f"parity      against transformers {version('transformers')}\n{parity.HEADER}")
+    rows = parity.measure(work / GRAPH, tower, original.answers, original.packs, progress.note, done)
+    if original.largest:
+        cut, expected = first_level_graph(work / GRAPH, tower.num_first_blocks), original.first_level_answers
+        rows += parity.measure(cut, tower, expected, original.largest, progress.note, done, folder=work)
+    return rows
+
+
+def _counted(read: Read, done: Done) -> Read:
+    """`read`, telling what each tensor costs to write."""
+
+    def reading(name: str) -> NDArray[np.float32]:
+        values = read(name)
+        done(WRITE_FLOP * values.nbytes, name)
+        return values
+
+    return reading
+
+
+def plan_bundle(model: str, out: Path, precision: str, progress: Progress) -> Plan:
+    """See export.vision.plan_vision."""
+    return checked_source(model, out, precision_named(precision), progress).plan

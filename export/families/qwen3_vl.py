@@ -1,0 +1,174 @@
+"""Qwen3-VL's vision tower: any grid, an interpolated position table and rotary angles, deepstack levels by mergers.
+
+Anything the graph would have to ignore is refused, because an ignored tensor or option is a wrong embedding without an
+error.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from contract.errors import BundleError
+from contract.families.qwen3_vl import deepstack_blocks, missing_key
+from export.families.qwen_patches import PatchEmbedding, for_bytes
+from export.families.qwen_positions import FramePositions
+from export.graph.builder import Builder
+from export.graph.group import Group
+from export.graph.layers import Layers
+from export.graph.tower import Tower
+
+__all__ = ["PREFIXES", "body", "for_bytes", "oracle", "tower"]
+
+PREFIXES = ("model.visual.", "visual.")
+ACTIVATION = "gelu_pytorch_tanh"
+ROPE_THETA = 10_000.0  # transformers' default where the config is silent
+CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}  # model_type: how transformers' class names begin
+
+
+def tower(config: Mapping[str, Any]) -> Tower:
+    """Read vision_config; see export.families.Family."""
+    try:
+        return tower_with_taps(config, deepstack_blocks(config))
+    except KeyError as error:
+        raise missing_key(error) from error
+
+
+def tower_with_taps(config: Mapping[str, Any], taps: tuple[int, ...]) -> Tower:
+    """The tower of a config whose levels are taken from these blocks.
+
+    Raises:
+        BundleError: a key is missing, or asks for something the graph does not compute.
+    """
+    try:
+        vision = config["vision_config"]
+        rope = vision.get("rope_parameters") or {}
+        tower = Tower(
+            depth=vision["depth"],
+            hidden_size=vision["hidden_size"],
+            intermediate_size=vision["intermediate_size"],
+            num_heads=vision["num_heads"],
+            out_hidden_size=vision["out_hidden_size"],
+            table_side=math.isqrt(vision["num_position_embeddings"]),
+            taps=taps,
+            patch_size=vision["patch_size"],
+            temporal_patch_size=vision["temporal_patch_size"],
+            merge_size=vision["spatial_merge_size"],
+            rope_theta=float(rope.get("rope_theta", ROPE_THETA)),
+        )
+    except KeyError as error:
+        raise missing_key(error) from error
+    for key, value, allowed in (
+        ("hidden_act", vision.get("hidden_act", ACTIVATION), ACTIVATION),
+        ("in_channels", vision.get("in_channels", 3), 3),
+        ("temporal_patch_size", vision["temporal_patch_size"], 2),
+        ("rope_parameters.rope_type", rope.get("rope_type", "axial"), "axial"),
+        ("head_dim", vision.get("head_dim", tower.head_dim), tower.head_dim),
+        ("num_position_embeddings", vision["num_position_embeddings"], tower.table_side**2),
+    ):
+        if value != allowed:
+            raise BundleError(f"vision_config.{key} is {value!r}, the graph computes {allowed!r}")
+    if tower.hidden_size % tower.num_heads or tower.head_dim % 4:
+        raise BundleError(
+            f"vision_config: hidden_size {tower.hidden_size} over {tower.num_heads} heads must give heads whose "
+            "width is a multiple of 4"
+        )
+    if len(set(tower.taps)) != len(tower.taps) or not all(0 <= tap < tower.depth for tap in tower.taps):
+        raise BundleError(
+            f"vision_config.deepstack_visual_indexes is {list(tower.taps)}, different blocks from 0 to "
+            f"{tower.depth - 1} are allowed"
+        )
+    return replace(tower, shapes=dict(_tensors(tower)))
+
+
+def _tensors(tower: Tower) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor, as in transformers' Qwen3VLVisionModel."""
+    hidden, wide, merged = tower.hidden_size, tower.intermediate_size, tower.merged_size
+    patch = (3, tower.temporal_patch_size, tower.patch_size, tower.patch_size)
+
+    def linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (rows, columns)
+        yield f"{name}.bias", (rows,)
+
+    def norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (width,)
+        yield f"{name}.bias", (width,)
+
+    def merger(name: str, norm_width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from norm(f"{name}.norm", norm_width)
+        yield from linear(f"{name}.linear_fc1", merged, merged)
+        yield from linear(f"{name}.linear_fc2", tower.out_hidden_size, merged)
+
+    yield "patch_embed.proj.weight", (hidden, *patch)
+    yield "patch_embed.proj.bias", (hidden,)
+    yield "pos_embed.weight", (tower.table_side**2, hidden)
+    for i in range(tower.depth):
+        yield from norm(f"blocks.{i}.norm1", hidden)
+        yield from linear(f"blocks.{i}.attn.qkv", 3 * hidden, hidden)
+        yield from linear(f"blocks.{i}.attn.proj", hidden, hidden)
+        yield from norm(f"blocks.{i}.norm2", hidden)
+        yield from linear(f"blocks.{i}.mlp.linear_fc1", wide, hidden)
+        yield from linear(f"blocks.{i}.mlp.linear_fc2", hidden, wide)
+    yield from merger("merger", hidden)
+    for i in range(len(tower.taps)):
+        yield from merger(f"deepstack_merger_list.{i}", merged)
+
+
+def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[str, list[str]]:
+    """The tower over one group of frames; see export.families.Family."""
+    positions = FramePositions(graph, tower, group.height, group.width, group.frame_patches)
+    embeddings, rotary = positions.embeddings(layers.weight("pos_embed.weight")), positions.rotary()
+    rows = _patch_embed(graph, layers, tower, group, embeddings)  # (group * hw, hidden)
+    frames = graph.op(
+        "Concat", [group.frames, group.frame_patches, graph.ints(3 * tower.hidden_size)], "group_shape", axis=0
+    )
+    merged: list[str] = []
+    for number in range(tower.depth):
+        rows = layers.block(rows, number, rotary, frames)
+        for merger in (merger for tap, merger in tower.levels if tap == number):
+            name = f"deepstack_merger_list.{merger}"
+            level = _merger(graph, layers, tower, rows, name, is_norm_after=True)
+            merged.append(graph.op("Unsqueeze", [level, graph.ints(0)]))  # (1, group * hw / merge^2, out)
+    return _merger(graph, layers, tower, rows, "merger", is_norm_after=False), merged
+
+
+def _patch_embed(graph: Builder, layers: Layers, tower: Tower, group: Group, positions: str) -> str:
+    """uint8 (frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
+    op, hidden = graph.op, tower.hidden_size
+    rows = PatchEmbedding(graph, tower, layers.read)(group.patches)
+    frames = op("Concat", [group.frames, group.frame_patches, graph.ints(hidden)], axis=0)
+    rows = op("Add", [op("Reshape", [rows, frames]), positions])  # (frames, hw, hidden)
+    return op("Reshape", [rows, graph.ints(-1, hidden)])
+
+
+def _merger(graph: Builder, layers: Layers, tower: Tower, rows: str, name: str, *, is_norm_after: bool) -> str:
+    """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""
+    merged = graph.ints(-1, tower.merged_size)
+    if is_norm_after:  # the deepstack levels merge patches before the norm
+        rows = layers.norm(graph.op("Reshape", [rows, merged]), f"{name}.norm")
+    else:  # the main output
+        rows = graph.op("Reshape", [layers.norm(rows, f"{name}.norm"), merged])
+    rows = graph.op("Gelu", [layers.linear(rows, f"{name}.linear_fc1")], approximate="none")
+    return layers.linear(rows, f"{name}.linear_fc2")
+
+
+def oracle(config: Mapping[str, Any]) -> Any:
+    """transformers' tower on the meta device; see export.families.Family."""
+    return vision_model(config, CLASSES[config["model_type"]])
+
+
+def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
+    """The tower of the transformers package that is called like the model_type, whose class names begin with `prefix`."""
+    import torch
+
+    name = config["model_type"]
+    settings = getattr(import_module(f"transformers.models.{name}.configuration_{name}"), f"{prefix}VisionConfig")
+    modeling = import_module(f"transformers.models.{name}.modeling_{name}")
+    vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
+    vision._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        model = getattr(modeling, f"{prefix}VisionModel")(vision)
+    # Its frequencies are no parameter of the checkpoint: made again, on a real device.
+    model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)
+    return model
