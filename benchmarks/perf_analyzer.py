@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from contract.errors import ServerError
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from serving.triton.build import wheel_folder
 from serving.triton.cache import made_once
 from serving.triton.pip import install_into

@@ -30,9 +30,9 @@ from benchmarks.machine import machine
 from benchmarks.serving_checkpoint import write_language_checkpoint
 from benchmarks.serving_memory import measure_memory, processes
 from contract.limits import Limits
+from contract.names import MODEL
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
-from contract.tensors import MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.engine import Engine

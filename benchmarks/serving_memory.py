@@ -20,7 +20,7 @@ import tritonclient.grpc as grpcclient
 from benchmarks.chart import Panel, draw_chart
 from contract.card import ModelCard
 from contract.limits import Limits
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.settings import Settings

@@ -33,7 +33,7 @@ import tritonclient.grpc as grpcclient
 from benchmarks.machine import machine
 from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
-from contract.tensors import MODEL
+from contract.names import MODEL
 from edge_runtime.clients.infer_inputs import infer_inputs
 from serving.settings import DTYPES, Settings
 from serving.triton.launcher import TritonServer

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from contract.errors import InvalidInput
 
 VERSION = 1  # raise when a tensor changes its meaning
-MODEL, UNARY_MODEL, VISION_MODEL = "qwen3_vl", "qwen3_vl_unary", "qwen3_vl_vision"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
-from contract.tensors import UNARY_MODEL
+from contract.names import UNARY_MODEL
 from serving.metrics import PREFIX
 from serving.triton.launcher import TritonServer
 

@@ -1,6 +1,10 @@
 """Traits of the tree itself: who imports what, what the public face shows."""
 
 import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +78,35 @@ def test_nothing_is_pickled() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             assert "pickle" not in imported(path), path
             assert "torch.load" not in path.read_text(), path
+
+
+FAMILY = re.compile(r"qwen|llava|internvl|internvit|siglip|smolvlm|clip_vision", re.IGNORECASE)
+ALLOWED = {  # what is no family: names of services, and of a package whose options are ours
+    "contract/names.py": {'"qwen3_vl"', '"qwen3_vl_unary"', '"qwen3_vl_vision"'},
+    "edge_runtime/commands/device.py": {'"which frames are looked at, and how large; names as in qwen-vl-utils"'},
+}
+
+
+def code_words(path: Path) -> Iterator[str]:
+    """The names and strings of a file, without comments and docstrings."""
+    source = path.read_text()
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr):
+            docstrings.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.NAME, tokenize.STRING) and token.start[0] not in docstrings:
+            yield token.string
+
+
+def test_only_families_name_a_family() -> None:
+    """A family is one module a side; shared code finds it by model_type and never asks which one it is."""
+    for folder in ("contract", "edge_runtime", "export", "serving", "triton_models"):
+        for path in (ROOT / folder).rglob("*.py"):
+            place = path.relative_to(ROOT).as_posix()
+            if "/families/" in place:
+                continue
+            named = {word for word in code_words(path) if FAMILY.search(word)} - ALLOWED.get(place, set())
+            assert not named, f"{place} names a family: {sorted(named)}"
+            assert not re.search(r"model_type[\"'\]]* *==", path.read_text()), place

@@ -18,8 +18,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from contract.checks import VISION_CHECKS
 from contract.errors import FingerprintMismatch, from_wire
+from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
 from edge_runtime import HttpClient, Pipeline
 from serving.settings import Settings
 from serving.triton.health import fault

@@ -3,7 +3,8 @@
 import triton_python_backend_utils as pb_utils
 
 from contract.errors import from_wire
-from contract.tensors import MODEL, OUTPUTS
+from contract.names import MODEL
+from contract.tensors import OUTPUTS
 
 
 def call(inputs, request_id, parameters=None, timeout_us=0):

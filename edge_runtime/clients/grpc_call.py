@@ -13,8 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL, OUTPUTS
+from contract.tensors import OUTPUTS
 from edge_runtime.clients.connection import Connection, refused_region
 from edge_runtime.clients.infer_inputs import NO_REGION, infer_inputs, num_items, sent_bytes, vision_bytes
 from edge_runtime.clients.shared_regions import Region, retire

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from types import TracebackType
 
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL
 from edge_runtime.clients import grpc_call
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.grpc_call import Answer, Call

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
+from contract.names import MODEL, UNARY_MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL, OUTPUTS, UNARY_MODEL
+from contract.tensors import OUTPUTS
 from edge_runtime.clients.connection import Connection, refused_region
 from edge_runtime.clients.http_steps import Ask, Reply, Steps
 from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes

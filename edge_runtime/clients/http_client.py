@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from contract.errors import EdgeVlmError, Unavailable
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_address import HttpAddress
 from edge_runtime.clients.http_call import HttpCall

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from contract.errors import InvalidInput, MissingExtra
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL
 from edge_runtime.commands.device import open_encoder
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
 from edge_runtime.media.fetch import Fetcher

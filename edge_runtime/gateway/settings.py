@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from contract.errors import InvalidInput
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tensors import MODEL
 
 # Greedy, as the server answers by itself; OpenAI's own default of temperature 1 makes a small model worse.
 DEFAULTS = Sampling(max_tokens=1024)

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from contract.errors import EdgeVlmError
-from contract.tensors import MODEL
+from contract.names import MODEL
 from edge_runtime.clients import grpc_call
 from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
 from edge_runtime.clients.connection import Connection

@@ -13,12 +13,14 @@ import urllib.error
 import urllib.request
 import uuid
 
+from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+
 HTTP_URL = "127.0.0.1:8000"
 TIMEOUT_SECONDS = 10  # a live model may be busy reading large tensors
 PROBES: dict[str, dict[str, object]] = {
-    "qwen3_vl": {"cancel": True},
-    "qwen3_vl_unary": {"cancel": True},
-    "qwen3_vl_vision": {"image": ""},
+    MODEL: {"cancel": True},
+    UNARY_MODEL: {"cancel": True},
+    VISION_MODEL: {"image": ""},
 }
 REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
 

@@ -13,7 +13,8 @@ from contract.card import ModelCard
 from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
 from contract.manifest import read_manifest
-from contract.tensors import INPUTS, MODEL, UNARY_MODEL, VERSION, VISION_MODEL
+from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.tensors import INPUTS, VERSION
 from serving.settings import Settings
 
 TEMPLATES = Path(__file__).parents[2] / "triton_models"

@@ -19,7 +19,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
 
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS
 from tests.serving.test_triton import post
 from tests.serving.wire import (

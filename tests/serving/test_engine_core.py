@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from contract.errors import Unavailable, from_wire
 from contract.limits import Limits
-from contract.tensors import MODEL
+from contract.names import MODEL
 from serving.triton.health import fault, is_ready
 from serving.triton.launcher import TritonServer
 from tests.engine import settings

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from contract.tensors import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
 from serving.settings import Settings
 from serving.triton import guardian
 from serving.triton.guardian import Watch

@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from contract.errors import DeadlineExceeded, from_wire
 from contract.limits import Limits
-from contract.tensors import MODEL
+from contract.names import MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import LATE, at_rest, fresh, published, wait_for

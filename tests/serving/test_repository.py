@@ -8,7 +8,8 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
-from contract.tensors import INPUTS, MODEL, OUTPUTS, UNARY_MODEL, VISION_INPUTS, VISION_MODEL, VISION_OUTPUTS
+from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.tensors import INPUTS, OUTPUTS, VISION_INPUTS, VISION_OUTPUTS
 from serving.settings import Settings
 from serving.triton import repository
 from serving.triton.launcher import TritonServer

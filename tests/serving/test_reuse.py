@@ -11,7 +11,7 @@ from contract.codec import dequantise, quantise
 from contract.errors import InvalidInput, NotFound, from_wire
 from contract.items import item_key, prompt_items
 from contract.limits import Limits
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import at_rest

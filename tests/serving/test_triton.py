@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from contract.errors import DeadlineExceeded, NotFound, Unavailable, from_wire
 from contract.limits import Limits
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import ENGINE, settings
 from tests.scrape import at_rest, published, wait_for

@@ -12,7 +12,7 @@ import numpy as np
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 
-from contract.tensors import MODEL, UNARY_MODEL
+from contract.names import MODEL, UNARY_MODEL
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS, Case
 
 TIMEOUT_SECONDS = 30
