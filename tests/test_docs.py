@@ -1,13 +1,98 @@
-"""docs/contract.md says what the code says."""
+"""The pages say what the code says: docs/contract.md's tables, the Python and curl of every page, every verb and file named."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
 
 import pytest
 
 from contract.checks import CHECKS, STATUSES, VISION_CHECKS
 from contract.document import PAGE, page
 from contract.errors import EdgeVlmError
+from edge_runtime import __version__
 from serving.metrics import codes
+from serving.triton.launcher import TritonServer
+from tests.conftest import ROOT
+from tiny_model.scenes import shapes_scene
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = {"clients.md": 1, "media.md": 2}  # blocks of each page, run below
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundle_folder: Path) -> Path:
+    """Where a reader would type: a picture, and the exported bundle."""
+    shapes_scene(Random(7), 160, 128, 4).image.save(tmp_path / "picture.png")  # make demo leaves the same
+    (tmp_path / "bundle").symlink_to(bundle_folder)
+    return tmp_path
+
+
+def python(code: str, folder: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-c", code]
+    return subprocess.run(run, cwd=folder, check=check, capture_output=True, text=True, timeout=60)
+
+
+def test_every_python_block_is_run() -> None:
+    """A new one without a test would rot."""
+    found = {page.name: len(blocks(page.name, "python")) for page in (ROOT / "docs").glob("*.md")}
+    assert {name: number for name, number in found.items() if number} == PYTHON
+
+
+def test_messages(folder: Path) -> None:
+    assert python(blocks("media.md", "python")[0], folder).stdout.startswith("2 items, 2 encoded, ")
+
+
+def test_messages_of_others(folder: Path) -> None:
+    """What the block allows and what it does not."""
+    (folder / "media").mkdir()
+    (folder / "picture.png").rename(folder / "media" / "picture.png")
+    code = blocks("media.md", "python")[1].replace("/srv/media", str(folder / "media"))
+    code += f"pipeline.ask({str(folder / 'media' / 'picture.png')!r}, 'What?')\n"
+    python(code, folder)
+    for other, says in (
+        ("bundle/parity.png", "allowed_local_media_path"),
+        ("https://example.org/x.png", "allowed_media_domains"),
+    ):
+        assert says in python(f"{code}pipeline.ask({other!r}, 'What?')", folder, check=False).stderr
+
+
+def test_asyncio_client(folder: Path, server: TritonServer) -> None:
+    code = blocks("clients.md", "python")[0].replace("127.0.0.1:8001", server.grpc_url)
+    assert "two circles" in python(code, folder).stdout
+
+
+def test_curl(server: TritonServer) -> None:
+    (line,) = blocks("clients.md", "bash")[0].splitlines()
+    command = shlex.split(line.replace("127.0.0.1:8000", server.http_url))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    events = [json.loads(line.removeprefix("data: ")) for line in done.stdout.splitlines() if line]
+    assert 1 <= len(events) <= 8
+    assert all(event["model_name"] == "qwen3_vl" and "error" not in event for event in events)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_verbs_and_files_exist(page: Path) -> None:
+    """`make VERB`, and every file or folder of this repository that stands in backticks."""
+    text = page.read_text()
+    verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)[`,\n]", text)) <= verbs
+    for name in re.findall(r"`((?:\w+/)+(?:[\w-]+\.\w+)?)`", text):
+        assert (ROOT / name).exists() or any(ROOT.glob(f"*/{name}")) or name.startswith(PLACES), name
+
+
+PLACES = ("site/", "models/", "bundle/", "v1/")  # made by a command, or of another place
+
+
+def test_the_wheel_is_named_by_its_version() -> None:
+    assert set(re.findall(r"edge_vlm-([\d.]+)-", (ROOT / "docs" / "devices.md").read_text())) == {__version__}
 
 
 def test_the_tables_are_those_of_the_code() -> None:
