@@ -1,21 +1,33 @@
-"""The embedding tensors of a request, checked: one of three forms, of the right widths and rows, finite.
+"""The embedding tensors of a request, checked: one form, of the right widths and rows, finite.
 
 Nothing is copied: packed rows are split by views, and the finiteness of float16 is read off its bits, 30
 times faster than numpy's isfinite.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
+from contract.codecs.codec import CODECS, SCALES, STREAM, Arrays, check_name
+from contract.codecs.numbers import CodecNumbers
 from contract.errors import InvalidInput
-from contract.items import Arrays
+from contract.items import part
 from contract.limits import Limits
 
-FORMS = ("vision_embeddings", "vision_embeddings_fp32", "vision_embeddings_q")
-PARTNERS = ("deepstack_embeddings", "deepstack_embeddings_fp32", "vision_scales")
+PARTNERS = {  # by form
+    "vision_embeddings": "deepstack_embeddings",
+    "vision_embeddings_fp32": "deepstack_embeddings_fp32",
+    "vision_embeddings_q": SCALES,
+    "vision_embeddings_q4": SCALES,
+    STREAM: SCALES,
+}
+FLOATS = ("vision_embeddings", "vision_embeddings_fp32")
+CODEC, STREAM_BYTES = "vision_codec", "vision_stream_bytes"
+NAMES = (*PARTNERS, *dict.fromkeys(PARTNERS.values()), CODEC, STREAM_BYTES)  # every tensor that is checked here
 _SIGN, _INFINITY = 0x8000, 0x7C00  # float16; NaN lies above infinity
 
 
@@ -30,36 +42,105 @@ def is_finite(values: NDArray[np.floating[Any]]) -> bool:
     return bool(positive.max(initial=0) < _INFINITY and all_bits.max(initial=0) < _SIGN + _INFINITY)
 
 
-def check_embeddings(tensors: dict[str, NDArray[Any]], rows: int, card: ModelCard, limits: Limits) -> Arrays:
-    """The pair of tensors that holds a request's rows, main and deepstack or quantised values and scales.
+@dataclass(frozen=True)
+class SentRows:
+    """The rows of a request as they travelled.
+
+    Attributes:
+        arrays: main and deepstack, or quantised values and scales, of all items; with a stream, all streams and scales.
+        codec: name and hash of its numbers; empty for floats and int8.
+        stream_bytes: length of each item's stream.
+    """
+
+    arrays: Arrays
+    codec: str = ""
+    stream_bytes: Sequence[int] = ()
+
+    def item(self, place: int, rows: slice) -> Arrays:
+        """The arrays of the item at `place` among the sent ones, whose rows are these, without a copy."""
+        if not self.stream_bytes:
+            return part(self.arrays, rows)
+        start = sum(self.stream_bytes[:place])
+        stream, scales = self.arrays
+        return stream[start : start + self.stream_bytes[place]], scales[:, rows]
+
+
+def check_embeddings(
+    tensors: dict[str, NDArray[Any]],
+    rows: int,
+    num_items: int,
+    card: ModelCard,
+    limits: Limits,
+    numbers: CodecNumbers | None = None,
+) -> SentRows:
+    """The rows of a request: main and deepstack, quantised values and scales, or streams and scales.
 
     Args:
-        tensors: by name, of FORMS and PARTNERS; the absent ones are not in it.
+        tensors: by name, of NAMES; the absent ones are not in it.
         rows: what the grids ask for.
+        num_items: pictures and videos that were sent.
+        numbers: of this server's codecs, None where it has none.
 
     Raises:
-        InvalidInput: no form or several, sizes other than the grids and the model ask for, too many bytes, or a value
-            that is not finite.
+        InvalidInput: no form or several, sizes other than the grids and the model ask for, an unknown codec, too many
+            bytes, or a value that is not finite.
     """
-    forms = [name for name in FORMS if name in tensors]
+    forms = [name for name in PARTNERS if name in tensors]
     if len(forms) > 1:
         raise InvalidInput(f"{forms[0]} and {forms[1]} are both given: send one of them")
-    strays = [name for form, name in zip(FORMS, PARTNERS, strict=True) if name in tensors and form not in tensors]
-    if strays:
-        needed = FORMS[PARTNERS.index(strays[0])]
-        raise InvalidInput(f"{strays[0]} is given without {needed}: send both of one form")
+    _check_strays(tensors, forms)
     if not forms:
         if rows:
             raise InvalidInput(f"vision_embeddings is missing, the grids ask for {rows} rows")
-        return np.zeros((0, card.hidden_size), np.float16), np.zeros(
-            (card.num_deepstack_levels, 0, card.hidden_size), np.float16
-        )
-    form, partner = forms[0], PARTNERS[FORMS.index(forms[0])]
+        levels = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float16)
+        return SentRows((np.zeros((0, card.hidden_size), np.float16), levels))
+    form, partner = forms[0], PARTNERS[forms[0]]
     size = sum(tensors[name].nbytes for name in (form, partner) if name in tensors)
     if size > limits.max_embedding_bytes:
         raise InvalidInput(f"the embeddings have {size} bytes, {limits.max_embedding_bytes} are allowed")
-    split = _quantised if form == "vision_embeddings_q" else _split
-    return split(form, tensors[form], partner, tensors.get(partner), rows, card)
+    if form in FLOATS:
+        return SentRows(_split(form, tensors[form], partner, tensors.get(partner), rows, card))
+    codec = _check_codec(tensors, form, numbers)
+    scales = _check_scales(form, partner, tensors.get(partner), rows, card)
+    if form == STREAM:
+        lengths = _check_lengths(tensors[form], tensors.get(STREAM_BYTES), num_items)
+        return SentRows((tensors[form], scales), codec, lengths)
+    width = card.hidden_size // (2 if form == "vision_embeddings_q4" else 1)
+    expected = [1 + card.num_deepstack_levels, rows, width]
+    if list(tensors[form].shape) != expected:
+        raise InvalidInput(f"{form} has shape {list(tensors[form].shape)}, {expected} is expected")
+    return SentRows((tensors[form], scales), codec)
+
+
+def _check_strays(tensors: dict[str, NDArray[Any]], forms: list[str]) -> None:
+    """No tensor without the one that it goes with."""
+    owners = {partner: [form for form in PARTNERS if PARTNERS[form] == partner] for partner in PARTNERS.values()}
+    owners |= {CODEC: [form for form in PARTNERS if form not in FLOATS], STREAM_BYTES: [STREAM]}
+    for name, needed in owners.items():
+        if name in tensors and not set(needed) & set(forms):
+            raise InvalidInput(f"{name} is given without {' or '.join(needed)}: send both of one form")
+
+
+def _check_codec(tensors: dict[str, NDArray[Any]], form: str, numbers: CodecNumbers | None) -> str:
+    sent = tensors.get(CODEC)
+    if sent is None:
+        if form == CODECS["int8c"].form:
+            return ""  # plain int8
+        raise InvalidInput(f"{CODEC} is missing: send the codec's name and the hash of its numbers with {form}")
+    name = sent.ravel()[0]
+    return check_name(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name), form, numbers)
+
+
+def _check_lengths(stream: NDArray[np.uint8], lengths: NDArray[np.int64] | None, num_items: int) -> tuple[int, ...]:
+    if lengths is None:
+        raise InvalidInput(f"{STREAM_BYTES} is missing: send the length of each item's stream with {STREAM}")
+    if len(lengths) != num_items:
+        raise InvalidInput(f"{STREAM_BYTES} has {len(lengths)} lengths, {num_items} items were sent")
+    if (lengths < 1).any() or (lengths > stream.size).any() or lengths.sum() != stream.size:
+        raise InvalidInput(
+            f"{STREAM_BYTES} is {lengths.tolist()[:8]}, lengths of {stream.size} bytes together are expected"
+        )
+    return tuple(lengths.tolist())
 
 
 def _check_finite(name: str, values: NDArray[np.floating[Any]]) -> None:
@@ -94,15 +175,13 @@ def _split(
     return main, deepstack
 
 
-def _quantised(
-    form: str, values: NDArray[Any], partner: str, scales: NDArray[Any] | None, rows: int, card: ModelCard
-) -> Arrays:
-    expected = [1 + card.num_deepstack_levels, rows, card.hidden_size]
-    if list(values.shape) != expected:
-        raise InvalidInput(f"{form} has shape {list(values.shape)}, {expected} is expected")
+def _check_scales(
+    form: str, partner: str, scales: NDArray[Any] | None, rows: int, card: ModelCard
+) -> NDArray[np.float16]:
+    expected = [1 + card.num_deepstack_levels, rows]
     if scales is None:
-        raise InvalidInput(f"{partner} is missing: send {expected[:2]} scales with {form}")
-    if list(scales.shape) != expected[:2]:
-        raise InvalidInput(f"{partner} has shape {list(scales.shape)}, {expected[:2]} is expected")
+        raise InvalidInput(f"{partner} is missing: send {expected} scales with {form}")
+    if list(scales.shape) != expected:
+        raise InvalidInput(f"{partner} has shape {list(scales.shape)}, {expected} is expected")
     _check_finite(partner, scales)
-    return values, scales
+    return scales

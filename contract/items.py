@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
-from contract.codec import dequantise
+from contract.codecs.codec import Arrays, decode
+from contract.codecs.numbers import CodecNumbers
 from contract.grids import item_rows
-
-Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ def prompt_items(
     return items
 
 
-def item_key(fingerprint: str, item: ItemRows, *arrays: NDArray[np.generic]) -> str:
-    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types and bytes.
+def item_key(fingerprint: str, item: ItemRows, *arrays: NDArray[np.generic], codec: str = "") -> str:
+    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types, codec and bytes.
 
     Args:
-        arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or the quantised pair
-            (1+L, n, H) and (1+L, n).
+        arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or values and scales (1+L, n).
+        codec: name and hash of its numbers; empty for floats and int8.
     """
     kind = "video" if item.is_video else "image"
-    types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays)
+    types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays) + (f" codec {codec}" if codec else "")
     digest = hashlib.sha256(f"edge-vlm 1 {fingerprint} {kind} {item.grid_thw} {types}\n".encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -78,13 +77,15 @@ class ItemTensors:
     """An item with its tensors as they travel; `key` identifies it, and copies share it; it is hashed when it is first read.
 
     Attributes:
-        arrays: main (n, H) and deepstack (L, n, H), or the quantised pair (1+L, n, H) and (1+L, n).
+        arrays: main (n, H) and deepstack (L, n, H), or what a codec made of them and the scales (1+L, n).
+        codec: name and hash of its numbers; empty for floats and int8.
     """
 
     fingerprint: str
     is_video: bool
     grid_thw: tuple[int, int, int]
     arrays: Arrays
+    codec: str = ""
     _keys: list[str] = field(default_factory=list, repr=False)
     # an item's own: cached_property of Python 3.11 lets one item wait for another's hash
     _hashing: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -95,17 +96,29 @@ class ItemTensors:
             if not self._keys:
                 rows = slice(0, self.arrays[1].shape[1])
                 item = ItemRows(self.is_video, self.grid_thw, rows)
-                self._keys.append(item_key(self.fingerprint, item, *self.arrays))
+                self._keys.append(item_key(self.fingerprint, item, *self.arrays, codec=self.codec))
         return self._keys[0]
 
     @property
     def num_bytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
 
+    @property
+    def is_coded(self) -> bool:
+        """Whether decoding makes more bytes of it."""
+        return bool(self.codec) or self.arrays[0].dtype == np.int8
 
-def floats(items: Sequence[Arrays]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Main (N, H) and deepstack (L, N, H) of pairs one after the other; a single pair of floats is not copied."""
-    pairs = [dequantise(*arrays) if arrays[0].dtype == np.int8 else arrays for arrays in items]
+    def floats(self, numbers: CodecNumbers | None) -> Arrays:
+        """Main (n, H) and deepstack (L, n, H).
+
+        Raises:
+            InvalidInput: what travelled is damaged.
+        """
+        return decode(self.arrays, self.codec, numbers)
+
+
+def joined(pairs: Sequence[Arrays]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Main (N, H) and deepstack (L, N, H) of pairs one after the other; a single pair is not copied."""
     if len(pairs) == 1:
         return pairs[0]
     mains, levels = zip(*pairs, strict=True)

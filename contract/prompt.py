@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
-from contract.embeddings import check_embeddings
+from contract.codecs.codec import decode
+from contract.codecs.numbers import CodecNumbers
+from contract.embeddings import SentRows, check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
 from contract.grids import check_items, item_rows, num_rows, runs
-from contract.items import ItemRows, ItemTensors, floats, is_pad, part, prompt_items
+from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
 from contract.limits import Limits
 
 
@@ -85,17 +87,26 @@ def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -
 
 
 def _contents(
-    items: Sequence[ItemRows], held: Sequence[ItemTensors | None], arrays: Any, card: ModelCard
+    items: Sequence[ItemRows], held: Sequence[ItemTensors | None], sent: SentRows, card: ModelCard
 ) -> tuple[ItemTensors, ...]:
-    """Each item's tensors: held ones as they are, the others from the request's arrays."""
-    found, start = [], 0
+    """Each item's tensors: held ones as they are, the others from what was sent."""
+    found, start, place = list[ItemTensors](), 0, 0
     for item, known in zip(items, held, strict=True):
         if known is None:
-            end = start + item.rows.stop - item.rows.start
-            rows = part(arrays, slice(start, end))
-            known, start = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, rows), end
+            rows = slice(start, start + item.rows.stop - item.rows.start)
+            arrays = sent.item(place, rows)
+            known = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, arrays, sent.codec)
+            start, place = rows.stop, place + 1
         found.append(known)
     return tuple(found)
+
+
+def _check_decoded(contents: Sequence[ItemTensors], card: ModelCard, limits: Limits) -> None:
+    """How much all items are as float32, before one is decoded: a small stream can be a large picture."""
+    rows = sum(content.arrays[1].shape[1] for content in contents if content.is_coded)
+    size = rows * (1 + card.num_deepstack_levels) * card.hidden_size * 4
+    if size > limits.max_embedding_bytes:
+        raise InvalidInput(f"the embeddings decode to {size} bytes, {limits.max_embedding_bytes} are allowed")
 
 
 def check_items_alone(
@@ -107,21 +118,35 @@ def check_items_alone(
     video_grid_thw: NDArray[np.int64] | None = None,
     encoder_fingerprint: str | None = None,
     held: Sequence[ItemTensors | None] = (),
+    numbers: CodecNumbers | None = None,
 ) -> Prompt:
     """A prompt of no tokens whose contents are to be kept; pictures before videos. See check_prompt."""
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
     sent = [(False, *grid) for grid in images.tolist()] + [(True, *grid) for grid in videos.tolist()]
     _check_fingerprint(encoder_fingerprint, bool(sent), card)
-    arrays = check_embeddings(embeddings, num_rows(images, card) + num_rows(videos, card), card, limits)
+    rows = num_rows(images, card) + num_rows(videos, card)
+    found = check_embeddings(embeddings, rows, len(sent), card, limits, numbers)
     waiting, items, start = iter(sent), [], 0
     for known in held or [None] * len(sent):
         is_video, t, h, w = next(waiting) if known is None else (known.is_video, *known.grid_thw)
         end = start + item_rows((t, h, w), card)
         items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
         start = end
-    contents = _contents(items, held or [None] * len(sent), arrays, card)
-    none = part(arrays, slice(0, 0))
-    return Prompt(np.zeros(0, np.int64), *floats([none]), images, videos, tuple(items), contents)
+    contents = _contents(items, held or [None] * len(sent), found, card)
+    _check_decoded(contents, card, limits)
+    for content in contents:
+        if content.codec:
+            content.floats(numbers)  # what cannot be decoded is not kept
+    none = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)
+    return Prompt(
+        np.zeros(0, np.int64),
+        np.zeros((0, card.hidden_size), np.float32),
+        none,
+        images,
+        videos,
+        tuple(items),
+        contents,
+    )
 
 
 def check_prompt(
@@ -136,6 +161,7 @@ def check_prompt(
     attention_mask: NDArray[np.int64] | None = None,
     vision_token_positions: NDArray[np.int64] | None = None,
     held: Sequence[ItemTensors | None] = (),
+    numbers: CodecNumbers | None = None,
 ) -> Prompt:
     """Check the tensors of one request against the model and each other.
 
@@ -143,6 +169,7 @@ def check_prompt(
         embeddings: tensors by the names of contract.embeddings, rows of the items that were sent, in prompt order.
         image_grid_thw, video_grid_thw: of all items, in prompt order.
         held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
+        numbers: of the learned codecs that this server knows.
 
     Raises:
         InvalidInput: naming the tensor, its value and the allowed one.
@@ -150,11 +177,11 @@ def check_prompt(
     """
     _check_ids(input_ids, card, limits)
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
-    known = held or [None] * (len(images) + len(videos))
+    known: Sequence[ItemTensors | None] = held or [None] * (len(images) + len(videos))
     _check_fingerprint(encoder_fingerprint, None in known, card)
     rows = num_rows(images, card) + num_rows(videos, card)
     num_held = sum(item.arrays[1].shape[1] for item in known if item is not None)
-    arrays = check_embeddings(embeddings or {}, rows - num_held, card, limits)
+    sent = check_embeddings(embeddings or {}, rows - num_held, known.count(None), card, limits, numbers)
     _check_pads(input_ids, "image_grid_thw", card.image_token_id, images, card)
     _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
     if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
@@ -168,6 +195,10 @@ def check_prompt(
                 f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids"
             )
     items = prompt_items(input_ids, images, videos, card)
-    contents = _contents(items, known, arrays, card)
-    main, deepstack = floats([content.arrays for content in contents] if num_held else [arrays])
+    contents = _contents(items, known, sent, card)
+    _check_decoded(contents, card, limits)
+    if num_held or sent.codec:
+        main, deepstack = joined([content.floats(numbers) for content in contents])
+    else:
+        main, deepstack = decode(sent.arrays, "", None)
     return Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents)

@@ -32,7 +32,18 @@ INPUTS = (
     TensorSpec("vision_embeddings_fp32", "FP32", (-1, -1), "the same in full precision, instead of the FP16 tensor"),
     TensorSpec("deepstack_embeddings_fp32", "FP32", (-1, -1, -1), "the same in full precision"),
     TensorSpec("vision_embeddings_q", "INT8", (-1, -1, -1), "(1+L, N, H) quantised, main first; instead of the above"),
-    TensorSpec("vision_scales", "FP16", (-1, -1), "(1+L, N): what each row of vision_embeddings_q is multiplied by"),
+    TensorSpec(
+        "vision_embeddings_q4", "UINT8", (-1, -1, -1), "(1+L, N, H/2) codec int4: two values a byte, low half first"
+    ),
+    TensorSpec("vision_stream", "UINT8", (-1,), "codec ecq: a stream an item, one behind the other"),
+    TensorSpec("vision_stream_bytes", "INT64", (-1,), "per item that is sent: the length of its stream"),
+    TensorSpec("vision_scales", "FP16", (-1, -1), "(1+L, N): the step of each quantised row"),
+    TensorSpec(
+        "vision_codec",
+        "BYTES",
+        (1,),
+        "name and hash of the codec, as embedding_codecs publishes it; absent for plain int8",
+    ),
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
     TensorSpec(

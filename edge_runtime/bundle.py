@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
 from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, WEIGHTS, Manifest, read_manifest
 
@@ -18,6 +19,7 @@ class Bundle:
     manifest: Manifest
     tokenizer: Tokenizer
     chat_template: str
+    numbers: CodecNumbers | None = None  # of the learned codecs; bundles of older exports have none
 
     @property
     def graph(self) -> Path:
@@ -51,7 +53,9 @@ class Bundle:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
-        bundle = cls(path, manifest, tokenizer, (path / CHAT_TEMPLATE).read_text(encoding="utf-8"))
+        card = manifest.card
+        numbers = read_numbers(path, card.hidden_size, card.num_deepstack_levels)
+        bundle = cls(path, manifest, tokenizer, (path / CHAT_TEMPLATE).read_text(encoding="utf-8"), numbers)
         for token_id in (manifest.card.image_token_id, manifest.card.video_token_id):
             bundle.token(token_id)
         return bundle

@@ -95,7 +95,7 @@ class Pipeline:
                     self._seen.put(name, item, key)
             kept[place] = rows
         encoded = [
-            EncodedItem(item.is_video, item.grid_thw, *rows.rows, rows.wire_keys)
+            EncodedItem(item.is_video, item.grid_thw, *rows.rows, rows.wire_keys, bundle.numbers)
             for item, rows in zip(items, kept, strict=True)
             if rows is not None
         ]

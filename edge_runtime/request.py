@@ -11,16 +11,21 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.codec import quantise
+from contract.codecs import codec, int8
+from contract.codecs.numbers import CodecNumbers
+from contract.errors import BundleError
 from contract.items import ItemRows, item_key
 from contract.sampling import Sampling
 
-Precision = Literal["fp16", "fp32", "int8"]
+Precision = Literal["fp16", "fp32", "int8", "int8c", "int4", "ecq"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WIRE_NAMES = {  # two tensors each, and the axis their rows stand on
     "fp16": (("vision_embeddings", 0), ("deepstack_embeddings", 1)),
     "fp32": (("vision_embeddings_fp32", 0), ("deepstack_embeddings_fp32", 1)),
     "int8": (("vision_embeddings_q", 1), ("vision_scales", 1)),
+    "int8c": (("vision_embeddings_q", 1), ("vision_scales", 1)),
+    "int4": (("vision_embeddings_q4", 1), ("vision_scales", 1)),
+    "ecq": (("vision_stream", 0), ("vision_scales", 1)),
 }
 
 
@@ -32,6 +37,7 @@ class EncodedItem:
         grid_thw: frames (pairs, for a video), height, width in patches.
         main, deepstack: float32 (n, H) and (L, n, H).
         wire_keys: names of exactly these rows by precision and kind: what servers answered, or hashed here.
+        numbers: of the bundle's learned codecs, None where it has none.
     """
 
     is_video: bool
@@ -39,17 +45,26 @@ class EncodedItem:
     main: NDArray[np.float32]
     deepstack: NDArray[np.float32]
     wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict, repr=False)
+    numbers: CodecNumbers | None = field(default=None, repr=False)
     _wire: tuple[Precision, tuple[NDArray[Any], NDArray[Any]]] | None = field(default=None, init=False, repr=False)
 
     def wire(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows as they travel: (n, H) and (L, n, H), or int8 (1+L, n, H) and their scales (1+L, n)."""
+        """The rows as they travel: (n, H) and (L, n, H), or what a codec makes of them and the scales (1+L, n).
+
+        Raises:
+            BundleError: the precision is a learned codec, and the bundle has no numbers.
+        """
         if self._wire is None or self._wire[0] != precision:  # hashed, then sent: converted once
             self._wire = precision, self._converted(precision)
         return self._wire[1]
 
     def _converted(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
         if precision == "int8":
-            return quantise(self.main, self.deepstack)
+            return int8.quantise(self.main, self.deepstack)
+        if precision in codec.CODECS:
+            if self.numbers is None:
+                raise BundleError(f"{precision} needs codec numbers, which this bundle lacks: export it again")
+            return codec.CODECS[precision].encode(self.main, self.deepstack, self.numbers)
         dtype = np.float16 if precision == "fp16" else np.float32
         return self.main.astype(dtype, copy=False), self.deepstack.astype(dtype, copy=False)
 
@@ -58,8 +73,14 @@ class EncodedItem:
         found = self.wire_keys.get((precision, self.is_video))
         if found is None:
             where = ItemRows(self.is_video, self.grid_thw, slice(0, len(self.main)))
-            found = self.wire_keys[precision, self.is_video] = item_key(fingerprint, where, *self.wire(precision))
+            arrays = self.wire(precision)
+            found = item_key(fingerprint, where, *arrays, codec=self.codec(precision))
+            self.wire_keys[precision, self.is_video] = found
         return found
+
+    def codec(self, precision: Precision) -> str:
+        """Name and hash of the codec as servers publish it; empty for floats and int8."""
+        return self.numbers.names.get(precision, "") if self.numbers is not None else ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,12 @@ class Request:
         if not self.items:
             return {}
         tensors: dict[str, NDArray[Any]] = {"encoder_fingerprint": text_tensor(self.encoder_fingerprint)}
-        parts = zip(*[item.wire(precision) for item in items], strict=True)
+        wires = [item.wire(precision) for item in items]
+        if wires and (name := items[0].codec(precision)):
+            tensors["vision_codec"] = text_tensor(name)
+        if wires and precision == "ecq":
+            tensors["vision_stream_bytes"] = np.array([stream.size for stream, _ in wires], np.int64)
+        parts = zip(*wires, strict=True)
         for (name, axis), arrays in zip(WIRE_NAMES[precision], parts, strict=False):  # no items, no parts
             array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
             if array.shape[0]:  # no deepstack levels, no tensor

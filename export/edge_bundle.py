@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import BundleError, InvalidInput
+from contract.errors import BundleError, ParityError
 from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
-from contract.manifest import CHAT_TEMPLATE, GRAPH, INTEGERS, TOKENIZER, Manifest
+from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
 from export import families
-from export.gate import parity
+from export.gate import codecs, parity
 from export.gate.oracle import Batch, Oracle, Outputs
 from export.gate.packs import Pack, first_level_packs_for, packs_for
 from export.gate.picture import NAME as PICTURE
@@ -68,13 +68,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Original:
-    """What transformers' tower says: to the packs, to the largest ones, and how loud its channels are on pictures."""
+    """What transformers' tower says: to the packs, to the largest ones, to pictures (rows float32 (1+L, n, H) each), and
+    how loud its channels are on these."""
 
     packs: tuple[Pack, ...]
     answers: list[Outputs]
     largest: tuple[Pack, ...]
     first_level_answers: list[Outputs]
-    pictures: list[Batch] = field(default_factory=list)
+    pictures: list[Batch]
+    picture_rows: list[NDArray[np.float32]]
     peaks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -94,8 +96,6 @@ def write_bundle(
 ) -> VisionExport:
     """See export.vision.export_vision."""
     started = time.monotonic()
-    if calibration_folder is not None and not precision.is_integer:
-        raise InvalidInput(f"--calibration is for {' and '.join(INTEGERS)}, precision is {precision.name}")
     source = checked_source(model, out, precision, progress)
     checkpoint, tower = source.checkpoint, source.tower
     progress.plan(source.plan.costs)
@@ -124,6 +124,7 @@ def write_bundle(
         worst = parity.summary(rows)
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision.name, precision.gate, work / PICTURE)
+        _write_codec_numbers(work, original, calibration_folder, progress)
         shutil.copyfile(checkpoint.folder / TOKENIZER, work / TOKENIZER)
         (work / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
         Manifest(
@@ -171,13 +172,12 @@ def _ask_original(source: Source, precision: Precision, folder: Path | None, don
     checkpoint, tower = source.checkpoint, source.tower
     packs, largest = packs_for(tower), first_level_packs_for(tower)
     oracle = _oracle(source, checkpoint.tower_tensor)
-    pictures: list[Batch] = []
-    peaks: dict[str, NDArray[np.float64]] = {}
-    if precision.is_integer:
-        pictures = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
-        peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures)
+    pictures = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
+    peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if precision.is_integer else {}
+    rows = [np.stack(list(oracle(*picture).values())) for picture in pictures]
     answers = parity.answers(tower, oracle, packs, done)
-    return Original(packs, answers, largest, parity.first_level_answers(tower, oracle, largest, done), pictures, peaks)
+    first_level = parity.first_level_answers(tower, oracle, largest, done)
+    return Original(packs, answers, largest, first_level, pictures, rows, peaks)
 
 
 def _prepared_for_integers(source: Source, original: Original, folder: Path | None) -> Weights:
@@ -191,6 +191,19 @@ def _prepared_for_integers(source: Source, original: Original, folder: Path | No
     described = calibration.describe(folder, original.pictures)
     facts = {"calibration": described, "kept_fp16": list(kept), "balanced_layers": len(factors)}
     return Weights(changed, factors, kept, facts)
+
+
+def _write_codec_numbers(work: Path, original: Original, folder: Path | None, progress: Progress) -> None:
+    """Learn what the upload's codecs need; a codec that misses its gate leaves the bundle without them."""
+    about = {"calibration": calibration.describe(folder, original.pictures)}
+    try:
+        numbers = codecs.learned(original.picture_rows, about)
+    except ParityError as error:
+        progress.note(f"codecs      none: {error}")
+        return
+    numbers.write(work)
+    bits = numbers.about["measured"]["ecq"]["bits_a_value"]
+    progress.note(f"codecs      {' '.join(numbers.names.values())}; ecq takes {bits:.2f} bits a value")
 
 
 def _prove(work: Path, tower: Tower, original: Original, progress: Progress, done: Done) -> list[parity.Row]:

@@ -12,10 +12,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from contract.errors import BundleError
+from contract.codecs.numbers import NAME as CODEC_NUMBERS
+from contract.codecs.numbers import read_numbers
+from contract.errors import BundleError, FingerprintMismatch
 from contract.files import published
 from contract.language import NAME as MARK
 from contract.language import LanguageCheckpoint
+from contract.manifest import read_manifest
 from export import command
 from export.place import check_place
 from export.progress import Progress
@@ -47,11 +50,19 @@ class LanguageExport:
     seconds: float
 
 
-def export_language(model: str, out: Path, progress: Progress | None = None) -> LanguageExport:
+def export_language(
+    model: str, out: Path, progress: Progress | None = None, bundle: Path | None = None
+) -> LanguageExport:
     """Write the language checkpoint of `model`, a folder or hub id, to `out`.
 
+    Args:
+        bundle: an edge bundle of the same checkpoint, whose codec numbers are copied: the server then takes the learned
+            codecs of devices that hold the same numbers.
+
     Raises:
-        BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out.
+        BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out; the bundle
+            has no codec numbers, or is damaged.
+        FingerprintMismatch: the bundle belongs to another tower.
         InvalidInput: out must not be replaced.
         MissingExtra: model is a hub id, and huggingface_hub is not installed.
     """
@@ -63,15 +74,27 @@ def export_language(model: str, out: Path, progress: Progress | None = None) -> 
             raise BundleError(f"{checkpoint.folder / name} does not exist: the server needs it")
     _ = checkpoint.chat_template  # raises where there is none
     fingerprint = checkpoint.card.encoder_fingerprint
+    if bundle is not None:
+        _check_bundle(bundle, fingerprint)
     progress.note(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
     with published(out) as work:
         num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
         for name in (*REQUIRED, *OPTIONAL):
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, work / name)
+        if bundle is not None:
+            shutil.copyfile(bundle / CODEC_NUMBERS, work / CODEC_NUMBERS)
         LanguageCheckpoint(fingerprint, HAS_OUTER_VIDEO_WRAPPER).write(work)
     progress.note(f"published   {out}: {num_tensors} tensors, {num_bytes / 1e6:.1f} MB")
     return LanguageExport(str(out), fingerprint, num_tensors, num_bytes, round(time.monotonic() - started, 3))
+
+
+def _check_bundle(bundle: Path, fingerprint: str) -> None:
+    card = read_manifest(bundle).card
+    if card.encoder_fingerprint != fingerprint:
+        raise FingerprintMismatch(card.encoder_fingerprint, fingerprint)
+    if read_numbers(bundle, card.hidden_size, card.num_deepstack_levels) is None:
+        raise BundleError(f"{bundle} has no {CODEC_NUMBERS}: export it again, or leave --bundle out")
 
 
 def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tuple[int, int]:
@@ -99,10 +122,12 @@ def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tup
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    args = command.parser("export.language", "Write a checkpoint without its vision tower.").parse_args(argv)
+    arguments = command.parser("export.language", "Write a checkpoint without its vision tower.")
+    arguments.add_argument("--bundle", type=Path, help="edge bundle whose codec numbers the server shall know")
+    args = arguments.parse_args(argv)
 
     def work() -> None:
-        result = export_language(args.model, Path(args.out), Progress(sys.stdout))
+        result = export_language(args.model, Path(args.out), Progress(sys.stdout), args.bundle)
         if args.json:
             print(json.dumps(asdict(result)))
 

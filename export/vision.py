@@ -28,12 +28,11 @@ def export_vision(
     """Write the edge bundle of `model`, a folder or hub id, to `out`.
 
     Args:
-        calibration: a folder of pictures for the integer precisions; None takes drawn ones.
+        calibration: a folder of pictures, for the upload's codecs and the integer precisions; None takes drawn ones.
 
     Raises:
         BundleError: the checkpoint is incomplete, damaged or of another family.
-        InvalidInput: out must not be replaced or has no room, or calibration holds no pictures or is not used by this
-            precision.
+        InvalidInput: out must not be replaced or has no room, or calibration holds no pictures.
         OSError: the disk is full although its free space was checked before; nothing is left behind.
         ParityError: the graph misses its gate; nothing is published, the rows are in `out` + .parity-failed.json.
         MissingExtra: torch, transformers or onnx is not installed.
@@ -65,7 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = command.parser("export.vision", "Write the edge bundle of a checkpoint.")
     arguments.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
-    arguments.add_argument("--calibration", type=Path, metavar="DIR", help="pictures for int8 and int4; default: drawn")
+    arguments.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="pictures that codecs, int8 and int4 are fitted to; default: drawn",
+    )
     arguments.add_argument(
         "--dry-run", action="store_true", help="check the checkpoint, print sizes and memory, write nothing"
     )

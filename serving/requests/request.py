@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from contract.card import ModelCard
-from contract.embeddings import FORMS, PARTNERS
+from contract.codecs.numbers import CodecNumbers
+from contract.embeddings import NAMES
 from contract.errors import InvalidInput
 from contract.expansion import expand_pads
 from contract.grids import check_items, num_rows, runs
@@ -72,8 +73,16 @@ def text(tensors: Tensors, name: str) -> str | None:
 class RequestParser:
     """Knows the model that requests are checked against. Holds no state of a request."""
 
-    def __init__(self, card: ModelCard, limits: Limits, tokenizer: Tokenizer, store: ReuseStore) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        limits: Limits,
+        tokenizer: Tokenizer,
+        store: ReuseStore,
+        numbers: CodecNumbers | None = None,
+    ) -> None:
         self._card, self._limits, self._tokenizer, self._store = card, limits, tokenizer, store
+        self._numbers = numbers
 
     def parse(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Request:
         """Check one request.
@@ -109,7 +118,7 @@ class RequestParser:
         held: Held = ()
         if keys := texts(tensors, "vision_keys"):
             held = held_items(keys, len(images) + len(videos), self._store)
-        sent = {name: tensors[name] for name in (*FORMS, *PARTNERS) if name in tensors}
+        sent = {name: tensors[name] for name in NAMES if name in tensors}
         fingerprint, input_ids = text(tensors, "encoder_fingerprint"), tensors.get("input_ids")
         if sampling.max_tokens == 0:
             self._check_keeping(len(held) or len(images) + len(videos))
@@ -122,6 +131,7 @@ class RequestParser:
                     video_grid_thw=videos,
                     encoder_fingerprint=fingerprint,
                     held=held,
+                    numbers=self._numbers,
                 )
         ids = self._ids(input_ids, prompt_text)
         if held:
@@ -144,6 +154,7 @@ class RequestParser:
             attention_mask=tensors.get("attention_mask"),
             vision_token_positions=tensors.get("vision_token_positions"),
             held=held,
+            numbers=self._numbers,
         )
 
     def _grids(self, tensors: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from contract.card import ModelCard
+from contract.codecs.numbers import read_numbers
 from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
 from contract.manifest import read_manifest
@@ -57,5 +58,7 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     facts = asdict(card) | asdict(settings.limits)
     facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}
     facts["has_vision_model"] = str(settings.bundle is not None).lower()
+    numbers = read_numbers(Path(settings.model), card.hidden_size, card.num_deepstack_levels)
+    facts["embedding_codecs"] = " ".join(["fp16", "fp32", "int8", *(numbers.names.values() if numbers else ())])
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contract.codec import HIGHEST, dequantise, quantise
+from contract.codecs.int8 import HIGHEST, dequantise, quantise
 from contract.embeddings import is_finite
 from contract.items import ItemRows, ItemTensors, item_key
 

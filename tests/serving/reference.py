@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from contract.card import ModelCard
+from contract.codecs.learn import learn
 from contract.language import LanguageCheckpoint, read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
@@ -154,6 +155,9 @@ class Reference:
         save_file(kept, self.language / "model.safetensors", {"format": "pt"})
         LanguageCheckpoint(FINGERPRINT, has_outer_video_wrapper=True).write(self.language)
         self.card = read_language_card(self.language)
+        rows = np.random.default_rng(5).standard_normal((4, 200, 64))
+        self.numbers = learn(rows)  # as if the tower's rows were normal
+        self.numbers.write(self.language)
 
     def case(
         self, name: str, *parts: str | tuple[int, int, int], seed: int, is_wrapped: bool = True, between: str = ""

@@ -7,6 +7,7 @@ import ast
 import inspect
 import json
 import re
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,10 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+import contract.codecs.codec
+import contract.codecs.ecq
+import contract.codecs.int4
+import contract.codecs.rans
 import contract.embeddings
 import contract.expansion
 import contract.grids
@@ -25,7 +30,8 @@ import serving.requests.keys
 import serving.requests.request
 import serving.requests.store
 from contract.checks import CHECKS, STATUSES
-from contract.codec import quantise
+from contract.codecs import ecq, int4, nibbles
+from contract.codecs.int8 import quantise
 from contract.errors import EdgeVlmError, from_wire
 from contract.items import item_key, prompt_items
 from contract.limits import Limits
@@ -77,11 +83,43 @@ def keys(*values: str) -> dict[str, Any]:
     return NO_ROWS | {"image_grid_thw": None, "vision_keys": np.array([v.encode() for v in values], object)}
 
 
+def coded(name: str, reference: Reference, **arrays: Any) -> dict[str, Any]:
+    """A request's rows in a codec, with the name and hash this server knows."""
+    return NO_ROWS | {"vision_codec": reference.numbers.names[name]} | arrays
+
+
+def damaged(stream: np.ndarray) -> list[np.ndarray]:
+    """A stream that is cut, odd, of a wrong byte, and with its checksum made right: short of words, of other words, with
+    too many values outside the table, and with one that belongs into it."""
+    changed, other, body = stream.copy(), stream[4:].copy(), stream[4:].tobytes()
+    changed[40] ^= 1
+    other[:2] ^= 1  # in the first state
+    inside = np.array([9, 3], "<i2").tobytes()
+    bodies = [body[:64], other.tobytes(), body + b"\x09\x00", body[:-2] + inside[2:]]
+    sealed = [np.frombuffer(zlib.crc32(b).to_bytes(4, "little") + b, np.uint8) for b in bodies]
+    return [stream[:6], stream[:-1], changed, *sealed]
+
+
 def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]]:
     """Per check, changes that break a good request: tensors by name, None for absent ones, and request parameters."""
     (item,) = prompt_items(case.input_ids, case.image_grid_thw, case.video_grid_thw, reference.card)
     key = item_key(FINGERPRINT, item, case.main, case.deepstack)
     values, scales = quantise(case.main, case.deepstack)
+    codes, steps = int4.encode(case.main, case.deepstack, reference.numbers)
+    loud = case.main.copy()
+    loud[-1, -1] = 50  # one value outside the table
+    stream, stream_steps = ecq.encode(loud, case.deepstack, reference.numbers)
+    none = codes.copy()
+    none[1, 2, 3] = 0x18  # its low half is 8
+    assert nibbles.HAS_OUTSIDE[0x18]
+
+    def streamed(stream: np.ndarray, *lengths: int) -> dict[str, Any]:
+        sizes = np.array(lengths or [stream.size])
+        arrays = {"vision_stream": stream, "vision_stream_bytes": sizes, "vision_scales": stream_steps}
+        return coded("ecq", reference, **arrays)
+
+    int4_rows = coded("int4", reference, vision_embeddings_q4=codes, vision_scales=steps)
+    int8_rows = NO_ROWS | {"vision_embeddings_q": values, "vision_scales": scales}
     one_pad = "<|vision_start|><|image_pad|><|vision_end|>"
     video = {"image_grid_thw": None, "video_grid_thw": np.array([[2, 8, 6]])}
     broken = case.input_ids.copy()  # a text token in the middle of the pads
@@ -138,9 +176,16 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
             {"vision_embeddings_fp32": None},
             {"deepstack_embeddings": zeros(3, ROWS, H, dtype=np.float16)},
             {"vision_scales": scales},
+            {"vision_codec": reference.numbers.names["int8c"]},
+            {"vision_stream_bytes": np.array([3])},
         ],
         "embeddings": [NO_ROWS],
         "bytes": [{"vision_embeddings_fp32": zeros(2000, H)}],
+        "decoded-bytes": [
+            text(one_pad, image_grid_thw=np.array([[1, 32, 34]]))
+            | int8_rows
+            | {"vision_embeddings_q": zeros(4, 272, H, dtype=np.int8), "vision_scales": zeros(4, 272, dtype=np.float16)}
+        ],
         "rows": [{"vision_embeddings_fp32": zeros(n, H)} for n in (ROWS + 1, ROWS - 1)],
         "packed": [{"deepstack_embeddings_fp32": None}, NO_ROWS | {"vision_embeddings_fp32": zeros(ROWS, H + 1)}],
         "width": [{"vision_embeddings_fp32": zeros(ROWS, H - 1)}],
@@ -148,6 +193,22 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "quantised": [NO_ROWS | {"vision_embeddings_q": values[:3], "vision_scales": scales}],
         "scales": [NO_ROWS | {"vision_embeddings_q": values}],
         "scales-shape": [NO_ROWS | {"vision_embeddings_q": values, "vision_scales": scales[:, 1:].copy()}],
+        "int4": [int4_rows | {"vision_embeddings_q4": codes[..., 1:].copy()}],
+        "int4-value": [int4_rows | {"vision_embeddings_q4": none}],
+        "codec": [
+            int4_rows | {"vision_codec": "int4:0123456789abcdef"},
+            int4_rows | {"vision_codec": "int4"},
+            int8_rows | {"vision_codec": "klt:0123456789abcdef"},
+        ],
+        "codec-form": [int4_rows | {"vision_codec": reference.numbers.names["ecq"]}],
+        "codec-none": [int4_rows | {"vision_codec": None}, streamed(stream) | {"vision_codec": None}],
+        "stream-lengths": [
+            streamed(stream) | {"vision_stream_bytes": None},
+            streamed(stream, stream.size - 9, 9),
+            streamed(stream, stream.size + 1),
+            streamed(stream, -1),
+        ],
+        "stream": [streamed(one) for one in damaged(stream)],
         "finite": [
             {"vision_embeddings_fp32": np.full((ROWS, H), np.nan, np.float32)},
             {"deepstack_embeddings_fp32": np.full((3, ROWS, H), -np.inf, np.float32)},
@@ -190,6 +251,7 @@ def test_every_raise_of_the_parser_is_a_row(
     reference: Reference, cases: dict[str, Case], wrong: dict[str, Any]
 ) -> None:
     modules = (
+        *(contract.codecs.codec, contract.codecs.ecq, contract.codecs.int4, contract.codecs.rans),
         *(
             contract.embeddings,
             contract.expansion,
@@ -202,7 +264,8 @@ def test_every_raise_of_the_parser_is_a_row(
     )
     expected = set().union(*map(raises, modules))
     good, reached = tensors(cases["one image"]), set()
-    parser = RequestParser(reference.card, LIMITS, reference.tokenizer, (store := ReuseStore(1 << 20)))
+    store = ReuseStore(1 << 20)
+    parser = RequestParser(reference.card, LIMITS, reference.tokenizer, store, reference.numbers)
     store.keep(parser.parse(arrays(good), {}).prompt.contents)
     off = RequestParser(reference.card, Limits(max_reuse_bytes=0), reference.tokenizer, store)
     tries = [(parser, change) for name, changes in wrong.items() if name not in BY_THE_ENGINE for change in changes]

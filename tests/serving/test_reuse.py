@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from contract.codec import dequantise, quantise
+from contract.codecs.int8 import dequantise, quantise
 from contract.errors import InvalidInput, NotFound, from_wire
 from contract.items import item_key, prompt_items
 from contract.limits import Limits

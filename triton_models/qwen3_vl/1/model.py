@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from contract.codecs.numbers import read_numbers
 from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
 from contract.language import read_language_card
 from serving.engine import Delta
@@ -47,7 +48,9 @@ class TritonPythonModel:
         self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
         self.sender = ThreadPoolExecutor(1, thread_name_prefix="sender")  # more than one took cores from the engine
         self.store = ReuseStore(settings.limits.max_reuse_bytes)
-        self.parser = RequestParser(read_language_card(folder), settings.limits, load_tokenizer(folder), self.store)
+        card = read_language_card(folder)
+        numbers = read_numbers(folder, card.hidden_size, card.num_deepstack_levels)
+        self.parser = RequestParser(card, settings.limits, load_tokenizer(folder), self.store, numbers)
         self.thread = LoopThread("streams")
         self.loop = self.thread.loop
         self.engine = settings.load_engine(self.thread)

@@ -1,6 +1,6 @@
-"""Embeddings in fewer bytes: int8 with one scale a row and level, half of fp16.
+"""Embeddings in int8 with one step a row and level, half the bytes of fp16.
 
-A row and level of its own scale, because levels differ in size and single tokens carry the outliers.
+A row and level has a step of its own, because levels differ in size and single tokens carry the outliers.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIGHEST = 127
+SMALLEST = np.finfo(np.float16).smallest_subnormal  # the step of a row of zeros
 
 
 def quantise(
@@ -18,10 +19,13 @@ def quantise(
 
     The scale is the row's largest magnitude / 127, rounded to fp16 first, so that both machines multiply by the same.
     """
-    levels = np.concatenate([main[None], deepstack]).astype(np.float32)  # (1+L, N, H)
+    return quantise_levels(np.concatenate([main[None], deepstack]).astype(np.float32))
+
+
+def quantise_levels(levels: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """The same of levels float32 (1+L, N, H)."""
     peaks = np.abs(levels).max(axis=-1, initial=0.0)  # (1+L, N)
-    smallest = np.finfo(np.float16).smallest_subnormal
-    scales = np.maximum(peaks / HIGHEST, smallest).astype(np.float16)
+    scales = np.maximum(peaks / HIGHEST, SMALLEST).astype(np.float16)
     quotients = np.rint(levels / scales[..., None].astype(np.float32))
     return np.clip(quotients, -HIGHEST, HIGHEST).astype(np.int8), scales
 
@@ -30,5 +34,10 @@ def dequantise(
     values: NDArray[np.int8], scales: NDArray[np.float16]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Main (N, H) and deepstack (L, N, H) from their quantised pair."""
-    levels = np.multiply(values, scales[..., None].astype(np.float32), dtype=np.float32)  # (1+L, N, H), in one pass
+    levels = dequantise_levels(values, scales)
     return levels[0], levels[1:]
+
+
+def dequantise_levels(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Levels float32 (1+L, N, H), in one pass."""
+    return np.multiply(values, scales[..., None].astype(np.float32), dtype=np.float32)

@@ -1,0 +1,70 @@
+"""The codecs by name: which tensor carries each, and how rows go in and come out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.codecs import channels, ecq, int4, int8
+from contract.codecs.numbers import CodecNumbers
+from contract.errors import InvalidInput
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]
+SCALES, STREAM = "vision_scales", "vision_stream"
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec that needs numbers.
+
+    Attributes:
+        form: the tensor that holds what it makes of the rows; vision_scales, (1+L, n), goes with it.
+        encode: main (n, H), deepstack (L, n, H) and the numbers to those two arrays.
+        decode: the two arrays and the numbers to main and deepstack, float32; raises InvalidInput.
+    """
+
+    form: str
+    encode: Callable[[NDArray[Any], NDArray[Any], CodecNumbers], Arrays]
+    decode: Callable[[NDArray[Any], NDArray[Any], CodecNumbers], Arrays]
+
+
+CODECS = {
+    "int8c": Codec("vision_embeddings_q", channels.encode_int8, channels.decode_int8),
+    "int4": Codec("vision_embeddings_q4", int4.encode, int4.decode),
+    "ecq": Codec(STREAM, ecq.encode, ecq.decode),
+}
+
+
+def check_name(sent: str, form: str, numbers: CodecNumbers | None) -> str:
+    """The codec of a request, as published: its name and the hash of the numbers of this server.
+
+    Raises:
+        InvalidInput: it is unknown, of other numbers, or not the one of the tensor `form`.
+    """
+    known = {} if numbers is None else numbers.names
+    name = sent.partition(":")[0]
+    if sent not in known.values():
+        allowed = ", ".join(known.values()) or "none, because its checkpoint has no codec.npz"
+        raise InvalidInput(
+            f"vision_codec is {sent[:64]!r}, this server knows {allowed}: send one of them, int8 or fp16"
+        )
+    if CODECS[name].form != form:
+        raise InvalidInput(f"vision_codec is {sent!r}, which goes with {CODECS[name].form} and not with {form}")
+    return sent
+
+
+def decode(arrays: Arrays, codec: str, numbers: CodecNumbers | None) -> Arrays:
+    """Main (n, H) and deepstack (L, n, H) of an item as it travelled; floats are not copied.
+
+    Args:
+        codec: as check_name gave it; empty for floats and int8.
+
+    Raises:
+        InvalidInput: what arrived is damaged.
+    """
+    if codec:
+        assert numbers is not None  # for mypy: check_name has refused what has no numbers
+        return CODECS[codec.partition(":")[0]].decode(*arrays, numbers)
+    return int8.dequantise(*arrays) if arrays[0].dtype == np.int8 else arrays

@@ -1,0 +1,123 @@
+"""The numbers that the learned codecs need on both machines: a file of the bundle and of the language checkpoint.
+
+The export learns them from the rows that the original tower makes of calibration pictures. Rows never depend on them,
+so they are no part of the encoder's fingerprint: each codec has a hash of its own numbers, and both machines compare
+that.
+"""
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.codecs.rans import TOTAL
+from contract.errors import BundleError
+
+NAME = "codec.npz"
+VERSION = 1  # raise when a codec computes something else from the same numbers
+HASH_DIGITS = 16
+SCALE_RANGE = (2.0**-24, 2.0**24)
+USED = {  # the arrays that each codec computes with
+    "int8c": ("channel_scales",),
+    "int4": ("channel_scales", "int4_steps"),
+    "ecq": ("channel_scales", "ecq_steps", "ecq_frequencies"),
+}
+ARRAYS = ("channel_scales", "int4_steps", "ecq_steps", "ecq_frequencies")
+
+
+@dataclass(frozen=True, eq=False)
+class CodecNumbers:
+    """What was learned for one checkpoint.
+
+    Attributes:
+        channel_scales: float32 (1+L, H), the size of each channel: its rms over the calibration rows.
+        int4_steps, ecq_steps: float32 (1+L,), the step of a row in units of its rms after the channels are divided.
+        ecq_frequencies: uint32 (1+L, 256), how often each pair of symbols occurs, summing to rans.TOTAL a level.
+        about: what they were learned from and what was measured with them, as JSON values.
+
+    Raises:
+        BundleError: an array has another shape, or values outside its range.
+    """
+
+    channel_scales: NDArray[np.float32]
+    int4_steps: NDArray[np.float32]
+    ecq_steps: NDArray[np.float32]
+    ecq_frequencies: NDArray[np.uint32]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scales = self.channel_scales
+        if scales.ndim != 2 or scales.shape[1] % 2:
+            raise BundleError(f"{NAME}: channel_scales has shape {list(scales.shape)}, (1+L, even H) is expected")
+        for name, values in (
+            ("channel_scales", scales),
+            ("int4_steps", self.int4_steps),
+            ("ecq_steps", self.ecq_steps),
+        ):
+            if not ((values >= SCALE_RANGE[0]) & (values <= SCALE_RANGE[1])).all():
+                raise BundleError(f"{NAME}: {name} has values outside {SCALE_RANGE[0]} to {SCALE_RANGE[1]}")
+        for name, values in (("int4_steps", self.int4_steps), ("ecq_steps", self.ecq_steps)):
+            if values.shape != scales.shape[:1]:
+                raise BundleError(f"{NAME}: {name} has shape {list(values.shape)}, {[len(scales)]} is expected")
+        table = self.ecq_frequencies
+        if table.shape != (len(scales), 256) or (table < 1).any() or (table.sum(axis=1) != TOTAL).any():
+            raise BundleError(f"{NAME}: ecq_frequencies must be (1+L, 256), from 1 on, {TOTAL} a level")
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What is published and sent, by codec: its name and the hash of its numbers, `int4:0123456789abcdef`."""
+        return {codec: f"{codec}:{self._hash(codec)}" for codec in USED}
+
+    def _hash(self, codec: str) -> str:
+        digest = hashlib.sha256(f"edge-vlm codec {codec} {VERSION}\n".encode())
+        for name in USED[codec]:
+            values = getattr(self, name)
+            digest.update(f"{name} {values.dtype.str}{list(values.shape)}\n".encode())
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()[:HASH_DIGITS]
+
+    def write(self, folder: Path) -> None:
+        """Write NAME into a folder."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **arrays)
+
+    def check_model(self, hidden_size: int, num_deepstack_levels: int, source: Path) -> "CodecNumbers":
+        """Hold them against a model's widths.
+
+        Raises:
+            BundleError: they belong to another model.
+        """
+        expected = (1 + num_deepstack_levels, hidden_size)
+        if self.channel_scales.shape != expected:
+            raise BundleError(
+                f"{source}: channel_scales has shape {list(self.channel_scales.shape)}, the model has {list(expected)}: "
+                f"copy {NAME} from a bundle of this checkpoint"
+            )
+        return self
+
+
+def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> CodecNumbers | None:
+    """The numbers in a folder, None where it has none.
+
+    Raises:
+        BundleError: the file is damaged, or belongs to another model.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ARRAYS}
+            about = json.loads(str(file["about"]))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} holds no codec numbers: {error}: copy it again from the bundle") from error
+    types = {name: np.uint32 if name == "ecq_frequencies" else np.float32 for name in ARRAYS}
+    if wrong := [name for name in ARRAYS if found[name].dtype != types[name]]:
+        raise BundleError(f"{path}: {wrong[0]} is {found[wrong[0]].dtype}, {types[wrong[0]].__name__} is expected")
+    return CodecNumbers(**found, about=about).check_model(hidden_size, num_deepstack_levels, path)
