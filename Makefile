@@ -62,7 +62,7 @@ format: $(READY) ## let ruff format and repair
 
 export: $(READY) ## edge bundle and language checkpoint of the bundled model, in .cache/
 	$(BIN)/python -m export.vision models/tiny .cache/bundle
-	$(BIN)/python -m export.language models/tiny .cache/language
+	$(BIN)/python -m export.language models/tiny .cache/language --bundle .cache/bundle
 
 serve: export ## Triton on 127.0.0.1:8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	$(BIN)/python -m serving --model .cache/language --engine transformers

@@ -40,9 +40,9 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def language_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def language_folder(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("export") / "language"
-    run_module("export.language", CHECKPOINT, folder)
+    run_module("export.language", CHECKPOINT, folder, "--bundle", bundle_folder)
     return folder
 
 

@@ -45,8 +45,8 @@ class Connection:
     Args:
         url: host:port; for HTTP also http://host:port/prefix and https://host.
         timeout_s: longest wait for the next piece of an answer, in seconds.
-        precision: type the embeddings travel in: fp16, fp32, or int8 with a scale a row (half the bytes of fp16, not
-            exact).
+        precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), or a learned codec
+            that bundle and server have the same numbers of: int8c, int4, ecq (see contract.codecs).
         retry_s: how long to keep trying while nobody listens at the address (a server that starts); what a server
             has received is never sent twice.
         tls: encrypt, with these certificates; None speaks plain text, except to https:// URLs.
@@ -87,10 +87,12 @@ class Connection:
         Raises:
             InvalidInput: the server does not take it.
         """
-        accepted = parameters.get("embedding_datatypes", "").split(",")
-        if DATATYPES[self.precision] not in accepted:
-            allowed = ", ".join(name for name, datatype in DATATYPES.items() if datatype in accepted)
-            raise InvalidInput(f"precision is {self.precision!r}, {self.url} accepts {allowed or 'none of ours'}")
+        types = parameters.get("embedding_datatypes", "").split(",")
+        older = [name for name, datatype in DATATYPES.items() if datatype in types]  # it publishes no codecs
+        accepted = [name.partition(":")[0] for name in parameters.get("embedding_codecs", "").split()] or older
+        if self.precision not in accepted:
+            allowed = ", ".join(name for name in PRECISIONS if name in accepted) or "none of ours"
+            raise InvalidInput(f"precision is {self.precision!r}, {self.url} accepts {allowed}")
         self.is_checked = True
 
 

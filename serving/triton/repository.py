@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contract.card import ModelCard
 from contract.codecs.numbers import read_numbers
+from contract.embeddings import FLOATS
 from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
 from contract.manifest import read_manifest
@@ -54,7 +55,8 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
 
 def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     """What a client may know, as Triton's string parameters: the card, the limits, the engine, the embedding types."""
-    types = [spec.datatype for spec in INPUTS if spec.name.startswith("vision_embeddings")]
+    plain = (*FLOATS, "vision_embeddings_q")
+    types = [spec.datatype for spec in INPUTS if spec.name in plain]
     facts = asdict(card) | asdict(settings.limits)
     facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}
     facts["has_vision_model"] = str(settings.bundle is not None).lower()

@@ -143,7 +143,8 @@ def test_damaged_streams_are_refused():
                 continue
             num_passed += 1  # another value outside the table, say
             assert (main.shape, deepstack.shape) == ((12, H), (3, 12, H))
-            assert np.isfinite(main).all() and np.isfinite(deepstack).all()
+            assert np.isfinite(main).all()
+            assert np.isfinite(deepstack).all()
     assert num_passed < NUM_DAMAGED // 40
 
 

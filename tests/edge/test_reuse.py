@@ -73,7 +73,7 @@ def test_only_what_is_new_travels(server: TritonServer, pipeline: Pipeline, pict
 
 
 @every_way
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int8c", "int4", "ecq"])
 def test_every_precision_travels_and_is_kept_for_itself(
     server: TritonServer, asked: list[Request], way: Way, precision: Any
 ) -> None:
@@ -84,7 +84,8 @@ def test_every_precision_travels_and_is_kept_for_itself(
     with way.open(way.url(server)) as half:
         sent = half.ask(asked[0], SHORT)[-1].upload_bytes
     ratio = first[-1].upload_bytes / sent
-    assert ratio == pytest.approx(2 if precision == "fp32" else 0.5, rel=0.1)
+    expected = {"fp32": 2, "int8": 0.5, "int8c": 0.5, "int4": 0.25, "ecq": 0.21}
+    assert ratio == pytest.approx(expected[precision], rel=0.15)
 
 
 @every_way
@@ -99,7 +100,7 @@ def test_infer_reuses_too(server: TritonServer, asked: list[Request], way: Way) 
 
 
 @every_way
-@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "int8c", "int4", "ecq"])
 def test_both_sides_name_items_alike(
     server: TritonServer, pipeline: Pipeline, pictures: list[Any], way: Way, precision: Any
 ) -> None:

@@ -16,7 +16,15 @@ from contract.names import MODEL, UNARY_MODEL
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS, Case
 
 TIMEOUT_SECONDS = 30
-DATATYPES = {"int64": "INT64", "int8": "INT8", "float16": "FP16", "float32": "FP32", "bool": "BOOL", "object": "BYTES"}
+DATATYPES = {
+    "int64": "INT64",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "float16": "FP16",
+    "float32": "FP32",
+    "bool": "BOOL",
+    "object": "BYTES",
+}
 
 
 def tensors(case: Case, *, twin: str = "fp32", sampling: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
