@@ -20,11 +20,11 @@ struct Columns {
   const int32_t* pairs;  // where kHasPairs
 };
 
-// One row of a panel: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
-template <bool kHasGelu, bool kHasResidual, class Sum>
+// kColumns columns of one row: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
+template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
 [[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row,
                                           int32_t pairs, const float* __restrict residual, float* __restrict to) {
-  for (int c = 0; c < kPanel; ++c) {
+  for (int c = 0; c < kColumns; ++c) {
     float value;
     if constexpr (std::is_same_v<Sum, int32_t>) {
       int32_t whole = kHasPairs ? sums[c] - pairs - columns.pairs[c] : sums[c];

@@ -1,5 +1,6 @@
 #include "linear.h"
 
+#include "matrix.h"
 #include "tile.h"
 
 #include <algorithm>
@@ -11,7 +12,7 @@ namespace {
 
 constexpr size_t kRowsPerGroup = 3 * kRows;  // made by one task
 constexpr size_t kTasksPerCore = 3;  // at least, of a product: less to do in each on many cores
-constexpr size_t kApart = 32;  // between wide rows, or their lengths of 2^n bytes would meet in the same places of a cache
+constexpr size_t kApart = 32;  // between wide rows
 
 // What a format asks of a product, by Format: bytes of an element, how it is cut, what the depth is a multiple of.
 struct Shape {
@@ -29,6 +30,23 @@ constexpr Shape kShapes[] = {
 const Shape& ShapeOf(Format format) { return kShapes[static_cast<size_t>(format)]; }
 
 void* Allocate(size_t bytes) { return std::aligned_alloc(64, RoundUp(bytes, 64)); }
+
+bool IsOnMatrix(Format format) {
+  if constexpr (kMayHaveMatrix) return (format == Format::kInt8 || format == Format::kBf16) && HasMatrix();
+  return false;
+}
+
+// Elements that the depth is a multiple of.
+size_t UnitOf(Format format) {
+  const Shape& shape = ShapeOf(format);
+  return IsOnMatrix(format) ? kMatrixBytes / shape.row_bytes : shape.unit;
+}
+
+// Elements between rows, or their lengths of 2^n bytes would meet in the same places of a cache.
+size_t ApartOf(Format format) {
+  if (IsOnMatrix(format)) return UnitOf(format);
+  return format == Format::kInt8 && !kPacksAtLoad ? kApart : 0;
+}
 
 void* Zeros(size_t bytes) { return std::memset(Allocate(bytes), 0, bytes); }
 
@@ -86,10 +104,11 @@ Linear Linear::Float(const float* values, const float* bias, size_t in, size_t o
 
 Linear::Linear(Format format, const void* values, const float* bias, size_t in, size_t out)
     : format_(format),
+      is_on_matrix_(IsOnMatrix(format)),
       in_(in),
       out_(out),
-      depth_(RoundUp(in, ShapeOf(format).unit)),
-      pitch_(depth_ + (format == Format::kInt8 && !kPacksAtLoad ? kApart : 0)),
+      depth_(RoundUp(in, UnitOf(format))),
+      pitch_(depth_ + ApartOf(format)),
       num_panels_(RoundUp(out, kPanel) / kPanel),
       values_(values) {
   size_t width = num_panels_ * kPanel;
@@ -102,6 +121,7 @@ Linear::Linear(Linear&& other) noexcept { *this = std::move(other); }
 
 Linear& Linear::operator=(Linear&& other) noexcept {
   std::swap(format_, other.format_);
+  std::swap(is_on_matrix_, other.is_on_matrix_);
   std::swap(in_, other.in_);
   std::swap(out_, other.out_);
   std::swap(depth_, other.depth_);
@@ -138,10 +158,12 @@ void Linear::Unpack(size_t panel, size_t block, int8_t (*bytes)[kBlock4]) const 
 
 void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
   size_t column = panel * kPanel, columns = std::min<size_t>(kPanel, out_ - column);
-  size_t valid = std::min(depth, in_ - from);
+  size_t valid = std::min(depth, in_ - from), unit = blocks_.values ? kBlock4 : ShapeOf(format_).unit;
+  size_t filled = std::min(RoundUp(valid, unit), depth), row_bytes = kPanel * ShapeOf(format_).column_bytes;
+  if (filled < depth) std::memset(static_cast<uint8_t*>(to) + filled * row_bytes, 0, (depth - filled) * row_bytes);
   if (blocks_.values) {
     int8_t bytes[kPanel][kBlock4];
-    for (size_t k = 0; k < depth; k += kBlock4) {
+    for (size_t k = 0; k < filled; k += kBlock4) {
       Unpack(panel, (from + k) / kBlock4, bytes);
       Place8(bytes, k, depth, static_cast<Column8*>(to));
     }
@@ -161,16 +183,19 @@ void Linear::Pack(size_t panel, size_t from, size_t depth, void* to) const {
 }
 
 const Cut& Linear::CutOf() const {
+  if (is_on_matrix_) return kCutMatrix;
   bool is_packed_in_use = format_ == Format::kInt8 && !panels_;
   return kPacksAtLoad && is_packed_in_use ? kCutUnpacked : ShapeOf(format_).cut;
 }
 
-// Row r of the left side, not of floats. `bytes` is room for a row that is widened.
-void Linear::MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const {
+// Row r of the left side of integers or bf16. `prepared` is room for a row of floats, `bytes` for one that is widened.
+void Linear::MakeRow(const float* x, size_t r, const Prologue& before, const Left& left, float* prepared,
+                     uint8_t* bytes) const {
   uint8_t* row = left.rows + r * pitch_ * ShapeOf(format_).row_bytes;
   if constexpr (kMayHaveBf16)
-    if (format_ == Format::kBf16) return RowToBf16(x, in_, depth_, reinterpret_cast<uint16_t*>(row));
-  left.rounded[r] = Quantise(x, in_, depth_, kHasPairs ? bytes : row);
+    if (format_ == Format::kBf16)
+      return RowToBf16(Prepare(x, in_, before, prepared), in_, depth_, reinterpret_cast<uint16_t*>(row));
+  left.rounded[r] = Quantise(x, in_, depth_, before, prepared, kHasPairs ? bytes : row);
   if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
 }
 
@@ -190,14 +215,17 @@ void Linear::MakeRows(const Run& run, const float* x, size_t first, size_t rows,
   Scratch<float> prepared(run, kRows * in_);
   Scratch<uint8_t> narrow(run, kHasPairs ? depth_ : 0);
   size_t end = std::min(rows, first + kRowsPerGroup);
+  if (!IsFloat()) {
+    for (size_t r = first; r < end; ++r) MakeRow(x + r * in_, r, before, left, prepared.get(), narrow.get());
+    return;
+  }
   for (size_t start = first; start < end; start += kRows) {
     const float* tile[kRows];
     for (size_t i = 0; i < kRows; ++i) {
       size_t r = std::min(start + i, end - 1);  // the last row fills up its tile
       tile[i] = Prepare(x + r * in_, in_, before, prepared.get() + i * in_);
-      if (!IsFloat() && r == start + i) MakeRow(tile[i], r, left, narrow.get());
     }
-    if (IsFloat()) MakeTile(tile, reinterpret_cast<float*>(left.rows) + start * pitch_);
+    MakeTile(tile, reinterpret_cast<float*>(left.rows) + start * pitch_);
   }
 }
 
@@ -206,14 +234,15 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
   if (!rows) return;
   const Shape& shape = ShapeOf(format_);
   const Cut& cut = CutOf();
-  Scratch<uint8_t> bytes(run, RoundUp(rows, kRows) * pitch_ * shape.row_bytes);
+  const size_t row_unit = is_on_matrix_ ? kMatrixRows : kRows;
+  Scratch<uint8_t> bytes(run, RoundUp(rows, row_unit) * pitch_ * shape.row_bytes);
   Scratch<Rounded> rounded(run, rows);
   Scratch<int32_t> pairs(run, kHasPairs ? rows : 0);
   Left left{bytes.get(), rounded.get(), pairs.get()};
   run.For((rows + kRowsPerGroup - 1) / kRowsPerGroup,
           [&](size_t group) { MakeRows(run, x, group * kRowsPerGroup, rows, before, left); });
   size_t row_tasks = (rows + cut.rows_per_task - 1) / cut.rows_per_task;
-  size_t rows_per_task = RoundUp((rows + row_tasks - 1) / row_tasks, kRows);
+  size_t rows_per_task = RoundUp((rows + row_tasks - 1) / row_tasks, row_unit);
   static const size_t num_tasks = kTasksPerCore * NumCores();
   size_t panels_per_task = std::clamp<size_t>(row_tasks * num_panels_ / num_tasks, 1, cut.most_panels_per_task);
   size_t panel_tasks = (num_panels_ + panels_per_task - 1) / panels_per_task;
@@ -224,6 +253,11 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
     Scratch<uint8_t> block(run, panels_ ? 0 : kPanel * shape.column_bytes * depth);
     for (size_t panel = first_panel; panel < std::min(num_panels_, first_panel + panels_per_task); ++panel) {
       if (!panels_ && depth == depth_) Pack(panel, 0, depth, block.get());  // once for all rows
+      if constexpr (kMayHaveMatrix)
+        if (is_on_matrix_) {
+          MultiplyOnMatrix(left, first_row, last_row - first_row, panel, block.get(), after, result);
+          continue;
+        }
       for (size_t row = first_row; row < last_row; row += cut.rows_per_tile)
         Multiply(left, row, std::min(cut.rows_per_tile, last_row - row), panel, block.get(), after, result);
     }
@@ -275,12 +309,33 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
     store(products);
 }
 
+void Linear::MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_rows, size_t panel, const void* block,
+                              const Epilogue& after, float* result) const {
+  if constexpr (kMayHaveMatrix) {
+    const Shape& shape = ShapeOf(format_);
+    size_t panel_bytes = depth_ * kPanel * shape.column_bytes, first = panel * kPanel;
+    const void* packed = panels_ ? panels_ + panel * panel_bytes : block;
+    const void* ahead = panels_ && panel + 1 < num_panels_ ? panels_ + (panel + 1) * panel_bytes : packed;
+    size_t place = first_row * out_ + first;
+    MatrixScope scope;
+    MultiplyMatrix({left.rows + first_row * pitch_ * shape.row_bytes, packed, ahead, pitch_ * shape.row_bytes,
+                    depth_ * shape.row_bytes, num_rows, ColumnsOf(panel), std::min<size_t>(kPanel, out_ - first),
+                    left.rounded + first_row, after.residual ? after.residual + place : nullptr, result + place, out_,
+                    after.has_gelu, format_ == Format::kBf16});
+  }
+}
+
+Columns Linear::ColumnsOf(size_t panel) const {
+  size_t width = num_panels_ * kPanel, first = panel * kPanel;
+  const float* steps = columns_ + first;
+  return {steps, steps + width, steps + 2 * width, pairs_ + (kHasPairs ? first : 0)};
+}
+
 template <bool kHasGelu, bool kHasResidual, class Sum>
 void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
                    const float* residual, float* result) const {
-  size_t width = num_panels_ * kPanel, first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
-  const float* steps = columns_ + first;
-  Columns columns{steps, steps + width, steps + 2 * width, pairs_ + (kHasPairs ? first : 0)};
+  size_t first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
+  const Columns columns = ColumnsOf(panel);
   float added[kPanel] = {}, whole[kPanel];  // of a panel that is not full
   for (size_t r = 0; r < num_rows; ++r, sums += kPanel) {
     size_t row = first_row + r, place = row * out_ + first;
@@ -288,10 +343,10 @@ void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t n
     int32_t pairs = kHasPairs && format_ == Format::kInt8 ? left.pairs[row] : 0;
     if (count == kPanel) {
       const float* from = kHasResidual ? residual + place : nullptr;
-      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, from, result + place);
+      Finish<kPanel, kHasGelu, kHasResidual>(sums, columns, rounded, pairs, from, result + place);
     } else {
       if (kHasResidual) std::memcpy(added, residual + place, count * sizeof(float));
-      Finish<kHasGelu, kHasResidual>(sums, columns, rounded, pairs, added, whole);
+      Finish<kPanel, kHasGelu, kHasResidual>(sums, columns, rounded, pairs, added, whole);
       std::memcpy(result + place, whole, count * sizeof(float));
     }
   }

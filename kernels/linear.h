@@ -59,17 +59,21 @@ class Linear {
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
   // Bytes of one block of four bits of all columns of a panel, zero where there is no row or no column.
   void Unpack(size_t panel, size_t block, int8_t (*bytes)[kBlock4]) const;
-  void MakeRow(const float* x, size_t r, const Left& left, uint8_t* bytes) const;
+  void MakeRow(const float* x, size_t r, const Prologue& before, const Left& left, float* prepared, uint8_t* bytes) const;
   void MakeTile(const float* const (&rows)[kRows], float* tile) const;
   void MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
                 const Left& left) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
                 float* result) const;
+  void MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_rows, size_t panel, const void* block,
+                        const Epilogue& after, float* result) const;
+  Columns ColumnsOf(size_t panel) const;
   template <bool kHasGelu, bool kHasResidual, class Sum>
   void Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
              const float* residual, float* result) const;
 
   Format format_ = Format::kInt8;
+  bool is_on_matrix_ = false;  // of integers or bf16, where the processor has matrix tiles
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;

@@ -4,6 +4,7 @@
 #include "attention.h"
 #include "heads.h"
 #include "layer_ops.h"
+#include "matrix.h"
 #include "tile.h"
 
 #include <cstdlib>
@@ -136,6 +137,12 @@ extern "C" {
 
 // 1 where this processor has the instructions the kernels are made of.
 __attribute__((visibility("default"))) int EdgeVlmIsSupported() { return edge_vlm::IsSupported() ? 1 : 0; }
+
+// 1 where it multiplies on matrix tiles too, because the processor has them and the system allows this process to use them.
+__attribute__((visibility("default"))) int EdgeVlmHasMatrix() {
+  if constexpr (edge_vlm::kMayHaveMatrix) return edge_vlm::HasMatrix() ? 1 : 0;
+  return 0;
+}
 
 __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                    const OrtApiBase* base) {

@@ -9,32 +9,44 @@ namespace {
 constexpr float kNormEpsilon = 1e-6f;  // as in the graph's LayerNormalization
 constexpr float kSmallestStep = 1e-12f;
 
-}  // namespace
+// What a norm takes from each number of a row, and multiplies what is left by.
+struct Norm {
+  float mean, scale;
 
-const float* Prepare(const float* x, size_t in, const Prologue& before, float* row) {
-  if (!before.norm_weight && !before.factors) return x;
-  if (before.norm_weight) {
+  Norm(const float* x, size_t in) {
     float sum = 0, squares = 0;
     for (size_t i = 0; i < in; ++i) sum += x[i];
-    float mean = sum / static_cast<float>(in);
+    mean = sum / static_cast<float>(in);
     for (size_t i = 0; i < in; ++i) squares += (x[i] - mean) * (x[i] - mean);
-    float scale = 1.0f / std::sqrt(squares / static_cast<float>(in) + kNormEpsilon);
-    for (size_t i = 0; i < in; ++i) row[i] = (x[i] - mean) * scale * before.norm_weight[i] + before.norm_bias[i];
-    x = row;
+    scale = 1.0f / std::sqrt(squares / static_cast<float>(in) + kNormEpsilon);
   }
-  if (before.factors)
-    for (size_t i = 0; i < in; ++i) row[i] = x[i] * before.factors[i];
-  return row;
-}
+};
 
-Rounded Quantise(const float* x, size_t in, size_t depth, uint8_t* q) {
-  int32_t lowest = 0, highest = 0;  // both ends reach zero
-  for (size_t i = 0; i < in; ++i) {
-    int32_t order = InOrder(x[i]);
+// Both ends of a row, in the order of floats; they reach zero.
+struct Range {
+  int32_t lowest = 0, highest = 0;
+
+  void Add(float x) {
+    int32_t order = InOrder(x);
     lowest = order < lowest ? order : lowest;
     highest = order > highest ? order : highest;
   }
-  float low = FromOrder(lowest), step = (FromOrder(highest) - low) / 255.0f;
+};
+
+// value(i) of a whole row, which is also stored in `row` where kStores.
+template <bool kStores, class Value>
+Range RangeOf(size_t in, const Value& value, float* __restrict row) {
+  Range range;
+  for (size_t i = 0; i < in; ++i) {
+    float x = value(i);
+    range.Add(x);
+    if (kStores) row[i] = x;
+  }
+  return range;
+}
+
+Rounded Round(const float* x, const Range& range, size_t in, size_t depth, uint8_t* q) {
+  float low = FromOrder(range.lowest), step = (FromOrder(range.highest) - low) / 255.0f;
   step = step > kSmallestStep ? step : kSmallestStep;
   float inverse = 1.0f / step, zero = std::rint(-low * inverse);
   for (size_t i = 0; i < in; ++i) {
@@ -45,6 +57,36 @@ Rounded Quantise(const float* x, size_t in, size_t depth, uint8_t* q) {
   }
   for (size_t i = in; i < depth; ++i) q[i] = 0;
   return {step, zero - kByteShift};
+}
+
+}  // namespace
+
+const float* Prepare(const float* x, size_t in, const Prologue& before, float* row) {
+  if (!before.norm_weight && !before.factors) return x;
+  if (before.norm_weight) {
+    Norm norm(x, in);
+    for (size_t i = 0; i < in; ++i)
+      row[i] = (x[i] - norm.mean) * norm.scale * before.norm_weight[i] + before.norm_bias[i];
+    x = row;
+  }
+  if (before.factors)
+    for (size_t i = 0; i < in; ++i) row[i] = x[i] * before.factors[i];
+  return row;
+}
+
+Rounded Quantise(const float* x, size_t in, size_t depth, const Prologue& before, float* row, uint8_t* q) {
+  const float *weight = before.norm_weight, *bias = before.norm_bias, *factors = before.factors;
+  if (weight && factors) {
+    x = Prepare(x, in, before, row);
+    return Round(x, RangeOf<false>(in, [&](size_t i) { return x[i]; }, nullptr), in, depth, q);
+  }
+  if (weight) {
+    Norm norm(x, in);
+    auto value = [&](size_t i) { return (x[i] - norm.mean) * norm.scale * weight[i] + bias[i]; };
+    return Round(row, RangeOf<true>(in, value, row), in, depth, q);
+  }
+  if (factors) return Round(row, RangeOf<true>(in, [&](size_t i) { return x[i] * factors[i]; }, row), in, depth, q);
+  return Round(x, RangeOf<false>(in, [&](size_t i) { return x[i]; }, nullptr), in, depth, q);
 }
 
 }  // namespace edge_vlm

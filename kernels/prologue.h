@@ -20,7 +20,8 @@ struct Rounded {
 // One row of `in` numbers as the prologue wants it, in `row`; returns x itself where it wants nothing.
 const float* Prepare(const float* x, size_t in, const Prologue& before, float* row);
 
-// q in 0 .. 255, less kByteShift, the zero too; bytes from `in` to `depth` are 0.
-Rounded Quantise(const float* x, size_t in, size_t depth, uint8_t* q);
+// One row of `in` numbers as the prologue wants it, rounded: q in 0 .. 255, less kByteShift, the zero too; bytes from `in` to
+// `depth` are 0. `row` is room for `in` numbers.
+Rounded Quantise(const float* x, size_t in, size_t depth, const Prologue& before, float* row, uint8_t* q);
 
 }  // namespace edge_vlm

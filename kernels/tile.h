@@ -12,6 +12,7 @@
 //   kFloatDepth        rows of a block of columns of float layers
 //   kIsBestInFloats    whether float32 layers and attention were measured to be quicker than onnxruntime's
 //   kMayHaveBf16       whether some processors of the target multiply bf16, and HasBf16 has to ask
+//   kMayHaveMatrix     whether some have matrix tiles (matrix.h), and HasMatrix has to ask
 #pragma once
 #include "blocks4.h"
 #include "scalar_math.h"

@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
         "machine": platform.machine(),
         "instruction_sets": instruction_sets(),
         "own_kernels": kernels.instructions(),
+        "has_matrix_tiles": kernels.has_matrix_tiles(),
         "onnxruntime": onnxruntime.__version__,
     }
     if not args.json:

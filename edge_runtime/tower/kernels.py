@@ -1,7 +1,7 @@
 """The library of fast operators for this processor, where there is one.
 
 A bundle's graph says in standard operators what each of them computes, so without the library everything still runs.
-There is one for AVX-512 with VNNI and one for AVX2; one for Armv8.6 with I8MM, one for Armv8.2 with
+There is one for AVX-512 with VNNI, which also uses AMX where a processor has that, and one for AVX2; one for Armv8.6 with I8MM, one for Armv8.2 with
 dot products, and one for every other 64-bit Arm processor. Each asks the processor itself.
 """
 
@@ -34,6 +34,13 @@ def instructions() -> str | None:
     """What the chosen library is made of: one of INSTRUCTIONS; None without a library."""
     path = library()
     return None if path is None else path.name.split(".")[2]
+
+
+def has_matrix_tiles() -> bool:
+    """Whether the chosen library multiplies on matrix tiles (AMX): the processor has them, and the system lets this
+    process use them."""
+    path = library()
+    return path is not None and bool(ctypes.CDLL(str(path)).EdgeVlmHasMatrix())
 
 
 def _is_supported(path: Path) -> bool:

@@ -32,5 +32,6 @@ constexpr float kLargestQuery = 2000, kLargestKey = 4000, kLargestShare = 16384,
 constexpr size_t kFloatDepth = 256;
 constexpr bool kIsBestInFloats = false;
 constexpr bool kMayHaveBf16 = false;
+constexpr bool kMayHaveMatrix = false;
 
 }  // namespace edge_vlm

@@ -62,7 +62,7 @@ void PackBf16(const uint16_t* weights, size_t pitch, size_t depth, size_t column
 
 void RowToBf16(const float* row, size_t count, size_t depth, uint16_t* to) {
   for (size_t i = 0; i < depth; i += 16) {
-    size_t valid = count - i < 16 ? count - i : 16, stored = depth - i < 16 ? depth - i : 16;
+    size_t valid = i > count ? 0 : count - i < 16 ? count - i : 16, stored = depth - i < 16 ? depth - i : 16;
     __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << valid) - 1), row + i);
     auto rounded = (__m256i)_mm512_cvtneps_pbh(values);
     _mm256_mask_storeu_epi16(to + i, static_cast<__mmask16>((1u << stored) - 1), rounded);

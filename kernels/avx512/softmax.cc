@@ -1,5 +1,6 @@
 // From scores to the softmax's shares with AVX-512. Whole blocks of them find their bytes in a table where the processor
 // looks up 128 at once (VBMI: Intel from Ice Lake on, AMD from Zen 4 on); others are computed.
+#include "matrix.h"
 #include "processor.h"
 #include "tile.h"
 
@@ -10,47 +11,57 @@
 namespace edge_vlm {
 namespace {
 
+constexpr int kLanes = 16;
 constexpr float kLogOfLargestShare = 7.99435344f;  // kLargestShare is 255
 
 __m512i Join(__m512i a, __m512i b, std::true_type) { return _mm512_max_epi32(a, b); }
 __m512i Join(__m512i a, __m512i b, std::false_type) { return _mm512_add_epi32(a, b); }
 
-// The highest lane of each row, or the sum of its lanes, one behind another: halves of two rows side by side, then quarters
-// of four, then pairs of eight.
-template <class IsHighest>
-__m256i AcrossLanes(const __m512i (&rows)[kRows], IsHighest is_highest) {
-  static_assert(kRows == 6, "rows 6 and 7 repeat others");
-  __m512i two[4], four[2];
-  for (int i = 0; i < 4; ++i) {
-    __m512i a = rows[i < 3 ? 2 * i : 0], b = rows[i < 3 ? 2 * i + 1 : 1];
-    two[i] = Join(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee), is_highest);
+// The highest lane of each row, or the sum of its lanes, one behind another; behind those of kCount rows stands anything.
+// Each round joins two vectors into one, and halves the lanes that a row still has.
+template <int kCount, class IsHighest>
+__m512i AcrossLanes(const __m512i (&rows)[kCount], IsHighest is_highest) {
+  constexpr int kTwo = (kCount + 1) / 2, kFour = (kTwo + 1) / 2, kEight = (kFour + 1) / 2;
+  static_assert(kEight <= 2, "up to sixteen rows");
+  __m512i two[kTwo], four[kFour], eight[kEight];
+  for (int i = 0; i < kTwo; ++i) {
+    __m512i a = rows[2 * i], b = rows[2 * i + 1 < kCount ? 2 * i + 1 : 2 * i];
+    two[i] = Join(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b), is_highest);
   }
-  for (int i = 0; i < 2; ++i) {
-    __m512i a = two[2 * i], b = two[2 * i + 1];
-    four[i] = Join(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), is_highest);
+  for (int i = 0; i < kFour; ++i) {
+    __m512i a = two[2 * i], b = two[2 * i + 1 < kTwo ? 2 * i + 1 : 2 * i];
+    four[i] = Join(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b), is_highest);
   }
-  __m512i pairs = Join(_mm512_unpacklo_epi64(four[0], four[1]), _mm512_unpackhi_epi64(four[0], four[1]), is_highest);
-  __m512i lanes = Join(pairs, _mm512_shuffle_epi32(pairs, _MM_PERM_CDAB), is_highest);
-  __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-  return _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, lanes));
+  for (int i = 0; i < kEight; ++i) {
+    __m512i a = four[2 * i], b = four[2 * i + 1 < kFour ? 2 * i + 1 : 2 * i];
+    eight[i] = Join(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), is_highest);
+  }
+  __m512i a = eight[0], b = eight[kEight - 1];
+  return Join(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), is_highest);
 }
 
+// A number of each row: those of kCount rows, and as many as make up a half or a whole vector.
+template <int kCount>
+constexpr __mmask16 kLanesOf = kCount <= kPaddedRows ? 0xff : 0xffff;
+
 // Also stores them.
-__m256 Highest(const int32_t* scores, size_t pitch, size_t count, int32_t* highest) {
-  __m512i rows[kRows];
-  for (int r = 0; r < kRows; ++r) {
+template <int kCount>
+__m512 Highest(const int32_t* scores, size_t pitch, size_t count, int32_t* highest) {
+  __m512i rows[kCount];
+  for (int r = 0; r < kCount; ++r) {
     const int32_t* from = scores + r * pitch;
     rows[r] = _mm512_loadu_si512(from);
     for (size_t i = 0; i < count; i += 64)
       for (int j = 0; j < 64; j += 16) rows[r] = _mm512_max_epi32(rows[r], _mm512_loadu_si512(from + i + j));
   }
-  __m256i lanes = AcrossLanes(rows, std::true_type{});
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(highest), lanes);
-  return _mm256_cvtepi32_ps(lanes);
+  __m512i lanes = AcrossLanes(rows, std::true_type{});
+  _mm512_mask_storeu_epi32(highest, kLanesOf<kCount>, lanes);
+  return _mm512_cvtepi32_ps(lanes);
 }
 
-void StoreSums(const __m512i (&rows)[kRows], float* sums) {
-  _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(AcrossLanes(rows, std::false_type{})));
+template <int kCount>
+void StoreSums(const __m512i (&rows)[kCount], float* sums) {
+  _mm512_mask_storeu_ps(sums, kLanesOf<kCount>, _mm512_cvtepi32_ps(AcrossLanes(rows, std::false_type{})));
 }
 
 // Words to bytes between 0 and 255.
@@ -66,16 +77,17 @@ __m512i InOrder(__m512i packed) {
 // Plus those of four shares each.
 __m512i Add(__m512i sum, __m512i shares) { return _mm512_dpbusd_epi32(sum, shares, _mm512_set1_epi8(1)); }
 
+template <int kCount>
 void Compute(const int32_t* scores, size_t pitch, size_t count, const float* steps, Share* shares, int32_t* highest,
              float* sums) {
   // 2^f on [-1/2, 1/2] to 1e-4
   const __m512 c3 = _mm512_set1_ps(0.0558f), c2 = _mm512_set1_ps(0.2402265f), c1 = _mm512_set1_ps(0.6931472f),
                one = _mm512_set1_ps(1.0f);
-  alignas(32) float offsets[kPaddedRows];
-  __m256 top = Highest(scores, pitch, count, highest);
-  _mm256_store_ps(offsets, _mm256_fnmadd_ps(top, _mm256_loadu_ps(steps), _mm256_set1_ps(kLogOfLargestShare)));
-  __m512i sum[kRows];
-  for (int r = 0; r < kRows; ++r, scores += pitch, shares += pitch) {
+  alignas(64) float offsets[kLanes];
+  __m512 top = Highest<kCount>(scores, pitch, count, highest), of_rows = _mm512_maskz_loadu_ps(kLanesOf<kCount>, steps);
+  _mm512_store_ps(offsets, _mm512_fnmadd_ps(top, of_rows, _mm512_set1_ps(kLogOfLargestShare)));
+  __m512i sum[kCount];
+  for (int r = 0; r < kCount; ++r, scores += pitch, shares += pitch) {
     const __m512 step = _mm512_set1_ps(steps[r]), offset = _mm512_set1_ps(offsets[r]);
     sum[r] = _mm512_setzero_si512();
     for (size_t i = 0; i < count; i += 64) {
@@ -112,16 +124,17 @@ struct alignas(64) Table {
 constexpr Table table;
 
 // count: a multiple of 64
+template <int kCount>
 __attribute__((target("avx512vbmi"))) void LookUp(const int32_t* scores, size_t pitch, size_t count, const float* steps,
                                                    Share* shares, int32_t* highest, float* sums) {
-  alignas(32) float places[kPaddedRows], offsets[kPaddedRows];
-  __m256 top = Highest(scores, pitch, count, highest);
-  __m256 place = _mm256_mul_ps(_mm256_loadu_ps(steps), _mm256_set1_ps(kPlaces));
-  place = _mm256_min_ps(place, _mm256_set1_ps(kLargestStep));
-  _mm256_store_ps(places, place), _mm256_store_ps(offsets, _mm256_mul_ps(top, place));
+  alignas(64) float places[kLanes], offsets[kLanes];
+  __m512 top = Highest<kCount>(scores, pitch, count, highest);
+  __m512 place = _mm512_mul_ps(_mm512_maskz_loadu_ps(kLanesOf<kCount>, steps), _mm512_set1_ps(kPlaces));
+  place = _mm512_min_ps(place, _mm512_set1_ps(kLargestStep));
+  _mm512_store_ps(places, place), _mm512_store_ps(offsets, _mm512_mul_ps(top, place));
   const __m512i near[2] = {table[0], table[1]}, far[2] = {table[2], table[3]};
-  __m512i sum[kRows];
-  for (int r = 0; r < kRows; ++r, scores += pitch, shares += pitch) {
+  __m512i sum[kCount];
+  for (int r = 0; r < kCount; ++r, scores += pitch, shares += pitch) {
     const __m512 step = _mm512_set1_ps(places[r]), offset = _mm512_set1_ps(offsets[r]);
     sum[r] = _mm512_setzero_si512();
     for (size_t i = 0; i < count; i += 64) {
@@ -145,12 +158,23 @@ bool HasVbmi() {
   return Features(kSavesAvx512).ecx7 & kVbmi;
 }
 
+template <int kCount>
+void Softmax(const int32_t* scores, size_t pitch, size_t count, const float* steps, Share* shares, int32_t* highest,
+             float* sums) {
+  static const bool has_vbmi = HasVbmi();
+  (has_vbmi && count % 64 == 0 ? LookUp<kCount> : Compute<kCount>)(scores, pitch, count, steps, shares, highest, sums);
+}
+
 }  // namespace
 
 void SoftmaxRows(const int32_t* scores, size_t pitch, int, size_t count, const float* steps, Share* shares,
                  int32_t* highest, float* sums) {
-  static const bool has_vbmi = HasVbmi();
-  (has_vbmi && count % 64 == 0 ? LookUp : Compute)(scores, pitch, count, steps, shares, highest, sums);
+  Softmax<kRows>(scores, pitch, count, steps, shares, highest, sums);
+}
+
+void MatrixSoftmax(const int32_t* scores, size_t pitch, size_t count, const float* steps, Share* shares,
+                   int32_t* highest, float* sums) {
+  Softmax<kMatrixQueries>(scores, pitch, count, steps, shares, highest, sums);
 }
 
 }  // namespace edge_vlm

@@ -28,5 +28,6 @@ constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestShare = 255, kLa
 constexpr size_t kFloatDepth = 512;
 constexpr bool kIsBestInFloats = true;
 constexpr bool kMayHaveBf16 = true;
+constexpr bool kMayHaveMatrix = true;
 
 }  // namespace edge_vlm

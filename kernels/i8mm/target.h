@@ -28,5 +28,6 @@ constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestShare = 255, kLa
 constexpr size_t kFloatDepth = 256;
 constexpr bool kIsBestInFloats = false;
 constexpr bool kMayHaveBf16 = false;
+constexpr bool kMayHaveMatrix = false;
 
 }  // namespace edge_vlm
