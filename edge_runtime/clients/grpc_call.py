@@ -242,8 +242,16 @@ class Call:
     def _end_stream(self) -> None:
         if self._stream is not None:
             stream, self._stream = self._stream, None
-            stream.stop_stream(cancel_requests=not self._is_final)
+            _stop(stream, cancel_requests=not self._is_final)
             stream.close()
+
+
+def _stop(client: Any, cancel_requests: bool) -> None:
+    """End a client's stream. tritonclient leaves the thread that feeds a cancelled stream waiting for ever: it is told."""
+    stream = client._stream
+    client.stop_stream(cancel_requests=cancel_requests)
+    if cancel_requests and stream is not None:
+        stream._request_queue.put(None)
 
 
 def _is_final(result: Any) -> bool:

@@ -14,8 +14,6 @@ from edge_runtime.commands.server import JSON_READY, add_server_arguments, conne
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-
 
 def _json(text: str) -> Any:
     try:
@@ -39,6 +37,14 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address and no network: {error}") from error
+    return text
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port to listen at (default %(default)s, 0 for a free one)")  # fmt: skip
@@ -53,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     doors.add_argument("--allowed-origins", type=_names, default=[], metavar="JSON", help="origins of pages that may read answers (default: none)")  # fmt: skip
     doors.add_argument("--allowed-media-domains", nargs="+", metavar="HOST", help="hosts whose http(s) URLs are read (default: none)")  # fmt: skip
     doors.add_argument("--allowed-local-media-path", default="", metavar="DIR", help="folder whose files file:// URLs may name (default: none)")  # fmt: skip
+    doors.add_argument("--trusted-proxies", nargs="+", type=_network, default=[], metavar="ADDRESS", help="proxies, or networks of them, whose X-Forwarded-For says who is asking (default: none)")  # fmt: skip
+    doors.add_argument("--strict", action="store_true", help="refuse fields of a body that nobody knows; without it they are ignored and named in X-Ignored-Fields")  # fmt: skip
     doors.add_argument("--ssl-keyfile", metavar="FILE")
     doors.add_argument("--ssl-certfile", metavar="FILE")
     limits = parser.add_argument_group("limits")
@@ -78,12 +86,12 @@ def run(args: argparse.Namespace) -> None:
     except ImportError as error:
         raise MissingExtra("the gateway", "serve") from error
     from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
+    from edge_runtime.clients.async_http_client import AsyncHttpClient
     from edge_runtime.gateway.app import create_app
+    from edge_runtime.gateway.hosts import LOOPBACK_NAMES, is_loopback
     from edge_runtime.gateway.server import serve
     from edge_runtime.gateway.settings import DEFAULTS, Settings
 
-    if "://" in args.triton:
-        raise InvalidInput(f"triton is {args.triton!r}, host:port of its gRPC port is expected")
     keys = tuple(args.api_key or filter(None, [os.environ.get("EDGE_VLM_API_KEY")]))
     allowed = {"image": Settings.max_images, "video": Settings.max_videos} | args.limit_mm_per_prompt
     if len(allowed) > 2 or not all(isinstance(count, int) for count in allowed.values()):
@@ -97,7 +105,8 @@ def run(args: argparse.Namespace) -> None:
         max_requests_per_minute=args.max_requests_per_minute,
         allowed_origins=tuple(args.allowed_origins),
         # a page of any site may make its own name mean this machine: without a key only our own names are answered
-        allowed_hosts=LOOPBACK_NAMES if _is_loopback(args.host) and not keys else (),
+        allowed_hosts=LOOPBACK_NAMES if is_loopback(args.host) and not keys else (),
+        strict=args.strict,
         max_images=allowed["image"],
         max_videos=allowed["video"],
         max_body_bytes=args.max_body_bytes,
@@ -112,13 +121,7 @@ def run(args: argparse.Namespace) -> None:
         fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
         allowed_local_media_path=args.allowed_local_media_path,
     )
-    client = AsyncGrpcClient(args.triton, **connection_options(args))
+    kind = AsyncHttpClient if args.triton.startswith(("http://", "https://")) else AsyncGrpcClient
+    client = kind(args.triton, **connection_options(args))
     tls_files, ready = (args.ssl_keyfile, args.ssl_certfile), JSON_READY if args.json else "{url}"
-    serve(create_app(pipeline, client, settings), args.host, args.port, tls_files, ready)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    serve(create_app(pipeline, client, settings), args.host, args.port, tls_files, ready, args.trusted_proxies)

@@ -7,21 +7,20 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat import Chat
 from edge_runtime.gateway.failures import Failure, answer_failure
+from edge_runtime.gateway.hosts import HostGuard
 from edge_runtime.gateway.settings import Settings
-from edge_runtime.gateway.triton import Triton
+from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.pipeline import Pipeline
 
 
-def create_app(pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings) -> Starlette:
+def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starlette:
     """The application.
 
     Args:
@@ -29,8 +28,8 @@ def create_app(pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings) 
         client: speaks to the server behind.
     """
     callers = Callers(settings)
-    chat = Chat(pipeline, client, settings, callers)
     triton = Triton(client, pipeline.encoder.bundle.manifest.card.encoder_fingerprint)
+    chat = Chat(pipeline, client, settings, callers, triton)
 
     async def health(request: Request) -> Response:
         """Alive, whatever stands behind."""
@@ -59,7 +58,8 @@ def create_app(pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings) 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        chat.preparation.close()
+        chat.close()
+        await triton.close()
         await client.close()
 
     middleware = []
@@ -73,7 +73,7 @@ def create_app(pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings) 
             )
         )
     if settings.allowed_hosts:
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts))
+        middleware.append(Middleware(HostGuard, is_allowed=settings.allowed_hosts.__contains__))
     return Starlette(
         routes=[
             Route("/health", health),

@@ -1,70 +1,159 @@
-"""Bodies read within a size, a time and a share of memory.
+"""Bodies read within a size, a time, a rate and a share of memory. Only bytes that came are counted, never announced ones.
 
 A body that is refused is still read and dropped for a moment: a connection closed under a sender's hands loses the answer
 that says why.
 """
 
+import asyncio
 import time
+import zlib
+from collections import Counter
 
 import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure
+from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, shortened
 from edge_runtime.gateway.settings import Settings
 
 BODY_S = 60.0  # longest time for a whole body
+GRACE_S = 10.0  # from then on a body must have come at MIN_BYTES_PER_S on average
+MIN_BYTES_PER_S = 1024
 DROP_S = 5.0
+STEP_BYTES = 1 << 18  # compressed bytes unpacked at once, and bytes they may become at once
+
+
+class Held:
+    """What one request holds of the memory for bodies. release() gives back exactly what take() took."""
+
+    def __init__(self, bodies: "Bodies", caller: bytes) -> None:
+        self._bodies, self._caller, self._num_bytes = bodies, caller, 0
+
+    def take(self, num_bytes: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            Failure: 429 too many for one caller, 503 for all.
+        """
+        self._num_bytes += num_bytes
+        self._bodies.num_bytes += num_bytes
+        self._bodies.by_caller[self._caller] += num_bytes
+        self._bodies.check(self._caller)
+
+    def release(self, num_bytes: int | None = None) -> None:
+        """Give back some of it, or all."""
+        num_bytes = self._num_bytes if num_bytes is None else num_bytes
+        self._num_bytes -= num_bytes
+        self._bodies.num_bytes -= num_bytes
+        self._bodies.by_caller[self._caller] -= num_bytes
+        if not self._bodies.by_caller[self._caller]:
+            del self._bodies.by_caller[self._caller]
 
 
 class Bodies:
-    """Reads bodies. num_bytes is what all of them hold now; whoever is done with one gives its bytes back."""
+    """Reads bodies. num_bytes is what all of them hold now, by_caller what those of each caller hold."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self.num_bytes = settings, 0
+        self.by_caller: Counter[bytes] = Counter()
+        self._reading: Counter[bytes] = Counter()
 
-    async def read(self, scope: Scope, receive: Receive) -> bytearray:
-        """A whole body, its length added to num_bytes.
+    async def read(self, scope: Scope, receive: Receive, caller: bytes) -> tuple[bytearray, Held]:
+        """A whole body, unpacked, and what it holds: whoever is done with the body releases it.
 
         Raises:
-            Failure: 408 too slow, 413 too large, 503 too many at once.
+            Failure: 400 both lengths, 408 too slow, 413 too large, 415 packed in another way than gzip, 429 too much for
+                one caller, 503 for all.
             ClientDisconnect: the sender went away.
         """
         headers = dict(scope["headers"])
-        announced = headers.get(b"content-length", b"")
-        body, held, is_whole = bytearray(), int(announced) if announced.isdigit() else 0, False
-        self.num_bytes += held
+        held, body = Held(self, caller), bytearray()
+        is_whole = [False]
+        self._reading[caller] += 1
         try:
-            self._check(held)
-            with anyio.fail_after(BODY_S):
-                while not is_whole:
-                    chunk, is_whole = await _next(receive)
-                    body += chunk
-                    if len(body) > held:  # no length was announced
-                        self.num_bytes += len(body) - held
-                        held = len(body)
-                        self._check(held)
+            is_gzip = self._check_headers(headers)
+            if self._reading[caller] > (most := max(1, self._settings.max_concurrency // 2)):
+                raise Failure(429, f"{most} of your requests are being read, which is the most", retry_after_s=1)
+            await self._receive(receive, body, held, is_whole)
+            if is_gzip:
+                body = await self._unpacked(body, held)
         except BaseException as error:
-            self.num_bytes -= held
-            if isinstance(error, TimeoutError):
-                raise Failure(408, f"the body took longer than {BODY_S:g} s") from error
-            if isinstance(error, Failure) and not is_whole and b"expect" not in headers:
+            held.release()
+            if isinstance(error, Failure) and error.status != 408 and not is_whole[0] and b"expect" not in headers:
                 body.clear()
                 await _drop(receive)
             raise
+        finally:
+            self._reading[caller] -= 1
+            if not self._reading[caller]:
+                del self._reading[caller]
+        return body, held
+
+    async def _receive(self, receive: Receive, body: bytearray, held: Held, is_whole: list[bool]) -> None:
+        begun = time.monotonic()
+        while not is_whole[0]:
+            due_s = min(BODY_S, max(GRACE_S, len(body) / MIN_BYTES_PER_S))
+            try:
+                with anyio.fail_after(begun + due_s - time.monotonic()):
+                    chunk, is_whole[0] = await _next(receive)
+            except TimeoutError as error:
+                raise Failure(
+                    408,
+                    f"{len(body)} bytes of the body came in {due_s:g} s: at least {MIN_BYTES_PER_S} a second are expected, "
+                    f"and the whole in {BODY_S:g} s",
+                ) from error
+            self._check_size(len(body) + len(chunk))
+            held.take(len(chunk))
+            body += chunk
+
+    async def _unpacked(self, packed: bytearray, held: Held) -> bytearray:
+        unpacker, body = zlib.decompressobj(wbits=31), bytearray()
+        try:
+            for start in range(0, len(packed), STEP_BYTES):
+                rest = bytes(packed[start : start + STEP_BYTES])
+                while rest:
+                    piece = await asyncio.to_thread(unpacker.decompress, rest, STEP_BYTES)
+                    rest = unpacker.unconsumed_tail
+                    held.take(len(piece))
+                    body += piece
+                    self._check_size(len(body))
+        except zlib.error as error:
+            raise Failure(400, f"the body is no gzip: {error}") from error
+        if not unpacker.eof or unpacker.unused_data:
+            raise Failure(400, "the body is no gzip: it is cut short, or something follows it")
+        held.release(len(packed))
         return body
 
-    def _check(self, length: int) -> None:
+    def _check_headers(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the body is packed."""
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            raise Failure(400, "the body has a Content-Length and a Transfer-Encoding: send one of them")
+        announced = headers.get(b"content-length", b"")
+        self._check_size(int(announced) if announced.isdigit() else 0)
+        packing = headers.get(b"content-encoding", b"").decode("latin1").strip().lower()
+        if packing not in ("", "identity", "gzip", "x-gzip"):
+            raise Failure(415, f"content-encoding is {shortened(packing)}, gzip or none is expected")
+        return packing.endswith("gzip")
+
+    def _check_size(self, length: int) -> None:
+        if length > (most := self._settings.max_body_bytes):
+            raise Failure(413, f"the body has more than {most} bytes (--max-body-bytes)")
+
+    def check(self, caller: bytes) -> None:
+        """Hold what a caller has under way, and what all have, against the limits."""
         settings = self._settings
-        if length > settings.max_body_bytes:
-            raise Failure(413, f"the body has more than {settings.max_body_bytes} bytes (--max-body-bytes)")
+        # a packed body lies beside what it becomes
+        share = max(2 * settings.max_body_bytes, settings.max_pending_bytes // 2)
+        if self.by_caller[caller] > share:
+            raise Failure(
+                429, f"your requests under way hold {share} bytes, which is the most of one caller",
+                code="overloaded", retry_after_s=RETRY_AFTER_S,
+            )  # fmt: skip
         if self.num_bytes > settings.max_pending_bytes:
             raise Failure(
-                503,
-                f"requests under way hold {settings.max_pending_bytes} bytes (--max-pending-bytes): try again",
-                code="overloaded",
-                retry_after_s=RETRY_AFTER_S,
-            )
+                503, f"requests under way hold {settings.max_pending_bytes} bytes (--max-pending-bytes): try again",
+                code="overloaded", retry_after_s=RETRY_AFTER_S,
+            )  # fmt: skip
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:

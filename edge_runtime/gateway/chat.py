@@ -6,8 +6,11 @@ ends the request wherever it is: waiting for the tower it is dropped, on the ser
 
 import asyncio
 import json
+import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,18 +18,22 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from contract.errors import ServerError
-from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
-from edge_runtime.gateway.body import Bodies
+from contract.limits import Limits
+from edge_runtime.gateway.body import Bodies, Held
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat_request import ChatRequest, parse
 from edge_runtime.gateway.completion import Completion, PromptTokens
-from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.failures import LOG, RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.messages import num_characters
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.preparation import Preparation, Prepared
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
+CHARACTERS_PER_TOKEN = 16  # text that needs more of them is no text
+NUM_PARSERS = 2  # threads
 GONE = 499  # nginx's number for a caller who went away; never sent
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -35,17 +42,29 @@ STREAM_HEADERS = [
 ]
 
 
+MAX_LOGGED = 256
+_LOGGED = set[str]()
+
+
 class Chat:
     """The endpoint, an ASGI application."""
 
-    def __init__(self, pipeline: Pipeline, client: AsyncGrpcClient, settings: Settings, callers: Callers) -> None:
-        self._settings, self._callers, self._client = settings, callers, client
+    def __init__(
+        self, pipeline: Pipeline, client: Client, settings: Settings, callers: Callers, triton: Triton
+    ) -> None:
+        self._settings, self._callers, self._client, self._triton = settings, callers, client, triton
         self._card = pipeline.encoder.bundle.manifest.card
         self.preparation = Preparation(pipeline, settings)
         self._bodies, self._num_running = Bodies(settings), 0
+        self._parsers = ThreadPoolExecutor(NUM_PARSERS, "body")
         self.metrics = Metrics(
             lambda: self._num_running, lambda: self.preparation.num_waiting, lambda: self._bodies.num_bytes
         )
+
+    def close(self) -> None:
+        """End the threads."""
+        self.preparation.close()
+        self._parsers.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -77,8 +96,8 @@ class Chat:
             # also keeps pages of other origins out: this type makes a browser ask first
             raise Failure(415, "content-type must be application/json")
         self._callers.count(caller)
-        body = await self._bodies.read(exchange.scope, exchange.receive)
-        work = asyncio.create_task(self._answer(body, exchange))
+        body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
+        work = asyncio.create_task(self._answer(body, held, exchange))
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -92,15 +111,16 @@ class Chat:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
 
-    async def _answer(self, body: bytearray, exchange: "Exchange") -> None:
-        num_bytes = len(body)
+    async def _answer(self, body: bytearray, held: Held, exchange: "Exchange") -> None:
         try:
-            chat = parse(body, self._settings)
+            chat = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body, self._settings)
             body.clear()
-            prepared = await self.preparation.request(chat.messages, chat.tools)
+            exchange.ignored = chat.ignored
+            chat = await self._within_limits(chat)
+            prepared = await self.preparation.request(chat.messages, chat.tools, chat.template)
             chat.messages.clear()  # the pictures are embeddings now
         finally:
-            self._bodies.num_bytes -= num_bytes
+            held.release()
         tokens = PromptTokens.of(prepared.request, self._card)
         completion = Completion(chat, self._settings.served_model_names[0], tokens)
         self._count(prepared, tokens)
@@ -116,6 +136,19 @@ class Chat:
                     await _end(chat, completion, exchange)
         if not exchange.is_complete:
             raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
+
+    async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
+        """Judge the text before it is tokenised, and let max_tokens -1 be what the server gives."""
+        tokens = await self._triton.limit("max_prompt_tokens") or Limits.max_prompt_tokens
+        if (count := num_characters(chat.messages)) > (most := tokens * CHARACTERS_PER_TOKEN):
+            raise Failure(
+                400, f"messages hold {count} characters, up to {most} are read for a context of {tokens} tokens",
+                param="messages", code="context_length_exceeded",
+            )  # fmt: skip
+        if not chat.fills_context:
+            return chat
+        most = await self._triton.limit("max_output_tokens") or Limits.max_output_tokens
+        return replace(chat, sampling=replace(chat.sampling, max_tokens=most))
 
     def _count(self, prepared: Prepared, tokens: PromptTokens) -> None:
         for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
@@ -137,6 +170,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self.receive, self._send = scope, receive, send
         self.begun, self.status = time.perf_counter(), 200
+        self.ignored: tuple[str, ...] = ()
         self.is_begun = self.is_complete = False
 
     async def gone(self) -> None:
@@ -146,7 +180,7 @@ class Exchange:
 
     async def begin_events(self) -> None:
         self.is_begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + self._headers()})
 
     async def send_events(self, *values: dict[str, Any], is_end: bool = False) -> None:
         """Server-sent events, in one write."""
@@ -158,7 +192,20 @@ class Exchange:
 
     async def send_json(self, value: dict[str, Any]) -> None:
         self.is_begun = self.is_complete = True
-        await JSONResponse(value)(self.scope, self.receive, self._send)
+        response = JSONResponse(value)
+        response.raw_headers += self._headers()
+        await response(self.scope, self.receive, self._send)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        """Names the fields that were not read; the log names each once."""
+        if not self.ignored:
+            return []
+        names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) for name in self.ignored[:16]]
+        for name in names:
+            if name not in _LOGGED and len(_LOGGED) < MAX_LOGGED:
+                _LOGGED.add(name)
+                LOG.warning("field %r is not known here and was ignored (--strict refuses such requests)", name)
+        return [(b"x-ignored-fields", ", ".join(names).encode())]
 
     async def fail(self, failure: Failure) -> None:
         """An error answer, or an error event where the answer has begun."""

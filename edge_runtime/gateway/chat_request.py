@@ -1,18 +1,20 @@
 """The body of POST /v1/chat/completions, read into what the gateway does with it.
 
-OpenAI's and vLLM's names. A name nobody knows is refused, as OpenAI does: a misspelt limit must not pass for one that holds.
-What OpenAI knows and does not change an answer is accepted and ignored; what would change it and is not had here is
-refused unless it says the neutral thing.
+OpenAI's and vLLM's names. A field that nobody knows is ignored, and named in a header of the answer, as vLLM and most
+servers do; with `strict` it is refused. A field that would change the answer or a limit is never ignored: what is not had
+here is refused unless it says the neutral thing, and a name that is almost a known one is taken for a slip.
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from contract.sampling import MAX_LOGPROBS, Sampling
-from edge_runtime.gateway.failures import Failure
+from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.fields import check_keys, flag, mapping, nearest, whole
+from edge_runtime.gateway.json_body import read_json
 from edge_runtime.gateway.messages import read_messages
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.tools import forced_schema, read_tools
 from edge_runtime.prompts.chat_template import Message
 
 PASSED = (
@@ -21,26 +23,52 @@ PASSED = (
 )  # fmt: skip
 READ = (
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs",
-    "response_format", "tools", "tool_choice",
+    "response_format", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_effort",
+    "mm_processor_kwargs", "repeat_penalty",
 )  # fmt: skip
 IGNORED = (
     "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "request_id", "cache_salt",
 )  # fmt: skip
 NEUTRAL: dict[str, Any] = {  # the only value, besides null, that is accepted
-    "n": 1, "logit_bias": {}, "modalities": ["text"], "parallel_tool_calls": True, "audio": None, "prediction": None,
-    "reasoning_effort": None, "verbosity": None, "web_search_options": None, "functions": None, "function_call": None,
+    "n": 1, "logit_bias": {}, "modalities": ["text"], "audio": None, "prediction": None,
+    "verbosity": None, "web_search_options": None, "functions": None, "function_call": None,
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "include_stop_str_in_output": False,
+    "add_generation_prompt": True, "continue_final_message": False, "add_special_tokens": False, "echo": False,
+    "include_reasoning": True, "best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "bad_words": [],
+    "allowed_token_ids": None, "prompt_logprobs": None, "truncate_prompt_tokens": None, "logits_processors": None,
+    "chat_template": None, "documents": None, "return_token_ids": False, "priority": 0,
+    "guided_json": None, "guided_regex": None, "guided_choice": None, "guided_grammar": None,
+    "options": {}, "num_ctx": None, "num_predict": None, "mirostat": 0, "typical_p": 1.0, "tfs_z": 1.0,
 }  # fmt: skip
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+PIXELS = ("min_pixels", "max_pixels")
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question. tools is None where there are none, or tool_choice is none."""
+    """One question.
+
+    Attributes:
+        tools: None where there are none, or tool_choice is none.
+        is_forced: the answer is one call, written as bare JSON.
+        template: variables for the chat template besides messages and tools.
+        fills_context: max_tokens was -1: as many as the server gives.
+        max_calls: calls of one answer that are given out; None for all.
+        ignored: fields that were not read.
+    """
 
     messages: list[Message]
     sampling: Sampling
     tools: list[Any] | None = None
     is_stream: bool = False
     includes_usage: bool = False
+    is_forced: bool = False
+    template: dict[str, Any] = field(default_factory=dict)
+    fills_context: bool = False
+    max_calls: int | None = None
+    has_running_usage: bool = False
+    ignored: tuple[str, ...] = ()
 
     @property
     def wants_logprobs(self) -> bool:
@@ -54,107 +82,156 @@ def parse(body: bytes | bytearray, settings: Settings) -> ChatRequest:
         Failure: 400 or 404, naming the field.
         InvalidInput: a sampling value out of its range.
     """
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Failure(400, f"the body is no JSON: {error}") from error
+    values = read_json(body)
     if not isinstance(values, dict):
         raise Failure(400, "the body must be a JSON object")
+    return read_chat(values, settings)
+
+
+def read_chat(values: dict[str, Any], settings: Settings) -> ChatRequest:
+    """As parse, for values already parsed."""
     given = {name: value for name, value in values.items() if value is not None}
-    for name, value in given.items():
-        if name in NEUTRAL:
-            if value != NEUTRAL[name] or isinstance(value, bool) != isinstance(NEUTRAL[name], bool):
-                only = "" if NEUTRAL[name] is None else f" {name} may only be {json.dumps(NEUTRAL[name])}."
-                raise Failure(400, f"{name} is not supported here.{only}", param=name, code="unsupported_parameter")
-        elif name not in PASSED + READ + IGNORED:
-            raise Failure(400, f"unknown field {name!r}", param=name, code="unknown_parameter")
-    _check_model(given.get("model"), settings)
-    is_stream, options = _flag(given, "stream"), _object(given, "stream_options")
+    ignored = check_fields(given, (*PASSED, *READ, *IGNORED), NEUTRAL, settings)
+    check_model(given.get("model"), settings)
+    is_stream, options = flag(given, "stream"), mapping(given, "stream_options")
+    check_keys(options, ("include_usage", "continuous_usage_stats", "include_obfuscation"), "stream_options")
     if options and not is_stream:
         raise Failure(400, "stream_options is for streams: set stream to true", param="stream_options")
+    tools, choice = read_tools(given)
+    schema = forced_schema(tools, choice)
+    is_parallel = flag(given, "parallel_tool_calls", True)
     return ChatRequest(
-        read_messages(given.get("messages"), settings),
-        _sampling(given, settings.defaults),
-        _tools(given),
+        read_messages(given.get("messages"), settings, _item_options(mapping(given, "mm_processor_kwargs"))),
+        _sampling(given, settings.defaults, schema),
+        tools if choice != "none" else None,
         is_stream,
-        _flag(options, "include_usage"),
+        flag(options, "include_usage"),
+        schema is not None,
+        _template(given),
+        -1 in (given.get("max_completion_tokens"), given.get("max_tokens")),
+        None if is_parallel else 1,
+        flag(options, "continuous_usage_stats"),
+        ignored,
     )
 
 
-def _check_model(model: Any, settings: Settings) -> None:
+def check_fields(
+    given: dict[str, Any], known: tuple[str, ...], neutral: dict[str, Any], settings: Settings
+) -> tuple[str, ...]:
+    """The names nobody knows, which are ignored.
+
+    Raises:
+        Failure: 400, a field changes the answer and is not had here, or is almost a known one; with `strict` any other.
+    """
+    ignored = []
+    for name, value in given.items():
+        if name in known:
+            continue
+        if name in neutral:
+            if value != neutral[name] or isinstance(value, bool) != isinstance(neutral[name], bool):
+                only = "" if neutral[name] is None else f" {name} may only be {_shown(neutral[name])}."
+                raise Failure(400, f"{name} is not supported here.{only}", param=name, code="unsupported_parameter")
+            continue
+        near = nearest(name, (*known, *neutral))
+        if near or settings.strict:
+            hint = f", did you mean {near!r}?" if near else " (--strict)"
+            raise Failure(400, f"unknown field {shortened(name)}{hint}", param=name[:64], code="unknown_parameter")
+        ignored.append(name)
+    return tuple(ignored)
+
+
+def _shown(value: Any) -> str:
+    return {"True": "true", "False": "false"}.get(str(value), str(value).replace("'", '"'))
+
+
+def check_model(model: Any, settings: Settings) -> None:
+    """Raises:
+    Failure: 404, it is not served here.
+    """
     if model is not None and model not in settings.served_model_names:
         raise Failure(
             404,
-            f"model {model!r} does not exist, served here: {', '.join(settings.served_model_names)}",
+            f"model {shortened(model)} does not exist, served here: {', '.join(settings.served_model_names)}",
             param="model",
             code="model_not_found",
         )
 
 
-def _sampling(given: dict[str, Any], defaults: Sampling) -> Sampling:
+def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] | None) -> Sampling:
     values = {name: given[name] for name in PASSED if name in given}
     for name in ("max_tokens", "max_completion_tokens"):  # the newer name wins
-        if (value := given.get(name)) is not None:
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise Failure(400, f"{name} is {value!r}, a whole number from 1 is expected", param=name)
-            values["max_tokens"] = value
-    top = given.get("top_logprobs")
-    if top is not None and not _flag(given, "logprobs"):
+        if (value := whole(given, name, -1, 1 << 20)) is None:
+            continue
+        if value == 0:
+            raise Failure(400, f"{name} is 0, a whole number from 1 is expected, or -1 for the most", param=name)
+        values["max_tokens"] = value if value > 0 else defaults.max_tokens
+    if values.get("seed") == -1:  # llama.cpp's word for any
+        del values["seed"]
+    if (penalty := given.get("repeat_penalty")) is not None:
+        if values.get("repetition_penalty", penalty) != penalty:
+            raise Failure(400, "repeat_penalty and repetition_penalty differ: give one", param="repeat_penalty")
+        values["repetition_penalty"] = penalty
+    top = whole(given, "top_logprobs", 0, MAX_LOGPROBS)
+    if flag(given, "logprobs"):
+        values["logprobs"] = top or 0
+    elif top:
         raise Failure(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    if _flag(given, "logprobs"):
-        top = 0 if top is None else top
-        if not isinstance(top, int) or isinstance(top, bool) or not 0 <= top <= MAX_LOGPROBS:
-            raise Failure(400, f"top_logprobs is {top!r}, 0 to {MAX_LOGPROBS} is expected", param="top_logprobs")
-        values["logprobs"] = top
-    if (outputs := _structured(_object(given, "response_format"))) is not None:
+    outputs = structured(mapping(given, "response_format")) if schema is None else {"json": schema}
+    if outputs is not None:
         values["structured_outputs"] = outputs
     return Sampling.from_dict(values, defaults)
 
 
-def _structured(form: dict[str, Any]) -> dict[str, Any] | None:
+def structured(form: dict[str, Any], param: str = "response_format") -> dict[str, Any] | None:
+    """OpenAI's response_format as vLLM's structured_outputs; None for plain text.
+
+    Raises:
+        Failure: 400, another form.
+    """
     kind = form.get("type", "text")
+    check_keys(form, ("type", "json_schema"), param)
     if kind == "text":
         return None
     if kind == "json_object":
         return {"json": {"type": "object"}}
     named = form.get("json_schema")
     schema = named.get("schema") if isinstance(named, dict) else None
-    if kind != "json_schema" or not isinstance(schema, dict):
+    if kind != "json_schema" or not isinstance(named, dict) or not isinstance(schema, dict):
         raise Failure(
-            400,
-            "response_format must be of type text, json_object, or json_schema with json_schema.schema",
-            param="response_format",
+            400, f"{param} must be of type text, json_object, or json_schema with json_schema.schema", param=param
         )
+    check_keys(named, ("name", "schema", "strict", "description"), f"{param}.json_schema")
     return {"json": schema}
 
 
-def _tools(given: dict[str, Any]) -> list[Any] | None:
-    tools, choice = given.get("tools"), given.get("tool_choice", "auto")
-    if choice not in ("auto", "none"):
-        raise Failure(
-            400,
-            "tool_choice is auto or none here: no engine is made to call a tool",
-            param="tool_choice",
-            code="unsupported_parameter",
-        )
-    if tools is None:
-        return None
-    for tool in tools if isinstance(tools, list) else [None]:
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Failure(400, "tools must be a list of functions with a name", param="tools")
-    return tools if tools and choice == "auto" else None
+def _template(given: dict[str, Any]) -> dict[str, Any]:
+    """Variables for the chat template. reasoning_effort also switches thinking, where the template asks for that."""
+    variables = dict(mapping(given, "chat_template_kwargs"))
+    for name in ("messages", "tools", "add_generation_prompt", "chat_template", "tokenize"):
+        if name in variables:
+            raise Failure(
+                400, f"chat_template_kwargs.{name} is set by the gateway", param=f"chat_template_kwargs.{name}"
+            )
+    if (effort := given.get("reasoning_effort")) is not None:
+        if effort not in EFFORTS:
+            raise Failure(
+                400, f"reasoning_effort is {shortened(effort)}, one of {', '.join(EFFORTS)} is expected",
+                param="reasoning_effort",
+            )  # fmt: skip
+        variables = {"reasoning_effort": effort, "enable_thinking": effort != "none"} | variables
+    return variables
 
 
-def _flag(values: dict[str, Any], name: str) -> bool:
-    value = values.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise Failure(400, f"{name} is {value!r}, true or false is expected", param=name)
-    return bool(value)
-
-
-def _object(values: dict[str, Any], name: str) -> dict[str, Any]:
-    value = values.get(name, {})
-    if not isinstance(value, dict):
-        raise Failure(400, f"{name} is {value!r}, an object is expected", param=name)
-    return value
+def _item_options(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """mm_processor_kwargs as options of the pictures and videos that have none of their own."""
+    known = (*PIXELS, "fps", "images_kwargs", "videos_kwargs")
+    check_keys(values, known, "mm_processor_kwargs")
+    both = {name: values[name] for name in PIXELS if values.get(name) is not None}
+    options = {"image": dict(both), "video": dict(both)}
+    if values.get("fps") is not None:
+        options["video"]["fps"] = values["fps"]
+    for kind, name, names in (("image", "images_kwargs", PIXELS), ("video", "videos_kwargs", (*PIXELS, "fps"))):
+        inner = mapping(values, name)
+        check_keys(inner, names, f"mm_processor_kwargs.{name}")
+        options[kind] |= {key: value for key, value in inner.items() if value is not None}
+    return options

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP connection with an end to its patience.
+"""uvicorn's HTTP connection with an end to its patience, for the first request of a connection and for every later one.
 
-uvicorn waits for ever for a caller who reads nothing of his answer, and for one who connects and says nothing. Both
-hold memory and, where the answer comes from a server, a place there.
+uvicorn waits for ever for a caller who reads nothing of his answer, for one who begins a request and does not go on, and
+for the rest of a body that was answered already. All of them hold memory and, where the answer comes from a server, a
+place there.
 """
 
 import asyncio
@@ -16,23 +17,42 @@ SAY_NOTHING_S = 30.0
 class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes, chosen at import
     """Cuts the connection when the caller takes nothing, or asks nothing, for a while."""
 
-    _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
+    _asking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(SAY_NOTHING_S, self._close_silent)
+        self._expect_request()
 
-    def _close_silent(self) -> None:
-        if self.cycle is None:  # no request has begun
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._asking, self._reading):
+            if timer is not None:
+                timer.cancel()
+
+    def on_response_complete(self) -> None:
+        """An answer is out: the next request is due, whole as far as its headers, in the time that the first one had."""
+        answered = self.cycle
+        super().on_response_complete()
+        if self.cycle is answered:  # else the next request lay there already
+            self._expect_request()
+
+    def _expect_request(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = self.loop.call_later(SAY_NOTHING_S, self._close_silent, self.cycle)
+
+    def _close_silent(self, last: Any) -> None:
+        if self.cycle is last:  # no other request has begun
             self.transport.close()
 
     def pause_writing(self) -> None:
         """asyncio says that more is waiting to be taken than it likes to hold."""
         super().pause_writing()
-        self._timer = self.loop.call_later(READ_NOTHING_S, self.transport.abort)
+        self._reading = self.loop.call_later(READ_NOTHING_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None

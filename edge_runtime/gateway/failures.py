@@ -27,6 +27,16 @@ RETRY_AFTER_S = 1
 PREFIX = "sampling_parameters."  # what the wire calls the values that a body has at its top
 
 
+MAX_SHOWN = 200  # characters of a value that a message repeats
+MAX_MESSAGE = 1000
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value) if not isinstance(value, str) or len(value) <= MAX_SHOWN else repr(value[:MAX_SHOWN]) + "…"
+    return text if len(text) <= MAX_SHOWN + 3 else text[:MAX_SHOWN] + "…"
+
+
 class Failure(Exception):
     """A request that ends with an error.
 
@@ -46,7 +56,7 @@ class Failure(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…")
         self.status = status
         self.param = param
         self.code = code
@@ -61,7 +71,7 @@ class Failure(Exception):
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if self.status in (408, 413):  # some of the body was never read
+        if self.status in (408, 413) or "Transfer-Encoding" in str(self):  # some of the body was never read
             headers["Connection"] = "close"
         return JSONResponse(self.body(), self.status, headers)
 

@@ -1,15 +1,17 @@
 """OpenAI's messages as the chat template wants them, with every picture and video named but not yet read.
 
-Parts are built anew from the few fields that are known here: nothing a caller writes reaches the pipeline as a path.
+Parts are built anew from the few fields that are known here: nothing a caller writes reaches the pipeline as a path, and
+a key that nobody knows is refused, because it may be a limit with a slip in its name.
 """
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from edge_runtime.gateway.failures import Failure
+from contract.errors import MediaError
+from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.fields import check_keys
+from edge_runtime.gateway.json_body import read_json
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -21,6 +23,23 @@ OPTIONS = {
     "image": frozenset(field.name for field in fields(PictureOptions)),
     "video": frozenset(field.name for field in fields(VideoOptions)),
 }
+FRAME_OPTIONS = OPTIONS["video"] - {"fps", "nframes", "min_frames", "max_frames", "video_start", "video_end"}
+FRAMES_ARE_CHOSEN = dict.fromkeys(
+    OPTIONS["video"] - FRAME_OPTIONS, "the frames of a list are all looked at; sample_fps says how fast they follow"
+)
+SAYS_NOTHING = ("refusal", "annotations", "audio", "function_call", "provider_specific_fields")  # echoes of an answer
+MESSAGE_KEYS = (
+    "role",
+    "content",
+    "name",
+    "tool_call_id",
+    "tool_calls",
+    "reasoning",
+    "reasoning_content",
+    *SAYS_NOTHING,
+)
+LOW_DETAIL_PIXELS = 512 * 512  # OpenAI's `detail: low`
+MAX_FRAMES = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -30,16 +49,23 @@ class Link:
     url: str
     param: str  # where it stands in the body
 
+    @property
+    def is_data(self) -> bool:
+        return self.url[:5].lower() == "data:"
 
-def read_messages(values: Any, settings: Settings) -> list[Message]:
-    """Messages for the pipeline, a Link in the place of every source.
+
+def read_messages(values: Any, settings: Settings, defaults: dict[str, dict[str, Any]] | None = None) -> list[Message]:
+    """Messages for the pipeline, a Link (or a list of them) in the place of every source.
+
+    Args:
+        defaults: options of pictures ("image") and videos ("video") that have none of their own.
 
     Raises:
         Failure: 400, naming the field.
     """
     if not isinstance(values, list) or not values:
         raise Failure(400, "messages must be a list with at least one message", param="messages")
-    messages = [_message(value, f"messages.[{index}]") for index, value in enumerate(values)]
+    messages = [_message(value, f"messages.[{index}]", defaults or {}) for index, value in enumerate(values)]
     for kind, allowed in (("image", settings.max_images), ("video", settings.max_videos)):
         if (count := sum(part["type"] == kind for part in media(messages))) > allowed:
             raise Failure(
@@ -55,41 +81,104 @@ def media(messages: list[Message]) -> Iterator[dict[str, Any]]:
             yield from (part for part in content if part["type"] != "text")
 
 
-def _message(value: Any, param: str) -> Message:
-    if not isinstance(value, dict) or value.get("role") not in ROLES:
+def num_characters(messages: list[Message]) -> int:
+    """Characters of all text."""
+    count = 0
+    for message in messages:
+        content = message["content"]
+        texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+        count += sum(map(len, texts)) + len(message.get("reasoning_content", ""))
+    return count
+
+
+def _message(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> Message:
+    role = value.get("role") if isinstance(value, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
         raise Failure(400, f"{param} must be an object with a role among {', '.join(ROLES)}", param=f"{param}.role")
-    message: Message = {"role": ROLES[value["role"]], "content": _content(value.get("content"), f"{param}.content")}
+    check_keys(value, MESSAGE_KEYS, param)
+    for name in ("audio", "function_call"):
+        if value.get(name) is not None:
+            raise Failure(400, f"{param}.{name} is not supported here", param=f"{param}.{name}")
+    message: Message = {"role": ROLES[role], "content": _content(value.get("content"), f"{param}.content", defaults)}
     for name in ("name", "tool_call_id"):
-        if isinstance(value.get(name), str):
-            message[name] = value[name]
+        if value.get(name) is not None:
+            message[name] = _text(value[name], f"{param}.{name}")
+    reasoning = [
+        _text(value[name], f"{param}.{name}") for name in ("reasoning_content", "reasoning") if value.get(name)
+    ]
+    if reasoning and role == "assistant":
+        message["reasoning_content"] = reasoning[0]
     if value.get("tool_calls") is not None:
         message["tool_calls"] = _tool_calls(value["tool_calls"], f"{param}.tool_calls")
-    elif value.get("content") is None:
+    elif value.get("content") is None and role != "assistant":
         raise Failure(400, f"{param} has no content", param=f"{param}.content")
     return message
 
 
-def _content(value: Any, param: str) -> str | list[dict[str, Any]]:
+def _text(value: Any, param: str) -> str:
+    if not isinstance(value, str):
+        raise Failure(400, f"{param} is {shortened(value)}, text is expected", param=param)
+    return value
+
+
+def _content(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> str | list[dict[str, Any]]:
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
         raise Failure(400, f"{param} must be text or a list of parts", param=param)
-    return [_part(part, f"{param}.[{index}]") for index, part in enumerate(value)]
+    return [_part(part, f"{param}.[{index}]", defaults) for index, part in enumerate(value)]
 
 
-def _part(part: Any, param: str) -> dict[str, Any]:
+def _part(part: Any, param: str, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("text", "refusal") and isinstance(part.get(kind), str):
+        check_keys(part, ("type", kind, "annotations", "cache_control"), param)
         return {"type": "text", "text": part[kind]}
-    if kind not in ("image_url", "video_url"):
-        raise Failure(400, f"{param} is of type {kind!r}, text, image_url and video_url are known", param=param)
+    if kind not in ("image_url", "video_url", "image", "video"):
+        raise Failure(
+            400, f"{param} is of type {shortened(kind)}, text, image_url and video_url are known", param=param
+        )
     name = kind.removesuffix("_url")
-    url = part.get(kind)
-    url = url.get("url") if isinstance(url, dict) else url
-    if not isinstance(url, str) or not url.startswith(SCHEMES):
-        raise Failure(400, f"{param}.{kind}.url must begin with {', '.join(SCHEMES)}", param=f"{param}.{kind}")
+    source, own = _source(part.get(kind), name, f"{param}.{kind}")
+    if is_list := isinstance(source, list):
+        check_keys(part, {"type", kind} | FRAME_OPTIONS, param, FRAMES_ARE_CHOSEN)
+    check_keys(part, {"type", kind} | OPTIONS[name], param)
     options = {key: part[key] for key in OPTIONS[name] & part.keys() if part[key] is not None}
-    return {"type": name, name: Link(url, f"{param}.{kind}"), **options}
+    allowed = FRAME_OPTIONS if is_list else OPTIONS[name]
+    options = options or own or {key: value for key, value in defaults.get(name, {}).items() if key in allowed}
+    try:
+        (PictureOptions if name == "image" else VideoOptions).of(options)
+    except MediaError as error:
+        wrong = next((f"{param}.{key}" for key in options if str(error).startswith(key)), param)
+        raise Failure(400, str(error), param=wrong, code="invalid_media") from error
+    return {"type": name, name: source, **options}
+
+
+def _source(value: Any, name: str, param: str) -> tuple[Link | list[Link], dict[str, Any]]:
+    """The link or links of a part, and the options that stand beside its URL."""
+    own: dict[str, Any] = {}
+    if isinstance(value, dict):
+        beside = f"it stands beside {name}_url, not in it"
+        check_keys(value, ("url", "detail"), param, dict.fromkeys(OPTIONS[name], beside))
+        if (detail := value.get("detail")) not in (None, "auto", "low", "high", "original"):
+            raise Failure(400, f"{param}.detail is {shortened(detail)}, auto, low or high is expected", param=param)
+        if detail == "low" and name == "image":
+            own = {"max_pixels": LOW_DETAIL_PIXELS}
+        value = value.get("url")
+    if isinstance(value, list) and name == "video":
+        if not 0 < len(value) <= MAX_FRAMES:
+            raise Failure(400, f"{param} has {len(value)} frames, 1 to {MAX_FRAMES} are expected", param=param)
+        return [_link(frame, f"{param}.[{index}]") for index, frame in enumerate(value)], own
+    return _link(value, param), own
+
+
+def _link(url: Any, param: str) -> Link:
+    scheme = url[:8].lower() if isinstance(url, str) else ""
+    if not scheme.startswith(SCHEMES):
+        raise Failure(400, f"{param}.url must begin with {', '.join(SCHEMES)}", param=param)
+    if not scheme.startswith("data:") and ("\0" in url or "%00" in url):
+        raise Failure(400, f"{param}.url has a zero character", param=param)
+    return Link(url if scheme.startswith("data:") else scheme + url[8:], param)
 
 
 def _tool_calls(values: Any, param: str) -> list[dict[str, Any]]:
@@ -98,13 +187,18 @@ def _tool_calls(values: Any, param: str) -> list[dict[str, Any]]:
         raise Failure(400, f"{param} must be a list", param=param)
     calls = []
     for index, value in enumerate(values):
+        here = f"{param}.[{index}]"
         function = value.get("function") if isinstance(value, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Failure(400, f"{param}.[{index}] must have a function with a name", param=param)
+            raise Failure(400, f"{here} must have a function with a name", param=here)
+        check_keys(value, ("id", "type", "function", "index", "provider_specific_fields"), here)
+        check_keys(function, ("name", "arguments"), f"{here}.function")
         arguments = function.get("arguments") or "{}"
         if isinstance(arguments, str):
-            with suppress(ValueError, RecursionError):
-                arguments = json.loads(arguments)
+            try:
+                arguments = read_json(arguments.encode())
+            except (Failure, UnicodeEncodeError):
+                arguments = function["arguments"]
         calls.append(
             {
                 "id": value.get("id"),

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from contract.errors import MediaError, Unavailable
+from edge_runtime.gateway.data_urls import decoded
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
@@ -56,22 +57,33 @@ class Preparation:
         for pool in (self._readers, self._encoders, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def request(self, messages: list[Message], tools: list[Any] | None) -> Prepared:
+    async def request(
+        self, messages: list[Message], tools: list[Any] | None = None, template: dict[str, Any] | None = None
+    ) -> Prepared:
         """Read, encode and tokenise. A Link of messages.py stands where a picture or video is; it is replaced.
+
+        Args:
+            template: variables for the chat template.
 
         Raises:
             Failure, InvalidInput: something cannot be read or encoded.
             Unavailable: too many wait.
         """
         parts = list(media(messages))
+        write = partial(self._pipeline.request, messages, tools)
+        if template:
+            write = partial(write, template_variables=template)
         if not parts:
-            return Prepared(await self._in(self._writers, partial(self._pipeline.request, messages, tools)))
+            return Prepared(await self._in(self._writers, write))
         if self.num_waiting >= self._settings.max_waiting:
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
+        links = [part[part["type"]] for part in parts]
         try:
             await self._read_all(parts)
-            return await self._encoded(messages, tools, frozenset(map(_name, parts)))
+            return await self._encoded(write, frozenset(map(_name, parts)))
+        except MediaError as error:  # which of several it was is not known
+            raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
             self.num_waiting -= 1
 
@@ -79,26 +91,31 @@ class Preparation:
         num_bytes, most = 0, self._settings.max_body_bytes
         for part in parts:
             kind = part["type"]
-            link = part[kind]
-            if link.url.startswith("data:"):  # is here, and the pipeline decodes it
-                part[kind] = link.url
-                continue
-            part[kind] = source = await self._in(self._readers, partial(self._read, link, NOUNS[kind]))
-            num_bytes += len(source) if isinstance(source, bytes) else 0
-            if num_bytes > most:
-                raise Failure(400, f"its URLs lead to more than {most} bytes (--max-body-bytes)", param=link.param)
+            links = part[kind] if isinstance(part[kind], list) else [part[kind]]
+            sources = []
+            for link in links:
+                sources.append(source := await self._in(self._readers, partial(self._read, link, NOUNS[kind])))
+                if not link.is_data:
+                    num_bytes += len(source) if isinstance(source, bytes) else 0
+                if num_bytes > most:
+                    raise Failure(400, f"its URLs lead to more than {most} bytes (--max-body-bytes)", param=link.param)
+            part[kind] = sources if isinstance(part[kind], list) else sources[0]
 
     def _read(self, link: Link, noun: str) -> Any:
         """The bytes of a URL; for a file the path it leads to, so that a video is not held in memory."""
         access = self._pipeline.access
+        if link.is_data:
+            return decoded(link.url, link.param)
         try:
             if link.url.startswith("file://") and not access.allowed_local_media_path:
                 raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
+            if not link.url.startswith("file://") and access.fetch is None:
+                raise MediaError("http:// and https:// URLs are not fetched here (--allowed-media-domains names hosts)")
             return access(link.url, noun)
         except MediaError as error:
             raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
-    async def _encoded(self, messages: list[Message], tools: list[Any] | None, names: frozenset[Any]) -> Prepared:
+    async def _encoded(self, write: Callable[[], Request], names: frozenset[Any]) -> Prepared:
         while waiting := [self._busy[name] for name in names if name in self._busy]:
             await waiting[0].wait()
         done, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -111,7 +128,7 @@ class Preparation:
 
         def encode() -> Prepared:
             begun = time.perf_counter()
-            request = self._pipeline.request(messages, tools)
+            request = write()
             return Prepared(request, time.perf_counter() - begun)
 
         future = self._encoders.submit(encode)
@@ -126,6 +143,12 @@ class Preparation:
 def _later(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(work)
+
+
+def _param(links: list[Link | list[Link]]) -> str:
+    """Where the one picture or video stands in the body; `messages` where there are several."""
+    first = links[0][0] if isinstance(links[0], list) else links[0]
+    return first.param if len(links) == 1 else "messages"
 
 
 def _name(part: dict[str, Any]) -> tuple[Any, ...]:

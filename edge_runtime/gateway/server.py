@@ -1,6 +1,7 @@
 """The gateway's own web server: uvicorn, with a line that says where it listens."""
 
 import socket
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -25,13 +26,19 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    app: ASGIApp, host: str, port: int, tls_files: tuple[str | None, str | None] = (None, None), ready: str = "{url}"
+    app: ASGIApp,
+    host: str,
+    port: int,
+    tls_files: tuple[str | None, str | None] = (None, None),
+    ready: str = "{url}",
+    trusted_proxies: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         port: 0 takes a free one; the line on standard output says which.
         tls_files: key and certificate in PEM form, both or none.
+        trusted_proxies: addresses and networks whose X-Forwarded-For says who is asking.
         ready: the line printed once connections are taken, with a place for the address.
 
     Raises:
@@ -46,6 +53,9 @@ def serve(
         ws="none",
         lifespan="on",
         server_header=False,
+        # whoever reaches us directly writes any header he likes: only proxies that were named are believed
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         ssl_keyfile=key,
         ssl_certfile=certificate,
         timeout_graceful_shutdown=STOP_S,

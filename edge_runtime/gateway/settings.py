@@ -21,6 +21,7 @@ class Settings:
         max_requests_per_minute: of each key, or of each address where there are no keys; 0 for any number.
         allowed_origins: of pages in browsers that may read answers; "*" for all.
         allowed_hosts: what the Host header may say; empty for anything.
+        strict: refuse fields of a body that nobody knows, instead of naming them in a header.
         max_images, max_videos: of one request, all turns together.
         max_body_bytes: of one request, and of all that its URLs lead to; max_pending_bytes: of all bodies held at once.
         max_concurrency: requests at once, whatever they wait for; max_waiting: those that wait for the tower.
@@ -35,6 +36,7 @@ class Settings:
     max_requests_per_minute: int = 0
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    strict: bool = False
     max_images: int = 16
     max_videos: int = 2
     max_body_bytes: int = 64 << 20

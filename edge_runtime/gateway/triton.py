@@ -4,41 +4,51 @@ import asyncio
 import time
 
 from contract.errors import EdgeVlmError
-from contract.names import MODEL
-from edge_runtime.clients import grpc_call
 from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
-from edge_runtime.clients.connection import Connection
+from edge_runtime.clients.async_http_client import AsyncHttpClient
 
 FRESH_S = 1.0  # many may ask: the server is asked once a second at most
+FACTS_S = 60.0  # what it publishes changes only when it is started anew
 TIMEOUT_S = 3.0
+Client = AsyncGrpcClient | AsyncHttpClient
 
 
 class Triton:
     """The server as it was a moment ago."""
 
-    def __init__(self, client: AsyncGrpcClient, encoder_fingerprint: str) -> None:
+    def __init__(self, client: Client, encoder_fingerprint: str) -> None:
         self._fingerprint = encoder_fingerprint
-        self._probe = Connection(client.url, timeout_s=TIMEOUT_S, tls=client.tls, headers=client.headers)
+        self._probe = type(client)(client.url, timeout_s=TIMEOUT_S, tls=client.tls, headers=client.headers)
         self._lock = asyncio.Lock()
-        self._asked_at, self._problem = -FRESH_S, "not asked yet"
+        self._asked_at, self._problem = -FACTS_S, "not asked yet"
+        self._facts: dict[str, str] = {}
 
     async def problem(self) -> str:
         """Why requests would fail; empty where they would not."""
         async with self._lock:
-            if time.monotonic() - self._asked_at >= FRESH_S:
-                self._problem = await asyncio.to_thread(self._ask)
-                self._asked_at = time.monotonic()
+            await self._ask(FRESH_S)
         return self._problem
 
-    def _ask(self) -> str:
+    async def limit(self, name: str) -> int | None:
+        """A number that the served model publishes; None while it cannot be asked."""
+        async with self._lock:
+            await self._ask(FACTS_S if self._facts else FRESH_S)
+        value = self._facts.get(name, "")
+        return int(value) if value.isdigit() else None
+
+    async def close(self) -> None:
+        """End what the questions hold open."""
+        await self._probe.close()
+
+    async def _ask(self, fresh_s: float) -> None:
+        if time.monotonic() - self._asked_at < fresh_s:
+            return
         try:
-            with grpc_call.opened(self._probe) as client:
-                headers = grpc_call.metadata(self._probe)
-                if not client.is_model_ready(MODEL, headers=headers, client_timeout=TIMEOUT_S):
-                    return f"model {MODEL} is not ready at {self._probe.url}"
-            theirs = grpc_call.parameters(self._probe).get("encoder_fingerprint")
+            self._facts = await self._probe.parameters()
+            theirs = self._facts.get("encoder_fingerprint")
+            self._problem = "" if theirs == self._fingerprint else (
+                f"the server answers for encoder {theirs!r}, this bundle is {self._fingerprint!r}"
+            )  # fmt: skip
         except EdgeVlmError as error:
-            return str(error)
-        if theirs != self._fingerprint:
-            return f"the server answers for encoder {theirs!r}, this bundle is {self._fingerprint!r}"
-        return ""
+            self._problem = str(error)
+        self._asked_at = time.monotonic()

@@ -1,0 +1,69 @@
+"""Names and kinds of the values in a body: one way to say what is wrong with each of them."""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from edge_runtime.gateway.failures import Failure, shortened
+
+NEAR = 0.8  # how alike two names are, by difflib, where one is a slip of the other
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that is almost this one, or nothing."""
+    return next(iter(get_close_matches(name[:64], known, 1, NEAR)), "")
+
+
+def check_keys(
+    value: Mapping[str, Any], known: Collection[str], param: str, elsewhere: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a key that nobody knows. A null says nothing, so it may stand under any name.
+
+    Args:
+        param: where the object stands in the body.
+        elsewhere: names that are known and mean nothing here, and what to do instead.
+
+    Raises:
+        Failure: 400, with the nearest known name.
+    """
+    for name, item in value.items():
+        if name in known or item is None:
+            continue
+        if elsewhere and name in elsewhere:
+            hint = f": {elsewhere[name]}"
+        elif near := nearest(name, known):
+            hint = f", did you mean {near!r}?"
+        else:
+            hint = f", known are {', '.join(sorted(known))}"
+        raise Failure(
+            400, f"{param} has the unknown key {shortened(name)}{hint}", param=f"{param}.{name[:64]}",
+            code="unknown_parameter",
+        )  # fmt: skip
+
+
+def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """A truth value."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise Failure(400, f"{name} is {shortened(value)}, true or false is expected", param=name)
+    return default if value is None else value
+
+
+def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    """A whole number, None where it is not given."""
+    value = values.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise Failure(400, f"{name} is {shortened(value)}, a whole number from {low} to {high} is expected", param=name)
+    return value
+
+
+def mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object, empty where it is not given."""
+    value = values.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Failure(400, f"{name} is {shortened(value)}, an object is expected", param=name)
+    return value

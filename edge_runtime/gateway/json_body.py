@@ -1,0 +1,46 @@
+"""JSON of a request body, bounded before and while it becomes Python objects.
+
+A parser holds the interpreter's lock until it is done, in whatever thread it runs. So the bytes are counted first: what
+would become too many values, and hold up every other answer, is refused unparsed.
+"""
+
+from typing import Any
+
+from contract.errors import MissingExtra
+from edge_runtime.gateway.failures import Failure
+
+try:
+    import orjson
+except ImportError as error:
+    raise MissingExtra("the gateway", "serve") from error
+
+MAX_VALUES = 1 << 19  # a list of 262,144 token ids and as much again
+MAX_DEPTH = 64  # of lists and objects inside each other
+
+
+def read_json(body: bytes | bytearray) -> Any:
+    """The value of a body.
+
+    Raises:
+        Failure: 400. It is no JSON (RFC 8259: no NaN, no half of a surrogate pair, no number beyond a double), holds too
+            many values, or is nested too deeply.
+    """
+    num_values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
+    if num_values > MAX_VALUES:
+        raise Failure(400, f"the body holds about {num_values} JSON values, up to {MAX_VALUES} are read")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Failure(400, f"the body is no JSON: {error}") from error
+    if (depth := _depth(value)) > MAX_DEPTH:
+        raise Failure(400, f"the body is nested {depth} levels deep, up to {MAX_DEPTH} are read")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects; counted without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth

@@ -1,0 +1,59 @@
+"""Tools of a request: which functions the model may call, and whether it must."""
+
+from typing import Any
+
+from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.fields import check_keys
+
+
+def read_tools(given: dict[str, Any]) -> tuple[list[Any] | None, str]:
+    """The functions, and tool_choice: auto, none, required, or the name of a function.
+
+    Raises:
+        Failure: 400, naming the field.
+    """
+    tools = given.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else [] if tools is None else [None]):
+        param = f"tools.[{index}]"
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise Failure(400, "tools must be a list of functions with a name", param="tools")
+        check_keys(tool, ("type", "function"), param)
+        check_keys(function, ("name", "description", "parameters", "strict"), f"{param}.function")
+        if not isinstance(function.get("parameters", {}), dict):
+            raise Failure(400, f"{param}.function.parameters must be an object", param=f"{param}.function.parameters")
+    return tools or None, _choice(given.get("tool_choice", "auto"), [tool["function"]["name"] for tool in tools or []])
+
+
+def _choice(choice: Any, names: list[str]) -> str:
+    if choice in ("auto", "none"):
+        return str(choice)
+    if choice == "required" and names:
+        return "required"
+    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+    if isinstance(function, dict) and function.get("name") in names:
+        return str(function["name"])
+    raise Failure(
+        400, f"tool_choice is {shortened(choice)}, auto, none, required or one of the tools is expected",
+        param="tool_choice",
+    )  # fmt: skip
+
+
+def forced_schema(tools: list[Any] | None, choice: str) -> dict[str, Any] | None:
+    """The JSON schema of a call that must be made; None where the model is free."""
+    if choice in ("auto", "none") or tools is None:
+        return None
+    functions = [tool["function"] for tool in tools if choice in ("required", tool["function"]["name"])]
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function["name"]},
+                "arguments": function.get("parameters") or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in functions
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
