@@ -87,17 +87,17 @@ def check_embeddings(
     """
     forms = [name for name in PARTNERS if name in tensors]
     if len(forms) > 1:
-        raise InvalidInput(f"{forms[0]} and {forms[1]} are both given: send one of them")
+        raise InvalidInput(f"{forms[0]} and {forms[1]} are both given: send one of them", check="one-form")
     _check_strays(tensors, forms)
     if not forms:
         if rows:
-            raise InvalidInput(f"vision_embeddings is missing, the grids ask for {rows} rows")
+            raise InvalidInput(f"vision_embeddings is missing, the grids ask for {rows} rows", check="embeddings")
         levels = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float16)
         return SentRows((np.zeros((0, card.hidden_size), np.float16), levels))
     form, partner = forms[0], PARTNERS[forms[0]]
     size = sum(tensors[name].nbytes for name in (form, partner) if name in tensors)
     if size > limits.max_embedding_bytes:
-        raise InvalidInput(f"the embeddings have {size} bytes, {limits.max_embedding_bytes} are allowed")
+        raise InvalidInput(f"the embeddings have {size} bytes, {limits.max_embedding_bytes} are allowed", check="bytes")
     if form in FLOATS:
         return SentRows(_split(form, tensors[form], partner, tensors.get(partner), rows, card))
     codec = _check_codec(tensors, form, numbers)
@@ -108,7 +108,10 @@ def check_embeddings(
     width = card.hidden_size // (2 if form == "vision_embeddings_q4" else 1)
     expected = [1 + card.num_deepstack_levels, rows, width]
     if list(tensors[form].shape) != expected:
-        raise InvalidInput(f"{form} has shape {list(tensors[form].shape)}, {expected} is expected")
+        raise InvalidInput(
+            f"{form} has shape {list(tensors[form].shape)}, {expected} is expected",
+            check="int4" if form == "vision_embeddings_q4" else "quantised",
+        )
     return SentRows((tensors[form], scales), codec)
 
 
@@ -118,7 +121,7 @@ def _check_strays(tensors: dict[str, NDArray[Any]], forms: list[str]) -> None:
     owners |= {CODEC: [form for form in PARTNERS if form not in FLOATS], STREAM_BYTES: [STREAM]}
     for name, needed in owners.items():
         if name in tensors and not set(needed) & set(forms):
-            raise InvalidInput(f"{name} is given without {' or '.join(needed)}: send both of one form")
+            raise InvalidInput(f"{name} is given without {' or '.join(needed)}: send both of one form", check="pair")
 
 
 def _check_codec(tensors: dict[str, NDArray[Any]], form: str, numbers: CodecNumbers | None) -> str:
@@ -126,19 +129,26 @@ def _check_codec(tensors: dict[str, NDArray[Any]], form: str, numbers: CodecNumb
     if sent is None:
         if form == CODECS["int8c"].form:
             return ""  # plain int8
-        raise InvalidInput(f"{CODEC} is missing: send the codec's name and the hash of its numbers with {form}")
+        raise InvalidInput(
+            f"{CODEC} is missing: send the codec's name and the hash of its numbers with {form}", check="codec-none"
+        )
     name = sent.ravel()[0]
     return check_name(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name), form, numbers)
 
 
 def _check_lengths(stream: NDArray[np.uint8], lengths: NDArray[np.int64] | None, num_items: int) -> tuple[int, ...]:
     if lengths is None:
-        raise InvalidInput(f"{STREAM_BYTES} is missing: send the length of each item's stream with {STREAM}")
+        raise InvalidInput(
+            f"{STREAM_BYTES} is missing: send the length of each item's stream with {STREAM}", check="stream-lengths"
+        )
     if len(lengths) != num_items:
-        raise InvalidInput(f"{STREAM_BYTES} has {len(lengths)} lengths, {num_items} items were sent")
+        raise InvalidInput(
+            f"{STREAM_BYTES} has {len(lengths)} lengths, {num_items} items were sent", check="stream-lengths"
+        )
     if (lengths < 1).any() or (lengths > stream.size).any() or lengths.sum() != stream.size:
         raise InvalidInput(
-            f"{STREAM_BYTES} is {lengths.tolist()[:8]}, lengths of {stream.size} bytes together are expected"
+            f"{STREAM_BYTES} is {lengths.tolist()[:8]}, lengths of {stream.size} bytes together are expected",
+            check="stream-lengths",
         )
     return tuple(lengths.tolist())
 
@@ -147,7 +157,7 @@ def _check_finite(name: str, values: NDArray[np.floating[Any]]) -> None:
     values = np.ascontiguousarray(values)
     if not is_finite(values):
         place = np.argwhere(~np.isfinite(values))[0].tolist()
-        raise InvalidInput(f"{name}{place} is {values[tuple(place)]}, only finite values are allowed")
+        raise InvalidInput(f"{name}{place} is {values[tuple(place)]}, only finite values are allowed", check="finite")
 
 
 def _split(
@@ -155,21 +165,25 @@ def _split(
 ) -> Arrays:
     width, levels = card.hidden_size, card.num_deepstack_levels
     if main.shape[0] != rows:
-        raise InvalidInput(f"{form} has {main.shape[0]} rows, the grids ask for {rows}")
+        raise InvalidInput(f"{form} has {main.shape[0]} rows, the grids ask for {rows}", check="rows")
     if deepstack is None and levels:
         if main.shape[1] != (1 + levels) * width:
             raise InvalidInput(
                 f"{form} is {main.shape[1]} wide and {partner} is missing: send {partner} [{levels}, {rows}, {width}], "
-                f"or rows packed {(1 + levels) * width} wide"
+                f"or rows packed {(1 + levels) * width} wide",
+                check="packed",
             )
         _check_finite(form, main)
         parts = main.reshape(rows, 1 + levels, width)
         return parts[:, 0], parts[:, 1:].transpose(1, 0, 2)  # (N, H), (L, N, H)
     if main.shape[1] != width:
-        raise InvalidInput(f"{form} is {main.shape[1]} wide, {width} is expected")
+        raise InvalidInput(f"{form} is {main.shape[1]} wide, {width} is expected", check="width")
     deepstack = np.zeros((0, rows, width), main.dtype) if deepstack is None else deepstack
     if deepstack.shape != (levels, rows, width):
-        raise InvalidInput(f"{partner} has shape {list(deepstack.shape)}, {[levels, rows, width]} is expected")
+        raise InvalidInput(
+            f"{partner} has shape {list(deepstack.shape)}, {[levels, rows, width]} is expected",
+            check="deepstack",
+        )
     _check_finite(form, main)
     _check_finite(partner, deepstack)
     return main, deepstack
@@ -180,8 +194,8 @@ def _check_scales(
 ) -> NDArray[np.float16]:
     expected = [1 + card.num_deepstack_levels, rows]
     if scales is None:
-        raise InvalidInput(f"{partner} is missing: send {expected} scales with {form}")
+        raise InvalidInput(f"{partner} is missing: send {expected} scales with {form}", check="scales")
     if list(scales.shape) != expected:
-        raise InvalidInput(f"{partner} has shape {list(scales.shape)}, {expected} is expected")
+        raise InvalidInput(f"{partner} has shape {list(scales.shape)}, {expected} is expected", check="scales-shape")
     _check_finite(partner, scales)
     return scales

@@ -13,20 +13,52 @@ EdgeVlmError
  '- ServerError (RuntimeError)           INTERNAL      the server failed
 
 Messages name the offending value, the allowed one and what to do. On streams and through BLS Triton keeps only the
-text of an error, so the code is written into it: `[INVALID_ARG] ...`.
+text of an error, so the code is written into it: `[INVALID_ARG] ...`. An error that a check of contract.checks raises
+carries that check's name.
 """
 
 import re
+import reprlib
+
+MAX_VALUE_CHARACTERS = 200  # of a refused value that a message repeats
+MAX_MESSAGE_CHARACTERS = 1500  # gRPC keeps 8 KiB of a message in which a character may take nine bytes
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = MAX_VALUE_CHARACTERS
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+
+
+def shown(value: object) -> str:
+    """A refused value as a message repeats it: its repr, shortened to MAX_VALUE_CHARACTERS.
+
+    A long list or text is not written out first, so the cost does not grow with the value.
+    """
+    if isinstance(value, bytes):
+        value = value[:MAX_VALUE_CHARACTERS]
+    return shortened(_SHORT.repr(value), MAX_VALUE_CHARACTERS)
+
+
+def shortened(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
+    """The text, or its beginning and `…` where it is longer than max_characters."""
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
 
 class EdgeVlmError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package.
+
+    Args:
+        check: the name in contract.checks of the check that raises it; None where no check of a request does.
+    """
 
     code = "INTERNAL"
 
+    def __init__(self, message: str = "", *, check: str | None = None) -> None:
+        super().__init__(message)
+        self.check = check
+
     def wire(self) -> str:
-        """The message as it travels, code first."""
-        return f"[{self.code}] {self}"
+        """The message as it travels, code first, cut where a server or a proxy would refuse its length."""
+        return shortened(f"[{self.code}] {self}", MAX_MESSAGE_CHARACTERS)
 
 
 class InvalidInput(EdgeVlmError, ValueError):
@@ -40,8 +72,9 @@ class FingerprintMismatch(InvalidInput):
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(
-            f"encoder_fingerprint is {got!r}, this server answers for {expected!r}: export the bundle from the "
-            "checkpoint the server runs"
+            f"encoder_fingerprint is {shown(got)}, this server answers for {expected!r}: export the bundle from the "
+            "checkpoint the server runs",
+            check="fingerprint-other",
         )
 
 

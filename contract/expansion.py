@@ -37,7 +37,8 @@ def expand_pads(
         rows = np.repeat(lengths, numbers)  # one entry a run
         if places.size != rows.size:
             raise InvalidInput(
-                f"the prompt has {places.size} {kind} pads, {kind}_grid_thw has {rows.size} frames: one each is expected"
+                f"the prompt has {places.size} {kind} pads, {kind}_grid_thw has {rows.size} frames: one each is expected",
+                check="text-pads",
             )
         counts[places] = rows
     return np.repeat(input_ids, counts)

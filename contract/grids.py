@@ -21,13 +21,19 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
         return np.zeros((0, 3), np.int64)
     for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
         if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
-            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed")
+            raise InvalidInput(
+                f"{name}[{item}] is {[t, h, w]}, sides from 1 to {MAX_SIDE} are allowed", check="grid-side"
+            )
         if h % card.merge_size or w % card.merge_size:
             raise InvalidInput(
-                f"{name}[{item}] is {[t, h, w]}, height and width must be multiples of {card.merge_size}"
+                f"{name}[{item}] is {[t, h, w]}, height and width must be multiples of {card.merge_size}",
+                check="grid-even",
             )
         if name == "image_grid_thw" and t != 1:
-            raise InvalidInput(f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw")
+            raise InvalidInput(
+                f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw",
+                check="grid-frames",
+            )
     return grid
 
 
@@ -41,7 +47,9 @@ def check_items(
     """
     items = sum(len(grid) for grid in (image_grid_thw, video_grid_thw) if grid is not None and grid.ndim)
     if items > limits.max_items:
-        raise InvalidInput(f"the request has {items} pictures and videos, {limits.max_items} are allowed")
+        raise InvalidInput(
+            f"the request has {items} pictures and videos, {limits.max_items} are allowed", check="max-items"
+        )
     return check_grids("image_grid_thw", image_grid_thw, card), check_grids("video_grid_thw", video_grid_thw, card)
 
 

@@ -48,16 +48,25 @@ class Prompt:
         return tuple(content.key for content in self.contents)
 
 
+def max_prompt_tokens(card: ModelCard, limits: Limits) -> int:
+    """How many tokens a prompt may have: the server's limit, or the model's context where that is smaller."""
+    return min(limits.max_prompt_tokens, card.max_position_embeddings)
+
+
 def _check_ids(input_ids: NDArray[np.int64], card: ModelCard, limits: Limits) -> None:
-    allowed = min(limits.max_prompt_tokens, card.max_position_embeddings)
+    allowed = max_prompt_tokens(card, limits)
+    if not input_ids.size:
+        raise InvalidInput("the prompt has 0 tokens, 1 is needed at least: send some text", check="no-tokens")
     if input_ids.size > allowed:
         raise InvalidInput(
-            f"input_ids has {input_ids.size} tokens, {allowed} are allowed: send smaller pictures or less text"
+            f"input_ids has {input_ids.size} tokens, {allowed} are allowed: send smaller pictures or less text",
+            check="ids-length",
         )
     bad = np.flatnonzero((input_ids < 0) | (input_ids >= card.vocab_size))
     if bad.size:
         raise InvalidInput(
-            f"input_ids[{bad[0]}] is {input_ids[bad[0]]}, ids from 0 to {card.vocab_size - 1} are allowed"
+            f"input_ids[{bad[0]}] is {input_ids[bad[0]]}, ids from 0 to {card.vocab_size - 1} are allowed",
+            check="ids-range",
         )
 
 
@@ -66,7 +75,7 @@ def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArr
     places = np.flatnonzero(input_ids == token)
     expected = num_rows(grid, card)
     if places.size != expected:
-        raise InvalidInput(f"input_ids has {places.size} pad tokens {token}, {name} asks for {expected}")
+        raise InvalidInput(f"input_ids has {places.size} pad tokens {token}, {name} asks for {expected}", check="pads")
     start = 0
     for item, (t, h, w) in enumerate(grid.tolist()):
         number, length = runs((t, h, w), card)
@@ -74,14 +83,18 @@ def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArr
             run = places[start : start + length]
             if run[-1] - run[0] != length - 1:
                 raise InvalidInput(
-                    f"input_ids: the {length} pad tokens of {name}[{item}], frame {frame}, do not stand side by side from {run[0]} on"
+                    f"input_ids: the {length} pad tokens of {name}[{item}], frame {frame}, do not stand side by side from {run[0]} on",
+                    check="pad-runs",
                 )
             start += length
 
 
 def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -> None:
     if has_embeddings and got is None:
-        raise InvalidInput("encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings")
+        raise InvalidInput(
+            "encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings",
+            check="fingerprint",
+        )
     if got is not None and got != card.encoder_fingerprint:
         raise FingerprintMismatch(got, card.encoder_fingerprint)
 
@@ -106,7 +119,9 @@ def _check_decoded(contents: Sequence[ItemTensors], card: ModelCard, limits: Lim
     rows = sum(content.arrays[1].shape[1] for content in contents if content.is_coded)
     size = rows * (1 + card.num_deepstack_levels) * card.hidden_size * 4
     if size > limits.max_embedding_bytes:
-        raise InvalidInput(f"the embeddings decode to {size} bytes, {limits.max_embedding_bytes} are allowed")
+        raise InvalidInput(
+            f"the embeddings decode to {size} bytes, {limits.max_embedding_bytes} are allowed", check="decoded-bytes"
+        )
 
 
 def check_items_alone(
@@ -186,13 +201,15 @@ def check_prompt(
     _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
     if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
         raise InvalidInput(
-            f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected"
+            f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected",
+            check="mask",
         )
     if vision_token_positions is not None:
         pads = np.flatnonzero(is_pad(input_ids, card))
         if not np.array_equal(vision_token_positions, pads):
             raise InvalidInput(
-                f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids"
+                f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids",
+                check="positions",
             )
     items = prompt_items(input_ids, images, videos, card)
     contents = _contents(items, known, sent, card)

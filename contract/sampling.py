@@ -4,9 +4,14 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, shortened, shown
 
+MAX_CHARACTERS = 1 << 18  # of the JSON object, judged before it is read
 MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_STOP_IDS = 1024
+MAX_DEPTH = 64  # of structured_outputs
+MIN_REPETITION_PENALTY = 0.01
 MAX_LOGPROBS = 20
 
 
@@ -16,8 +21,19 @@ def _number(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
     if not right or not (low < value if above else low <= value) or not value <= high:
         noun = "a whole number" if whole else "a number"
         raise InvalidInput(
-            f"sampling_parameters.{name} is {value!r}, {noun} {'above' if above else 'from'} {low} to {high} is allowed"
+            f"sampling_parameters.{name} is {shown(value)}, {noun} {'above' if above else 'from'} {low} to {high} is "
+            "allowed",
+            check="sampling-value",
         )
+
+
+def _depth(value: Any) -> int:
+    """How many levels of objects and lists a parsed JSON value has; counted without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Sampling:
         _number("top_p", self.top_p, 0, 1, above=True)
         _number("top_k", self.top_k, -1, 1 << 20, whole=True)
         _number("min_p", self.min_p, 0, 1)
-        _number("repetition_penalty", self.repetition_penalty, 0, 100, above=True)
+        _number("repetition_penalty", self.repetition_penalty, MIN_REPETITION_PENALTY, 100)
         _number("presence_penalty", self.presence_penalty, -2, 2)
         _number("frequency_penalty", self.frequency_penalty, -2, 2)
         if self.logprobs is not None:
@@ -63,14 +79,32 @@ class Sampling:
         if self.seed is not None:
             _number("seed", self.seed, 0, (1 << 63) - 1, whole=True)
         if not isinstance(self.ignore_eos, bool):
-            raise InvalidInput(f"sampling_parameters.ignore_eos is {self.ignore_eos!r}, true or false is allowed")
-        if len(self.stop) > MAX_STOPS or not all(isinstance(s, str) and s for s in self.stop):
             raise InvalidInput(
-                f"sampling_parameters.stop is {list(self.stop)!r}, up to {MAX_STOPS} non-empty strings are allowed"
+                f"sampling_parameters.ignore_eos is {shown(self.ignore_eos)}, true or false is allowed",
+                check="sampling-flag",
+            )
+        if len(self.stop) > MAX_STOPS or not all(
+            isinstance(s, str) and 0 < len(s) <= MAX_STOP_CHARACTERS for s in self.stop
+        ):
+            raise InvalidInput(
+                f"sampling_parameters.stop is {shown(list(self.stop))}, up to {MAX_STOPS} non-empty strings of up to "
+                f"{MAX_STOP_CHARACTERS} characters are allowed",
+                check="stop",
             )
         if self.structured_outputs is not None and not isinstance(self.structured_outputs, dict):
             raise InvalidInput(
-                f"sampling_parameters.structured_outputs is {self.structured_outputs!r}, an object is expected"
+                f"sampling_parameters.structured_outputs is {shown(self.structured_outputs)}, an object is expected",
+                check="structured-outputs",
+            )
+        if (depth := _depth(self.structured_outputs)) > MAX_DEPTH:
+            raise InvalidInput(
+                f"sampling_parameters.structured_outputs is {depth} levels deep, {MAX_DEPTH} are allowed",
+                check="structured-depth",
+            )
+        if len(self.stop_token_ids) > MAX_STOP_IDS:
+            raise InvalidInput(
+                f"sampling_parameters.stop_token_ids has {len(self.stop_token_ids)} ids, {MAX_STOP_IDS} are allowed",
+                check="stop-ids",
             )
         for token in self.stop_token_ids:
             _number("stop_token_ids", token, 0, (1 << 31) - 1, whole=True)
@@ -82,12 +116,18 @@ class Sampling:
         Raises:
             InvalidInput: no JSON object, an unknown name, or a value out of range.
         """
+        if len(text) > MAX_CHARACTERS:
+            raise InvalidInput(
+                f"sampling_parameters has {len(text)} characters, {MAX_CHARACTERS} are allowed", check="sampling-length"
+            )
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"sampling_parameters is no JSON: {error}") from error
+            raise InvalidInput(f"sampling_parameters is no JSON: {shortened(str(error))}", check="json") from error
         if not isinstance(values, dict):
-            raise InvalidInput(f"sampling_parameters is {type(values).__name__}, a JSON object is expected")
+            raise InvalidInput(
+                f"sampling_parameters is {type(values).__name__}, a JSON object is expected", check="json-object"
+            )
         return cls.from_dict(values, defaults)
 
     @classmethod
@@ -95,7 +135,10 @@ class Sampling:
         """Like from_json, for values already parsed."""
         allowed = {f.name for f in fields(cls)}
         if unknown := sorted(values.keys() - allowed):
-            raise InvalidInput(f"sampling_parameters has {unknown[0]!r}, allowed are {', '.join(sorted(allowed))}")
+            raise InvalidInput(
+                f"sampling_parameters has {shown(unknown[0])}, allowed are {', '.join(sorted(allowed))}",
+                check="sampling-name",
+            )
         given = {k: v for k, v in values.items() if v is not None}
         for name in ("stop", "stop_token_ids"):
             if name in given:
@@ -103,7 +146,9 @@ class Sampling:
                 if name == "stop" and isinstance(value, str):
                     value = [value]
                 if not isinstance(value, (list, tuple)):
-                    raise InvalidInput(f"sampling_parameters.{name} is {value!r}, a list is expected")
+                    raise InvalidInput(
+                        f"sampling_parameters.{name} is {shown(value)}, a list is expected", check="sampling-list"
+                    )
                 given[name] = tuple(value)
         if defaults is None:
             return cls(**given)

@@ -97,6 +97,8 @@ def check_ranks(tensors: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ..
     ranks = {spec.name: len(spec.shape) for spec in specs}
     for name, values in tensors.items():
         if values.ndim != ranks[name]:
-            raise InvalidInput(f"{name} has shape {list(values.shape)}, {ranks[name]} dimensions are expected")
+            raise InvalidInput(
+                f"{name} has shape {list(values.shape)}, {ranks[name]} dimensions are expected", check="rank"
+            )
         if not values.size:
-            raise InvalidInput(f"{name} is empty, shape {list(values.shape)}: leave it out")
+            raise InvalidInput(f"{name} is empty, shape {list(values.shape)}: leave it out", check="empty")

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from contract.errors import InvalidInput
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 
@@ -52,6 +53,25 @@ class Stats:
     max_kv_bytes: int = 0
 
 
+def check_choice(sampling: Sampling, end_ids: frozenset[int], num_ids: int) -> None:
+    """min_tokens keeps the tokens that end an answer from being chosen: some other token must be left.
+
+    Args:
+        end_ids: the model's own, which ignore_eos leaves out.
+        num_ids: the size of the vocabulary.
+
+    Raises:
+        InvalidInput: every token of the vocabulary ends the answer.
+    """
+    ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else end_ids)
+    if sampling.min_tokens and sum(token < num_ids for token in ends) >= num_ids:
+        raise InvalidInput(
+            f"sampling_parameters.stop_token_ids has all {num_ids} ids of the vocabulary and min_tokens is "
+            f"{sampling.min_tokens}: leave one id out, or send min_tokens 0",
+            check="no-choice",
+        )
+
+
 class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
@@ -75,6 +95,10 @@ class Engine(Protocol):
 
     def is_dead(self) -> bool:
         """Whether the engine failed as a whole: every request gets ServerError until it is loaded anew."""
+        ...
+
+    def stalled_seconds(self) -> float:
+        """How long requests have been running or waiting without a step that ended; 0 where there are none."""
         ...
 
     def close(self) -> None:

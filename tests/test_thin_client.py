@@ -183,7 +183,6 @@ def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) 
         ask(thin_server, **tensors)
     assert refused.value.status() == "400"
     assert "[INVALID_ARG]" in refused.value.message()
-    assert all(VISION_CHECKS[row].says in refused.value.message() for row, names in ROWS.items() if name in names)
     with pytest.raises(InferenceServerException, match=message) as refused:
         ask(thin_server, grpcclient, **tensors)
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"

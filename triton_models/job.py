@@ -12,24 +12,31 @@ from collections import deque
 
 from contract.errors import DeadlineExceeded
 from serving.engine import Delta
-from serving.requests.answer import ERROR, Answer
+from serving.requests.answer import ERROR, Answer, nothing
 from triton_models.replies import FINAL, failure, outputs, unexpected
 
 MERGE_AFTER_SECONDS = 0.05
 
 
 class Job:
-    """A request that is being answered. Its methods belong to the loop's thread, but for `is_abandoned`."""
+    """A request that is being answered. Its methods belong to the loop's thread, but for `is_abandoned`.
 
-    def __init__(self, request, sender, parsed, timing, thread):
-        self.id, self.timing, self.parsed = request.request_id(), timing, parsed
-        self.timeout_seconds = request.timeout() / 1e6  # 0: none
+    parsed is None until `read` is told what the request asks for.
+    """
+
+    def __init__(self, request, sender, timeout_us, timing, thread):
+        self.id, self.timing, self.parsed = request.request_id(), timing, None
+        self.timeout_seconds = timeout_us / 1e6  # 0: none
         self.deadline = time.monotonic() + (self.timeout_seconds or math.inf)
         self.task, self.keys, self.num_tokens = None, (), 0
         self.is_ended = False  # its last delta was put
-        self._sender, self._thread, self._answer = sender, thread, Answer(parsed)
+        self.is_left = False  # who still reads the request may stop
+        self._sender, self._thread, self._answer = sender, thread, None
         self._waiting, self._is_sending, self._lock = deque(), False, threading.Lock()
         self._error, self._is_released, self._releasing = None, False, threading.Lock()
+
+    def read(self, parsed):
+        self.parsed, self._answer = parsed, Answer(parsed)
 
     def put(self, delta):
         """Send it, when the one before is sent; collect it where the answer is wanted as a whole."""
@@ -37,7 +44,7 @@ class Job:
         self.is_ended = delta.finish_reason is not None
         with self._lock:
             self._waiting.append((time.monotonic(), delta))
-            if self._is_sending or not (self.parsed.is_stream or self.is_ended):
+            if self._is_sending or not (self.is_ended or self.parsed.is_stream):
                 return
             self._is_sending = True
         if self.num_tokens == len(delta.token_ids):  # the first is waited for
@@ -65,7 +72,7 @@ class Job:
     def check_time(self):
         if self.is_late() and not self.num_tokens:
             raise DeadlineExceeded(
-                f"the timeout of {self.timeout_seconds} s was over before the first token: allow more"
+                f"the timeout of {self.timeout_seconds} s was over before the first token: allow more", check="timeout"
             )
 
     def _break(self, error):
@@ -88,15 +95,17 @@ class Job:
             if not self._waiting:
                 return []
             lag = time.monotonic() - self._waiting[0][0]
-            is_all = lag > MERGE_AFTER_SECONDS or not self.parsed.is_stream
+            is_all = lag > MERGE_AFTER_SECONDS or self.parsed is None or not self.parsed.is_stream
             return [self._waiting.popleft()[1] for _ in range(len(self._waiting) if is_all else 1)]
 
     def _respond(self, deltas):
         if self._is_released:
             return
         reason = deltas[-1].finish_reason
-        if reason == ERROR and not self._answer.is_begun:
+        if reason == ERROR and not (self._answer and self._answer.is_begun):
             response = failure(self._error)
+        elif self._answer is None:
+            response = outputs(nothing(reason))
         else:
             error = self._error.wire() if reason == ERROR else ""
             response = outputs(self._answer.outputs(deltas, self.keys, error))

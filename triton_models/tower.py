@@ -36,18 +36,26 @@ class Tower:
         check_ranks(tensors, VISION_INPUTS)
         given = [name for name in ("image", "pixel_values") if name in tensors]
         if len(given) != 1:
-            raise InvalidInput(f"{'both' if given else 'neither'} of image and pixel_values given: send one of them")
+            raise InvalidInput(
+                f"{'both' if given else 'neither'} of image and pixel_values given: send one of them", check="source"
+            )
         grids = [name for name in ("image_grid_thw", "video_grid_thw") if name in tensors]
         if given == ["pixel_values"]:
             self.check_pixels(tensors["pixel_values"], *map(tensors.get, ("image_grid_thw", "video_grid_thw")))
             return
         if grids:
-            raise InvalidInput(f"{grids[0]} goes with pixel_values: leave it out, the pictures' files tell their sizes")
+            raise InvalidInput(
+                f"{grids[0]} goes with pixel_values: leave it out, the pictures' files tell their sizes", check="grids"
+            )
         if tensors["image"].size > self.limits.max_items:
-            raise InvalidInput(f"image has {tensors['image'].size} pictures, {self.limits.max_items} are allowed")
+            raise InvalidInput(
+                f"image has {tensors['image'].size} pictures, {self.limits.max_items} are allowed", check="pictures"
+            )
         for place, data in enumerate(tensors["image"]):
             if not data:
-                raise MediaError(f"image[{place}] is empty: send the bytes of a JPEG, PNG, WebP … file")
+                raise MediaError(
+                    f"image[{place}] is empty: send the bytes of a JPEG, PNG, WebP … file", check="no-bytes"
+                )
 
     def check_pixels(self, pixel_values, image_grid_thw, video_grid_thw):
         images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
@@ -56,11 +64,16 @@ class Tower:
         patches = sum(int(grid.prod(axis=1).sum()) for grid in (images, videos))
         expected = [patches, self.card.patch_width]
         if not rows or list(pixel_values.shape) != expected:
-            raise InvalidInput(f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}")
+            raise InvalidInput(
+                f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}", check="patches"
+            )
 
     def check_rows(self, rows):
         if rows > self.limits.max_prompt_tokens:
-            raise InvalidInput(f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed")
+            raise InvalidInput(
+                f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed",
+                check="picture-rows",
+            )
 
     def encode(self, tensors):
         """The output tensors of a checked request, by the names of contract.tensors.VISION_OUTPUTS but vision_keys.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from contract.codecs import channels, ecq, int4, int8
 from contract.codecs.numbers import CodecNumbers
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, shown
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 SCALES, STREAM = "vision_scales", "vision_stream"
@@ -48,10 +48,13 @@ def check_name(sent: str, form: str, numbers: CodecNumbers | None) -> str:
     if sent not in known.values():
         allowed = ", ".join(known.values()) or "none, because its checkpoint has no codec.npz"
         raise InvalidInput(
-            f"vision_codec is {sent[:64]!r}, this server knows {allowed}: send one of them, int8 or fp16"
+            f"vision_codec is {shown(sent)}, this server knows {allowed}: send one of them, int8 or fp16", check="codec"
         )
     if CODECS[name].form != form:
-        raise InvalidInput(f"vision_codec is {sent!r}, which goes with {CODECS[name].form} and not with {form}")
+        raise InvalidInput(
+            f"vision_codec is {shown(sent)}, which goes with {CODECS[name].form} and not with {form}",
+            check="codec-form",
+        )
     return sent
 
 

@@ -48,11 +48,13 @@ def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: Codec
     data = np.ascontiguousarray(stream).tobytes()
     if len(data) < head or len(data) % 2:
         raise InvalidInput(
-            f"vision_stream has {len(data)} bytes for an item, an even number from {head} on is expected"
+            f"vision_stream has {len(data)} bytes for an item, an even number from {head} on is expected",
+            check="stream",
         )
     if zlib.crc32(data[CHECKSUM:]) != int.from_bytes(data[:CHECKSUM], "little"):
         raise InvalidInput(
-            f"vision_stream has {len(data)} bytes for an item that do not fit their checksum: send it again"
+            f"vision_stream has {len(data)} bytes for an item that do not fit their checksum: send it again",
+            check="stream",
         )
     states = np.frombuffer(data[CHECKSUM:head], "<u4").astype(np.uint32)
     words = np.frombuffer(data[head:], "<u2").astype(np.uint16, copy=False)
@@ -77,7 +79,11 @@ def _fill(levels: Levels, pairs: NDArray[np.uint8], outside: NDArray[np.int16]) 
     """Put the values outside the table at their places."""
     places = _places(pairs)
     if len(places) != len(outside):
-        raise InvalidInput(f"vision_stream has {len(outside)} values outside its table, {len(places)} are expected")
+        raise InvalidInput(
+            f"vision_stream has {len(outside)} values outside its table, {len(places)} are expected", check="stream"
+        )
     if (np.abs(outside.astype(np.int32)) <= HIGHEST).any():
-        raise InvalidInput(f"vision_stream has values of up to {HIGHEST} outside its table, where they belong into it")
+        raise InvalidInput(
+            f"vision_stream has values of up to {HIGHEST} outside its table, where they belong into it", check="stream"
+        )
     levels.reshape(-1)[places] = outside

@@ -88,9 +88,13 @@ def decode(
             empty = np.flatnonzero(x < TOTAL)
             taken = words[used : used + len(empty)]
             if len(taken) < len(empty):
-                raise InvalidInput(f"vision_stream ends early: it has {len(words)} words, the grid asks for more")
+                raise InvalidInput(
+                    f"vision_stream ends early: it has {len(words)} words, the grid asks for more", check="stream"
+                )
             x[empty] = (x[empty] << BITS) | taken
             used += len(empty)
     if (states != TOTAL).any():
-        raise InvalidInput("vision_stream does not end as an encoder begins: it is damaged, send it again")
+        raise InvalidInput(
+            "vision_stream does not end as an encoder begins: it is damaged, send it again", check="stream"
+        )
     return pairs, used

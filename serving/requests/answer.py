@@ -53,5 +53,10 @@ class Answer:
         return outputs
 
 
+def nothing(reason: str) -> dict[str, NDArray[Any]]:
+    """Outputs of the only response of a request that ended before it was read."""
+    return {"text_output": _bytes(""), "token_ids": np.zeros(0, np.int64), "finish_reason": _bytes(reason)}
+
+
 def _bytes(*texts: str) -> NDArray[np.object_]:
     return np.array([text.encode("utf-8") for text in texts], dtype=np.object_)  # (texts,)

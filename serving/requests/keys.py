@@ -28,7 +28,8 @@ def held_items(keys: Sequence[str], num_sent: int, store: ReuseStore) -> Held:
     if num_empty != num_sent:
         raise InvalidInput(
             f"vision_keys has {num_empty} empty entries, the grids have {num_sent} items: an empty entry is expected for "
-            "each item whose tensors come along"
+            "each item whose tensors come along",
+            check="key-count",
         )
     return [store.find(key) if key else None for key in keys]
 
@@ -55,17 +56,20 @@ def all_grids(
     start = 0
     for place, item in enumerate(held):
         if start >= len(is_video_pad):
-            raise InvalidInput(f"vision_keys has {len(held)} entries, the prompt has pads for {place} items")
+            raise InvalidInput(
+                f"vision_keys has {len(held)} entries, the prompt has pads for {place} items", check="key-pads"
+            )
         is_video = bool(is_video_pad[start])
         if item is not None and item.is_video != is_video:
             names = ("picture", "video")
             raise InvalidInput(
-                f"vision_keys[{place}] names a {names[item.is_video]}, the prompt has the pads of a {names[is_video]} there"
+                f"vision_keys[{place}] names a {names[item.is_video]}, the prompt has the pads of a {names[is_video]} there",
+                check="key-kind",
             )
         grid = item.grid_thw if item is not None else next(sent[is_video], None)
         if grid is None:
             name = "video_grid_thw" if is_video else "image_grid_thw"
-            raise InvalidInput(f"vision_keys[{place}] is empty, and {name} has no grid left for it")
+            raise InvalidInput(f"vision_keys[{place}] is empty, and {name} has no grid left for it", check="key-grid")
         found[is_video].append(grid)
         start += num_pads(is_video, grid)
     images, videos = (np.array(found[kind], np.int64).reshape(-1, 3) for kind in (False, True))

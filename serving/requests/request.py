@@ -5,7 +5,7 @@ its value and the allowed one. Triton checks types and fixed sizes; a rank of 0,
 unknown JSON field all arrive.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,18 +16,20 @@ from tokenizers import Tokenizer
 from contract.card import ModelCard
 from contract.codecs.numbers import CodecNumbers
 from contract.embeddings import NAMES
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, shown
 from contract.expansion import expand_pads
 from contract.grids import check_items, num_rows, runs
 from contract.items import is_pad
 from contract.limits import Limits
-from contract.prompt import Prompt, check_items_alone, check_prompt
+from contract.prompt import Prompt, check_items_alone, check_prompt, max_prompt_tokens
 from contract.sampling import Sampling
 from contract.tensors import INPUTS, check_ranks
 from serving.requests.keys import Grid, Held, all_grids, held_items
 from serving.requests.store import ReuseStore
+from serving.requests.tokens import TextReader
 
 Tensors = Mapping[str, NDArray[Any]]
+MAX_TOKEN_BYTES = 64  # of text for each token that the prompt may have; more is refused unread
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 
@@ -58,7 +60,7 @@ def texts(tensors: Tensors, name: str) -> list[str]:
     try:
         return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in tensors.get(name, ())]
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name} is no UTF-8: {error.reason} at byte {error.start}") from error
+        raise InvalidInput(f"{name} is no UTF-8: {error.reason} at byte {error.start}", check="utf-8") from error
 
 
 def text(tensors: Tensors, name: str) -> str | None:
@@ -83,13 +85,18 @@ class RequestParser:
     ) -> None:
         self._card, self._limits, self._tokenizer, self._store = card, limits, tokenizer, store
         self._numbers = numbers
+        self._max_tokens = max_prompt_tokens(card, limits)
+        self._reader = TextReader(tokenizer, self._max_tokens)
 
-    def parse(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Request:
+    def parse(
+        self, tensors: Tensors, parameters: Mapping[str, Any], is_wanted: Callable[[], bool] = lambda: True
+    ) -> Request:
         """Check one request.
 
         Args:
             tensors: by the names of contract.tensors.INPUTS; BYTES as object arrays of bytes. Absent ones are absent.
             parameters: the request parameters; sampling names are allowed here as well (plain JSON fields).
+            is_wanted: asked between the pieces of a long text; False ends the reading.
 
         Raises:
             InvalidInput: naming the tensor or parameter, its value and the allowed one.
@@ -97,8 +104,9 @@ class RequestParser:
         """
         check_ranks(tensors, INPUTS)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
+        self._check_length(tensors.get("text_input"))
         prompt_text = text(tensors, "text_input")
-        prompt = self._prompt(tensors, prompt_text, sampling)
+        prompt = self._prompt(tensors, prompt_text, sampling, is_wanted)
         echo = ""
         if not flag(tensors, "exclude_input_in_output", True):
             ids = prompt.input_ids.tolist()
@@ -113,7 +121,9 @@ class RequestParser:
             wants_num_output_tokens=flag(tensors, "return_num_output_tokens", False),
         )
 
-    def _prompt(self, tensors: Tensors, prompt_text: str | None, sampling: Sampling) -> Prompt:
+    def _prompt(
+        self, tensors: Tensors, prompt_text: str | None, sampling: Sampling, is_wanted: Callable[[], bool]
+    ) -> Prompt:
         images, videos = self._grids(tensors)
         held: Held = ()
         if keys := texts(tensors, "vision_keys"):
@@ -133,14 +143,15 @@ class RequestParser:
                     held=held,
                     numbers=self._numbers,
                 )
-        ids = self._ids(input_ids, prompt_text)
+        ids = self._ids(input_ids, prompt_text, is_wanted)
         if held:
             images, videos = self._all_grids(ids, held, images, videos, is_text=input_ids is None)
         if input_ids is None:
             rows = num_rows(images, self._card) + num_rows(videos, self._card)
-            if rows > self._limits.max_prompt_tokens:
+            if rows > self._max_tokens:
                 raise InvalidInput(
-                    f"the grids ask for {rows} rows, {self._limits.max_prompt_tokens} tokens are allowed"
+                    f"the grids ask for {rows} rows, {self._max_tokens} tokens are allowed",
+                    check="text-rows",
                 )
             ids = expand_pads(ids, images, videos, self._card)
         return check_prompt(
@@ -160,7 +171,9 @@ class RequestParser:
     def _grids(self, tensors: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Grids of the items that were sent; the number of all items is judged first."""
         if (keys := tensors.get("vision_keys")) is not None and keys.size > self._limits.max_items:
-            raise InvalidInput(f"vision_keys has {keys.size} entries, {self._limits.max_items} are allowed")
+            raise InvalidInput(
+                f"vision_keys has {keys.size} entries, {self._limits.max_items} are allowed", check="max-keys"
+            )
         return check_items(tensors.get("image_grid_thw"), tensors.get("video_grid_thw"), self._card, self._limits)
 
     def _all_grids(
@@ -184,37 +197,47 @@ class RequestParser:
 
     def _check_keeping(self, num_items: int) -> None:
         if not num_items:
-            raise InvalidInput("sampling_parameters.max_tokens is 0, which only keeps items, and there are none")
+            raise InvalidInput(
+                "sampling_parameters.max_tokens is 0, which only keeps items, and there are none", check="keep-items"
+            )
         if not self._limits.max_reuse_bytes:
             raise InvalidInput(
-                "sampling_parameters.max_tokens is 0, which only keeps items, and this server keeps none: send 1 or more"
+                "sampling_parameters.max_tokens is 0, which only keeps items, and this server keeps none: send 1 or more",
+                check="keep-off",
             )
 
     def _sampling(self, json_text: str | None, parameters: Mapping[str, Any]) -> Sampling:
         if unknown := sorted(parameters.keys() - SAMPLING_NAMES):
             raise InvalidInput(
-                f"{unknown[0]!r} is neither an input nor a parameter; inputs are {', '.join(spec.name for spec in INPUTS)}; "
-                f"parameters are {', '.join(sorted(SAMPLING_NAMES))}"
+                f"{shown(unknown[0])} is neither an input nor a parameter; inputs are {', '.join(spec.name for spec in INPUTS)}; "
+                f"parameters are {', '.join(sorted(SAMPLING_NAMES))}",
+                check="parameter",
             )
         sampling = Sampling.from_dict(dict(parameters), None if json_text is None else Sampling.from_json(json_text))
         if sampling.max_tokens > self._limits.max_output_tokens:
             raise InvalidInput(
                 f"sampling_parameters.max_tokens is {sampling.max_tokens}, up to {self._limits.max_output_tokens} "
-                "is allowed"
+                "is allowed",
+                check="max-tokens",
             )
         return sampling
 
-    def _ids(self, input_ids: NDArray[np.int64] | None, prompt_text: str | None) -> NDArray[np.int64]:
+    def _check_length(self, values: NDArray[Any] | None) -> None:
+        """A text so long that no tokenizer makes few enough tokens of it is refused before it is read."""
+        size = 0 if values is None else max(len(value) for value in values)
+        if size > (allowed := MAX_TOKEN_BYTES * self._max_tokens):
+            raise InvalidInput(
+                f"text_input has {size} bytes, {allowed} are allowed for {self._max_tokens} tokens", check="text-length"
+            )
+
+    def _ids(
+        self, input_ids: NDArray[np.int64] | None, prompt_text: str | None, is_wanted: Callable[[], bool]
+    ) -> NDArray[np.int64]:
         """The prompt's tokens, (S,) as sent or those of the text."""
         if (input_ids is None) == (prompt_text is None):
             given = "neither" if input_ids is None else "both"
-            raise InvalidInput(f"{given} of input_ids and text_input given: send exactly one of them")
+            raise InvalidInput(f"{given} of input_ids and text_input given: send exactly one of them", check="prompt")
         if input_ids is not None:
             return input_ids
         assert prompt_text is not None  # for mypy: just checked
-        # a character is at least a byte and a token at most the longest vocabulary entry: refuse what cannot fit unread
-        if len(prompt_text) > 64 * self._limits.max_prompt_tokens:
-            raise InvalidInput(
-                f"text_input has {len(prompt_text)} characters, {self._limits.max_prompt_tokens} tokens are allowed"
-            )
-        return np.array(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids, np.int64)
+        return self._reader.ids(prompt_text, is_wanted)

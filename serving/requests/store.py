@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import NotFound
+from contract.errors import NotFound, shown
 from contract.items import ItemTensors
 
 
@@ -50,7 +50,8 @@ class ReuseStore:
             if item is None:
                 self._count(num_reuse_misses=1)
                 raise NotFound(
-                    f"vision_keys has {key[:64]!r}, which this server does not hold: send the item's tensors"
+                    f"vision_keys has {shown(key)}, which this server does not hold: send the item's tensors",
+                    check="key-unknown",
                 )
             self._items.move_to_end(key)
             self._count(num_reuse_hits=1, reuse_saved_bytes=item.num_bytes)

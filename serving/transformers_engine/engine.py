@@ -19,7 +19,7 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Server
 from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
-from serving.engine import Delta, Stats
+from serving.engine import Delta, Stats, check_choice
 from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
 from serving.transformers_engine.kv import kv_bytes
 from serving.transformers_engine.sequence import Sequence, max_new_tokens
@@ -42,6 +42,7 @@ class TransformersEngine:
         self._active: list[Sequence] = []
         self._stats = Stats(max_kv_bytes=self._limits.max_kv_bytes)
         self._death: EdgeVlmError | None = None
+        self._advanced_seconds = time.monotonic()  # when a step ended, or work came
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -91,6 +92,11 @@ class TransformersEngine:
         """See `Engine.is_dead`."""
         return isinstance(self._death, ServerError)
 
+    def stalled_seconds(self) -> float:
+        """See `Engine.stalled_seconds`."""
+        has_work = bool(self._active or self._waiting)
+        return time.monotonic() - self._advanced_seconds if has_work else 0.0
+
     def close(self) -> None:
         """See `Engine.close`."""
         with self._changed:
@@ -100,14 +106,18 @@ class TransformersEngine:
 
     def _check_can(self, prompt: Prompt, sampling: Sampling) -> None:
         if sampling.structured_outputs is not None:
-            raise InvalidInput("structured_outputs needs the engine vllm, this server runs the engine transformers")
+            raise InvalidInput(
+                "structured_outputs needs the engine vllm, this server runs the engine transformers", check="engine-has"
+            )
         if not sampling.max_tokens:
             raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
+        check_choice(sampling, self._model.end_ids, self._model.card.vocab_size)
         need = kv_bytes(self._model, prompt.input_ids.size + max_new_tokens(self._model, prompt, sampling))
         if need > self._limits.max_kv_bytes:
             raise InvalidInput(
                 f"the prompt and max_tokens need {need} bytes of keys and values, {self._limits.max_kv_bytes} are "
-                "allowed: ask for fewer tokens or send smaller pictures"
+                "allowed: ask for fewer tokens or send smaller pictures",
+                check="kv-bytes",
             )
 
     def _check_room(self) -> None:
@@ -115,12 +125,16 @@ class TransformersEngine:
             raise type(self._death)(str(self._death))
         running, room = len(self._active) + len(self._waiting), self._limits.max_active + self._limits.max_waiting
         if running >= room:
-            raise Unavailable(f"{running} requests are running or waiting, {room} are allowed: try again later")
+            raise Unavailable(
+                f"{running} requests are running or waiting, {room} are allowed: try again later", check="queue"
+            )
 
     def _run(self) -> None:
         try:
             while self._turn_over():
+                self._fail_stuck()
                 self._step(plan(self._active, self._prefill_chunk_tokens))
+                self._advanced_seconds = time.monotonic()
         except Exception:
             log.exception("the engine died")
             self._death = ServerError("the engine died: restart the server")
@@ -137,13 +151,15 @@ class TransformersEngine:
             self._count(num_cancelled=len(gone))
             self._active = [s for s in self._active if not (s.is_ended or s.is_cancelled)]
             self._waiting = deque(s for s in self._waiting if not s.is_cancelled)
-            self._changed.wait_for(lambda: self._death or self._waiting or self._active)
+            if not (self._waiting or self._active):
+                self._changed.wait_for(lambda: self._death or self._waiting)
+                self._advanced_seconds = time.monotonic()
             while self._waiting and self._has_room(self._waiting[0]):
                 self._begin(self._waiting.popleft())
             latest = time.monotonic() - self._limits.max_queue_seconds
             while self._waiting and self._waiting[0].arrived_seconds < latest:
                 error = f"no slot became free within {self._limits.max_queue_seconds} s: try again later"
-                self._fail(self._waiting.popleft(), DeadlineExceeded(error))
+                self._fail(self._waiting.popleft(), DeadlineExceeded(error, check="queue-time"))
             return self._death is None
 
     def _has_room(self, sequence: Sequence) -> bool:
@@ -162,6 +178,13 @@ class TransformersEngine:
 
     def _kv_bytes(self) -> int:
         return sum(sequence.kv_bytes for sequence in self._active)
+
+    def _fail_stuck(self) -> None:
+        """No step would ever end a request that has nothing to compute; the checks let none through."""
+        for sequence in self._active:
+            if sequence.num_cached == sequence.num_known:
+                log.error("a request has nothing to compute")
+                self._fail(sequence, ServerError("the engine failed on this request"))
 
     def _step(self, pieces: list[Piece]) -> None:
         """Run the pieces through the model at once. Where that fails, each alone: a failure belongs to its own request."""

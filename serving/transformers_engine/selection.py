@@ -17,6 +17,8 @@ from transformers import (
 from contract.sampling import Sampling
 from serving.transformers_engine.penalties import OutputPenaltyLogitsProcessor
 
+MIN_TEMPERATURE = 0.01  # vLLM's: what lies below it and above 0 is taken for it, or scores would leave float32
+
 
 class Selection:
     """Chooses the tokens of one sequence.
@@ -69,7 +71,7 @@ def _processors(s: Sampling, prompt_length: int, end_ids: frozenset[int], device
         )
     if s.temperature > 0:
         if s.temperature != 1:
-            chosen.append(TemperatureLogitsWarper(float(s.temperature)))
+            chosen.append(TemperatureLogitsWarper(max(float(s.temperature), MIN_TEMPERATURE)))
         if s.top_k > 0:
             chosen.append(TopKLogitsWarper(s.top_k))
         if s.top_p < 1:

@@ -130,6 +130,7 @@ def _embeddings(name: str, values: Any, model: LanguageModel) -> torch.Tensor:
     # checked before as they came; float32 above 65504 becomes inf in float16
     if model.dtype != torch.float32 and not torch.isfinite(tensor).all():
         raise InvalidInput(
-            f"{name} has values too large for {model.dtype}, in which this server runs: scale or clip them"
+            f"{name} has values too large for {model.dtype}, in which this server runs: scale or clip them",
+            check="number-format",
         )
     return tensor

@@ -5,8 +5,9 @@ is a pipe held by the launcher, so a killed launcher is an end of file. It then 
 process group (a hung server, orphaned stubs) and removes their shared memory and FOLDER.
 
 This Triton neither notices nor restarts a killed Python process; the clients of that process would wait for ever. The
-guardian asks for a sign of life every second, and where none comes the whole server goes: clients get an error at once
-and a new server within seconds.
+guardian looks at the models' processes every twentieth of a second and asks for a sign of life every second. Where a
+process is gone, or no sign comes, the whole server goes: clients get an error at once and a new server within seconds.
+A busy server is not a dead one: while its processes compute, silence is borne for MAX_BUSY_SECONDS.
 """
 
 import contextlib
@@ -19,38 +20,94 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
-from serving.triton.health import fault, is_ready
+from serving.triton.health import SILENCE, fault, is_ready
 
+SHM_PREFIX = "EDGE_VLM_SHM_PREFIX"  # environment variable: what the models remove when all others are dead
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 1.0
 MAX_FAULTS = 3  # in a row: one may be a full /dev/shm, which passes
+MAX_BUSY_SECONDS = 120.0  # without an answer from processes that compute
+MIN_BUSY_SHARE = 0.1  # of a core: what computes takes more, what hangs takes less
+STUB = "triton_python_backend_stub"
 _PR_SET_PDEATHSIG = 1
 
 
 class Watch(threading.Thread):
-    """Waits until the server is ready, then until it is found dead; `verdict` then says why."""
+    """Waits until the server is ready, then until it is found dead; `verdict` then says why.
 
-    def __init__(self, http_url: str) -> None:
+    Args:
+        group: the process group of Triton and of its models' processes.
+    """
+
+    def __init__(self, http_url: str, group: int) -> None:
         super().__init__(name="watch", daemon=True)
         self.is_begun, self.verdict = False, ""
-        self._http_url, self._ended = http_url, threading.Event()
+        self._http_url, self._group, self._ended = http_url, group, threading.Event()
+        self._models: dict[int, str] = {}  # by process id: the model's name
 
     def run(self) -> None:
         while not is_ready(self._http_url):
             if self._ended.wait(POLL_SECONDS):
                 return
-        self.is_begun, num_faults = True, 0
+        self._models = stubs(self._group)
+        self.is_begun, num_faults, answered_seconds = True, 0, time.monotonic()
         while not self._ended.wait(PROBE_SECONDS):
+            begun_seconds, begun_cpu = time.monotonic(), cpu_seconds(self._group)
             found = fault(self._http_url)
             num_faults = num_faults + 1 if found else 0
-            if found and num_faults == MAX_FAULTS:
+            if not found or not found.endswith(SILENCE):
+                answered_seconds = time.monotonic()
+            share = (cpu_seconds(self._group) - begun_cpu) / (time.monotonic() - begun_seconds)
+            is_busy = share > MIN_BUSY_SHARE and time.monotonic() - answered_seconds < MAX_BUSY_SECONDS
+            if found and num_faults >= MAX_FAULTS and not (found.endswith(SILENCE) and is_busy):
                 self.verdict = found
                 return
+
+    def killed_model(self) -> str:
+        """The name of a model whose process is gone, else an empty text."""
+        return next((name for pid, name in self._models.items() if _state(pid) in ("", "Z", "X")), "")
 
     def end(self) -> None:
         self._ended.set()
         self.join()
+
+
+def _facts(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name: state, parent, group, ...; none where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    return (_facts(pid) or [""])[0]
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if (_facts(pid) or [""] * 3)[2] == str(group)]
+
+
+def stubs(group: int) -> dict[int, str]:
+    """The models' processes of a Triton's group, each with its model's name."""
+    found = {}
+    for pid in members(group):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            if words[0].endswith(STUB):
+                found[pid] = Path(words[1]).parts[-3]  # …/MODEL/1/model.py
+    return found
+
+
+def cpu_seconds(group: int) -> float:
+    """What the processes of a group have computed since they started."""
+    ticks = sum(int(facts[11]) + int(facts[12]) for pid in members(group) if len(facts := _facts(pid)) > 12)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _die_with_parent() -> None:
@@ -85,23 +142,28 @@ def main(shm_prefix: str, folder: str, grace_seconds: str, http_url: str, *comma
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_die_with_parent,
+            env=os.environ | {SHM_PREFIX: shm_prefix},
         )
-        watch = Watch(http_url)
+        watch = Watch(http_url, process.pid)
         watch.start()
+        killed = ""
         try:
-            while not (is_asked or watch.verdict) and process.poll() is None:
+            while not (is_asked or watch.verdict or killed) and process.poll() is None:
+                killed = watch.killed_model()
                 is_asked = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0]) or is_asked  # EOF is readable
         finally:
-            stop(process, 0 if watch.verdict else float(grace_seconds))
+            stop(process, 0 if watch.verdict or killed else float(grace_seconds))
             for region in glob.glob(f"/dev/shm/{glob.escape(shm_prefix)}*"):
                 os.unlink(region)
         if is_asked:  # else the launcher wants to read the log of a server that ended by itself
             shutil.rmtree(folder, ignore_errors=True)
             return 0
-        if not watch.is_begun or process.returncode == 0:
+        is_by_itself = not (watch.verdict or killed)
+        if not watch.is_begun or (is_by_itself and process.returncode == 0):
             return process.returncode
         watch.end()
-        why = watch.verdict or f"Triton ended with {process.returncode}"
+        why = watch.verdict or (f"the process of {killed} was killed" if killed else "")
+        why = why or f"Triton ended with {process.returncode}"
         print(f"warning: the server is started again: {why}", file=sys.stderr, flush=True)
 
 

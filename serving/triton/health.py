@@ -23,6 +23,7 @@ PROBES: dict[str, dict[str, object]] = {
     VISION_MODEL: {"image": ""},
 }
 REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
+SILENCE = "no answer in time"  # the end of the fault of a server that took the question and said nothing
 
 
 def is_ready(http_url: str) -> bool:
@@ -48,7 +49,11 @@ def fault(http_url: str = HTTP_URL, timeout_seconds: float = TIMEOUT_SECONDS) ->
             status, answer = _ask(http_url, f"models/{where}/generate", probe, timeout_seconds)
             if not any(refusal in answer for refusal in REFUSALS):
                 return f"{where} answers {status} {answer[:200]}"
+    except TimeoutError:
+        return f"{where} does not answer: {SILENCE}"
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), TimeoutError):
+            return f"{where} does not answer: {SILENCE}"
         return f"{where} does not answer: {error!r}"
     return None
 

@@ -7,6 +7,7 @@ and what its failures mean to a client.
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
-from serving.engine import Delta, Stats
+from serving.engine import Delta, Stats, check_choice
 from serving.loop import LoopThread
 from serving.requests.tokenizer import load_tokenizer
 from serving.transformers_engine.checkpoint import end_ids
@@ -63,6 +64,7 @@ class VllmEngine:
         self._names = map(str, count())
         self._running: set[str] = set()  # names in vLLM
         self._num_requests = 0
+        self._advanced_seconds = time.monotonic()  # when vLLM gave something, or work came
 
     @classmethod
     def load(
@@ -94,6 +96,9 @@ class VllmEngine:
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
         self._check_room()
+        check_choice(sampling, self._end_ids, self._card.vocab_size)
+        if not self._num_requests:
+            self._advanced_seconds = time.monotonic()
         self._num_requests += 1
         is_ended = False
         try:
@@ -122,6 +127,10 @@ class VllmEngine:
         """See `Engine.is_dead`."""
         return not self._slots.is_closed and self._host.is_dead()
 
+    def stalled_seconds(self) -> float:
+        """See `Engine.stalled_seconds`."""
+        return time.monotonic() - self._advanced_seconds if self._num_requests else 0.0
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._loop.submit(self._end()).result()
@@ -142,7 +151,8 @@ class VllmEngine:
         room = self._limits.max_active + self._limits.max_waiting
         if self._num_requests >= room:
             raise Unavailable(
-                f"{self._num_requests} requests are running or waiting, {room} are allowed: try again later"
+                f"{self._num_requests} requests are running or waiting, {room} are allowed: try again later",
+                check="queue",
             )
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> Request:
@@ -154,7 +164,8 @@ class VllmEngine:
         if num_tokens + max_tokens > self._max_tokens:
             raise InvalidInput(
                 f"the request needs {num_tokens} tokens and up to {max_tokens} more, this server has room for "
-                f"{self._max_tokens}: send smaller pictures, less text, or a smaller max_tokens"
+                f"{self._max_tokens}: send smaller pictures, less text, or a smaller max_tokens",
+                check="kv-bytes",
             )
         ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._end_ids)
         return Request(
@@ -175,6 +186,7 @@ class VllmEngine:
             with self._failures():
                 async with aclosing(stream) as outputs:
                     async for output in outputs:
+                        self._advanced_seconds = time.monotonic()
                         chunk = output.outputs[0]
                         delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
                         if not delta.token_ids and delta.finish_reason is None:

@@ -70,7 +70,8 @@ def _check_sum(levels: list[torch.Tensor], dtype: torch.dtype) -> None:
     if largest > allowed:
         raise InvalidInput(
             f"vision_embeddings and deepstack_embeddings add up to {largest:.3g}, too large for {dtype}, in which this "
-            f"server runs: up to {allowed:.3g} is allowed"
+            f"server runs: up to {allowed:.3g} is allowed",
+            check="number-format",
         )
 
 

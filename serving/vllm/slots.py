@@ -54,7 +54,9 @@ class Slots:
             if self.is_closed:
                 raise Unavailable(CLOSING)
             if not slot.done():
-                raise DeadlineExceeded(f"no slot became free within {self._max_seconds} s: try again later")
+                raise DeadlineExceeded(
+                    f"no slot became free within {self._max_seconds} s: try again later", check="queue-time"
+                )
         except BaseException:
             if slot.done() and not slot.cancelled():
                 self._free.release()

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
 
 from contract.names import MODEL, UNARY_MODEL
+from tests.scrape import wait_for
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS
 from tests.serving.test_triton import post
 from tests.serving.wire import (
@@ -52,6 +53,17 @@ def events(body: str) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
+def is_let_go(connection: Any, name: str) -> bool:
+    """Whether the server forgot the region; it needs one for a moment after the answer."""
+    try:
+        connection.unregister_system_shared_memory(name)
+    except InferenceServerException as error:
+        if "currently in use" in error.message():
+            return False
+        raise
+    return True
+
+
 @contextmanager
 def region(connection: Any, size: int) -> Iterator[tuple[str, Any]]:
     """A region of shared memory that the server knows."""
@@ -60,7 +72,7 @@ def region(connection: Any, size: int) -> Iterator[tuple[str, Any]]:
     try:
         connection.register_system_shared_memory(name, f"/{name}", size)
         yield name, handle
-        connection.unregister_system_shared_memory(name)
+        wait_for(lambda: is_let_go(connection, name))
     finally:
         shm.destroy_shared_memory_region(handle)
 
@@ -283,6 +295,66 @@ def test_outputs_in_shared_memory(server, cases, client):
         assert result.as_numpy("text_output") is None
         tokens = shm.get_contents_as_numpy(handle, np.int64, [MAX_NEW_TOKENS])
         assert tuple(tokens.tolist()) == case.expected
+
+
+@pytest.mark.parametrize("path", [f"{MODEL}/generate_stream", f"{UNARY_MODEL}/generate"])
+def test_id_and_timeout_are_fields_of_generate(server, path):
+    question = {"text_input": "Tell me something.", "max_tokens": 2}
+    for extra in ({"id": "abc"}, {"timeout": 60_000_000}, {"id": "abc", "timeout": 60_000_000}):
+        status, body = post(server, path, **question, **extra)
+        assert (status, "token_ids" in body) == (200, True), body
+    status, body = post(server, path, **question, timeout=1)
+    assert (status, "[DEADLINE_EXCEEDED]" in body) == (400, True), body
+    for wrong in ("5", -1, 0.5, True, 1 << 63):
+        status, body = post(server, path, **question, timeout=wrong)
+        assert (status, "[INVALID_ARG] timeout is" in body) == (400, True), body
+
+
+def test_fields_of_generate_are_the_same_for_both_models(server):
+    """Fractions and large numbers too, which a request from model to model cannot carry as they are."""
+    question = {"text_input": "Tell me something.", "max_tokens": 6, "seed": 3}
+    for extra in ({"temperature": 0.7}, {"temperature": 0.9, "top_p": 0.5}, {"min_p": 1e-320, "temperature": 1.5}):
+        status, body = post(server, f"{UNARY_MODEL}/generate", **question, **extra)
+        assert status == 200, body
+        streamed = events(post(server, f"{MODEL}/generate_stream", **question, **extra)[1])
+        assert json.loads(body)["token_ids"] == [event["token_ids"] for event in streamed]
+    for wrong in ({"max_tokens": 4.0}, {"seed": 1 << 63}, {"seed": 1 << 64}, {"temperature": 1e300}):
+        for path in (f"{UNARY_MODEL}/generate", f"{MODEL}/generate_stream"):
+            status, body = post(server, path, **question | wrong)
+            assert (status, "[INVALID_ARG] sampling_parameters." in body) == (400, True), body
+    with httpclient.InferenceServerClient(server.http_url) as connection:
+        text = inputs(httpclient, {"text_input": "Tell me something."})
+        result = connection.infer(UNARY_MODEL, text, parameters={"temperature": 0.7, "seed": 3, "max_tokens": 6})
+    assert result.as_numpy("token_ids").size == 6
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e-40},
+        {"temperature": 5e-324, "top_p": 1e-300},
+        {"temperature": 100, "repetition_penalty": 0.01, "presence_penalty": 2, "frequency_penalty": -2},
+        {"temperature": 1, "top_k": 1 << 20, "min_p": 1},
+        {"min_tokens": 6, "stop_token_ids": list(range(271))},
+        {"repetition_penalty": 100, "logprobs": 20},
+    ],
+    ids=str,
+)
+def test_extreme_sampling_is_served(server, cases, extreme):
+    tokens, _, reason = stream(server.grpc_url, tensors(cases["text"], sampling={"max_tokens": 6} | extreme))
+    assert (len(tokens), reason) == (6, "length")
+
+
+def test_refused_values_are_shortened(server, cases):
+    for sampling in ({"max_tokens": "x" * 100_000}, {"stop": ["y" * 300] * 16}, {"z" * 100_000: 1}, {"seed": 10**4000}):
+        for ask in (
+            lambda values: stream(server.grpc_url, values),
+            lambda values: unary(server.grpc_url, values),
+            lambda values: unary(server.http_url, values, httpclient),
+        ):
+            with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\]") as refused:
+                ask(tensors(cases["text"], sampling=sampling))
+            assert len(refused.value.message()) < 1500
 
 
 def test_shared_memory_that_is_not_there(server, cases):

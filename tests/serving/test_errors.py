@@ -29,17 +29,18 @@ import contract.tensors
 import serving.requests.keys
 import serving.requests.request
 import serving.requests.store
+import serving.requests.tokens
 from contract.checks import CHECKS, STATUSES
 from contract.codecs import ecq, int4, nibbles
 from contract.codecs.int8 import quantise
-from contract.errors import EdgeVlmError, from_wire
+from contract.errors import EdgeVlmError, Unavailable, from_wire, shortened
 from contract.items import item_key, prompt_items
 from contract.limits import Limits
 from serving.requests.request import RequestParser
 from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
-from tests.serving import test_life, test_reuse, test_triton
+from tests.serving import test_doors, test_life, test_reuse, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
 from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
 
@@ -58,9 +59,16 @@ ELSEWHERE = {
     "queue-time": test_life.test_too_long_in_the_queue,
     "timeout": test_triton.test_a_deadline_before_the_first_token,
     "cancel": test_triton.test_cancel_request,
+    "cancel-id": test_triton.test_cancel_without_an_id,
+    "timeout-value": test_doors.test_id_and_timeout_are_fields_of_generate,
     "engine": test_triton.test_a_request_the_engine_fails_on_fails_alone,
 }
-BY_THE_ENGINE = ("engine-has", "kv-bytes", "number-format")
+BY_THE_ENGINE = {
+    "no-choice": "leave one id out",
+    "engine-has": "needs the engine vllm",
+    "kv-bytes": "bytes of keys and values",
+    "number-format": "values too large for",
+}
 FP32 = ("vision_embeddings_fp32", "deepstack_embeddings_fp32")
 TRITONS_OWN = "unexpected shape"  # a scalar: 24.10 refuses it itself on these doors, with the same status
 NO_ROWS: dict[str, Any] = dict.fromkeys(FP32)
@@ -131,7 +139,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "top_p": [0, 1.1],
         "top_k": [-2, 1.5],
         "min_p": [-0.1, 1.1],
-        "repetition_penalty": [0, 101],
+        "repetition_penalty": [0, 1e-320, 101],
         "presence_penalty": [-2.1, 2.1],
         "frequency_penalty": [-2.1, 2.1],
         "logprobs": [-1, 21, True],
@@ -148,8 +156,11 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "sampling-value": [sampled(**{"max_tokens": 20} | {n: v}) for n, vs in out_of_range.items() for v in vs],
         "sampling-flag": [sampled(ignore_eos=1)],
         "sampling-list": [sampled(stop=3), sampled(stop_token_ids=3)],
-        "stop": [sampled(stop=[""]), sampled(stop=["x"] * 17), sampled(stop=[3])],
+        "sampling-length": [{"sampling_parameters": json.dumps({"stop": "x" * (1 << 18)})}],
+        "stop": [sampled(stop=[""]), sampled(stop=["x"] * 17), sampled(stop=[3]), sampled(stop="x" * 257)],
+        "stop-ids": [sampled(stop_token_ids=list(range(1025)))],
         "structured-outputs": [sampled(structured_outputs="x")],
+        "structured-depth": [{"sampling_parameters": f'{{"structured_outputs": {{"json": {"[" * 64}{"]" * 64}}}}}'}],
         "parameter": [{"parameters": {"colour": "red"}}, {"parameters": {"max_tokns": 3}}],
         "max-tokens": [sampled(max_tokens=65)],
         "max-keys": [keys(*["x"] * 5)],
@@ -167,7 +178,8 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "key-grid": [video | {"vision_keys": np.array([b""], object)}],
         "text-rows": [text(one_pad, image_grid_thw=np.array([[1, 42, 42]]))],
         "text-pads": [text("none"), text(one_pad * 2), keys(key) | text("<|video_pad|>", **video)][:2],
-        "ids-length": [{"input_ids": np.ones(401, np.int64)}],
+        "no-tokens": [NO_ROWS | {"image_grid_thw": None} | text("")],
+        "ids-length": [{"input_ids": np.ones(401, np.int64)}, text("a b " * 401)],
         "ids-range": [{"input_ids": np.array([3, i])} for i in (272, 1 << 40, -1)],
         "fingerprint": [{"encoder_fingerprint": None}],
         "fingerprint-other": [{"encoder_fingerprint": "another"}],
@@ -219,6 +231,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "pad-runs": [{"input_ids": broken}],
         "mask": [{"attention_mask": zeros(5, dtype=np.int64)}, {"attention_mask": zeros(len(broken), dtype=np.int64)}],
         "positions": [{"vision_token_positions": np.array([1])}],
+        "no-choice": [sampled(max_tokens=20, min_tokens=3, stop_token_ids=list(range(272)))],
         "engine-has": [sampled(max_tokens=20, structured_outputs={"choice": ["a"]})],
         "kv-bytes": [NO_ROWS | {"image_grid_thw": None, "input_ids": np.ones(390, np.int64)}],
         "number-format": [{"vision_embeddings_fp32": np.full((ROWS, H), 1e5, np.float32)}],
@@ -260,7 +273,7 @@ def test_every_raise_of_the_parser_is_a_row(
             contract.sampling,
             contract.tensors,
         ),
-        *(serving.requests.keys, serving.requests.request, serving.requests.store),
+        *(serving.requests.keys, serving.requests.request, serving.requests.store, serving.requests.tokens),
     )
     expected = set().union(*map(raises, modules))
     good, reached = tensors(cases["one image"]), set()
@@ -268,11 +281,15 @@ def test_every_raise_of_the_parser_is_a_row(
     parser = RequestParser(reference.card, LIMITS, reference.tokenizer, store, reference.numbers)
     store.keep(parser.parse(arrays(good), {}).prompt.contents)
     off = RequestParser(reference.card, Limits(max_reuse_bytes=0), reference.tokenizer, store)
-    tries = [(parser, change) for name, changes in wrong.items() if name not in BY_THE_ENGINE for change in changes]
-    for one, change in [*tries, (off, sampled(max_tokens=0))]:
+    rows = [(name, change) for name, changes in wrong.items() if name not in BY_THE_ENGINE for change in changes]
+    left = NO_ROWS | {"image_grid_thw": None} | text("nobody waits for this")
+    for name, change in [*rows, ("keep-off", sampled(max_tokens=0)), ("", left)]:
         values, parameters = broken_request(good, change)
+        one = off if name == "keep-off" else parser
         with pytest.raises(EdgeVlmError) as refused:
-            one.parse(arrays(values), parameters)
+            one.parse(arrays(values), parameters, lambda name=name: bool(name))
+        assert (refused.value.check or "") == name
+        assert isinstance(refused.value, CHECKS[name].error if name else Unavailable)
         innermost = refused.traceback[-1]
         start = innermost.lineno + 1
         reached |= {(innermost.path.name, line) for line in range(start - 6, start + 1)}  # a raise spans lines
@@ -294,14 +311,24 @@ def strict(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in ELSEWHERE])
-def test_rows_over_every_door(strict: TritonServer, cases: dict[str, Case], wrong: dict[str, Any], name: str) -> None:
-    """Refused with the row's code, status and words, telling nothing of the inside, and the next request is served."""
+def test_rows_over_every_door(
+    strict: TritonServer, reference: Reference, cases: dict[str, Case], wrong: dict[str, Any], name: str
+) -> None:
+    """Refused with the row's code, status and the check's own words, telling nothing of the inside, and the next request is served."""
     check, good = CHECKS[name], tensors(cases["one image"])
     status, grpc_status = STATUSES[check.error.code]
+    store = ReuseStore(1 << 20)
+    parser = RequestParser(reference.card, LIMITS, reference.tokenizer, store, reference.numbers)
+    store.keep(parser.parse(arrays(good), {}).prompt.contents)
     assert stream(strict.grpc_url, good)[2] == "length"
     for change in wrong[name]:
         values, parameters = broken_request(good, change)
-        said = []
+        words, said = BY_THE_ENGINE.get(name), []
+        if words is None:
+            with pytest.raises(EdgeVlmError) as found:
+                parser.parse(arrays(values), parameters)
+            assert found.value.check == name
+            words = shortened(str(found.value), 1000)[:-1]
         for ask, expected in (
             (lambda v, p: stream(strict.grpc_url, v, parameters=p), None),
             (lambda v, p: unary(strict.grpc_url, v, parameters=p), f"StatusCode.{grpc_status}"),
@@ -316,7 +343,8 @@ def test_rows_over_every_door(strict: TritonServer, cases: dict[str, Case], wron
                 assert TRITONS_OWN in message
                 continue
             assert f"[{check.error.code}] " in message
-            assert check.says in message
+            assert words in message
+            assert len(message) <= 2000
             assert isinstance(from_wire(message), EdgeVlmError)
             assert from_wire(message).code == check.error.code
             assert not re.search(r"/|\.py|Traceback|edge_vlm_[0-9a-f]|line \d+, in", message.split("] ", 1)[1]), message

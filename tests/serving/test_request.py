@@ -63,7 +63,7 @@ def test_text_with_one_pad_an_item(parser, good, reference, cases):
     assert request.echo == prompt
     with pytest.raises(InvalidInput, match="2 image pads"):
         parser.parse(values | {"text_input": text(prompt + "<|image_pad|>")}, {})
-    with pytest.raises(InvalidInput, match="26000 characters"):
+    with pytest.raises(InvalidInput, match="26000 bytes"):
         parser.parse({"text_input": text("a" * 26_000)}, {})
 
 

@@ -170,6 +170,31 @@ def test_cancel_request(server, cases):
     assert absent.value.status() == "StatusCode.NOT_FOUND"
 
 
+def test_cancel_without_an_id(server, cases):
+    """It would end every request that has no id: refused, and a stream without an id goes on."""
+    values = {"cancel": np.array([True])}
+    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
+        answers.get(timeout=TIMEOUT_SECONDS)
+        with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] cancel comes without a request id"):
+            stream(server.grpc_url, values)
+        for url, client in ((server.grpc_url, grpcclient), (server.http_url, httpclient)):
+            with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] cancel comes without a request id"):
+                unary(url, values, client)
+        while not answers.empty():
+            assert not is_final(answers.get()[0])
+        assert not is_final(answers.get(timeout=TIMEOUT_SECONDS)[0])
+
+
+def test_a_prompt_of_no_tokens(server, cases):
+    """Refused at every door, and no slot is taken."""
+    for path in (f"{MODEL}/generate_stream", f"{MODEL}/generate", f"{UNARY_MODEL}/generate"):
+        status, body = post(server, path, text_input="")
+        assert (status, "[INVALID_ARG] the prompt has 0 tokens" in body) == (400, True), body
+    with pytest.raises(InferenceServerException, match="the prompt has 0 tokens"):
+        stream(server.grpc_url, {"text_input": ""})
+    assert at_rest(server)["active_requests"] == 0
+
+
 def test_cancel_request_of_a_unary_one(server, cases):
     before = at_rest(server)["output_tokens_total"]
     with ThreadPoolExecutor(1) as pool:

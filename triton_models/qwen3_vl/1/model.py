@@ -6,9 +6,7 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 """
 
 import asyncio
-import json
 import locale
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from contract.codecs.numbers import read_numbers
-from contract.errors import DeadlineExceeded, EdgeVlmError, NotFound, ServerError, Unavailable
+from contract.errors import DeadlineExceeded, NotFound, ServerError, Unavailable, shown
 from contract.language import read_language_card
 from serving.engine import Delta
 from serving.loop import LoopThread
@@ -27,10 +25,12 @@ from serving.requests.request import RequestParser, flag
 from serving.requests.store import ReuseStore
 from serving.requests.tokenizer import load_tokenizer
 from serving.settings import Settings
+from triton_models.door import Watcher, accept_each, as_known, cancelled_id, parameters
 from triton_models.job import Job
-from triton_models.replies import FINAL, failure, refuse_copies, unexpected
+from triton_models.replies import FINAL, failure, refuse_copies
 
-POLL_SECONDS = 0.05
+STALL_SECONDS = 120  # without a step that ends: no model takes so long for a piece of a prompt
+NUM_READERS = 2  # threads that tokenise and check; the streams' loop and Triton's thread do neither
 NUM_KEEPERS = 2  # threads that hash and copy, so many that uploads leave cores to the engine
 
 
@@ -45,6 +45,7 @@ class TritonPythonModel:
             )
         folder = Path(settings.model)
         self.num_places = settings.limits.max_active + settings.limits.max_waiting
+        self.readers, self.num_reading = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="reader"), 0
         self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
         self.sender = ThreadPoolExecutor(1, thread_name_prefix="sender")  # more than one took cores from the engine
         self.store = ReuseStore(settings.limits.max_reuse_bytes)
@@ -56,34 +57,32 @@ class TritonPythonModel:
         self.engine = settings.load_engine(self.thread)
         self.meter = Meter(pb_utils.MetricFamily)
         self.jobs = set()
-        self.closing = threading.Event()
-        self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
-        self.watcher.start()
+        self.watcher = Watcher(self.look)
 
     def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                self.accept(request, sender)
-            except Exception as error:
-                known = error if isinstance(error, EdgeVlmError) else unexpected()
-                self.meter.failed(known)
-                sender.send(failure(known), flags=FINAL)
+        accept_each(requests, self.accept, self.meter.failed)
 
     def accept(self, request, sender):
+        """What costs nothing is done here, in Triton's only thread of this process; a reader does the rest."""
         timing = Timing(self.meter)
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        if self.engine.is_dead():  # told to everyone, so also to the health check, which has the server replaced
-            raise ServerError("the engine died: the server is about to be started again")
+        self.check_engine()
         if flag(tensors, "cancel", False):
-            self.loop.call_soon_threadsafe(self.cancel, request.request_id(), sender)
+            self.loop.call_soon_threadsafe(self.cancel, cancelled_id(request), sender)
             return
-        parsed = self.parser.parse(tensors, json.loads(request.parameters() or "{}"))
-        job = Job(request, sender, parsed, timing, self.sender)
-        self.loop.call_soon_threadsafe(self.start, job)
+        fields, timeout_us = parameters(request)
+        job = Job(request, sender, timeout_us, timing, self.sender)
+        self.loop.call_soon_threadsafe(self.start, job, tensors, fields)
 
-    def start(self, job):
-        job.task = self.loop.create_task(self.serve(job))
+    def check_engine(self):
+        """Told to everyone, so also to the health check, which has the server replaced."""
+        if self.engine.is_dead():
+            raise ServerError("the engine died: the server is about to be started again", check="engine")
+        if self.engine.stalled_seconds() > STALL_SECONDS:
+            raise ServerError("the engine makes no progress: the server is about to be started again", check="engine")
+
+    def start(self, job, tensors, fields):
+        job.task = self.loop.create_task(self.serve(job, tensors, fields))
         self.jobs.add(job)
         job.task.add_done_callback(lambda _: self.end(job))
 
@@ -91,17 +90,35 @@ class TritonPythonModel:
         found = [job for job in self.jobs if job.id == request_id]
         for job in found:
             job.task.cancel()
-        missing = failure(NotFound(f"no request with id {request_id!r} is running"))
+        missing = failure(NotFound(f"no request with id {shown(request_id)} is running", check="cancel"))
         sender.send(pb_utils.InferenceResponse([]) if found else missing, flags=FINAL)
 
-    async def serve(self, job):
-        prompt = job.parsed.prompt
-        keys = self.loop.run_in_executor(self.keepers, self.store.keep, prompt.contents)  # while the prompt is read
+    async def read(self, job, tensors, fields):
+        """The request's meaning. Whoever leaves meanwhile has the reader stop at its next piece of text."""
+        if self.num_reading >= self.num_places:
+            raise Unavailable(f"{self.num_places} requests are being read: try again later", check="queue")
+        self.num_reading += 1
         try:
+            await self.loop.run_in_executor(
+                self.readers, lambda: job.read(self.parser.parse(tensors, fields, lambda: not job.is_left))
+            )
+        finally:
+            self.num_reading -= 1
+
+    async def serve(self, job, tensors, fields):
+        try:
+            await self.read(job, tensors, fields)
+            tensors.clear()
+            prompt = job.parsed.prompt
+            keys = self.loop.run_in_executor(
+                self.keepers, self.store.keep, prompt.contents
+            )  # beside the prompt's steps
             job.check_time()
             if job.parsed.sampling.max_tokens == 0:
                 if len(self.jobs) > self.num_places:  # the engine, which bounds the others, is not asked
-                    raise Unavailable(f"{self.num_places} requests are running or waiting: try again later")
+                    raise Unavailable(
+                        f"{self.num_places} requests are running or waiting: try again later", check="queue"
+                    )
                 job.keys = await keys
                 job.put(Delta((), "", "length"))
                 return
@@ -112,13 +129,13 @@ class TritonPythonModel:
                         job.keys = await keys
                     job.put(delta)
         except Exception as error:
-            known = error if isinstance(error, EdgeVlmError) else unexpected()
             if not job.is_ended:
-                job.fail(known)
+                job.fail(as_known(error))
 
     def end(self, job):
         """A cancelled task ends without a last response, even before its first line, so it is sent here."""
         self.jobs.discard(job)
+        job.is_left = True
         how = "answered" if job.is_ended else "cancelled"
         pb_utils.Logger.log_info(f"request {job.id!r} {how}, tokens: {job.num_tokens}")
         if not job.is_ended:
@@ -128,25 +145,21 @@ class TritonPythonModel:
             except DeadlineExceeded as error:
                 job.fail(error)
 
-    def watch(self):
-        """In a thread: look after requests that produce no tokens, and publish what happened. Both ask Triton."""
-        while not self.closing.wait(POLL_SECONDS):
-            try:
-                for job in list(self.jobs):
-                    if job.is_abandoned():
-                        self.loop.call_soon_threadsafe(job.task.cancel)
-                self.meter.publish(vars(self.engine.stats()) | vars(self.store.stats()))
-            except Exception:
-                unexpected()  # logged; the next round tries again
+    def look(self):
+        """By the watcher: end requests that nobody waits for, and publish what happened. Both ask Triton."""
+        for job in list(self.jobs):
+            if job.is_abandoned():
+                self.loop.call_soon_threadsafe(job.task.cancel)
+        self.meter.publish(vars(self.engine.stats()) | vars(self.store.stats()))
 
     def finalize(self):
-        self.closing.set()
-        self.watcher.join(5)
+        self.watcher.end()
         self.engine.close()  # every running request ends with Unavailable
         self.thread.submit(self.drain()).result(5)
         self.thread.close(5)
         self.sender.shutdown()
         self.keepers.shutdown(cancel_futures=True)
+        self.readers.shutdown(cancel_futures=True)
 
     async def drain(self):
         await asyncio.gather(*(job.task for job in self.jobs), return_exceptions=True)

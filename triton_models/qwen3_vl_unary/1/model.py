@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable
+from contract.errors import InvalidInput, NotFound, Unavailable, shown
 from contract.tensors import INPUTS
 from serving.settings import Settings
 from triton_models.bls import answer, call
-from triton_models.replies import FINAL, failure, refuse_copies, unexpected
-
-POLL_SECONDS = 0.05
+from triton_models.door import FIELDS, Watcher, accept_each, as_known, cancelled_id, parameters
+from triton_models.replies import FINAL, failure, refuse_copies
 
 
 class Job:
@@ -28,9 +27,12 @@ class Job:
 
     def __init__(self, request, sender):
         self.client_id, self.inner_id, self.sender = request.request_id(), uuid.uuid4().hex, sender
-        self.parameters, self.timeout_us = json.loads(request.parameters() or "{}"), request.timeout()
         named = {spec.name: pb_utils.get_input_tensor_by_name(request, spec.name) for spec in INPUTS}
         self.is_cancel = named["cancel"] is not None and bool(named["cancel"].as_numpy().any())
+        if self.is_cancel:
+            cancelled_id(request)
+        fields, self.timeout_us = parameters(request)
+        self.parameters = {FIELDS: json.dumps(fields)} if fields else {}
         self.inputs = [
             tensor for name, tensor in named.items() if tensor is not None and name not in ("stream", "cancel")
         ]
@@ -54,40 +56,31 @@ class TritonPythonModel:
         limits = Settings.read(Path(args["model_repository"]) / args["model_version"]).limits
         self.num_places = limits.max_active + limits.max_waiting
         self.pool = ThreadPoolExecutor(self.num_places + 1, thread_name_prefix="unary")  # one is free to cancel
-        self.jobs, self.lock, self.closing = {}, threading.Lock(), threading.Event()
-        self.watcher = threading.Thread(target=self.watch, name="watcher", daemon=True)
-        self.watcher.start()
+        self.jobs, self.lock = {}, threading.Lock()
+        self.watcher = Watcher(self.look)
 
     def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                self.accept(Job(request, sender))
-            except EdgeVlmError as error:
-                sender.send(failure(error), flags=FINAL)
-            except Exception:
-                sender.send(failure(unexpected()), flags=FINAL)
+        accept_each(requests, self.accept)
 
-    def accept(self, job):
+    def accept(self, request, sender):
+        job = Job(request, sender)
         with self.lock:
             if job.is_cancel:
                 found = [other.inner_id for other in self.jobs.values() if other.client_id == job.client_id]
                 if not found:
-                    raise NotFound(f"no request with id {job.client_id!r} is running")
+                    raise NotFound(f"no request with id {shown(job.client_id)} is running", check="cancel")
                 self.pool.submit(self.cancel, found, job.sender)
                 return
             if len(self.jobs) >= self.num_places:
-                raise Unavailable(f"{self.num_places} requests are running or waiting: try again later")
+                raise Unavailable(f"{self.num_places} requests are running or waiting: try again later", check="queue")
             self.jobs[job.inner_id] = job
         self.pool.submit(self.serve, job)
 
     def serve(self, job):
         try:
             response = self.ask(job)
-        except EdgeVlmError as error:
-            response = failure(error)
-        except Exception:
-            response = failure(unexpected())
+        except Exception as error:
+            response = failure(as_known(error))
         with self.lock:
             del self.jobs[job.inner_id]  # first: who is answered finds a place for the next
         job.answer(response)
@@ -95,7 +88,7 @@ class TritonPythonModel:
     def ask(self, job):
         """The one response of qwen3_vl."""
         if not job.inputs[:-1]:
-            raise InvalidInput("neither of input_ids and text_input given: send exactly one of them")
+            raise InvalidInput("neither of input_ids and text_input given: send exactly one of them", check="prompt")
         return pb_utils.InferenceResponse(answer(job.inputs, job.inner_id, job.parameters, job.timeout_us))
 
     def cancel(self, inner_ids, sender=None):
@@ -104,17 +97,12 @@ class TritonPythonModel:
         if sender is not None:
             sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
 
-    def watch(self):
-        """A client that left sends nothing, so its request is asked."""
-        while not self.closing.wait(POLL_SECONDS):
-            with self.lock:
-                jobs = list(self.jobs.values())
-            try:
-                self.cancel([job.inner_id for job in jobs if job.is_abandoned()])
-            except Exception:
-                unexpected()  # logged; the next round tries again
+    def look(self):
+        """By the watcher: a client that left sends nothing, so its request is asked."""
+        with self.lock:
+            jobs = list(self.jobs.values())
+        self.cancel([job.inner_id for job in jobs if job.is_abandoned()])
 
     def finalize(self):
-        self.closing.set()
-        self.watcher.join(5)
+        self.watcher.end()
         self.pool.shutdown(wait=True)

@@ -4,7 +4,6 @@ Triton's side only: triton_models.tower does the work, in two threads (one pictu
 execute returns at once, so that a refusal, and the sign of life the launcher asks for, never wait for a tower.
 """
 
-import json
 import locale
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import EdgeVlmError, InvalidInput, Unavailable
+from contract.errors import InvalidInput, Unavailable, shown
 from contract.tensors import VISION_INPUTS, VISION_OUTPUTS
 from serving.settings import Settings
 from triton_models.bls import answer
-from triton_models.replies import FINAL, failure, outputs, unexpected
+from triton_models.door import Watcher, accept_each, as_known, parameters
+from triton_models.replies import FINAL, failure, outputs
 from triton_models.tower import Tower
 
 NUM_THREADS = 2
@@ -32,25 +32,22 @@ class TritonPythonModel:
         self.tower = Tower(settings.bundle, settings.limits, settings.num_threads)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="tower")
         self.jobs, self.is_closing = set(), False
+        self.watcher = Watcher()
 
     def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                self.accept(request, sender)
-            except Exception as error:
-                sender.send(failure(error if isinstance(error, EdgeVlmError) else unexpected()), flags=FINAL)
+        accept_each(requests, self.accept)
 
     def accept(self, request, sender):
-        if unknown := sorted(json.loads(request.parameters() or "{}")):
+        fields, _ = parameters(request)
+        if unknown := sorted(fields):
             names = ", ".join(spec.name for spec in VISION_INPUTS)
-            raise InvalidInput(f"{unknown[0]!r} is no input; inputs are {names}")
+            raise InvalidInput(f"{shown(unknown[0])} is no input; inputs are {names}", check="parameter")
         named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in VISION_INPUTS)
         tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
         self.tower.check(tensors)
         self.jobs = {job for job in self.jobs if not job.done()}
         if len(self.jobs) >= NUM_THREADS + self.limits.max_waiting:
-            raise Unavailable(f"{len(self.jobs)} requests are running or waiting: try again later")
+            raise Unavailable(f"{len(self.jobs)} requests are running or waiting: try again later", check="queue")
         wanted = set(request.requested_output_names()) or {spec.name for spec in VISION_OUTPUTS}
         self.jobs.add(self.pool.submit(self.serve, tensors, wanted, sender))
 
@@ -60,7 +57,7 @@ class TritonPythonModel:
                 raise Unavailable("the server is stopping")
             reply = outputs({}) if sender.is_cancelled() else self.reply(tensors, wanted)
         except Exception as error:
-            reply = failure(error if isinstance(error, EdgeVlmError) else unexpected())
+            reply = failure(as_known(error))
         sender.send(reply, flags=FINAL)
 
     def reply(self, tensors, wanted):
@@ -81,5 +78,6 @@ class TritonPythonModel:
         return kept["vision_keys"]
 
     def finalize(self):
+        self.watcher.end()
         self.is_closing = True  # those in the queue are told
         self.pool.shutdown(wait=True)

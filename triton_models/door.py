@@ -1,0 +1,110 @@
+"""What every model does with the requests that Triton brings, and between them: accept, refuse, look after.
+
+A request always gets its final flag, whatever fails, or its client would wait for ever.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import threading
+
+from contract.errors import EdgeVlmError, InvalidInput, shown
+from contract.sampling import MAX_CHARACTERS
+from serving.triton.guardian import SHM_PREFIX
+from triton_models.replies import FINAL, failure, unexpected
+
+POLL_SECONDS = 0.05
+MAX_TIMEOUT_US = 1 << 62
+FIELDS = "json_fields"  # request parameters as one JSON text: a BLS request carries no fractions and no large numbers
+
+
+def accept_each(requests, accept, refused=None):
+    """Call accept(request, sender) for each; what it raises is the request's answer, and `refused` is told."""
+    for request in requests:
+        sender = request.get_response_sender()
+        try:
+            accept(request, sender)
+        except Exception as error:
+            known = as_known(error)
+            if refused is not None:
+                refused(known)
+            sender.send(failure(known), flags=FINAL)
+
+
+def as_known(error):
+    """The EdgeVlmError for the client: the one being handled, or the one that stands for a bug."""
+    return error if isinstance(error, EdgeVlmError) else unexpected()
+
+
+def parameters(request):
+    """The request parameters by name, and the timeout in microseconds, 0 for none.
+
+    JSON fields that are no inputs arrive as parameters, `id` and `timeout` among them. Triton has read `id`; it reads
+    `timeout` where it is KServe's parameter of an infer request, and leaves it to the model where it is a JSON field.
+
+    Raises:
+        InvalidInput: the parameters are too long, or `timeout` is no number of microseconds.
+    """
+    text = request.parameters() or "{}"
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(
+            f"the request parameters have {len(text)} characters, {MAX_CHARACTERS} are allowed", check="sampling-length"
+        )
+    found = json.loads(text)
+    if isinstance(packed := found.get(FIELDS), str):
+        del found[FIELDS]
+        found |= json.loads(packed)
+    if found.get("id") == request.request_id():
+        found.pop("id", None)
+    timeout_us = found.pop("timeout", request.timeout())
+    if type(timeout_us) is not int or not 0 <= timeout_us <= MAX_TIMEOUT_US:
+        raise InvalidInput(
+            f"timeout is {shown(timeout_us)}, whole microseconds from 1 to {MAX_TIMEOUT_US} are allowed",
+            check="timeout-value",
+        )
+    return found, timeout_us
+
+
+def cancelled_id(request):
+    """The id that a request with `cancel` is about.
+
+    Raises:
+        InvalidInput: it has none, and would end every request that has none.
+    """
+    if not request.request_id():
+        raise InvalidInput(
+            "cancel comes without a request id: send the id of the request that it ends", check="cancel-id"
+        )
+    return request.request_id()
+
+
+class Watcher(threading.Thread):
+    """Calls `look` every POLL_SECONDS until `end`. Ends the process when Triton is gone, which leaves it as an orphan."""
+
+    def __init__(self, look=lambda: None):
+        super().__init__(name="watcher", daemon=True)
+        self._look, self._closing, self._parent = look, threading.Event(), os.getppid()
+        self.start()
+
+    def run(self):
+        while not self._closing.wait(POLL_SECONDS):
+            if os.getppid() != self._parent:
+                _leave()
+            try:
+                self._look()
+            except Exception:
+                unexpected()  # logged; the next round tries again
+
+    def end(self):
+        self._closing.set()
+        self.join(5)
+
+
+def _leave():
+    """Take the shared memory of a killed server away, and this process with it. Nobody else is left to do so."""
+    if prefix := os.environ.get(SHM_PREFIX):
+        for region in glob.glob(f"/dev/shm/{glob.escape(prefix)}*"):
+            with contextlib.suppress(FileNotFoundError):  # another orphan was faster
+                os.unlink(region)
+    os._exit(1)
