@@ -47,6 +47,11 @@ def table(rows: list[Load]) -> str:
     return "\n".join([*head, *map(_line, rows)]) + "\n"
 
 
+def title(grid: str, max_tokens: int) -> str:
+    """What the picture is of."""
+    return f"perf_analyzer, a picture of {grid} patches a request, {max_tokens} tokens an answer"
+
+
 def draw(rows: list[Load], title: str, path: Path) -> None:
     """Throughput, time to the first token and time between tokens over concurrency."""
 
@@ -90,8 +95,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "load.json").write_text(json.dumps(result, indent=2) + "\n")
         (args.out / "load.md").write_text(table(rows))
-        title = f"perf_analyzer, a picture of {args.grid} patches a request, {args.max_tokens} tokens an answer"
-        draw(rows, title, args.out / "load.png")
+        draw(rows, title(args.grid, args.max_tokens), args.out / "load.png")
     print(json.dumps(result))
 
 
