@@ -88,9 +88,16 @@ Linear Linear::Int4(const Blocks4& blocks, const float* bias, size_t in, size_t 
   return made;
 }
 
+bool Linear::IsBestInBf16() {
+  if constexpr (kMayHaveMatrix)
+    if (HasMatrix()) return true;
+  if constexpr (kMayHaveBf16) return HasBf16();
+  return false;
+}
+
 Linear Linear::Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16) {
   bool is_bf16 = false;
-  if constexpr (kMayHaveBf16) is_bf16 = may_be_bf16 && HasBf16();
+  if constexpr (kMayHaveBf16) is_bf16 = may_be_bf16 && IsBestInBf16();
   Linear made(is_bf16 ? Format::kBf16 : Format::kHalf, values, bias, in, out);
   if (made.format_ == Format::kBf16) made.PackAll();
   return made;

@@ -25,9 +25,11 @@ class Linear {
                      bool copies);
   // blocks of (out, in), bias (out,); likewise, and they become columns of bytes.
   static Linear Int4(const Blocks4& blocks, const float* bias, size_t in, size_t out, bool copies);
-  // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and the processor
-  // has it.
+  // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and
+  // quicker.
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
+  // Whether that is quicker here than float32.
+  static bool IsBestInBf16();
   // values (out, in), bias (out,); likewise.
   static Linear Float(const float* values, const float* bias, size_t in, size_t out, bool copies);
 

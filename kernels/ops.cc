@@ -144,6 +144,9 @@ __attribute__((visibility("default"))) int EdgeVlmHasMatrix() {
   return 0;
 }
 
+// 1 where layers that may be multiplied in bf16 are, because that is quicker here than float32.
+__attribute__((visibility("default"))) int EdgeVlmMultipliesBf16() { return edge_vlm::Linear::IsBestInBf16() ? 1 : 0; }
+
 __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                    const OrtApiBase* base) {
   using namespace edge_vlm;

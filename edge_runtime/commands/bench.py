@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
         "instruction_sets": instruction_sets(),
         "own_kernels": kernels.instructions(),
         "has_matrix_tiles": kernels.has_matrix_tiles(),
+        "multiplies_bf16": kernels.multiplies_bf16(),
         "onnxruntime": onnxruntime.__version__,
     }
     if not args.json:
