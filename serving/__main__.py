@@ -42,6 +42,11 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--log-file", type=Path, help="keep Triton's log here")
     parser.add_argument("--triton", type=Path, metavar="DIR", help="run this installation of Triton, not the wheel's")
     parser.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--listen-despite-known-flaws",
+        action="store_true",
+        help="allow a --host that others reach, although the wheel's Triton has published security advisories",
+    )
     limits = parser.add_argument_group("limits", "published in the model's configuration; more is refused")
     for field in fields(Limits):
         name, kind = f"--{field.name.replace('_', '-')}", type(field.default)
@@ -96,7 +101,15 @@ def main() -> int:
             bundle=str(options.bundle.absolute()) if options.bundle else None,
         )
         ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
-        return _serve(TritonServer(settings, ports, options.log_file, triton=options.triton, host=options.host))
+        server = TritonServer(
+            settings,
+            ports,
+            options.log_file,
+            triton=options.triton,
+            host=options.host,
+            accepts_known_flaws=options.listen_despite_known_flaws,
+        )
+        return _serve(server)
     except EdgeVlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

@@ -13,6 +13,7 @@ from contract.errors import BundleError, InvalidInput, MissingExtra
 from contract.limits import Limits
 from serving.engine import Engine
 from serving.loop import LoopThread
+from serving.weights import check_weights
 
 ENGINES = ("transformers", "vllm")
 EXTRAS = {"transformers": "server", "vllm": "vllm"}
@@ -73,6 +74,7 @@ class Settings:
             InvalidInput: engine_args are not vLLM's.
         """
         folder, how = Path(self.model), (self.dtype, self.num_threads)
+        check_weights(folder)
         try:
             if self.engine == "vllm":
                 from serving.vllm.engine import VllmEngine

@@ -6,6 +6,7 @@ Both start with the same flags, so that what the tests prove on the wheel holds 
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.errors import InvalidInput
 from contract.limits import Limits
 from serving.triton.cache import made_once
 from serving.triton.pip import install_into
@@ -24,23 +25,47 @@ class TritonBuild:
     has_http_limit: bool  # HTTP bodies above 64 MB need a flag (from 25.06)
     has_shm_switch: bool  # clients may register shared memory only where a flag allows it (from 26.05)
     has_gpu: bool  # else it must not look for one: NVML tries cost time
+    has_known_flaws: bool  # published security advisories (docs/security.md)
 
 
 WHEEL = TritonBuild(
-    "24.10", "2.51.0", needs_numpy_below_2=True, has_http_limit=False, has_shm_switch=False, has_gpu=False
+    "24.10",
+    "2.51.0",
+    needs_numpy_below_2=True,
+    has_http_limit=False,
+    has_shm_switch=False,
+    has_gpu=False,
+    has_known_flaws=True,
 )
 IMAGE = TritonBuild(
-    "26.08", "2.72.0", needs_numpy_below_2=False, has_http_limit=True, has_shm_switch=True, has_gpu=True
+    "26.08",
+    "2.72.0",
+    needs_numpy_below_2=False,
+    has_http_limit=True,
+    has_shm_switch=True,
+    has_gpu=True,
+    has_known_flaws=False,
 )
 
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports of one server; 0 means: choose a free one."""
+    """TCP ports of one server; 0 means: choose a free one.
+
+    Raises:
+        InvalidInput: a number that no port has.
+    """
 
     http: int = 8000
     grpc: int = 8001
     metrics: int = 8002
+
+    def __post_init__(self) -> None:
+        for name, port in (("http", self.http), ("grpc", self.grpc), ("metrics", self.metrics)):
+            if not 0 <= port < 1 << 16:
+                raise InvalidInput(
+                    f"the {name} port is {port}, numbers from 0 to 65535 are allowed; 0 chooses a free one"
+                )
 
 
 def wheel_folder() -> Path:

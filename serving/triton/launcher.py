@@ -4,6 +4,7 @@ Used by the command line, the demo, the tests and NVIDIA's image. The server liv
 repository, links to the wheel's backend, log) and in a process group of its own, which the guardian watches and removes.
 """
 
+import ipaddress
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,12 +20,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from contract.card import ModelCard
-from contract.errors import ServerError
+from contract.errors import InvalidInput, ServerError, shown
 from serving.settings import Settings
 from serving.triton.build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
 from serving.triton.health import is_ready
+from serving.triton.orphans import end_orphans
 from serving.triton.repository import render_repository
 from serving.triton.stub_environment import stub_environment
 from serving.triton.vllm_environment import vllm_folders
@@ -32,6 +36,7 @@ HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
 ANY_PORTS = Ports(0, 0, 0)
 LOG_TAIL_CHARACTERS = 4000
+RESTART_SECONDS = 1.0  # between two starts of a guardian
 
 
 class TritonServer:
@@ -42,12 +47,16 @@ class TritonServer:
         log_file: keeps Triton's output.
         triton: NVIDIA's own installation to run in place of the wheel's; its output then goes to this process's own.
         host: address to listen on.
+        accepts_known_flaws: listen beyond this machine with the wheel's Triton, which has published security advisories.
 
     Attributes:
         card: the checkpoint's card.
         ports: the ports in use.
         http_url, grpc_url: "host:port", as tritonclient wants them.
         shm_prefix: names its shared memory and, in their arguments, its processes.
+
+    Raises:
+        InvalidInput: the host is not this machine and the flaws are not accepted.
 
     Raises (on entering):
         BundleError: settings.model is no language checkpoint; nothing was started.
@@ -62,6 +71,7 @@ class TritonServer:
         ready_timeout_seconds: float = 600,
         triton: Path | None = None,
         host: str = HOST,
+        accepts_known_flaws: bool = False,
     ) -> None:
         self._build, self._triton, self._host = IMAGE if triton else WHEEL, triton, host
         self._address = HOST if host == "0.0.0.0" else host  # where this process reaches it
@@ -70,8 +80,16 @@ class TritonServer:
         )
         self._wanted, self._log_file, self._ready_timeout_seconds = ports, log_file, ready_timeout_seconds
         self.shm_prefix = f"edge_vlm_{uuid.uuid4().hex[:10]}_"
+        if self._build.has_known_flaws and not accepts_known_flaws and not is_this_machine(host):
+            raise InvalidInput(
+                f"host is {shown(host)}, which others can reach, and Triton {self._build.release} of the wheel has "
+                "published security advisories (docs/security.md): use the Docker image, keep 127.0.0.1 behind a proxy, "
+                "or say --listen-despite-known-flaws"
+            )
         self._guardian: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._keeper: threading.Thread | None = None
+        self._changing, self._is_stopping = threading.Lock(), False
 
     def __enter__(self) -> "TritonServer":
         self.start()
@@ -92,6 +110,7 @@ class TritonServer:
 
     def start(self) -> None:
         """Start Triton and wait until its models are loaded; see the class for the errors."""
+        self._is_stopping = False
         folder = self._folder = Path(tempfile.mkdtemp(prefix="edge-vlm-triton-"))
         try:
             self.card: ModelCard = render_repository(folder / "models", self._settings)
@@ -99,24 +118,49 @@ class TritonServer:
             with _free_ports(self._wanted, self._host) as self.ports:
                 self._launch(folder)
                 self._wait_ready()
+            self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+            self._keeper.start()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop Triton and all it started; returns when it is gone. Does nothing when it is not running."""
+        with self._changing:
+            self._is_stopping = True
         if self._guardian is not None:
             assert self._guardian.stdin is not None  # for mypy: it is a pipe
             self._guardian.stdin.close()
-            self._guardian.wait()
-            self._guardian = None
+            if self._guardian.wait() < 0:
+                end_orphans(self.shm_prefix)
+            if self._keeper is not None:
+                self._keeper.join()
+            self._guardian, self._keeper = None, None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def poll(self) -> int | None:
-        """The exit code of a server that ended by itself, None while it runs."""
-        return self._guardian.poll() if self._guardian else 0
+        """The exit code of a server that ended by itself, None while it runs or is being started again."""
+        if self._guardian is None:
+            return 0
+        code = self._guardian.poll()
+        return None if code is not None and code < 0 and self._keeper and self._keeper.is_alive() else code
+
+    def _keep(self) -> None:
+        """In a thread: a guardian that is killed takes Triton with it. Remove what both left, and start them again."""
+        while True:
+            assert self._guardian is not None  # for mypy: started before
+            code = self._guardian.wait()
+            with self._changing:
+                if self._is_stopping or code >= 0:
+                    return
+                end_orphans(self.shm_prefix)
+                print(
+                    f"warning: the server is started again: its guardian ended with {code}", file=sys.stderr, flush=True
+                )
+                self._guard("ab")
+            time.sleep(RESTART_SECONDS)
 
     def _launch(self, folder: Path) -> None:
         path, libraries = os.environ.get("PATH", os.defpath), os.environ.get("LD_LIBRARY_PATH", "")
@@ -140,11 +184,15 @@ class TritonServer:
         )
         guard = [sys.executable, "-E", "-S", "-m", "serving.triton.guardian", self.shm_prefix, str(folder)]
         guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
-        with self._log_path.open("wb") if self._log_path else nullcontext() as log:
+        self._command, self._environment = [*guard, *line], os.environ | {"PATH": path, "LD_LIBRARY_PATH": libraries}
+        self._guard("wb")
+
+    def _guard(self, log_mode: Literal["wb", "ab"]) -> None:
+        with self._log_path.open(log_mode) if self._log_path else nullcontext() as log:
             self._guardian = subprocess.Popen(
-                [*guard, *line],
+                self._command,
                 cwd=ROOT,  # where -m finds the guardian's package
-                env=os.environ | {"PATH": path, "LD_LIBRARY_PATH": libraries},
+                env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 start_new_session=True,
@@ -168,6 +216,14 @@ class TritonServer:
         lines = self._log_path.read_bytes().decode(errors="replace").splitlines()
         errors = [line for line in lines if re.match(r"E\d{4} |error: ", line)]
         return "\n".join(errors[-5:] or lines[-30:])[-LOG_TAIL_CHARACTERS:]
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only; a name other than localhost counts as others'."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _linked_backends(triton: Path, folder: Path) -> Path:

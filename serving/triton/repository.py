@@ -18,6 +18,7 @@ from contract.manifest import read_manifest
 from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
 from serving.settings import Settings
+from serving.weights import check_weights
 
 TEMPLATES = Path(__file__).parents[2] / "triton_models"
 
@@ -26,11 +27,12 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
     """Write the models into the folder `target`; returns the checkpoint's card.
 
     Raises:
-        BundleError: settings.model is no language checkpoint, or settings.bundle no edge bundle.
+        BundleError: settings.model is no language checkpoint or a damaged one, or settings.bundle no edge bundle.
         FingerprintMismatch: the bundle's tower is not the language checkpoint's.
         ServerError: the installation lacks the templates.
     """
     card = read_language_card(Path(settings.model))
+    check_weights(Path(settings.model))
     published = "".join(
         f"parameters {{ key: {json.dumps(name)} value {{ string_value: {json.dumps(value)} }} }}\n"
         for name, value in model_parameters(card, settings).items()

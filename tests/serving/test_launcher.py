@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 import pytest
+import yaml
+from tritonclient.utils import InferenceServerException
 
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
@@ -23,6 +26,8 @@ from serving.triton import stub_environment
 from serving.triton.build import IMAGE, WHEEL, Ports, command, wheel_folder
 from serving.triton.cache import cache_folder, made_once
 from serving.triton.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
+from serving.triton.orphans import marked
+from tests.scrape import wait_for
 from tests.serving.reference import remove_tensor
 from tests.serving.wire import stream, tensors
 
@@ -41,12 +46,12 @@ def processes() -> dict[int, list[str]]:
     return found
 
 
-def shm_prefix(launcher: int) -> str:
-    """The mark of the server that a launcher process runs, from its guardian's arguments."""
+def guardian_of(launcher: int) -> tuple[int, str]:
+    """The guardian of a launcher process, and from its arguments the mark of the server."""
     for pid, words in processes().items():
         status = Path(f"/proc/{pid}/stat").read_text()
         if int(status.rsplit(")", 1)[1].split()[1]) == launcher and any("guardian" in word for word in words):
-            return next(word for word in words if word.startswith("edge_vlm_"))
+            return pid, next(word for word in words if word.startswith("edge_vlm_"))
     raise AssertionError("no guardian")
 
 
@@ -79,13 +84,52 @@ def test_nothing_is_left(reference, cases, number):
         words = process.stdout.readline().split()
         assert words[::2] == ["ready", "grpc", "metrics"]
         assert stream(words[3], tensors(cases["text"]))[0] == cases["text"].expected
-        prefix = shm_prefix(process.pid)
+        prefix = guardian_of(process.pid)[1]
         assert len(left_of(prefix)) >= 4  # guardian, server, two stubs, shared memory
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (out, err) == ("", "")
     assert process.returncode == (0 if number == signal.SIGTERM else -number)
     wait_until_gone(prefix)
+
+
+def test_a_killed_guardian_is_replaced(reference, cases):
+    """Nothing of the old server is left, the new one has its ports, and SIGTERM still ends everything."""
+    with start("--model", reference.language, "--dtype", "fp32") as process:
+        url = process.stdout.readline().split()[3]
+        guardian, prefix = guardian_of(process.pid)
+        old = set(marked(prefix))
+        assert len(old) >= 3  # Triton and two models
+        os.kill(guardian, signal.SIGKILL)
+        wait_for(lambda: not old & set(processes()), seconds=10)
+        wait_for(lambda: is_served(url, tensors(cases["text"]), cases["text"].expected), seconds=60)
+        assert guardian_of(process.pid)[0] != guardian
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert err == "warning: the server is started again: its guardian ended with -9\n"
+    wait_until_gone(prefix)
+
+
+def test_nothing_is_left_of_launcher_and_guardian_killed_at_once(reference):
+    """The models notice that Triton is gone, and take the shared memory with them."""
+    with start("--model", reference.language, "--dtype", "fp32") as process:
+        process.stdout.readline()
+        guardian, prefix = guardian_of(process.pid)
+        assert glob.glob(f"/dev/shm/{prefix}*")
+        for pid in (process.pid, guardian):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (guardian, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    wait_until_gone(prefix)
+
+
+def is_served(url, values, expected):
+    try:
+        return stream(url, values)[0] == expected
+    except InferenceServerException:
+        return False
 
 
 @pytest.mark.parametrize("kind", ["absent", "full checkpoint", "no JSON"])
@@ -102,6 +146,49 @@ def test_a_folder_that_is_no_language_checkpoint(reference, tmp_path, kind):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert str(folder) in err
+
+
+def test_damaged_weights(reference, tmp_path):
+    """Found before anything starts, in one line that names the file."""
+    shutil.copytree(reference.language, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with start("--model", tmp_path / "model") as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(f"error: {path} has ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_number_that_no_port_has(reference, option):
+    with start("--model", reference.language, option, "70000") as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(f"error: the {option[2:6].rstrip('-')}")
+    assert "is 70000, numbers from 0 to 65535" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "server.example"])
+def test_the_wheels_triton_is_for_this_machine(reference, host):
+    with start("--model", reference.language, "--host", host) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert "published security advisories" in err
+    assert "--listen-despite-known-flaws" in err
+    TritonServer(Settings(str(reference.language)), host=host, accepts_known_flaws=True)
+    for own in ("127.0.0.1", "127.8.0.1", "::1", "localhost"):
+        TritonServer(Settings(str(reference.language)), host=own)
+
+
+def test_the_unit_file_starts_the_launcher_again():
+    text = (ROOT / "deploy" / "edge-vlm-server.service").read_text()
+    assert "\nRestart=always\n" in text
+    line = re.search(r"^ExecStart=\S+/python -m serving (.*)$", text, re.MULTILINE)
+    assert _options().parse_args(line[1].split()).model is not None
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
 
 
 def test_a_model_that_does_not_load(reference, tmp_path):

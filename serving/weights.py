@@ -1,0 +1,85 @@
+"""Whether a checkpoint's weights can be read, judged by their headers before a server starts over them.
+
+The libraries that read them raise what they like on a damaged file, one follows an index out of the folder, and each
+does so after half a minute of loading. Source of the layout: the format section of huggingface/safetensors' README.
+"""
+
+import json
+import math
+from pathlib import Path, PurePath
+from typing import Any
+
+from contract.errors import BundleError, shown
+
+INDEX = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+# Other types are left to the engine; their places in the file are checked all the same.
+ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+AGAIN = "copy the checkpoint again, or export it again"
+
+
+def check_weights(folder: Path) -> None:
+    """Check the index and the header of every weights file in a checkpoint folder.
+
+    Raises:
+        BundleError: there are no weights, the index names a file outside the folder or one that is missing, or a file
+            is damaged or cut short; the message says which.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    index = folder / INDEX
+    if index.is_file():
+        paths = [folder / name for name in sorted(_shards(index))]
+    if not paths:
+        raise BundleError(f"{folder} has no *.safetensors: {AGAIN}")
+    for path in paths:
+        if not path.is_file():
+            raise BundleError(f"{path} is missing, {INDEX} names it: {AGAIN}")
+        _check_file(path)
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{index} has no weight_map of tensors to files: {AGAIN}") from error
+    for name in names:
+        if not isinstance(name, str) or PurePath(name).name != name or "\0" in name or len(name) > 255:
+            raise BundleError(f"{index} names the file {shown(name)}, a file beside it is expected: {AGAIN}")
+    return set(names)
+
+
+def _check_file(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise BundleError(f"{path} has {size} bytes and a header of {length}: {AGAIN}")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        end = 0
+        for start, stop in sorted(_place(name, value) for name, value in header.items() if name != "__metadata__"):
+            if start != end:
+                raise ValueError(f"its tensors leave a gap or overlap at byte {end}")
+            end = stop
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise BundleError(f"{path} is damaged, {error}: {AGAIN}") from error
+    if end != size - 8 - length:
+        raise BundleError(f"{path} has {size - 8 - length} bytes of tensors, its header says {end}: {AGAIN}")
+
+
+def _place(name: str, value: Any) -> tuple[int, int]:
+    """First and last byte of a tensor, from its entry in the header; ValueError where it makes no sense."""
+    entry: dict[str, Any] = value if isinstance(value, dict) else {}
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
+            raise ValueError(f"the entry of {shown(name)} is {shown(value)}")
+    if len(offsets) != 2 or offsets[0] > offsets[1] or not isinstance(entry.get("dtype"), str):
+        raise ValueError(f"the entry of {shown(name)} is {shown(value)}")
+    expected = ITEM_BYTES.get(entry["dtype"], 0) * math.prod(shape)
+    if entry["dtype"] in ITEM_BYTES and offsets[1] - offsets[0] != expected:
+        raise ValueError(f"{shown(name)} has {offsets[1] - offsets[0]} bytes where its shape needs {expected}")
+    return offsets[0], offsets[1]
