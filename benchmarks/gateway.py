@@ -161,7 +161,7 @@ def measure(bundle: Path, server: TritonServer, args: argparse.Namespace) -> dic
             assert process.stdout is not None
             parts = urlsplit(process.stdout.readline().strip())
             place = (parts.hostname or "", parts.port or 0)
-            pipeline = Pipeline(Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache()))
+            pipeline = Pipeline(Encoder.from_bundle(bundle, threads=1), cache=EmbeddingCache())
             connection, image = http.client.HTTPConnection(*place, timeout=60), picture(1)
             with GrpcClient(server.grpc_url) as client:
                 ours, theirs = partial(in_process, pipeline, client, image), partial(through_gateway, connection, image)

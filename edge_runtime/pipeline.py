@@ -1,6 +1,6 @@
 """Chat messages to a request: find the media, render the prompt, encode what is new, count the pads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -15,9 +15,9 @@ from edge_runtime.media.picture import Picture
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import MediaPart, media_parts, plain
 from edge_runtime.prompts.prompt import prompt_ids
-from edge_runtime.request import EncodedItem, Request
-from edge_runtime.reuse.embedding_cache import Kept, content_key
-from edge_runtime.reuse.seen import SeenItems, source_name
+from edge_runtime.request import Request
+from edge_runtime.reuse.embedding_cache import EmbeddingCache
+from edge_runtime.reuse.reusing_encoder import Encoded, PreparedItem, ReusingEncoder
 from edge_runtime.tower.encoder import Encoder
 
 DEVICE_MAX_PIXELS = 1 << 20
@@ -27,6 +27,7 @@ class Pipeline:
     """Everything between a question and the bytes that are sent.
 
     Args:
+        cache: finds what was encoded before; None encodes everything.
         max_pixels: most pixels of a picture or video frame after resizing, where the bundle allows more: the tower's
             time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
@@ -42,6 +43,7 @@ class Pipeline:
         self,
         encoder: Encoder,
         *,
+        cache: EmbeddingCache | None = None,
         max_pixels: int | None = DEVICE_MAX_PIXELS,
         fetch: Fetcher | None = None,
         allowed_local_media_path: str | PathLike[str] | None = None,
@@ -49,7 +51,7 @@ class Pipeline:
     ) -> None:
         self.encoder, self._progress = encoder, progress
         self.access = MediaAccess(fetch, allowed_local_media_path)
-        self._seen = SeenItems()
+        self._rows = ReusingEncoder(encoder, cache)
         image, self._max_pixels = encoder.bundle.manifest.image, max_pixels
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
@@ -70,42 +72,28 @@ class Pipeline:
             return picture_item(part.source, self._image, manifest.card, part.options)
         return video_item(part.source, manifest.video, manifest.card, part.options, self._max_pixels, self._progress)
 
-    def _encoded(self, parts: list[MediaPart]) -> tuple[list[Item], list[EncodedItem], int]:
-        """The items (those known from before without their pixels), their rows, and how many the tower ran on."""
-        bundle, cache = self.encoder.bundle, self.encoder.cache
-        names = [source_name(part) if cache is not None else None for part in parts]
-        seen = [self._seen.get(name) if name is not None else None for name in names]
-        kept = [cache.kept(s.content_key) if cache is not None and s is not None else None for s in seen]
-        items = [
-            s.item if s is not None and k is not None else self._item(part)
-            for part, s, k in zip(parts, seen, kept, strict=True)
-        ]
-        fresh = [place for place, rows in enumerate(kept) if rows is None]
-        embeddings = self.encoder.encode([items[place] for place in fresh])
-        start = 0
-        for place in fresh:
-            item, name = items[place], names[place]
-            end = start + item.num_rows(bundle.manifest.card)
-            rows = Kept((embeddings.image_embeds[start:end], embeddings.deepstack_embeds[:, start:end]))
-            start = end
-            if cache is not None:
-                key = content_key(item, bundle)
-                rows = cache.kept(key) or rows
-                if name is not None:
-                    self._seen.put(name, item, key)
-            kept[place] = rows
-        encoded = [
-            EncodedItem(item.is_video, item.grid_thw, *rows.rows, rows.wire_keys, bundle.numbers)
-            for item, rows in zip(items, kept, strict=True)
-            if rows is not None
-        ]
-        return items, encoded, embeddings.num_encoded
+    def prepare(self, messages: list[Message]) -> list[PreparedItem]:
+        """Pictures and videos of the messages in prompt order: decoded, resized and cut, unless their rows are known.
+
+        Raises:
+            MediaError: one of them cannot be used.
+        """
+        return [self._prepared(part) for part in media_parts(messages, self.access)]
+
+    def _prepared(self, part: MediaPart) -> PreparedItem:
+        name = self._rows.name(part.source, part.options)
+        return self._rows.known(name) or PreparedItem(self._item(part), name)
+
+    def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
+        """The rows of what `prepare` made; the tower runs on those that the cache does not have."""
+        return self._rows.encode(prepared)
 
     def request(
         self,
         messages: list[Message],
         tools: list[Any] | None = None,
         *,
+        prepared: Sequence[PreparedItem] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool | str = False,
         documents: list[Any] | None = None,
@@ -117,6 +105,7 @@ class Pipeline:
             messages: transformers' or OpenAI's form; pictures as path, URL of file or data, bytes, PIL or array;
                 videos as {"type": "video", "video": path, bytes, frames or folder, "fps": 2.0}, with any of
                 VideoOptions' names, or OpenAI's video_url.
+            prepared: what `prepare` made of the same messages, where that was done before.
             add_generation_prompt, continue_final_message, documents: as edge_runtime.prompts.chat_template.render.
             template_variables: what else the chat template reads, `enable_thinking` for example.
 
@@ -128,7 +117,7 @@ class Pipeline:
         bundle = self.encoder.bundle
         if not messages:
             raise InvalidInput("messages is empty, at least one message is expected")
-        items, encoded, num_encoded = self._encoded(list(media_parts(messages, self.access)))
+        encoded = self._rows.encode(self.prepare(messages) if prepared is None else prepared)
         text = render(
             bundle.chat_template,
             plain(messages),
@@ -139,8 +128,8 @@ class Pipeline:
             special_tokens=bundle.manifest.special_tokens,
             variables=template_variables,
         )
-        input_ids = prompt_ids(text, items, bundle)
-        return Request(input_ids, tuple(encoded), bundle.manifest.card.encoder_fingerprint, num_encoded)
+        input_ids = prompt_ids(text, encoded.items, bundle)
+        return Request(input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded)
 
     def ask(self, picture: Picture, question: str) -> Request:
         """One picture, one question."""

@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> None:
     """
     messages: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
     pipeline, part = open_pipeline(args), content_part(args.media, args)
-    shown = [part | {part["type"]: pipeline.access(part[part["type"]], part["type"])}]  # once, not with every turn
+    kind = part["type"]
+    noun = "picture" if kind == "image" else kind
+    shown = [part | {kind: pipeline.access(part[kind], noun)}]  # resolved once, not with every turn
     with open_client(args) as client:
         while True:
             if sys.stdin.isatty():

@@ -55,25 +55,23 @@ def _progress(done: int, total: int) -> None:
 
 
 def open_encoder(args: argparse.Namespace) -> Encoder:
-    """The encoder of the arguments; embeddings are kept in memory, and in --cache where it is given.
+    """The encoder of the arguments.
 
     Raises:
         BundleError, InvalidInput: as open_pipeline.
     """
-    cache = EmbeddingCache(folder=args.cache)
-    return Encoder.from_bundle(
-        args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory, cache=cache
-    )
+    return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
 
 
 def open_pipeline(args: argparse.Namespace) -> Pipeline:
-    """The pipeline of the arguments.
+    """The pipeline of the arguments; embeddings are kept in memory, and in --cache where it is given.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.
     """
     return Pipeline(
         open_encoder(args),
+        cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         fetch=Fetcher() if args.fetch else None,
         progress=_progress if sys.stderr.isatty() else None,

@@ -24,11 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Encode in one go and write; an existing file is replaced when the new one is whole."""
     pipeline = open_pipeline(args)
-    items = pipeline.items([{"role": "user", "content": [content_part(source, args) for source in args.media]}])
+    content = [content_part(source, args) for source in args.media]
+    prepared = pipeline.prepare([{"role": "user", "content": content}])
     started = time.perf_counter()
-    embeddings = pipeline.encoder.encode(items)
+    encoded = pipeline.encode(prepared)
     encode_ms = (time.perf_counter() - started) * 1e3
-    arrays = {name: getattr(embeddings, name) for name in ("image_embeds", "deepstack_embeds", "grid_thw")}
+    arrays: dict[str, Any] = {
+        "image_embeds": np.concatenate([item.main for item in encoded.rows]),
+        "deepstack_embeds": np.concatenate([item.deepstack for item in encoded.rows], axis=1),
+        "grid_thw": np.array([item.grid_thw for item in encoded.rows], np.int64),
+    }
     form = args.format or ("safetensors" if args.out.suffix == ".safetensors" else "npz")
     part = args.out.with_name(f"{args.out.name}.part")
     try:
@@ -39,16 +44,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         with suppress(OSError):
             part.unlink()
         raise InvalidInput(f"{args.out} cannot be written: {error.strerror}") from error
-    rows = embeddings.image_embeds.shape
+    rows = arrays["image_embeds"].shape
     if not args.json:
-        levels = len(embeddings.deepstack_embeds)
+        levels = len(arrays["deepstack_embeds"])
         print(f"{args.out}: {rows[0]} rows of {rows[1]}, {levels} deepstack levels, {encode_ms:.1f} ms")
     return {
         "out": str(args.out),
         "format": form,
         "rows": rows[0],
-        "grid_thw": embeddings.grid_thw.tolist(),
-        "timestamps": [list(item.timestamps) for item in items],
-        "num_encoded": embeddings.num_encoded,
+        "grid_thw": arrays["grid_thw"].tolist(),
+        "timestamps": [list(item.timestamps) for item in encoded.items],
+        "num_encoded": encoded.num_encoded,
         "encode_ms": round(encode_ms, 2),
     }

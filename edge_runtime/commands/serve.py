@@ -13,6 +13,7 @@ from edge_runtime.commands.device import open_encoder
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
+from edge_runtime.reuse.embedding_cache import EmbeddingCache
 
 
 def _json(text: str) -> Any:
@@ -117,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
     domains = args.allowed_media_domains
     pipeline = Pipeline(
         open_encoder(args),
+        cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
         allowed_local_media_path=args.allowed_local_media_path,

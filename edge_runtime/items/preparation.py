@@ -1,8 +1,6 @@
 """Sources to items: a picture or video is decoded here, and its family resizes and cuts it."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +13,12 @@ from edge_runtime import families
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
-from edge_runtime.media.access import frame_files
+from edge_runtime.media.access import ANY_FILE
+from edge_runtime.media.opened_file import OpenedFile
 from edge_runtime.media.picture import Picture, load_picture
-from edge_runtime.media.source import Source, find
+from edge_runtime.media.source import Source
 
-Video = Source | Sequence[Picture] | NDArray[np.uint8]
+Video = Source | OpenedFile | Sequence[Picture] | NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 DEFAULTS = VideoOptions()
 PICTURE_DEFAULTS = PictureOptions()
@@ -85,15 +84,13 @@ def video_item(
         MediaError: it cannot be decoded, or the options ask for frames it does not have.
         MissingExtra: a file, and PyAV is not installed.
     """
-    if isinstance(source, np.ndarray):  # (frames, height, width, 3 or 4)
-        source = list(source)
-    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return frames_item(source, how, card, options, max_pixels, progress)
-    if not isinstance(source, str | bytes | os.PathLike):
+    found = ANY_FILE(source, "video")  # what the pipeline resolved is left as it is
+    if isinstance(found, np.ndarray):  # (frames, height, width, 3 or 4)
+        found = list(found)
+    if isinstance(found, Sequence) and not isinstance(found, bytes):
+        return frames_item(found, how, card, options, max_pixels, progress)
+    if not isinstance(found, bytes | OpenedFile):
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
-    found = find(source, "video")
-    if isinstance(found, Path) and found.is_dir():
-        return frames_item(frame_files(found), how, card, options, max_pixels, progress)
     from edge_runtime.media.video_file import VideoFile  # needs the extra `video`
 
     with VideoFile(found) as video:

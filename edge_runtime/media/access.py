@@ -1,7 +1,9 @@
 """What the media of a message may be read from: any file or one folder's, and addresses only where that was allowed.
 
-Messages may come from others (a gateway passes them on), so a name is judged where it leads: links and `..` are
-followed first, and what was judged is what is opened. The names are vLLM's.
+A source is resolved here, once, on its way to the tower: behind this call it is bytes, pixels or an opened file, and no
+name. Messages may come from others (a gateway passes them on), so the file is opened first and the descriptor is judged:
+links and `..` are followed by name, then the file is opened from the allowed folder down without following any link.
+The names are vLLM's.
 """
 
 import os
@@ -10,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from contract.errors import MediaError
 from edge_runtime.media.fetch import Fetcher
-from edge_runtime.media.source import find
+from edge_runtime.media.frames import Frames
+from edge_runtime.media.opened_file import OpenedFile, open_file, open_within, unreadable
+from edge_runtime.media.source import find, is_address
 
-MAX_FRAMES = 1 << 12  # of a list or a folder; the bundle allows fewer
+Pixels = Image.Image | NDArray[np.uint8]
+Resolved = bytes | OpenedFile | Frames | Pixels
 
 
 @dataclass(frozen=True)
@@ -30,50 +39,69 @@ class MediaAccess:
     allowed_local_media_path: str | os.PathLike[str] | None = None
 
     def __call__(self, source: Any, kind: str) -> Any:
-        """The source, with URLs as the bytes that were fetched and names of files as the files they lead to.
+        """What a source leads to: a picture as bytes or pixels, a video as bytes, an opened file, an array or Frames.
 
         Args:
-            source: a path, URL, bytes, picture, array, or a list of them (the frames of a video).
+            source: a path, URL, bytes, picture, array, or a list of them (the frames of a video). What was resolved
+                before, and what is no source at all, is returned as it is.
             kind: "picture" or "video", for messages.
 
         Raises:
             MediaError: it may not or cannot be read.
         """
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            if self.fetch is None:
-                raise MediaError(
-                    f"{source} is not fetched: fetching is off (Pipeline(fetch=Fetcher()) or --fetch allows it)"
-                )
-            return self.fetch(source)
+        if is_address(source):
+            return self._fetched(source)
         if isinstance(source, str | os.PathLike):
-            return source if self.allowed_local_media_path is None else self._inside(find(source, kind))
-        if isinstance(source, Sequence) and not isinstance(source, bytes):
-            return [self(frame, "picture") for frame in _few(source)]
+            found = find(source, kind)
+            return found if isinstance(found, bytes) else self._opened(found, kind)
+        if isinstance(source, Sequence) and not isinstance(source, bytes | Frames):
+            return Frames([self._fetched(s) if is_address(s) else s for s in source], self._frame)
         return source
 
-    def _inside(self, found: Path | bytes) -> Any:
-        if isinstance(found, bytes):
-            return found
-        allowed = os.fspath(self.allowed_local_media_path or "")
-        if not allowed:
-            raise MediaError("files are not read here: send the bytes as a data: URL")
+    def _frame(self, source: Any) -> Any:
+        return self(source, "picture")
+
+    def _fetched(self, url: str) -> bytes:
+        if self.fetch is None:
+            raise MediaError(f"{url} is not fetched: fetching is off (Pipeline(fetch=Fetcher()) or --fetch allows it)")
+        return self.fetch(url)
+
+    def _opened(self, path: Path, kind: str) -> bytes | OpenedFile | Frames:
+        allowed = self.allowed_local_media_path
         try:
-            real = found.resolve()
-            if not real.is_relative_to(Path(allowed).resolve()):
-                raise MediaError(f"{found} is not read: it must lie in allowed_local_media_path, {allowed}")
-            if real.is_dir():  # a folder of frames, each of which may be a link
-                return [self._inside(path) for path in _few(frame_files(real))]
+            if allowed is not None:
+                path = self._real(path)
+            if kind == "video" and path.is_dir():
+                return self._folder(path)
+            file = open_file(path) if allowed is None else OpenedFile(self._judged(path), str(path))
+        except MediaError:
+            raise
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-            raise MediaError(f"{found} cannot be read: {error}") from error
+            raise unreadable(str(path), error) from error
+        return file if kind == "video" else file.read()
+
+    def _real(self, path: Path) -> Path:
+        """Where the name leads, if that lies in the allowed folder."""
+        if not (allowed := os.fspath(self.allowed_local_media_path or "")):
+            raise MediaError("files are not read here: send the bytes as a data: URL")
+        real = path.resolve()
+        if not real.is_relative_to(Path(allowed).resolve()):
+            raise MediaError(f"{path} is not read: it must lie in allowed_local_media_path, {allowed}")
         return real
 
+    def _judged(self, real: Path) -> int:
+        return open_within(Path(self.allowed_local_media_path or "").resolve(), real)
 
-def frame_files(folder: Path) -> list[Path]:
-    """The frames of a folder, by name; hidden files are none."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    def _folder(self, path: Path) -> Frames:
+        """The pictures of a folder by name; hidden files are none."""
+        descriptor = os.open(path, os.O_RDONLY) if self.allowed_local_media_path is None else self._judged(path)
+        try:
+            with os.scandir(descriptor) as entries:
+                files = sorted((e.name, e.stat()) for e in entries if e.is_file() and not e.name.startswith("."))
+        finally:
+            os.close(descriptor)
+        identity = tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in files)
+        return Frames([path / name for name, _ in files], self._frame, identity)
 
 
-def _few(frames: Sequence[Any]) -> Sequence[Any]:
-    if len(frames) > MAX_FRAMES:
-        raise MediaError(f"video has {len(frames)} frames, up to {MAX_FRAMES} are allowed: sample fewer")
-    return frames
+ANY_FILE = MediaAccess()

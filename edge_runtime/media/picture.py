@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from contract.errors import MediaError
-from edge_runtime.media.source import find, read
+from edge_runtime.media.access import ANY_FILE
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
@@ -107,7 +107,7 @@ def load_picture(source: Picture) -> Image.Image:
     """An upright RGB picture.
 
     Args:
-        source: a path, file:// or data: URL, encoded bytes, a PIL image, or a uint8 array (height, width, 3 or 4).
+        source: encoded bytes, a PIL image, or a uint8 array (height, width, 3 or 4); also a path, file:// or data: URL.
 
     Raises:
         MediaError: not a picture, cut short, too large, or of an unknown kind.
@@ -116,7 +116,9 @@ def load_picture(source: Picture) -> Image.Image:
         return _rgb(_from_array(source))
     if isinstance(source, Image.Image):
         return _opened(source, "picture")
-    found = find(source, "picture")
-    if isinstance(found, bytes):
-        return _decode(found, "data URL" if isinstance(source, str) else "picture")
-    return _decode(read(found), str(found))
+    if isinstance(source, bytes):
+        return _decode(source, "picture")
+    if isinstance(source, str | os.PathLike):
+        name = "data URL" if isinstance(source, str) and source[:5].lower() == "data:" else os.fspath(source)
+        return _decode(ANY_FILE(source, "picture"), name)
+    raise MediaError(f"picture is {type(source).__name__}, a path, a URL, bytes, a PIL image or an array is expected")

@@ -1,14 +1,13 @@
-"""Where a picture or video lies: a path, a file:// or data: URL. Nothing here opens a connection.
+"""What a source says: a path, a file:// or data: URL, or bytes. Nothing here opens a file or a connection.
 
 A string names a file or carries its bytes; every other scheme is refused (access.py says which files may be read, and
 fetches http and https where that was allowed).
 """
 
 import base64
-import binascii
 import os
+import re
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from contract.errors import MediaError
@@ -16,7 +15,8 @@ from contract.errors import MediaError
 Source = str | os.PathLike[str] | bytes
 
 MAX_PATH = 4096  # characters of a path; base64 without its data: in front is longer
-MAX_FILE_BYTES = 1 << 29  # of a picture; the largest one allowed is smaller without any compression
+WHITE_SPACE = str.maketrans("", "", " \t\n\r\f")
+IS_BASE64 = re.compile(r"; *base64 *\Z", re.IGNORECASE)
 
 
 def find(source: Source, kind: str) -> Path | bytes:
@@ -34,54 +34,56 @@ def find(source: Source, kind: str) -> Path | bytes:
     if not isinstance(source, str | os.PathLike):
         raise MediaError(f"{kind} is {type(source).__name__}, a path, a URL or bytes are expected")
     text = os.fspath(source)
-    if "\0" in text or (len(text) > MAX_PATH and not text.startswith("data:")):
-        raise MediaError(f"{text[:40]!r}… is no path: it has {len(text)} characters, or a zero among them")
-    if text.startswith("data:"):
-        header, comma, body = text.partition(",")
-        if not comma or not header.endswith(";base64"):
-            raise MediaError(
-                f"data URL starts with {header[:40]!r}, data:{kind.replace('picture', 'image')}/…;base64,… is expected"
-            )
-        try:
-            return base64.b64decode(body, validate=True)
-        except binascii.Error as error:
-            raise MediaError(f"data URL is no base64: {error}") from error
-    if text.startswith("file://"):
-        url = urlsplit(text)
-        if url.netloc not in ("", "localhost"):
-            raise MediaError(
-                f"file:// URL names the host {url.netloc!r}, file:///path or file://localhost/path is expected"
-            )
-        return Path(unquote(url.path))
+    if isinstance(text, bytes):  # a PathLike may give bytes
+        text = os.fsdecode(text)
+    scheme = text[:7].lower()
+    if scheme.startswith("data:"):
+        return _carried(text, kind)
+    if scheme == "file://":
+        return _path(_file_url(text))
     if "://" in text[:16]:
         raise MediaError(f"{text.split(':')[0]}:// is not read here: fetch the {kind} and pass its bytes or path")
+    return _path(text)
+
+
+def is_address(source: object) -> bool:
+    """Whether a source is an http or https URL."""
+    return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
+
+
+def _path(text: str) -> Path:
+    if "\0" in text or len(text) > MAX_PATH:
+        raise MediaError(f"{text[:40]!r}… is no path: it has {len(text)} characters, or a zero among them")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise MediaError(f"{text[:40]!r} is no path: no file name holds its character {error.start}") from error
     return Path(text)
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        MediaError: it is no file, larger than MAX_FILE_BYTES, or cannot be read.
-    """
-    with open_file(path) as file:
-        try:
-            if (size := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
-                raise MediaError(f"{path} has {size} bytes, up to {MAX_FILE_BYTES} are read")
-            return file.read()
-        except OSError as error:
-            raise MediaError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def open_file(path: Path) -> BinaryIO:
-    """A file, opened; a pipe or a device, which may never end or begin, is none.
-
-    Raises:
-        MediaError: it is no file, or cannot be read.
-    """
+def _file_url(text: str) -> str:
     try:
-        if not path.exists() or path.is_file():  # what is not there is for open to say
-            return path.open("rb")
-    except OSError as error:
-        raise MediaError(f"{path!s:.200} cannot be read: {error.strerror or error}") from error
-    raise MediaError(f"{path!s:.200} cannot be read: it is no file")
+        url = urlsplit(text)
+    except ValueError as error:  # a bracket without its other half
+        raise MediaError(f"{text[:80]!r} is no URL: {error}") from error
+    if url.netloc not in ("", "localhost"):
+        raise MediaError(
+            f"file:// URL names the host {url.netloc[:80]!r}, file:///path or file://localhost/path is expected"
+        )
+    return unquote(url.path)
+
+
+def _carried(text: str, kind: str) -> bytes:
+    """The bytes of a data: URL (RFC 2397), as lenient as browsers are: https://fetch.spec.whatwg.org/#data-urls."""
+    header, comma, body = text.partition(",")
+    if not comma or not IS_BASE64.search(header):
+        noun = kind.replace("picture", "image")
+        raise MediaError(f"data URL starts with {header[:40]!r}, data:{noun}/…;base64,… is expected")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError:  # also of characters that are not ASCII
+        plain = unquote(body).translate(WHITE_SPACE).rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except ValueError as error:
+        raise MediaError(f"data URL is no base64: {error}") from error

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import MediaError, MissingExtra
+from edge_runtime.media.access import ANY_FILE
+from edge_runtime.media.opened_file import OpenedFile
 from edge_runtime.media.picture import MAX_DECODED_PIXELS
-from edge_runtime.media.source import Source, find, open_file
+from edge_runtime.media.source import Source
 
 try:
     import av
@@ -42,7 +44,7 @@ class VideoFile:
     """An opened video.
 
     Args:
-        source: a path, file:// or data: URL, or the bytes of a file.
+        source: an opened file or the bytes of one; also a path, file:// or data: URL.
 
     Attributes:
         num_frames: frames that will be shown; those an edit list discards do not count.
@@ -53,10 +55,11 @@ class VideoFile:
         MissingExtra: PyAV is not installed (when this module is imported).
     """
 
-    def __init__(self, source: Source) -> None:
-        found = find(source, "video")
-        self.name = "video" if isinstance(found, bytes) else str(found)
-        self._file: BinaryIO = io.BytesIO(found) if isinstance(found, bytes) else open_file(found)
+    def __init__(self, source: Source | OpenedFile) -> None:
+        found = ANY_FILE(source, "video")
+        is_file = isinstance(found, OpenedFile)
+        self.name = found.name if is_file else "video"
+        self._file: BinaryIO = found.stream() if is_file else io.BytesIO(found)
         try:
             with self._stream() as (container, stream):
                 rate, declared = stream.average_rate, stream.frames

@@ -63,9 +63,11 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
         for part in _parts(message):
             kind = part.get("type")
             if kind in ("image", "image_url") or "image" in part or "image_url" in part:
-                yield MediaPart(access(_source(part, "image"), "picture"), PictureOptions.of(part))
+                source, picture_options = _source(part, "image"), PictureOptions.of(part)
+                yield MediaPart(access(source, "picture"), picture_options)
             elif kind in ("video", "video_url") or "video" in part:
-                yield MediaPart(access(_source(part, "video"), "video"), VideoOptions.of(part))
+                source, video_options = _source(part, "video"), VideoOptions.of(part)
+                yield MediaPart(access(source, "video"), video_options)
             elif "text" not in part:  # the template would leave it out
                 raise MediaError(f"content part {sorted(part)} of type {kind!r} is no text, picture or video")
 

@@ -12,7 +12,8 @@ from os import PathLike
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
-from edge_runtime.reuse.embedding_files import EmbeddingFiles, Rows
+from edge_runtime.reuse.embedding_files import EmbeddingFiles
+from edge_runtime.tower.encoder import Rows
 
 
 def content_key(item: Item, bundle: Bundle) -> str:
@@ -23,15 +24,19 @@ def content_key(item: Item, bundle: Bundle) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Rows of an item, and the names they have on servers (EncodedItem.keys), which are hashed only once."""
+class CachedRows:
+    """Rows of an item, and the names they have on servers (EncodedItem.wire_keys), which are hashed only once.
 
-    rows: Rows
+    Attributes:
+        arrays: main (N, H) and deepstack (L, N, H).
+    """
+
+    arrays: Rows
     wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict)
 
     @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.rows)
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
 
 
 class EmbeddingCache:
@@ -55,37 +60,36 @@ class EmbeddingCache:
     ) -> None:
         self.max_bytes, self.num_bytes = max_bytes, 0
         self._files = EmbeddingFiles(folder, max_disk_bytes) if folder is not None else None
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._rows: OrderedDict[str, CachedRows] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Rows | None:
-        """Main (N, H) and deepstack (L, N, H) of a key, or None."""
-        return kept.rows if (kept := self.kept(key)) is not None else None
-
-    def kept(self, key: str) -> Kept | None:
-        """The same with its names on servers."""
+    def get(self, key: str) -> CachedRows | None:
+        """The rows of a key, or None."""
         with self._lock:
-            if (kept := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-                return kept
-        if self._files is not None and (rows := self._files.get(key)) is not None:
-            return self._keep(key, Kept(rows))
+            if (cached := self._rows.get(key)) is not None:
+                self._rows.move_to_end(key)
+                return cached
+        if self._files is not None and (arrays := self._files.get(key)) is not None:
+            return self._hold(key, arrays)
         return None
 
-    def put(self, key: str, rows: Rows) -> None:
-        """Keep a copy of the rows of a key."""
-        own = (rows[0].copy(), rows[1].copy())
-        self._keep(key, Kept(own))
+    def put(self, key: str, arrays: Rows) -> CachedRows:
+        """Store a copy of the rows of a key. The copy is returned, read-only: requests share it."""
+        own = (arrays[0].copy(), arrays[1].copy())
+        cached = self._hold(key, own)
         if self._files is not None:
             self._files.put(key, own)
+        return cached
 
-    def _keep(self, key: str, new: Kept) -> Kept:
+    def _hold(self, key: str, arrays: Rows) -> CachedRows:
+        for array in arrays:
+            array.setflags(write=False)
         with self._lock:
-            if (kept := self._kept.get(key)) is not None:
-                return kept
-            self._kept[key] = new
-            self.num_bytes += new.nbytes
+            if (cached := self._rows.get(key)) is not None:
+                return cached
+            cached = self._rows[key] = CachedRows(arrays)
+            self.num_bytes += cached.num_bytes
             while self.num_bytes > self.max_bytes:
-                _, old = self._kept.popitem(last=False)
-                self.num_bytes -= old.nbytes
-        return new
+                _, old = self._rows.popitem(last=False)
+                self.num_bytes -= old.num_bytes
+        return cached

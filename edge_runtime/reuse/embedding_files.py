@@ -14,11 +14,10 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.errors import InvalidInput
+from edge_runtime.tower.encoder import Rows
 
-Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack (L, N, H)
 SUFFIX = ".embeddings"
 DIGEST = hashlib.sha256().digest_size
 

@@ -1,25 +1,21 @@
 """Pictures and videos met before, by where they came from: a conversation shows them again with every turn, and none
 of them should be decoded and resized again for it.
 
-Only facts are kept, not pixels; the rows stand in the embedding cache. A picture is known by its bytes, a video file or
-a folder by the identity, size and time of its files, because reading one can take seconds.
+Only facts are remembered, not pixels; the rows stand in the embedding cache. A picture is known by its bytes, a video
+file or a folder by the identity, size and time of its files, because reading one can take seconds.
 """
 
 import hashlib
-import os
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.items.item import Item
-from edge_runtime.items.video_options import VideoOptions
-from edge_runtime.media.source import find, read
-from edge_runtime.prompts.content import MediaPart
+from edge_runtime.media.frames import Frames
+from edge_runtime.media.opened_file import OpenedFile
 
 MAX_SEEN = 1024
 
@@ -32,37 +28,27 @@ class Seen:
     content_key: str
 
 
-def source_name(part: MediaPart) -> str | None:
-    """Name of what a part shows; None for pixels in memory, which take no decoding.
+def source_name(source: Any, options: object) -> str | None:
+    """Name of what a resolved source shows under some options; None for pixels in memory, which take no decoding.
 
     Raises:
-        MediaError: the source cannot be read.
+        MediaError: a frame cannot be read.
     """
-    facts = _facts(part.source, isinstance(part.options, VideoOptions))
-    if facts is None:
-        return None
-    return hashlib.sha256(repr(part.options).encode() + facts).hexdigest()
+    facts = _facts(source)
+    return None if facts is None else hashlib.sha256(repr(options).encode() + facts).hexdigest()
 
 
-def _facts(source: Any, is_video: bool) -> bytes | None:
-    if isinstance(source, str | bytes | os.PathLike):
-        found = find(source, "video" if is_video else "picture")
-        if isinstance(found, Path):
-            return _file_facts(found) if is_video else hashlib.sha256(read(found)).digest()
-        return hashlib.sha256(found).digest()
-    if isinstance(source, Sequence):
-        frames = [_facts(frame, False) for frame in source]
+def _facts(source: Any) -> bytes | None:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).digest()
+    if isinstance(source, OpenedFile):
+        return repr((source.name, *source.identity)).encode()
+    if isinstance(source, Frames):
+        if source.identity is not None:
+            return repr(source.identity).encode()
+        frames = [_facts(frame) for frame in source]
         return b"".join(filter(None, frames)) if None not in frames else None
     return None
-
-
-def _file_facts(path: Path) -> bytes | None:
-    try:
-        paths = sorted(path.iterdir()) if path.is_dir() else [path]
-        stats = [(str(p), s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for p in paths if (s := p.stat())]
-    except OSError:
-        return None  # the one who reads it says what is wrong
-    return repr(stats).encode()
 
 
 class SeenItems:

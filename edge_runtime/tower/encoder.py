@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from os import PathLike
 
 import numpy as np
@@ -11,13 +12,12 @@ from numpy.typing import NDArray
 from contract.errors import BundleError, InvalidInput
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
-from edge_runtime.reuse.embedding_cache import EmbeddingCache, content_key
-from edge_runtime.reuse.embedding_files import Rows
 from edge_runtime.tower.batches import batches
 from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
 
 CPU = "CPUExecutionProvider"
+Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack (L, N, H)
 MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 24 MiB of pixels
 
 
@@ -29,13 +29,19 @@ class Embeddings:
         image_embeds: float32 (N, H), rows in the order of the items.
         deepstack_embeds: float32 (L, N, H).
         grid_thw: int64 (items, 3) in patches.
-        num_encoded: items the tower ran on; the others were in the cache, or equal to another of the call.
+        num_rows: rows of each item.
     """
 
     image_embeds: NDArray[np.float32]
     deepstack_embeds: NDArray[np.float32]
     grid_thw: NDArray[np.int64]
-    num_encoded: int = 0
+    num_rows: tuple[int, ...]
+
+    def by_item(self) -> list[Rows]:
+        """The rows of each item, without a copy."""
+        ends = list(accumulate(self.num_rows))
+        places = [slice(end - count, end) for end, count in zip(ends, self.num_rows, strict=True)]
+        return [(self.image_embeds[rows], self.deepstack_embeds[:, rows]) for rows in places]
 
 
 class Encoder:
@@ -46,9 +52,8 @@ class Encoder:
         bundle: Bundle,
         session: onnxruntime.InferenceSession,
         max_patches: int = MAX_PATCHES,
-        cache: EmbeddingCache | None = None,
     ) -> None:
-        self.bundle, self.cache = bundle, cache
+        self.bundle = bundle
         self._session, self._max_patches = session, max_patches
 
     @classmethod
@@ -59,7 +64,6 @@ class Encoder:
         threads: int = 0,
         provider: str = CPU,
         max_patches: int = MAX_PATCHES,
-        cache: EmbeddingCache | None = None,
         use_kernels: bool = True,
         low_memory: bool = False,
     ) -> "Encoder":
@@ -71,7 +75,6 @@ class Encoder:
             provider: an onnxruntime execution provider by name.
             max_patches: most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); more are encoded
                 in several calls, with the same result.
-            cache: finds what was encoded before; None encodes everything.
             use_kernels: on the CPU, layers run on the operators of edge_runtime.tower.kernels where this processor has them;
                 False takes onnxruntime's own.
             low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
@@ -101,30 +104,13 @@ class Encoder:
             raise InvalidInput(
                 f"provider {provider!r} did not bind, onnxruntime fell back to {session.get_providers()[0]}"
             )
-        return cls(opened, session, max_patches, cache)
+        return cls(opened, session, max_patches)
 
     def encode(self, items: Sequence[Item]) -> Embeddings:
         """Encode pictures and videos of any sizes; no items give no rows."""
-        if self.cache is None:
-            return Embeddings(*self._run(items), _grids(items), len(items))
-        keys = [content_key(item, self.bundle) for item in items]
-        known = {key: self.cache.get(key) for key in keys}
-        missing = {key: item for key, item in zip(keys, items, strict=True) if known[key] is None}
-        main, deepstack = self._run(list(missing.values()))
-        start = 0
-        for key, item in missing.items():
-            end = start + item.num_rows(self.bundle.manifest.card)
-            known[key] = main[start:end], deepstack[:, start:end]
-            self.cache.put(key, (main[start:end], deepstack[:, start:end]))
-            start = end
-        empty = self._run([])
-        found = [rows for key in keys if (rows := known[key]) is not None]
-        return Embeddings(
-            np.concatenate([empty[0], *[rows[0] for rows in found]]),
-            np.concatenate([empty[1], *[rows[1] for rows in found]], axis=1),
-            _grids(items),
-            len(missing),
-        )
+        card = self.bundle.manifest.card
+        grids = np.array([item.grid_thw for item in items], np.int64).reshape(-1, 3)
+        return Embeddings(*self._run(items), grids, tuple(item.num_rows(card) for item in items))
 
     def _run(self, items: Sequence[Item]) -> Rows:
         """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for."""
@@ -138,7 +124,3 @@ class Encoder:
         if len(main) == 2:  # one call: nothing to join
             return main[1], deepstack[1]
         return np.concatenate(main), np.concatenate(deepstack, axis=1)
-
-
-def _grids(items: Sequence[Item]) -> NDArray[np.int64]:
-    return np.array([item.grid_thw for item in items], np.int64).reshape(-1, 3)

@@ -15,6 +15,7 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.preparation import frames_item, picture_item
 from edge_runtime.reuse.embedding_cache import content_key
 from edge_runtime.reuse.embedding_files import EmbeddingFiles
+from edge_runtime.reuse.reusing_encoder import Encoded, PreparedItem, ReusingEncoder
 from edge_runtime.tower.batches import batches
 from tests.edge.video_files import picture
 
@@ -30,9 +31,23 @@ def items(bundle: Bundle) -> list[Item]:
     ]
 
 
-def equal(ours: Embeddings, other: Embeddings, tolerance: float = 0.0) -> None:
-    for name in ("image_embeds", "deepstack_embeds", "grid_thw"):
-        np.testing.assert_allclose(getattr(ours, name), getattr(other, name), atol=tolerance, rtol=0)
+def reusing(bundle: Bundle, cache: EmbeddingCache | None = None) -> ReusingEncoder:
+    return ReusingEncoder(Encoder.from_bundle(bundle, threads=1), EmbeddingCache() if cache is None else cache)
+
+
+def encode(encoder: ReusingEncoder, items: list[Item]) -> Encoded:
+    return encoder.encode([PreparedItem(item) for item in items])
+
+
+def scale_of(encoded: Encoded) -> float:
+    return max(float(np.abs(row.deepstack).max()) for row in encoded.rows)
+
+
+def equal(ours: Encoded, other: Encoded | Embeddings, tolerance: float = 0.0) -> None:
+    pairs = other.by_item() if isinstance(other, Embeddings) else [(row.main, row.deepstack) for row in other.rows]
+    for row, (main, deepstack) in zip(ours.rows, pairs, strict=True):
+        np.testing.assert_allclose(row.main, main, atol=tolerance, rtol=0)
+        np.testing.assert_allclose(row.deepstack, deepstack, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +65,9 @@ def test_a_budget_changes_calls_but_not_rows(
     )
     whole = pipeline.encoder.encode(items)
     scale = float(np.abs(whole.deepstack_embeds).max())
-    equal(Encoder.from_bundle(bundle, threads=1, max_patches=max_patches).encode(items), whole, 1e-5 * scale)
+    ours = Encoder.from_bundle(bundle, threads=1, max_patches=max_patches)
+    equal(encode(ReusingEncoder(ours), items), whole, 1e-5 * scale)
+    assert ours.encode(items).grid_thw.tolist() == [list(item.grid_thw) for item in items]
 
 
 def test_a_budget_below_one_patch_is_refused(bundle: Bundle) -> None:
@@ -59,35 +76,51 @@ def test_a_budget_below_one_patch_is_refused(bundle: Bundle) -> None:
 
 
 def test_the_second_time_nothing_is_encoded(bundle: Bundle, items: list[Item]) -> None:
-    encoder = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache())
-    first = encoder.encode(items)
+    encoder = reusing(bundle)
+    first = encode(encoder, items)
     assert first.num_encoded == 3
-    again = encoder.encode(items[::-1])
+    again = encode(encoder, items[::-1])
     assert again.num_encoded == 0
-    rows = [item.num_rows(2) for item in items]
-    cuts = np.cumsum(rows)[:-1]
-    order = [np.split(first.image_embeds, cuts)[i] for i in (2, 1, 0)]
-    np.testing.assert_array_equal(again.image_embeds, np.concatenate(order))
-    levels = [np.split(first.deepstack_embeds, cuts, axis=1)[i] for i in (2, 1, 0)]
-    np.testing.assert_array_equal(again.deepstack_embeds, np.concatenate(levels, axis=1))
-    assert encoder.encode([]).num_encoded == 0
+    equal(replace(again, rows=again.rows[::-1]), first)
+    assert [row.grid_thw for row in again.rows] == [item.grid_thw for item in items[::-1]]
+    assert encode(encoder, []).num_encoded == 0
 
 
 def test_a_picture_shown_twice_is_encoded_once(bundle: Bundle, pipeline: Pipeline, items: list[Item]) -> None:
-    ours = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache()).encode([items[0], items[2], items[0]])
+    ours = encode(reusing(bundle), [items[0], items[2], items[0]])
     assert ours.num_encoded == 2
     whole = pipeline.encoder.encode([items[0], items[2], items[0]])
     equal(ours, whole, 1e-5 * float(np.abs(whole.deepstack_embeds).max()))
 
 
-def test_a_caller_cannot_change_what_is_kept(bundle: Bundle, items: list[Item]) -> None:
-    encoder = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache())
-    first = encoder.encode(items[:1])
-    kept = first.image_embeds.copy()
-    first.image_embeds[:] = 0
-    again = encoder.encode(items[:1])
-    again.image_embeds[:] = 0
-    np.testing.assert_array_equal(encoder.encode(items[:1]).image_embeds, kept)
+def test_without_a_cache_everything_is_encoded(bundle: Bundle, items: list[Item]) -> None:
+    encoder = ReusingEncoder(Encoder.from_bundle(bundle, threads=1))
+    assert [encode(encoder, [items[0]] * 2).num_encoded for _ in range(2)] == [2, 2]
+    assert encoder.name(b"a picture", None) is None
+
+
+def test_a_caller_cannot_change_what_is_held(bundle: Bundle, items: list[Item]) -> None:
+    encoder = reusing(bundle)
+    for _ in range(2):
+        (row,) = encode(encoder, items[:1]).rows
+        for array in (row.main, row.deepstack):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 0
+
+
+def test_rows_that_were_found_stay_though_the_cache_lets_them_go(bundle: Bundle, items: list[Item]) -> None:
+    cache = EmbeddingCache()
+    encoder = reusing(bundle, cache)
+    first = encoder.encode([PreparedItem(items[0], "a name")])
+    known = encoder.known("a name")
+    assert known is not None
+    assert known.item.patches.size == 0
+    cache.max_bytes = 0
+    cache.put("large", (np.zeros((1000, 8), np.float32), np.zeros((1, 1000, 8), np.float32)))
+    assert encoder.known("a name") is None
+    again = encoder.encode([known])
+    assert again.num_encoded == 0
+    equal(again, first)
 
 
 def test_the_key_is_pixels_grid_encoder_and_precision(bundle: Bundle, items: list[Item]) -> None:
@@ -121,8 +154,8 @@ def test_memory_is_bounded_and_the_longest_unused_goes() -> None:
 
 
 def test_rows_outlive_the_process_on_disk(bundle: Bundle, items: list[Item], tmp_path: Path) -> None:
-    first = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache(folder=tmp_path / "kept")).encode(items)
-    later = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache(folder=tmp_path / "kept")).encode(items)
+    first = encode(reusing(bundle, EmbeddingCache(folder=tmp_path / "kept")), items)
+    later = encode(reusing(bundle, EmbeddingCache(folder=tmp_path / "kept")), items)
     assert (first.num_encoded, later.num_encoded) == (3, 0)
     equal(later, first)
     assert not [path for path in (tmp_path / "kept").iterdir() if path.suffix != ".embeddings"]
@@ -132,12 +165,12 @@ def test_rows_outlive_the_process_on_disk(bundle: Bundle, items: list[Item], tmp
     "damage", [lambda data: data[:-1], lambda data: data[:100] + b"x" + data[101:], lambda data: b""]
 )
 def test_a_damaged_file_is_encoded_again(bundle: Bundle, items: list[Item], tmp_path: Path, damage: object) -> None:
-    first = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache(folder=tmp_path)).encode(items)
+    first = encode(reusing(bundle, EmbeddingCache(folder=tmp_path)), items)
     path = tmp_path / (content_key(items[1], bundle) + ".embeddings")
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    again = Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache(folder=tmp_path)).encode(items)
+    again = encode(reusing(bundle, EmbeddingCache(folder=tmp_path)), items)
     assert again.num_encoded == 1
-    equal(again, first, 1e-5 * float(np.abs(first.deepstack_embeds).max()))
+    equal(again, first, 1e-5 * scale_of(first))
     assert EmbeddingFiles(tmp_path, 1 << 20).get(content_key(items[1], bundle)) is not None
 
 
@@ -168,11 +201,9 @@ def test_a_folder_that_vanishes_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_threads_share_a_cache(bundle: Bundle, items: list[Item], tmp_path: Path) -> None:
-    encoder = Encoder.from_bundle(
-        bundle, threads=1, cache=EmbeddingCache(1 << 18, folder=tmp_path, max_disk_bytes=1 << 18)
-    )
-    want, got = encoder.encode(items), []
-    threads = [threading.Thread(target=lambda: got.append(encoder.encode(items))) for _ in range(6)]
+    encoder = reusing(bundle, EmbeddingCache(1 << 18, folder=tmp_path, max_disk_bytes=1 << 18))
+    want, got = encode(encoder, items), []
+    threads = [threading.Thread(target=lambda: got.append(encode(encoder, items))) for _ in range(6)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for thread in threads:
@@ -181,7 +212,7 @@ def test_threads_share_a_cache(bundle: Bundle, items: list[Item], tmp_path: Path
             thread.join()
     assert len(got) == 6
     for embeddings in got:
-        equal(embeddings, want, 1e-5 * float(np.abs(want.deepstack_embeds).max()))
+        equal(embeddings, want, 1e-5 * scale_of(want))
 
 
 def test_a_device_bounds_pictures_and_frames(bundle: Bundle, pipeline: Pipeline) -> None:

@@ -181,7 +181,7 @@ def test_a_server_that_keeps_nothing(language_folder: Path, asked: list[Request]
 
 def test_a_key_is_hashed_once_for_all_turns(pipeline: Pipeline, tmp_path: Path, pictures: list[Any]) -> None:
     """The rows in the cache carry it, so it outlives requests."""
-    kept = Pipeline(Encoder.from_bundle(pipeline.encoder.bundle, threads=1, cache=EmbeddingCache()))
+    kept = Pipeline(Encoder.from_bundle(pipeline.encoder.bundle, threads=1), cache=EmbeddingCache())
     first = kept.ask(pictures[0], "One?")
     key = first.keys("fp16")
     again = kept.ask(pictures[0], "Two?")

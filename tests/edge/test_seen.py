@@ -21,7 +21,7 @@ from tiny_model.scenes import shapes_scene
 
 @pytest.fixture
 def keeping(bundle: Bundle) -> Pipeline:
-    return Pipeline(Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache()))
+    return Pipeline(Encoder.from_bundle(bundle, threads=1), cache=EmbeddingCache())
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_pixels_in_memory_are_prepared_again_but_not_encoded(keeping: Pipeline, 
 
 
 def test_rows_that_are_gone_are_made_again(tmp_path: Path, bundle: Bundle, prepared: list[str]) -> None:
-    forgetful = Pipeline(Encoder.from_bundle(bundle, threads=1, cache=EmbeddingCache(1000)))
+    forgetful = Pipeline(Encoder.from_bundle(bundle, threads=1), cache=EmbeddingCache(1000))
     path = save(tmp_path / "a.png", 5)
     first, again = (forgetful.request(turn("image", path)) for _ in range(2))
     same(again, first)

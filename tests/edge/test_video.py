@@ -271,7 +271,7 @@ def test_what_is_no_video_is_said_so(tmp_path: Path, files: dict[str, Path]) -> 
         sound: "cannot be decoded",
         tmp_path / "list.m3u8": "cannot be decoded",
         tmp_path / "list.txt": "cannot be decoded",
-        "https://host/video.mp4": "not read here",
+        "https://host/video.mp4": "is not fetched",
     }
     for source, says in cases.items():
         with pytest.raises(MediaError, match=says):

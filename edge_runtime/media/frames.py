@@ -1,0 +1,49 @@
+"""The frames of a video given as pictures: a list, or a folder. Each is opened when its turn comes.
+
+A thousand open files would pass the system's limit, and a thousand decoded pictures its memory.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+from contract.errors import MediaError
+
+MAX_FRAMES = 1 << 12  # of a list or a folder; the bundle allows fewer
+
+
+class Frames(Sequence[Any]):
+    """Pictures in the order of time, as bytes, PIL images or arrays.
+
+    Args:
+        sources: what the caller gave for each frame.
+        resolve: makes of a source what it leads to; called whenever a frame is asked for.
+        identity: tells these frames from others without reading them; None where only their content does.
+
+    Raises:
+        MediaError: more than MAX_FRAMES.
+    """
+
+    def __init__(
+        self, sources: Sequence[Any], resolve: Callable[[Any], Any], identity: tuple[Any, ...] | None = None
+    ) -> None:
+        if len(sources) > MAX_FRAMES:
+            raise MediaError(f"video has {len(sources)} frames, up to {MAX_FRAMES} are allowed: sample fewer")
+        self._sources, self._resolve, self.identity = sources, resolve, identity
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Frames) and None is not self.identity == other.identity)
+
+    def __hash__(self) -> int:
+        return id(self) if self.identity is None else hash(self.identity)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Frames": ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return Frames(self._sources[place], self._resolve)
+        return self._resolve(self._sources[place])

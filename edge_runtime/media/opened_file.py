@@ -1,0 +1,116 @@
+"""A file that was opened once: what was judged is what is read, whatever happens to its name afterwards.
+
+A name may lead elsewhere a moment later (a link put in its place), a descriptor may not. Only regular files are opened: a
+pipe may never end, and opening a device may already do something.
+"""
+
+import os
+import stat
+import weakref
+from pathlib import Path
+from typing import BinaryIO
+
+from contract.errors import MediaError
+
+MAX_FILE_BYTES = 1 << 29  # of a picture; the largest picture that is decoded is smaller without any compression
+FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class OpenedFile:
+    """A regular file, open for reading until nobody holds this object.
+
+    Two objects are equal where they are the same file of the same size and time, so a file that was rewritten in between
+    is another one.
+
+    Args:
+        descriptor: taken over; it is closed with this object, also where this call fails.
+        name: for messages.
+
+    Raises:
+        MediaError: it is no regular file.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name, self.descriptor = name, descriptor
+        self._closed = weakref.finalize(self, os.close, descriptor)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise not_a_file(name)
+        self.num_bytes = status.st_size
+        self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OpenedFile) and other.identity == self.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def read(self) -> bytes:
+        """All bytes.
+
+        Raises:
+            MediaError: the file is larger than MAX_FILE_BYTES, or cannot be read.
+        """
+        if self.num_bytes > MAX_FILE_BYTES:
+            raise MediaError(f"{self.name} has {self.num_bytes} bytes, up to {MAX_FILE_BYTES} are read")
+        try:
+            with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                return file.read(self.num_bytes)
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+
+    def stream(self) -> BinaryIO:
+        """The file from its start, on a descriptor of its own. One stream at a time: they share one position."""
+        file = os.fdopen(os.dup(self.descriptor), "rb")
+        file.seek(0)
+        return file
+
+    def close(self) -> None:
+        """Close the file now."""
+        self._closed()
+
+
+def open_file(path: Path) -> OpenedFile:
+    """Open the file of a name, links followed.
+
+    Raises:
+        MediaError: it is no regular file, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise not_a_file(str(path))
+        return OpenedFile(os.open(path, FLAGS), str(path))
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+
+
+def open_within(folder: Path, path: Path) -> int:
+    """A descriptor of the file or folder `path`, reached from `folder` without following a link on the way.
+
+    Args:
+        folder: without links. Somebody else may write into it, but not move it.
+        path: inside `folder`, without links and `..`.
+
+    Raises:
+        MediaError: a part of the path is a link by now, or the path cannot be opened.
+    """
+    if os.open not in os.supports_dir_fd:
+        raise MediaError(f"{path} is not read: this system cannot open files below a folder, send the bytes instead")
+    here = os.open(folder, FLAGS | os.O_DIRECTORY)
+    for part in path.relative_to(folder).parts:
+        try:
+            below = os.open(part, FLAGS | os.O_NOFOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def not_a_file(name: str) -> MediaError:
+    return MediaError(f"{name:.200} cannot be read: it is no file")
+
+
+def unreadable(name: str, error: Exception) -> MediaError:
+    return MediaError(f"{name:.200} cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -1,0 +1,94 @@
+"""What stands before the tower: rows that are known from before are taken from the cache, the others are encoded, once
+each, and remembered.
+
+Two questions are asked on the way. Before anything is decoded: was this source met before, and are its rows still
+there? After that, by the content of the pixels: does the cache hold them, from another file or from disk?
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_runtime.items.item import Item
+from edge_runtime.request import EncodedItem
+from edge_runtime.reuse.embedding_cache import CachedRows, EmbeddingCache, content_key
+from edge_runtime.reuse.seen import SeenItems, source_name
+from edge_runtime.tower.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """A picture or video ready for the tower, or, where its rows are known already, without its pixels.
+
+    Attributes:
+        name: of its source, under which it is remembered; None for pixels in memory.
+        rows: None where the tower has to run, or the cache has to be asked by content.
+    """
+
+    item: Item
+    name: str | None = None
+    rows: CachedRows | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures and videos in prompt order, each with its rows; num_encoded of them ran through the tower."""
+
+    items: tuple[Item, ...]
+    rows: tuple[EncodedItem, ...]
+    num_encoded: int
+
+
+class ReusingEncoder:
+    """An encoder that encodes nothing twice. Safe to share between threads.
+
+    Args:
+        cache: where rows are looked up and stored; None encodes everything.
+    """
+
+    def __init__(self, encoder: Encoder, cache: EmbeddingCache | None = None) -> None:
+        self.encoder, self.cache, self._seen = encoder, cache, SeenItems()
+
+    def name(self, source: Any, options: object) -> str | None:
+        """Name of a resolved source, None where nothing is remembered of it.
+
+        Raises:
+            MediaError: a frame cannot be read.
+        """
+        return None if self.cache is None else source_name(source, options)
+
+    def known(self, name: str | None) -> PreparedItem | None:
+        """The item of a name that was met before and whose rows are still held."""
+        if self.cache is None or name is None or (seen := self._seen.get(name)) is None:
+            return None
+        rows = self.cache.get(seen.content_key)
+        return None if rows is None else PreparedItem(seen.item, name, rows)
+
+    def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
+        """The rows of prepared items; equal ones are encoded once."""
+        if self.cache is None:
+            arrays = self.encoder.encode([p.item for p in prepared]).by_item()
+            rows, num_encoded = [CachedRows(pair) for pair in arrays], len(prepared)
+        else:
+            rows, num_encoded = self._looked_up(prepared, self.cache)
+        numbers = self.encoder.bundle.numbers
+        encoded = tuple(
+            EncodedItem(p.item.is_video, p.item.grid_thw, *cached.arrays, cached.wire_keys, numbers)
+            for p, cached in zip(prepared, rows, strict=True)
+        )
+        return Encoded(tuple(p.item for p in prepared), encoded, num_encoded)
+
+    def _looked_up(self, prepared: Sequence[PreparedItem], cache: EmbeddingCache) -> tuple[list[CachedRows], int]:
+        """The rows of each item, and how many items the tower ran on."""
+        new = [p for p in prepared if p.rows is None]
+        keys = [content_key(p.item, self.encoder.bundle) for p in new]
+        found = {key: cache.get(key) for key in keys}
+        missing = {key: p.item for key, p in zip(keys, new, strict=True) if found[key] is None}
+        arrays = self.encoder.encode(list(missing.values())).by_item()
+        found |= {key: cache.put(key, pair) for key, pair in zip(missing, arrays, strict=True)}
+        for key, p in zip(keys, new, strict=True):
+            if p.name is not None:
+                self._seen.put(p.name, p.item, key)
+        of_new = (found[key] for key in keys)
+        rows = [next(of_new) if p.rows is None else p.rows for p in prepared]
+        return [cached for cached in rows if cached is not None], len(missing)
