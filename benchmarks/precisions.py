@@ -1,7 +1,7 @@
 """What a tower's precision costs in answers, on the bundled model: `make precisions`.
 
 Exact match hardly sees quantisation. What does is the distribution over the answer's tokens: its divergence from that of
-the fp32 tower, and how many tokens out of a thousand would have been another. The wire's half precision is one more row.
+the fp32 tower, and how many tokens out of a thousand would have been another. What travels is one more row a codec.
 """
 
 import argparse
@@ -9,53 +9,33 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from transformers import Qwen3VLForConditionalGeneration
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures as Features
 
+from benchmarks.answers import MODEL, Answers, Rows, encode
 from benchmarks.machine import machine
+from contract.codecs import int8
+from contract.codecs.codec import CODECS
+from contract.codecs.numbers import CodecNumbers
 from contract.manifest import PRECISIONS
 from edge_runtime import Encoder
-from edge_runtime.items.preparation import Item as EdgeItem
 from edge_runtime.tower import kernels
-from tiny_model.batches import IGNORE, Batch, Collator, Item
 from tiny_model.evaluate import held_out_items
 
-MODEL = Path("models/tiny")
-Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack (L, N, H)
 
-
-def encode(encoder: Encoder, item: Item) -> Rows:
-    """Embeddings of one item; a video is marked by a timestamp, whose value the tower does not see."""
-    embeddings = encoder.encode([EdgeItem(item.patches, item.grid, (0.0,) if item.is_video else ())])
-    return embeddings.image_embeds, embeddings.deepstack_embeds
-
-
-@torch.inference_mode()
-def answer_scores(model: Qwen3VLForConditionalGeneration, batch: Batch, rows: Rows) -> torch.Tensor:
-    """Log probabilities of every answer token, (tokens, V)."""
-    main, deepstack = (torch.from_numpy(part.astype(np.float32)) for part in rows)
-    features = Features(pooler_output=[main], deepstack_features=[[level] for level in deepstack])
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        mm_encoder_outputs={"video" if batch.is_video else "image": features},
-        use_cache=False,
-    ).logits
-    return logits[batch.labels != IGNORE].double().log_softmax(-1)
-
-
-def compare(expected: torch.Tensor, got: torch.Tensor, labels: torch.Tensor) -> tuple[float, int, int]:
-    """Summed divergence in nats, tokens whose arg max changed, and tokens that were right before and are not now."""
-    divergence = (expected.exp() * (expected - got)).sum(-1).sum().item()
-    before, now = expected.argmax(-1), got.argmax(-1)
-    return divergence, int((before != now).sum()), int(((before == labels) & (now != labels)).sum())
+def travelled(name: str, rows: Rows, numbers: CodecNumbers) -> tuple[Rows, int]:
+    """Rows as a server gets them from a codec, and the bytes that travelled."""
+    if name == "fp16":
+        half = rows[0].astype(np.float16), rows[1].astype(np.float16)
+        return half, sum(part.nbytes for part in half)
+    if name == "int8":
+        arrays = int8.quantise(*rows)
+        return int8.dequantise(*arrays), sum(part.nbytes for part in arrays)
+    found = CODECS[name].encode(*rows, numbers)
+    return CODECS[name].decode(*found, numbers), sum(part.nbytes for part in found)
 
 
 def main() -> None:
@@ -64,12 +44,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32).eval()
-    collate = Collator(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
     items = held_out_items(args.per_kind)
-    batches = [collate([item]) for item in items]
     rows_of: dict[str, list[Rows]] = {}
-    megabytes: dict[str, float] = {}
+    facts: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
             out = Path(folder) / precision
@@ -77,21 +54,19 @@ def main() -> None:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             encoder = Encoder.from_bundle(out, threads=1)
             rows_of[precision] = [encode(encoder, item) for item in items]
-            megabytes[precision] = sum(path.stat().st_size for path in out.glob("vision.onnx*")) / 1e6
-    rows_of["fp32, sent as fp16"] = [(m.astype(np.float16), d.astype(np.float16)) for m, d in rows_of["fp32"]]  # type: ignore[misc]
-    expected = [answer_scores(model, batch, rows) for batch, rows in zip(batches, rows_of["fp32"], strict=True)]
-    num_tokens, table = sum(len(scores) for scores in expected), {}
+            megabytes = sum(path.stat().st_size for path in out.glob("vision.onnx*")) / 1e6
+            facts[precision] = {"graph_mb": round(megabytes, 2)}
+            if precision == "fp32":
+                numbers = encoder.bundle.numbers
+    assert numbers is not None
+    for name in ("fp16", "int8", *CODECS):
+        sent = [travelled(name, rows, numbers) for rows in rows_of["fp32"]]
+        rows_of[f"fp32, sent as {name}"] = [rows for rows, _ in sent]
+        num_rows = sum(len(main) for main, _ in rows_of["fp32"])
+        facts[f"fp32, sent as {name}"] = {"bytes_a_row": round(sum(size for _, size in sent) / num_rows, 1)}
+    answers, table = Answers(items, rows_of["fp32"]), {}
     for name, all_rows in rows_of.items():
-        sums = np.zeros(3)
-        for batch, rows, reference in zip(batches, all_rows, expected, strict=True):
-            labels = batch.labels[batch.labels != IGNORE]
-            sums += compare(reference, answer_scores(model, batch, rows), labels)
-        table[name] = {
-            "mean_divergence_nats": float(f"{max(sums[0], 0) / num_tokens:.3g}"),
-            "changed_per_thousand": round(1000 * sums[1] / num_tokens, 2),
-            "lost_per_thousand": round(1000 * sums[2] / num_tokens, 2),
-            "graph_mb": round(megabytes.get(name, megabytes["fp32"]), 2),
-        }
+        table[name] = asdict(answers.cost(all_rows)) | facts[name]
         print(f"{name:20} {json.dumps(table[name])}", flush=True)
     result = {
         "benchmark": "precisions",
@@ -99,7 +74,7 @@ def main() -> None:
         "machine": machine(),
         "kernels": kernels.instructions(),
         "items": len(items),
-        "answer_tokens": num_tokens,
+        "answer_tokens": answers.num_tokens,
         "precisions": table,
     }
     if args.out:

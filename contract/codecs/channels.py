@@ -1,4 +1,4 @@
-"""Rows whose channels were made equally loud, and back: what every learned codec does before and after its own work.
+"""Rows whose loud channels were made as quiet as the others, and back: what every learned codec does before and after its own work.
 
 Without it one loud channel sets the step of its whole row, and the quiet ones drown: with 1 % of the channels 20 times
 louder int8 loses 1 % of the others (docs/upload.md).

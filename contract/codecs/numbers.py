@@ -36,7 +36,8 @@ class CodecNumbers:
     """What was learned for one checkpoint.
 
     Attributes:
-        channel_scales: float32 (1+L, H), the size of each channel: its rms over the calibration rows.
+        channel_scales: float32 (1+L, H), what each channel is divided by: its rms over the calibration rows where it
+            is loud, one number for all others of its level.
         int4_steps, ecq_steps: float32 (1+L,), the step of a row in units of its rms after the channels are divided.
         ecq_frequencies: uint32 (1+L, 256), how often each pair of symbols occurs, summing to rans.TOTAL a level.
         about: what they were learned from and what was measured with them, as JSON values.

@@ -49,7 +49,7 @@ def quiet_error(got: NDArray[np.float32], true: NDArray[np.float32]) -> float:
     return float((((got - true) ** 2)[..., quiet].sum((1, 2)) / (true**2)[..., quiet].sum((1, 2))).max())
 
 
-@pytest.mark.parametrize(("name", "most"), [("int8c", 1e-4), ("int4", 1.6e-2), ("ecq", 2.5e-2)])
+@pytest.mark.parametrize(("name", "most"), [("int8c", 1e-4), ("int4", 1.6e-2), ("ecq", 3e-2)])
 @pytest.mark.parametrize("loud", [1, 20])
 def test_loud_channels_cost_the_quiet_ones_nothing(name: str, most: float, loud: float):
     true = rows(100, 2, loud, 256)
