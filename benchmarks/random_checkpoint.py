@@ -35,7 +35,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "8b": COMMON | LARGE | {"out_hidden_size": 4096},
     "30b-a3b": COMMON | LARGE | {"out_hidden_size": 2048},
 }
-FILES = ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
 SHARD_BYTES = 400_000_000
 LANGUAGE = "model.language_model.embed_tokens.weight"
 

@@ -7,9 +7,8 @@ same tower answers the same server.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 
-from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.preprocessing import ImageProcessing, VideoProcessing, facts
 
 GRAPH_VERSION = 1  # raise when the graph's outputs change their meaning
 
@@ -26,11 +25,11 @@ def encoder_fingerprint(
         tower: (name, dtype, shape, little-endian bytes) of every tensor of the source tower, as stored; any order.
     """
     tensors = sorted((name, dtype, list(shape), hashlib.sha256(data).hexdigest()) for name, dtype, shape, data in tower)
-    facts = {
+    values = {
         "graph_version": GRAPH_VERSION,
         "tower": tensors,
-        "image": asdict(image),
-        "video": asdict(video),
+        "image": facts(image),
+        "video": facts(video),
         "outer_video_wrapper": has_outer_video_wrapper,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,73 +1,43 @@
-"""Pixel budgets and normalisation, as the checkpoint's two processor files state them.
+"""Pixel budgets, filter, frames and normalisation: what both machines must know of a checkpoint's processors."""
 
-The Python defaults of the processors are other numbers (patch 14, CLIP statistics), so a missing file is an error.
-"""
-
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from contract.errors import BundleError
-
 Triple = tuple[float, float, float]
+BICUBIC = 3  # Pillow's number, and so transformers'
 
 
 @dataclass(frozen=True)
 class ImageProcessing:
-    """min_pixels and max_pixels bound height x width after resizing; mean and std on the 0..1 scale."""
+    """min_pixels and max_pixels bound height x width after resizing; mean and std on the 0..1 scale, with a checkpoint's
+    own rescale_factor in them; resample is the filter, one of Pillow's numbers."""
 
     min_pixels: int
     max_pixels: int
     mean: Triple
     std: Triple
+    resample: int = field(default=BICUBIC, kw_only=True)
 
 
 @dataclass(frozen=True)
 class VideoProcessing(ImageProcessing):
-    """min_pixels and max_pixels bound frames x height x width; fps is the sampling rate in frames per second."""
+    """min_pixels and max_pixels bound frames x height x width.
 
-    fps: float
+    Attributes:
+        fps: frames looked at per second of video; None where num_frames says how many in all, or all are.
+        max_frame_tokens: most embedding rows of one frame, for checkpoints that cap them (transformers'
+            cap_pixels_per_frame); None leaves the budget to the video as a whole.
+    """
+
+    fps: float | None
     min_frames: int
     max_frames: int
+    num_frames: int | None = field(default=None, kw_only=True)
+    max_frame_tokens: int | None = field(default=None, kw_only=True)
 
 
-def _triple(config: dict[str, Any], key: str, source: str) -> Triple:
-    values = config[key]
-    if len(values) != 3:
-        raise BundleError(f"{source}: {key} is {values}, three channels are expected")
-    return (float(values[0]), float(values[1]), float(values[2]))
-
-
-def image_processing(config: dict[str, Any], source: str = "preprocessor_config.json") -> ImageProcessing:
-    """Read preprocessor_config.json.
-
-    Raises:
-        BundleError: a key is missing.
-    """
-    try:
-        size = config["size"]
-        return ImageProcessing(
-            int(size["shortest_edge"]),
-            int(size["longest_edge"]),
-            _triple(config, "image_mean", source),
-            _triple(config, "image_std", source),
-        )
-    except KeyError as error:
-        raise BundleError(f"{source} has no key {error.args[0]!r}") from error
-
-
-def video_processing(config: dict[str, Any], source: str = "video_preprocessor_config.json") -> VideoProcessing:
-    """Read video_preprocessor_config.json; fps 2, 4 to 768 frames where the file is silent, as transformers has it.
-
-    Raises:
-        BundleError: a key is missing.
-    """
-    image = image_processing(config, source)
-    return VideoProcessing(
-        image.min_pixels,
-        image.max_pixels,
-        image.mean,
-        image.std,
-        float(config.get("fps", 2)),
-        int(config.get("min_frames", 4)),
-        int(config.get("max_frames", 768)),
-    )
+def facts(processing: ImageProcessing) -> dict[str, Any]:
+    """What goes into an encoder's name. A field that a later version added counts where it is not neutral, so that
+    encoders keep their names."""
+    neutral = {f.name: f.default for f in fields(processing) if f.kw_only}
+    return {name: value for name, value in asdict(processing).items() if name not in neutral or value != neutral[name]}

@@ -3,10 +3,9 @@
 Everything is written beside `out` and renamed when the proof holds, so a bundle is published whole or not at all.
 """
 
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import BundleError, ParityError
+from contract.errors import ParityError
 from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
 from export import families
 from export.gate import codecs, parity
+from export.gate.inputs import input_gates
 from export.gate.oracle import Batch, Oracle, Outputs
 from export.gate.packs import Pack, first_level_packs_for, packs_for
 from export.gate.picture import NAME as PICTURE
@@ -39,6 +39,7 @@ from export.precision import Precision, precision_named
 from export.progress import WRITE_FLOP, Done, Progress
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
 from export.source.hub import local_folder
+from export.source.tokenizer import require_tokenizer, write_tokenizer
 
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
@@ -100,10 +101,15 @@ def write_bundle(
     checkpoint, tower = source.checkpoint, source.tower
     progress.plan(source.plan.costs)
     with progress.stage("checkpoint") as done:
-        template, image, card = checkpoint.chat_template, checkpoint.image, checkpoint.card
+        image, card = checkpoint.image, checkpoint.card
         done(source.plan.costs["checkpoint"], "fingerprint")
     progress.note(f"fingerprint {card.encoder_fingerprint}")
     with published(out) as work:
+        with progress.stage("inputs") as done:
+            manifest = _inputs(checkpoint, work, precision)
+            done(source.plan.costs["inputs"], "processor and prompts")
+        num_cases = sum(row["cases"] for row in manifest.gates)
+        progress.note(f"inputs      {num_cases} pictures, videos and prompts are as transformers' processor makes them")
         with progress.stage("original") as done:
             original = _ask_original(source, precision, calibration_folder, done)
         weights = Weights(checkpoint.tower_tensor)
@@ -116,7 +122,7 @@ def write_bundle(
             num_nodes = write_graph(
                 source.family, tower, read, image, path, precision.linear, weights.factors, weights.kept
             )
-        num_bytes = sum(path.stat().st_size for path in work.iterdir())
+        num_bytes = sum(path.stat().st_size for path in work.glob(f"{GRAPH}*"))
         progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision.name}")
         with progress.stage("parity") as done:
             rows = _prove(work, tower, original, progress, done)
@@ -125,20 +131,7 @@ def write_bundle(
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision.name, precision.gate, work / PICTURE)
         _write_codec_numbers(work, original, calibration_folder, progress)
-        shutil.copyfile(checkpoint.folder / TOKENIZER, work / TOKENIZER)
-        (work / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
-        Manifest(
-            card=card,
-            image=image,
-            video=checkpoint.video,
-            has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
-            precision=precision.name,
-            opset=OPSET,
-            graph_version=GRAPH_VERSION,
-            libraries={name: version(name) for name in LIBRARIES},
-            parity=[asdict(row) for row in rows],
-            quantisation=weights.facts,
-        ).write(work)
+        replace(manifest, parity=[asdict(row) for row in rows], quantisation=weights.facts).write(work)
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)
     return VisionExport(str(out), card.encoder_fingerprint, precision.name, num_nodes, seconds, progress.seconds, worst)
@@ -153,13 +146,30 @@ def checked_source(model: str, out: Path, precision: Precision, progress: Progre
     tower = family.tower(checkpoint.config)
     tower.check(checkpoint.tower_shapes)
     _ = checkpoint.chat_template, checkpoint.image, checkpoint.video  # raise where they are missing
-    if not (tokenizer := checkpoint.folder / TOKENIZER).is_file():
-        raise BundleError(f"{tokenizer} does not exist: the device needs it")
+    require_tokenizer(checkpoint.folder)
     plan = Plan.of(tower, precision)
     num_tensors = len(checkpoint.tower_shapes)
     progress.note(f"checkpoint  {checkpoint.folder}: {model_type}, {num_tensors} tower tensors\n{plan}")
     plan.require_disk(out)
     return Source(checkpoint, family, tower, plan)
+
+
+def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifest:
+    """Write tokenizer and chat template and compare what goes in with transformers; the manifest without its parity."""
+    write_tokenizer(checkpoint.folder, work / TOKENIZER)
+    (work / CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
+    manifest = Manifest(
+        card=checkpoint.card,
+        image=checkpoint.image,
+        video=checkpoint.video,
+        has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
+        precision=precision.name,
+        opset=OPSET,
+        graph_version=GRAPH_VERSION,
+        libraries={name: version(name) for name in LIBRARIES},
+        parity=[],
+    )
+    return input_gates(checkpoint.folder, work, manifest)
 
 
 def _oracle(source: Source, read: Read) -> Oracle:

@@ -18,16 +18,19 @@ from contract.errors import BundleError, FingerprintMismatch
 from contract.files import published
 from contract.language import NAME as MARK
 from contract.language import LanguageCheckpoint
-from contract.manifest import read_manifest
+from contract.manifest import TOKENIZER, read_manifest
 from export import command
 from export.place import check_place
 from export.progress import Progress
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
 from export.source.hub import INDEX, SINGLE, local_folder
+from export.source.processors import FILES
 from export.source.shards import write_shard
+from export.source.tokenizer import require_tokenizer, write_tokenizer
 
-REQUIRED = ("config.json", "tokenizer.json", "preprocessor_config.json", "video_preprocessor_config.json")
-OPTIONAL = (
+COPIED = (
+    "config.json",
+    *FILES,
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -69,9 +72,7 @@ def export_language(
     progress, started = progress or Progress(), time.monotonic()
     checkpoint = Checkpoint(local_folder(model, lambda _: True))
     check_place(out, checkpoint.folder, MARK)
-    for name in REQUIRED:
-        if not (checkpoint.folder / name).is_file():
-            raise BundleError(f"{checkpoint.folder / name} does not exist: the server needs it")
+    require_tokenizer(checkpoint.folder)
     _ = checkpoint.chat_template  # raises where there is none
     fingerprint = checkpoint.card.encoder_fingerprint
     if bundle is not None:
@@ -79,7 +80,8 @@ def export_language(
     progress.note(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
     with published(out) as work:
         num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
-        for name in (*REQUIRED, *OPTIONAL):
+        write_tokenizer(checkpoint.folder, work / TOKENIZER)
+        for name in COPIED:
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, work / name)
         if bundle is not None:

@@ -17,6 +17,7 @@ from export.progress import READ_FLOP, WRITE_FLOP
 FP16 = BY_NAME["fp16"]
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
 KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will keep
+INPUTS_FLOP = 2e11  # what the gates of processor and prompts take, of any checkpoint
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
 
@@ -46,7 +47,8 @@ class Plan:
         work = sum(flop(tower, pack) for pack in whole) + sum(
             flop(tower, pack, tower.num_first_blocks) for pack in largest
         )
-        costs = {"checkpoint": READ_FLOP * fp32 / 2, "original": work, "graph": WRITE_FLOP * fp32, "parity": work}
+        costs = {"checkpoint": READ_FLOP * fp32 / 2, "inputs": INPUTS_FLOP, "original": work}
+        costs |= {"graph": WRITE_FLOP * fp32, "parity": work}
         peak = BASE_BYTES + max(fp32 * 1.1, fp32 * precision.session_towers)
         return cls(fp32 // 4, fp32, int(stored), int(peak), len(whole) + len(largest), 2 * work, costs)
 

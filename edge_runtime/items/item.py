@@ -10,6 +10,7 @@ from PIL import Image
 
 from contract.card import ModelCard
 from contract.grids import item_rows
+from contract.preprocessing import ImageProcessing
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Item:
         return item_rows(self.grid_thw, card)
 
 
-def resized(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3), by Pillow's bicubic filter as transformers' PIL backend resizes."""
+def resized(image: Image.Image, height: int, width: int, how: ImageProcessing) -> NDArray[np.uint8]:
+    """uint8 (height, width, 3), by Pillow's filters as transformers' PIL backend resizes."""
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), Image.Resampling(how.resample))
     return np.asarray(image)

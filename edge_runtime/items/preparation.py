@@ -35,6 +35,12 @@ def picture_item(
     return families.find(card.family).picture(load_picture(source), how, card, options)
 
 
+def _repeated(images: Iterable[Image.Image], indices: NDArray[np.int64]) -> Iterator[Image.Image]:
+    """Each frame as often as it is chosen: a checkpoint may ask for more frames than a video has."""
+    for image, count in zip(images, np.unique(indices, return_counts=True)[1], strict=True):
+        yield from (image for _ in range(count))
+
+
 def _counted(images: Iterable[Image.Image], total: int, progress: Progress | None) -> Iterator[Image.Image]:
     for done, image in enumerate(images, 1):
         yield image
@@ -95,5 +101,5 @@ def video_item(
 
     with VideoFile(found) as video:
         indices = options.indices(video.num_frames, video.fps, how)
-        images = _counted(video.frames(indices), len(indices), progress)
+        images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
         return families.find(card.family).clip(images, indices, video.fps, how, card, options, max_pixels)

@@ -101,12 +101,16 @@ class VideoOptions:
         most = how.max_frames if self.max_frames is None else self.max_frames
         if max(most, self.nframes or 0) > how.max_frames:
             raise MediaError(f"{max(most, self.nframes or 0)} frames are asked for, up to {how.max_frames} are allowed")
-        if self.nframes is None:
-            least = how.min_frames if self.min_frames is None else self.min_frames
-            wanted = int(total / source_fps * (how.fps if self.fps is None else self.fps))
-            count = min(max(wanted, least), most, total)
-        elif (count := self.nframes) > total:
-            raise MediaError(f"nframes is {count}, the video has {total} frames there")
+        least = how.min_frames if self.min_frames is None else self.min_frames
+        fps = how.fps if self.fps is None else self.fps
+        if self.nframes is not None:
+            count = self.nframes
+            if count > total:
+                raise MediaError(f"nframes is {count}, the video has {total} frames there")
+        elif fps is not None:
+            count = min(max(int(total / source_fps * fps), least), most, total)
+        else:  # transformers repeats frames here where the video has too few
+            count = min(max(total, least), most) if how.num_frames is None else how.num_frames
         return np.linspace(first, last, count).round().astype(np.int64)
 
     def size(
@@ -130,7 +134,11 @@ class VideoOptions:
         bounds = [bound for bound in (self.max_pixels, device_pixels) if bound is not None]
         if self.min_pixels is self.max_pixels is self.total_pixels is None:
             frames = max(num_frames, depth)
-            most = min([how.max_pixels, *[bound * frames for bound in bounds]])
+            most = how.max_pixels
+            if how.max_frame_tokens is not None:
+                least_of_one = int(how.min_pixels * 1.05)
+                most = frames * max(min(how.max_frame_tokens * factor**2, most // frames), least_of_one)
+            most = min([most, *[bound * frames for bound in bounds]])
             return video_size(frames, height, width, factor, depth, min(how.min_pixels, most), most)
         padded = num_frames + -num_frames % depth
         most_of_one = min(bounds, default=None)

@@ -19,9 +19,10 @@ from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
-from contract.preprocessing import ImageProcessing, VideoProcessing, image_processing, video_processing
+from contract.preprocessing import ImageProcessing, VideoProcessing
 from export.families import prefixes
 from export.source.hub import INDEX, SINGLE
+from export.source.processors import Processors
 from export.source.shards import Stored, read_shard
 
 PREFIXES = prefixes()
@@ -62,40 +63,34 @@ class Checkpoint:
         families.module_name(config.get("model_type"))  # raises where there is none
         return config
 
+    def _optional(self, name: str) -> dict[str, Any] | None:
+        return self.json(name) if (self.folder / name).is_file() else None
+
     @cached_property
+    def _processors(self) -> Processors:
+        return Processors(self._optional, self.config.get("vision_config", {}))
+
+    @property
     def image(self) -> ImageProcessing:
-        return image_processing(self._processor("preprocessor_config.json"))
+        return self._processors.image
 
-    @cached_property
+    @property
     def video(self) -> VideoProcessing:
-        image, video = self.image, video_processing(self._processor("video_preprocessor_config.json"))
-        if (image.mean, image.std) != (video.mean, video.std):
-            raise BundleError(
-                f"video_preprocessor_config.json: mean {list(video.mean)} and std {list(video.std)} differ from the "
-                f"pictures' {list(image.mean)} and {list(image.std)}: the graph normalises both alike"
-            )
-        return video
-
-    def _processor(self, name: str) -> dict[str, Any]:
-        processor, vision = self.json(name), self.config.get("vision_config", {})
-        pairs = (("patch_size", "patch_size"), ("temporal_patch_size",) * 2, ("merge_size", "spatial_merge_size"))
-        for ours, theirs in pairs:
-            if processor.get(ours) != vision.get(theirs):
-                raise BundleError(
-                    f"{name}: {ours} is {processor.get(ours)}, vision_config.{theirs} is {vision.get(theirs)}: "
-                    "they must be equal"
-                )
-        return processor
+        return self._processors.video
 
     @cached_property
     def chat_template(self) -> str:
-        """From chat_template.jinja, or from the two JSON files older checkpoints keep it in."""
-        if (path := self.folder / "chat_template.jinja").is_file():
-            return path.read_text(encoding="utf-8")
-        for name in ("chat_template.json", "tokenizer_config.json"):
-            template = self.json(name).get("chat_template") if (self.folder / name).is_file() else None
+        """The one that transformers' processor takes, and where it has none the tokenizer's, as vLLM does."""
+        path, template = self.folder / "chat_template.jinja", None
+        for name in ("processor_config.json", "chat_template.json", path.name, "tokenizer_config.json"):
+            if name == path.name:
+                template = path.read_text(encoding="utf-8") if path.is_file() else None
+            else:
+                template = (self._optional(name) or {}).get("chat_template")
             if isinstance(template, list):  # several named ones
-                template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+                template = {entry.get("name"): entry.get("template") for entry in template}
+            if isinstance(template, dict):
+                template = template.get("default")
             if isinstance(template, str):
                 return template
         raise BundleError(

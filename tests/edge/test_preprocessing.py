@@ -1,6 +1,5 @@
 """The device's sizes, grids, pixels and token ids against transformers' own processor."""
 
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -186,11 +185,3 @@ def test_pad_tokens_of_the_users_own_are_refused(bundle: Bundle) -> None:
 def test_frames_of_one_size(bundle: Bundle) -> None:
     with pytest.raises(MediaError, match="one size"):
         frames_item([photo(96, 96), photo(128, 96)], bundle.manifest.video, bundle.manifest.card)
-
-
-def test_checkpoint_without_processor_file_is_refused(tmp_path: Path) -> None:
-    from contract.errors import BundleError
-    from contract.preprocessing import image_processing
-
-    with pytest.raises(BundleError, match="size"):
-        image_processing({"patch_size": 16})

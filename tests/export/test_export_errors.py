@@ -39,7 +39,6 @@ def change_weights(model: Path, change: Callable[[dict[str, torch.Tensor]], Any]
     [
         "config.json",
         "preprocessor_config.json",
-        "video_preprocessor_config.json",
         "tokenizer.json",
         "model.safetensors",
     ],
@@ -132,7 +131,7 @@ def test_the_template_of_older_checkpoints(model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     with pytest.raises(BundleError, match="no chat template"):
         _ = Checkpoint(model).chat_template
-    write_json(model / "tokenizer_config.json", {"chat_template": [{"name": "default", "template": "named"}]})
+    change_json(model / "tokenizer_config.json", chat_template=[{"name": "default", "template": "named"}])
     assert Checkpoint(model).chat_template == "named"
     write_json(model / "chat_template.json", {"chat_template": "{{ text }}"})
     assert Checkpoint(model).chat_template == "{{ text }}"

@@ -22,7 +22,7 @@ from export.graph import layers
 from export.graph.builder import ALIGNMENT
 from export.precision import BY_NAME
 from export.vision import export_vision, main
-from tests.export.tiny_checkpoint import change_json
+from tests.export.tiny_checkpoint import change_json, change_token_ids
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,14 @@ def test_another_normalisation(checkpoint: Path, tmp_path: Path) -> None:
 def test_the_next_family(no_levels: Path, tmp_path: Path, family: str) -> None:
     """No word of deepstack in the config, other token ids; transformers' own class of that family is the oracle."""
     model = Path(shutil.copytree(no_levels, tmp_path / "model"))
-    ids = {"image_token_id": 50, "video_token_id": 51, "vision_start_token_id": 52, "vision_end_token_id": 53}
-    changes = {"model_type": family, "vision_config__model_type": f"{family}_vision", **ids}
+    change_token_ids(model)
+    changes = {"model_type": family, "vision_config__model_type": f"{family}_vision"}
     change_json(model / "config.json", **changes, vision_config__deepstack_visual_indexes=None)
     result = export_vision(str(model), tmp_path / "edge")
     assert result.parity["max_relative_error"] < 2e-5
     bundle = Bundle.load(tmp_path / "edge")
     assert (bundle.manifest.card.family, bundle.manifest.card.num_deepstack_levels) == (family, 0)
-    assert bundle.token(bundle.manifest.card.image_token_id) == "w50"
+    assert bundle.token(bundle.manifest.card.image_token_id) == "<|image_pad|>"
     embeddings = Encoder.from_bundle(bundle).encode([Item(np.zeros((24, 1536), np.uint8), (1, 4, 6))])
     assert embeddings.image_embeds.shape == (6, 48)
     assert embeddings.deepstack_embeds.shape == (0, 6, 48)
@@ -111,7 +111,7 @@ def test_a_family_with_deepstack_must_say_where(no_levels: Path, tmp_path: Path)
 def test_manifest_holds_what_the_device_needs(bundle: Path, checkpoint: Path) -> None:
     manifest = read_manifest(bundle)
     card = manifest.card
-    assert (card.hidden_size, card.num_deepstack_levels, card.image_token_id, card.merge_size) == (48, 3, 60, 2)
+    assert (card.hidden_size, card.num_deepstack_levels, card.image_token_id, card.merge_size) == (48, 3, 489, 2)
     assert (manifest.image.max_pixels, manifest.video.fps, manifest.precision) == (1 << 20, 2.0, "fp32")
     assert manifest.has_outer_video_wrapper
     assert set(manifest.libraries) == {"torch", "transformers", "onnx", "onnxruntime"}

@@ -20,19 +20,19 @@ from export.source.checkpoint import Checkpoint
 from export.vision import export_vision
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
-from tests.export.tiny_checkpoint import change_json
+from tests.export.tiny_checkpoint import OTHER_IDS, change_json, change_token_ids
 from tests.processor import pixel_values
 
-IMAGE, START, END = 40, 42, 43
+IMAGE, _, START, END = OTHER_IDS.values()
 GRIDS = ((1, 6, 8), (1, 4, 12))
 
 
 @pytest.mark.usefixtures("few_packs")
 def test_answers_are_those_of_the_whole_model(no_levels: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(no_levels, tmp_path / "model"))
-    ids = {"image_token_id": IMAGE, "video_token_id": 41, "vision_start_token_id": START, "vision_end_token_id": END}
+    change_token_ids(model)
     sections = {"text_config__rope_parameters__mrope_section": [2, 3, 3]}
-    change_json(model / "config.json", **ids, **sections)
+    change_json(model / "config.json", **sections)
     change_json(model / "generation_config.json", eos_token_id=3)  # a token this model does not choose
     export_vision(str(model), tmp_path / "edge")
     export_language(str(model), tmp_path / "language")

@@ -6,14 +6,15 @@ hardly move the residual stream, and a graph that ignores the grid still reaches
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+BUNDLED = Path(__file__).parents[2] / "models" / "tiny"  # its tokenizer and chat template
 TOWER = {
     "depth": 4,
     "hidden_size": 64,
@@ -38,7 +39,7 @@ TEXT = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
-    "vocab_size": 64,
+    "vocab_size": 512,
     "max_position_embeddings": 512,
     "rope_parameters": {
         "rope_type": "default",
@@ -48,6 +49,9 @@ TEXT = {
     },
 }
 PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "video_processor_type": "Qwen3VLVideoProcessor",
+    "processor_class": "Qwen3VLProcessor",
     "size": {"shortest_edge": 1024, "longest_edge": 1 << 20},
     "patch_size": 16,
     "temporal_patch_size": 2,
@@ -62,10 +66,10 @@ def _config(tower: dict[str, Any]) -> dict[str, Any]:
         "architectures": ["Qwen3VLForConditionalGeneration"],
         "model_type": "qwen3_vl",
         "tie_word_embeddings": False,
-        "image_token_id": 60,
-        "video_token_id": 61,
-        "vision_start_token_id": 62,
-        "vision_end_token_id": 63,
+        "image_token_id": 489,
+        "video_token_id": 490,
+        "vision_start_token_id": 486,
+        "vision_end_token_id": 487,
         "text_config": {"model_type": "qwen3_vl_text", "tie_word_embeddings": False, **TEXT},
         "vision_config": {
             "model_type": "qwen3_vl_vision",
@@ -120,10 +124,8 @@ def write_checkpoint(
     write_json(folder / "preprocessor_config.json", PROCESSOR)
     write_json(folder / "video_preprocessor_config.json", PROCESSOR)
     write_json(folder / "generation_config.json", {"eos_token_id": 1})
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(BUNDLED / name, folder / name)
     return folder
 
 
@@ -144,3 +146,17 @@ def change_json(path: Path, **changes: Any) -> None:
         else:
             place[last] = value
     write_json(path, values)
+
+
+OTHER_IDS = {"image_token_id": 484, "video_token_id": 485, "vision_start_token_id": 482, "vision_end_token_id": 483}
+
+
+def change_token_ids(model: Path) -> None:
+    """Give pictures and videos OTHER_IDS in config and tokenizer, as a family with another vocabulary has them."""
+    config, tokenizer = (json.loads((model / name).read_text()) for name in ("config.json", "tokenizer.json"))
+    tokens = {token["id"]: token for token in tokenizer["added_tokens"]}
+    for name, other in OTHER_IDS.items():
+        token, swapped = tokens[config[name]], tokens[other]
+        token["content"], swapped["content"] = swapped["content"], token["content"]
+    write_json(model / "tokenizer.json", tokenizer)
+    change_json(model / "config.json", **OTHER_IDS)

@@ -1,0 +1,178 @@
+"""The processor gate: pictures, clips and frames are prepared here as transformers prepares them, or nothing is published.
+
+Both sides get the same drawn pictures and clips; grids, times and every pixel must be equal. Sizes and chosen frames are
+compared for many more shapes, because they cost nothing.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import MediaError, ParityError
+from edge_runtime import families
+from edge_runtime.bundle import Bundle
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import normalised
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.preparation import picture_item
+from edge_runtime.items.resize import MAX_ASPECT_RATIO
+from edge_runtime.items.video_options import VideoOptions, timestamps
+
+Row = dict[str, Any]  # gate, compared, cases
+MAX_GREY_ERROR = 0.02  # of a byte's value after normalising in float32, in grey levels
+PICTURES = (  # mode, width, height
+    ("RGB", 300, 200), ("RGB", 640, 480), ("RGB", 33, 47), ("RGB", 437, 300), ("RGB", 96, 96), ("RGB", 1024, 40),
+    ("L", 130, 90), ("RGBA", 200, 120), ("P", 64, 200),
+)  # fmt: skip
+SIDES = (1, 9, 31, 32, 33, 64, 100, 255, 480, 640, 777, 1080, 1920, 4000, 9001)
+CLIPS = ((30, 64, 96, 10.0), (7, 50, 70, 2.0), (41, 33, 120, 29.97), (9, 96, 96, 5.0), (5, 200, 150, 0.5))
+COUNTS = (2, 3, 4, 5, 7, 8, 30, 31, 100, 301, 1799, 20_000, 100_001)
+RATES = (0.5, 1.0, 2.0, 12.5, 23.976, 24.0, 25.0, 29.97, 30.0, 60.0)
+
+
+def processor_gate(reference: Any, bundle: Bundle) -> list[Row]:
+    """Compare the device's preparation of pictures and videos with transformers'.
+
+    Args:
+        reference: transformers' processor (export.gate.reference).
+        bundle: the bundle that is about to be published.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        ParityError: something differs; it names the case and both values.
+    """
+    rows = (
+        ("pictures: grid and every pixel", _pictures(reference, bundle)),
+        ("sizes of pictures", _picture_sizes(reference, bundle)),
+        ("clips: frames, grid, times and every pixel", _clips(reference, bundle)),
+        ("sizes of videos", _video_sizes(reference, bundle)),
+        ("frames of a video and their times", _frames(reference, bundle)),
+    )
+    return [{"gate": "processor", "compared": name, "cases": sum(1 for _ in cases)} for name, cases in rows]
+
+
+def drawn(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """A picture with smooth parts, edges and noise, uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = 127 + 90 * np.sin(rows / 9 + seed) * np.cos(columns / 7)
+    noise = random.normal(0, 40, (height, width, 3)) * (columns > width // 2)[..., None]
+    return np.clip(waves[..., None] + noise + [0, 20, -20], 0, 255).astype(np.uint8)
+
+
+def _pictures(reference: Any, bundle: Bundle) -> Iterator[None]:
+    manifest = bundle.manifest
+    for seed, (mode, width, height) in enumerate(PICTURES):
+        picture = Image.fromarray(drawn(seed, height, width)).convert(mode)
+        if mode == "RGBA":
+            picture.putalpha(Image.fromarray(drawn(seed + 1, height, width)).convert("L"))
+        name = f"a picture of {width} x {height} ({mode})"
+        ours = picture_item(picture, manifest.image, manifest.card)
+        theirs = reference.image_processor(images=[picture], return_tensors="np")
+        _same(name, "grid", list(ours.grid_thw), theirs["image_grid_thw"][0].tolist())
+        _same_pixels(name, ours, theirs["pixel_values"], bundle)
+        yield
+
+
+def _picture_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
+    card, image = bundle.manifest.card, bundle.manifest.image
+    for height, width in product(SIDES, SIDES):
+        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+            continue
+        found = PictureOptions().size(height, width, card.patch_size * card.merge_size, image)
+        theirs = reference.image_processor.get_number_of_image_patches(height, width)
+        _same(f"a picture of {width} x {height}", "patches", found[0] * found[1] // card.patch_size**2, theirs)
+        yield
+
+
+def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
+    from transformers.video_utils import VideoMetadata
+
+    manifest = bundle.manifest
+    for count, height, width, fps in CLIPS:
+        name = f"a clip of {count} frames of {width} x {height} at {fps:g} a second"
+        frames = np.stack([drawn(seed, height, width) for seed in range(count)])
+        indices = VideoOptions().indices(count, fps, manifest.video)
+        chosen = (Image.fromarray(frames[index]) for index in indices)
+        ours = families.find(manifest.card.family).clip(
+            chosen, indices, fps, manifest.video, manifest.card, VideoOptions(), None
+        )
+        metadata = VideoMetadata(total_num_frames=count, fps=fps)
+        theirs = reference.video_processor(frames, video_metadata=[metadata], return_metadata=True, return_tensors="np")
+        _same(name, "frames", indices.tolist(), [*map(int, theirs["video_metadata"][0].frames_indices)])
+        _same(name, "grid", list(ours.grid_thw), theirs["video_grid_thw"][0].tolist())
+        _same_pixels(name, ours, theirs["pixel_values_videos"], bundle)
+        yield
+
+
+def _video_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
+    card, video = bundle.manifest.card, bundle.manifest.video
+    factor, depth = card.patch_size * card.merge_size, card.temporal_patch_size
+    for count, height, width in product((2, 3, 8, 61, 768), SIDES[1::2], SIDES[1::2]):
+        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+            continue
+        name = f"a video of {count} frames of {width} x {height}"
+        try:
+            theirs = reference.video_processor.get_num_of_video_patches(count, height, width)
+        except ValueError as error:  # too long and thin once it is enlarged
+            theirs = str(error)
+        try:
+            found = VideoOptions().size(count, height, width, factor, depth, video)
+        except MediaError:
+            if not isinstance(theirs, str):
+                raise
+            continue
+        _same(name, "patches", -(-count // depth) * found[0] * found[1] // card.patch_size**2, theirs)
+        yield
+
+
+def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
+    from transformers.video_utils import VideoMetadata
+
+    card, processor = bundle.manifest.card, reference.video_processor
+    pad, merge, depth = bundle.token(card.video_token_id), card.merge_size, card.temporal_patch_size
+    wrapper = "{}" if bundle.manifest.has_outer_video_wrapper else _framed("{}", bundle)
+    for count, fps in product(COUNTS, RATES):
+        name = f"a video of {count} frames at {fps:g} a second"
+        metadata = VideoMetadata(total_num_frames=count, fps=fps)
+        theirs = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=processor.fps)
+        ours = VideoOptions().indices(count, fps, bundle.manifest.video)
+        _same(name, "frames", ours.tolist(), theirs.tolist())
+        metadata.frames_indices = theirs
+        grid = (-(-len(ours) // depth), merge, merge)  # one embedding row a frame
+        given = {"video_grid_thw": np.array([grid]), "video_metadata": [metadata]}
+        item = Item(np.empty((0, 0), np.uint8), grid, timestamps(ours, fps, depth))
+        written = families.find(card.family).write(wrapper.format(pad), [item], bundle)
+        _same(name, "times", written, reference.replace_video_token(given, 0))
+        yield
+
+
+def _framed(text: str, bundle: Bundle) -> str:
+    card = bundle.manifest.card
+    return bundle.token(card.vision_start_token_id) + text + bundle.token(card.vision_end_token_id)
+
+
+def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundle: Bundle) -> None:
+    image = bundle.manifest.image
+    found = normalised(ours.patches, image.mean, image.std)
+    _same(name, "patches and their width", list(found.shape), list(pixel_values.shape))
+    error = float(np.abs(found - pixel_values).max() * 255 * max(image.std))
+    if not error <= MAX_GREY_ERROR:
+        raise ParityError(
+            f"the device prepares {name} otherwise than transformers: a pixel differs by {error:.2f} grey levels. "
+            "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
+        )
+
+
+def _same(name: str, what: str, ours: Any, theirs: Any) -> None:
+    if ours != theirs:
+        raise ParityError(
+            f"the device prepares {name} otherwise than transformers: {what} {ours!r} here, {theirs!r} there. "
+            "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
+        )
