@@ -4,20 +4,32 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from contract.errors import BundleError
 
+Identity = tuple[int, int, int, int, int]  # device, inode, bytes, time of the content, time of the inode
+
 
 def sha256(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
+    return _hashed(path)[0]
+
+
+def identity(status: os.stat_result) -> Identity:
+    """What a file is, whatever name leads to it: another file, or another content, has another identity."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _hashed(path: Path) -> tuple[str, Identity]:
     digest = hashlib.sha256()
     with path.open("rb") as file:
+        before = identity(os.fstat(file.fileno()))
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    return digest.hexdigest(), before
 
 
 @contextmanager
@@ -44,18 +56,39 @@ def published(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def verify(folder: Path, digests: dict[str, str]) -> None:
-    """Compare every named file with its SHA-256.
+def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:
+    """Compare every named file with its SHA-256, and tell what was compared.
 
     Raises:
-        BundleError: a file is missing or has changed.
+        BundleError: a file is missing, cannot be read or has changed.
     """
+    found: dict[str, Identity] = {}
     for name, expected in digests.items():
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path} is missing: copy the bundle again")
-        if (found := sha256(path)) != expected:
+        try:
+            digest, found[name] = _hashed(path)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        if digest != expected:
             raise BundleError(
-                f"{path} has SHA-256 {found}, the manifest says {expected}: the file was changed or cut short, "
+                f"{path} has SHA-256 {digest}, the manifest says {expected}: the file was changed or cut short, "
                 "copy the bundle again"
             )
+    return found
+
+
+def check_unchanged(folder: Path, found: Mapping[str, Identity]) -> None:
+    """Make sure that the names still lead to the files that `verify` compared.
+
+    Raises:
+        BundleError: one leads to another file or another content.
+    """
+    for name, before in found.items():
+        try:
+            now: Identity | None = identity((folder / name).stat())
+        except OSError:
+            now = None
+        if now != before:
+            raise BundleError(f"{folder / name} was changed while it was being opened: open the bundle again")

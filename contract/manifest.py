@@ -85,6 +85,17 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: the manifest is missing, unreadable, of another format version or incomplete; a file is missing
             or changed.
     """
+    manifest = parse_manifest(folder)
+    verify(folder, manifest.files)
+    return manifest
+
+
+def parse_manifest(folder: Path) -> Manifest:
+    """Read a manifest, without looking at the files it names.
+
+    Raises:
+        BundleError: it is missing, unreadable, of another format version, incomplete, or has a wrong value.
+    """
     path = folder / NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -92,8 +103,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"{path} does not exist: {folder} is no edge bundle (python -m export.vision makes one)"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is no JSON: {error}") from error
-    manifest = _parse(values, path)
-    verify(folder, manifest.files)
-    return manifest
+    return _parse(values, path)

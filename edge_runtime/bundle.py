@@ -1,6 +1,6 @@
 """An edge bundle, verified and opened: manifest, tokenizer, chat template and the path of the graph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 
 from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
-from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, WEIGHTS, Manifest, read_manifest
+from contract.files import Identity, check_unchanged, verify
+from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, WEIGHTS, Manifest, parse_manifest
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Bundle:
     tokenizer: Tokenizer
     chat_template: str
     numbers: CodecNumbers | None = None  # of the learned codecs; bundles of older exports have none
+    verified: dict[str, Identity] = field(default_factory=dict, repr=False)  # the files whose hash was checked, by name
 
     @property
     def graph(self) -> Path:
@@ -28,6 +30,14 @@ class Bundle:
     @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS
+
+    def check_unchanged(self) -> None:
+        """Make sure that what is open is what was checked; called once everything is open.
+
+        Raises:
+            BundleError: a file was exchanged or written to since its hash was checked.
+        """
+        check_unchanged(self.folder, self.verified)
 
     def token(self, token_id: int) -> str:
         """Text of a token of the model's config.
@@ -48,14 +58,20 @@ class Bundle:
             BundleError: a file is missing or changed, or the manifest is of another format version or incomplete.
         """
         path = Path(folder)
-        manifest = read_manifest(path)
+        manifest = parse_manifest(path)
+        verified = verify(path, manifest.files)
         try:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
         card = manifest.card
         numbers = read_numbers(path, card.hidden_size, card.num_deepstack_levels)
-        bundle = cls(path, manifest, tokenizer, (path / CHAT_TEMPLATE).read_text(encoding="utf-8"), numbers)
+        try:
+            template = (path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}") from error
+        bundle = cls(path, manifest, tokenizer, template, numbers, verified)
+        bundle.check_unchanged()
         for token_id in (manifest.card.image_token_id, manifest.card.video_token_id):
             bundle.token(token_id)
         return bundle

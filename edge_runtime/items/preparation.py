@@ -1,6 +1,7 @@
 """Sources to items: a picture or video is decoded here, and its family resizes and cuts it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,13 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.access import ANY_FILE
+from edge_runtime.media.animation import Animation, is_animation
 from edge_runtime.media.opened_file import OpenedFile
 from edge_runtime.media.picture import Picture, load_picture
 from edge_runtime.media.source import Source
+
+if TYPE_CHECKING:
+    from edge_runtime.media.video_file import VideoFile
 
 Video = Source | OpenedFile | Sequence[Picture] | NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -97,9 +102,16 @@ def video_item(
         return frames_item(found, how, card, options, max_pixels, progress)
     if not isinstance(found, bytes | OpenedFile):
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
-    from edge_runtime.media.video_file import VideoFile  # needs the extra `video`
-
-    with VideoFile(found) as video:
+    with _opened(found) as video:
         indices = options.indices(video.num_frames, video.fps, how)
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
         return families.find(card.family).clip(images, indices, video.fps, how, card, options, max_pixels)
+
+
+def _opened(found: bytes | OpenedFile) -> "VideoFile | Animation":
+    if is_animation(found[:12] if isinstance(found, bytes) else found.start(12)):
+        data, name = (found, "video") if isinstance(found, bytes) else (found.read(), found.name)
+        return Animation(data, name)
+    from edge_runtime.media.video_file import VideoFile  # needs the extra `video`
+
+    return VideoFile(found)

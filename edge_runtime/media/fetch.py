@@ -24,6 +24,14 @@ from contract.errors import MediaError
 MAX_REDIRECTS = 5
 BLOCK = 1 << 16
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits (RFC 6052)
+NOT_PUBLIC = [  # special by IANA's registries, and public to Python's ipaddress
+    ipaddress.ip_network(block)
+    for block in (
+        "192.88.99.0/24",  # relays from IPv6 to IPv4, given up (RFC 7526)
+        "2620:4f:8000::/48",  # answers for private reverse names, AS112 (RFC 7534)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+]
 UNICAST = ipaddress.IPv6Network("2000::/3")  # what IANA gives out; site-local and other ways to carry IPv4 lie outside
 
 
@@ -164,6 +172,8 @@ def _is_public(text: str) -> bool:
             return _is_public(str(inner))
         if address not in UNICAST:
             return False
+    if any(address in block for block in NOT_PUBLIC):  # False across versions
+        return False
     return address.is_global and not address.is_multicast
 
 

@@ -54,10 +54,18 @@ class OpenedFile:
         """
         if self.num_bytes > MAX_FILE_BYTES:
             raise MediaError(f"{self.name} has {self.num_bytes} bytes, up to {MAX_FILE_BYTES} are read")
+        return self.start(self.num_bytes)
+
+    def start(self, num_bytes: int) -> bytes:
+        """The first bytes.
+
+        Raises:
+            MediaError: they cannot be read.
+        """
         try:
             with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
                 file.seek(0)
-                return file.read(self.num_bytes)
+                return file.read(num_bytes)
         except OSError as error:
             raise unreadable(self.name, error) from error
 

@@ -1,8 +1,9 @@
 """Pictures from wherever they come, as upright RGB.
 
-What is chosen is chosen here and nowhere else: EXIF orientation is applied, transparency is composited on white (as
-qwen-vl-utils does with RGBA; transformers drops the alpha channel), 16-bit grey is scaled and not cut off at 255 as
-Pillow's own conversion does, the first frame of several is taken, and a file that cannot be decoded whole is an error.
+What is chosen is chosen here and nowhere else. EXIF orientation is applied, by the tag alone: other tags may be odd.
+Transparent pixels become white, as qwen-vl-utils makes them and transformers makes those of PIL images (its own loader of
+paths and URLs drops the alpha channel instead). 16-bit grey is scaled and not cut off at 255 as Pillow's own conversion
+does. The first frame of several is taken. A file that cannot be decoded whole is an error.
 """
 
 import io
@@ -11,7 +12,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from contract.errors import MediaError
 from edge_runtime.media.access import ANY_FILE
@@ -19,6 +20,15 @@ from edge_runtime.media.access import ANY_FILE
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 MAX_DECODED_PIXELS = 1 << 27  # 134 million: a bomb is refused before it is decoded
+TURNS: dict[object, Image.Transpose] = {  # by the value of the EXIF tag Orientation; rotations count anticlockwise
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # EPS runs Ghostscript on what it was sent, small BLP files take seconds of Python, the others have no reader of their own.
 NOT_READ = {"EPS", "BLP", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 MAGIC = {  # files people send by mistake
@@ -56,7 +66,7 @@ def _opened(image: Image.Image, name: str) -> Image.Image:
         raise _unreadable(name, Image.DecompressionBombError(f"{image.width} x {image.height} pixels"))
     try:
         image.load()
-        return _rgb(image)
+        return rgb(image)
     except Exception as error:
         raise _unreadable(name, error) from error
 
@@ -82,6 +92,14 @@ def _kind(data: bytes) -> str:
     return "an SVG drawing, which is not rendered" if b"<svg" in start else next(known, "an unknown format")
 
 
+def _orientation(image: Image.Image) -> object:
+    """The value of the EXIF tag; None where there is no EXIF, or it cannot be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow's parser raises errors of any type
+        return None
+
+
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
         raise MediaError(
@@ -90,8 +108,10 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+def rgb(image: Image.Image) -> Image.Image:
+    """A decoded image upright, without transparency, as RGB."""
+    if (turn := TURNS.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I"):  # I;16, or I: 32 bits, which Pillow opens 16-bit TIFF and PGM as
         deep = np.asarray(image)
         if image.mode != "I" or 255 < deep.max() < 1 << 16:
@@ -113,7 +133,7 @@ def load_picture(source: Picture) -> Image.Image:
         MediaError: not a picture, cut short, too large, or of an unknown kind.
     """
     if isinstance(source, np.ndarray):
-        return _rgb(_from_array(source))
+        return rgb(_from_array(source))
     if isinstance(source, Image.Image):
         return _opened(source, "picture")
     if isinstance(source, bytes):

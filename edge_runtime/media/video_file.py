@@ -62,7 +62,9 @@ class VideoFile:
         self._file: BinaryIO = found.stream() if is_file else io.BytesIO(found)
         try:
             with self._stream() as (container, stream):
-                rate, declared = stream.average_rate, stream.frames
+                # some containers have no average; the guess is FFmpeg's own from time stamps and codec
+                rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+                declared = stream.frames
                 pixels = stream.codec_context.width * stream.codec_context.height
                 self._bound(pixels, declared)
                 discarded = (packet.is_discard for packet in container.demux(stream) if packet.size)
@@ -101,13 +103,17 @@ class VideoFile:
 
     @contextmanager
     def _stream(self) -> Iterator[tuple[Any, Any]]:
-        """The container from its start, and its first video stream; FFmpeg's errors become MediaError."""
+        """The container from its start, and its video; FFmpeg's errors become MediaError.
+
+        Which stream is the video is FFmpeg's own choice: a cover or a still picture may stand before it.
+        """
         self._file.seek(0)
         try:
             with av.open(self._file, container_options={"format_whitelist": CONTAINERS}) as container:
-                if not container.streams.video:
+                stream = container.streams.best("video")
+                if stream is None:
                     raise MediaError(f"{self.name} has no video stream")
-                yield container, container.streams.video[0]
+                yield container, stream
         except av.FFmpegError as error:
             raise MediaError(f"{self.name} cannot be decoded: {error.strerror}; is it a video, and whole?") from error
 

@@ -13,6 +13,7 @@ from contract.errors import BundleError, InvalidInput
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
 from edge_runtime.tower.batches import batches
+from edge_runtime.tower.linked_graph import graph_source
 from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
 
@@ -95,7 +96,10 @@ class Encoder:
         options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
         try:
             with given_back(opened.weights):
-                session = onnxruntime.InferenceSession(str(opened.graph), options, providers=[provider])
+                session = onnxruntime.InferenceSession(graph_source(opened, options), options, providers=[provider])
+            opened.check_unchanged()
+        except BundleError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no public root
             raise BundleError(
                 f"{opened.graph} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"

@@ -2,11 +2,12 @@
 
 import base64
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from contract.errors import MediaError
 from edge_runtime.media.picture import load_picture
@@ -58,6 +59,72 @@ def test_exif_orientation_is_applied() -> None:
     assert turned.getpixel((1, 0)) == (255, 0, 0)
 
 
+XRESOLUTION, YCBCR_POSITIONING, RESOLUTION_UNIT, IMAGE_WIDTH = 0x011A, 0x0213, 0x0128, 0x0100
+ODD_TAGS = {  # tag, type and value as TIFF has them, of tags that Pillow cannot write back
+    "resolution over zero": (XRESOLUTION, 10, struct.pack("<ii", -1, 0)),
+    "resolution as text": (XRESOLUTION, 2, b"72\0\0"),
+    "positioning as a fraction": (YCBCR_POSITIONING, 5, struct.pack("<II", 1, 1)),
+    "unit as a float": (RESOLUTION_UNIT, 11, struct.pack("<f", 2.0)),
+    "negative width": (IMAGE_WIDTH, 9, struct.pack("<i", -1)),
+}
+
+
+def exif_with(tag: int, kind: int, value: bytes, orientation: int) -> bytes:
+    """A TIFF directory of an orientation and one more tag, values longer than four bytes behind it."""
+    entries = sorted([(0x0112, 3, struct.pack("<HH", orientation, 0)), (tag, kind, value)])
+    head, far, behind = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)), 8 + 2 + 12 * len(entries) + 4, b""
+    for number, form, data in entries:
+        count = len(data) if form == 2 else 1
+        place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<I", far + len(behind))
+        behind += data if len(data) > 4 else b""
+        head += struct.pack("<HHI", number, form, count) + place
+    return b"Exif\0\0" + head + bytes(4) + behind
+
+
+@pytest.mark.parametrize("name", ODD_TAGS)
+def test_the_orientation_counts_whatever_the_other_tags_say(name: str) -> None:
+    """Pillow's own exif_transpose writes the EXIF back, and fails on what it cannot write."""
+    image = Image.linear_gradient("L").resize((64, 40)).convert("RGB")
+    turned = load_picture(encoded(image, "JPEG", exif=exif_with(*ODD_TAGS[name], orientation=6), quality=95))
+    assert turned.size == (40, 64)
+    np.testing.assert_allclose(np.asarray(turned), np.asarray(image.transpose(Image.Transpose.ROTATE_270)), atol=8)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_that_of_pillow(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(corner(), "PNG", exif=exif.tobytes())
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(np.asarray(load_picture(data)), np.asarray(expected))
+
+
+def test_a_broken_exif_block_leaves_a_picture_as_it_lies() -> None:
+    assert load_picture(encoded(corner(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).size == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "data:image/png;base64,{}",
+        "DATA:image/png;BASE64,{}",
+        "Data:image/PNG;charset=utf-8; base64 ,{}",
+        "data:;base64,{}",
+    ],
+)
+@pytest.mark.parametrize("body", ["plain", "lines", "tabs and spaces", "percent", "no padding"])
+def test_a_data_url_is_read_as_browsers_read_it(form: str, body: str) -> None:
+    text = base64.b64encode(encoded(corner())).decode()
+    text = {
+        "plain": text,
+        "lines": "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76)) + "\n",
+        "tabs and spaces": " \t" + "\f".join(text[at : at + 5] for at in range(0, len(text), 5)),
+        "percent": "".join(f"%{ord(c):02X}" if c in "+/=" else c for c in text),
+        "no padding": text.rstrip("="),
+    }[body]
+    np.testing.assert_array_equal(np.asarray(load_picture(form.format(text))), np.asarray(corner()))
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
@@ -68,6 +135,12 @@ def test_exif_orientation_is_applied() -> None:
         ("/no/such/file.png", "cannot be read"),
         ("data:image/png;base64,@@@", "no base64"),
         ("data:image/png,abc", "base64"),
+        ("data:image/png;base64,AAA\u00e4", "no base64"),
+        ("data:image/png;base64,AAAAA", "no base64"),
+        ("file:///tmp/a%00b.png", "no path"),
+        ("/tmp/half\ud800.png", "no path"),
+        ("file://[/a.png", "no URL"),
+        ("A" * 5000, "no path"),
         ("ftp://host/picture.png", "not read here"),
         (np.zeros((4, 4), np.uint8), "uint8 \\[height, width, 3 or 4\\]"),
         (np.zeros((4, 4, 3), np.float32), "float32"),

@@ -88,6 +88,23 @@ def test_pictures_are_what_transformers_alone_makes_of_them(processor: Any, bund
         np.testing.assert_allclose(pixel_values(item, how), oracle["pixel_values"], atol=ONE_STEP, err_msg=str(path))
 
 
+def test_transparent_pictures_are_those_of_pil_images_in_transformers(processor: Any, bundle: Bundle) -> None:
+    """transformers lays PIL images on white, as the device does; its loader of paths and URLs drops the alpha channel."""
+    how = replace(bundle.manifest.image, min_pixels=BUDGETS["shortest_edge"], max_pixels=BUDGETS["longest_edge"])
+    transparent = [path for path in photographs() if has_alpha(path)]
+    assert len(transparent) >= 3
+    differ = 0
+    for path in transparent:
+        image = upright(path)
+        oracle = processor.image_processor(images=[image], return_tensors="np")
+        item = picture_item(path, how, bundle.manifest.card)
+        assert item.grid_thw == tuple(oracle["image_grid_thw"][0]), path
+        np.testing.assert_allclose(pixel_values(item, how), oracle["pixel_values"], atol=ONE_STEP, err_msg=str(path))
+        dropped = processor.image_processor(images=[load_image(str(path))], return_tensors="np")["pixel_values"]
+        differ += not np.allclose(pixel_values(item, how), dropped, atol=ONE_STEP)
+    assert differ
+
+
 def test_every_file_of_pillows_tests_is_a_picture_or_refused() -> None:
     """Also the broken ones found by fuzzing: nothing but MediaError leaves, and no format is refused as a whole."""
     read: Counter[str] = Counter()

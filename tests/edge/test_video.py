@@ -214,6 +214,67 @@ def test_a_budget_that_contradicts_itself_is_refused() -> None:
         frame_size(4, 100, 100, 32, 50_000, 40_000, None)
 
 
+def test_a_container_without_an_average_rate_is_read_at_ffmpegs_guess(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "unsaid.ivf", 12, 25, codec="libvpx-vp9")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate is None
+    with VideoFile(path) as video:
+        assert (video.num_frames, video.fps) == (12, 25.0)
+
+
+def test_the_video_is_not_always_the_first_video_stream(tmp_path: Path, bundle: Bundle) -> None:
+    """An animated AVIF has a still picture first, and a Matroska file may have its cover first."""
+    pictures = [picture(index, 64, 64) for index in range(5)]
+    pictures[0].save(tmp_path / "moving.avif", save_all=True, append_images=pictures[1:], duration=100)
+    with VideoFile(tmp_path / "moving.avif") as video:
+        assert (video.num_frames, video.fps) == (5, 10.0)
+        assert len(list(video.frames(np.arange(5)))) == 5
+    with av.open(str(tmp_path / "covered.mkv"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 96, 96, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for frame in [*cover.encode(av.VideoFrame.from_image(picture(0, 96, 96))), *cover.encode()]:
+            container.mux(frame)
+        for index in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture(index, 160, 128))))
+        container.mux(stream.encode())
+    with VideoFile(tmp_path / "covered.mkv") as video:
+        assert (video.num_frames, video.fps) == (12, 10.0)
+        assert next(video.frames(np.array([3]))).size == (160, 128)
+
+
+@pytest.mark.parametrize("form", ["webp", "png"])
+def test_an_animated_picture_is_a_video(tmp_path: Path, bundle: Bundle, form: str) -> None:
+    """Five frames shown 100 to 500 ms: 3 1/3 a second on average; a transparent background is white."""
+    path, pictures = tmp_path / f"moving.{form}", [picture(index, 96, 96) for index in range(5)]
+    for image in pictures:
+        image.putalpha(Image.linear_gradient("L").resize(image.size).point(lambda value: 255 * (value > 40)))
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=[100, 200, 300, 400, 500], lossless=True, disposal=1
+    )
+    whites = [Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") for image in pictures]
+    how, card = bundle.manifest.video, bundle.manifest.card
+    listed = video_item(whites, how, card, VideoOptions(sample_fps=10 / 3))
+    for source in (path, path.read_bytes()):
+        item = video_item(source, how, card, VideoOptions(nframes=5))
+        assert item.timestamps == pytest.approx(listed.timestamps)
+        np.testing.assert_array_equal(item.patches, listed.patches)
+    assert len(video_item(path, how, card, VideoOptions(fps=1)).timestamps) == 2  # the bundle's least, 4 frames
+
+
+@pytest.mark.parametrize("form", ["webp", "png"])
+def test_a_still_picture_is_no_video(tmp_path: Path, bundle: Bundle, form: str) -> None:
+    picture(0, 96, 96).save(tmp_path / f"still.{form}")
+    for source, says in (
+        (tmp_path / f"still.{form}", "does not move: send it as a picture"),
+        ((tmp_path / f"still.{form}").read_bytes()[:40], "cannot be decoded|does not move"),
+    ):
+        with pytest.raises(MediaError, match=says):
+            video_item(source, bundle.manifest.video, bundle.manifest.card)
+
+
 def test_sources_agree(bundle: Bundle, pipeline: Pipeline, files: dict[str, Path]) -> None:
     path = files["old"]
     url = "data:video/avi;base64," + base64.b64encode(path.read_bytes()).decode()
