@@ -7,44 +7,34 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 
 from contract.names import MODEL
 from contract.sampling import Sampling
-from edge_runtime.clients import grpc_call
-from edge_runtime.clients.connection import Connection
+from edge_runtime.clients import grpc_channel
+from edge_runtime.clients.closing import Awaited
 from edge_runtime.clients.grpc_call import Answer, Call
+from edge_runtime.clients.grpc_channel import GrpcConnection
 from edge_runtime.request import Delta, Request
 
 
 @dataclass(eq=False)
-class AsyncGrpcClient(Connection):
+class AsyncGrpcClient(GrpcConnection, Awaited):
     """A connection to Triton's gRPC port; see Connection for the arguments.
 
-    Only shared memory is held between requests, so without it closing is not needed.
+    Close it, or use `async with`: it keeps its connection, and shared memory where that is on.
     """
-
-    url: str = "127.0.0.1:8001"
-
-    async def __aenter__(self) -> "AsyncGrpcClient":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """As GrpcClient.close."""
-        await asyncio.to_thread(grpc_call.close, self)
+        await asyncio.to_thread(grpc_channel.close, self)
 
     async def server(self) -> tuple[str, str]:
         """As GrpcClient.server."""
-        return await asyncio.to_thread(grpc_call.server, self)
+        return await asyncio.to_thread(grpc_channel.server, self)
 
     async def parameters(self, model: str = MODEL) -> dict[str, str]:
         """As GrpcClient.parameters."""
-        return await asyncio.to_thread(grpc_call.parameters, self, model)
+        return await asyncio.to_thread(grpc_channel.parameters, self, model)
 
     async def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
@@ -74,7 +64,7 @@ class AsyncGrpcClient(Connection):
                     timer.cancel()
                 if answer is None:
                     if loop.time() >= due:
-                        raise call.patience.late()
+                        raise call.late()
                     continue  # left by the timer of an earlier answer
                 if (pause_s := call.again_s(answer)) is not None:
                     await asyncio.sleep(pause_s)

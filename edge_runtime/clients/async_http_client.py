@@ -4,50 +4,42 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 
-from contract.errors import EdgeVlmError, MissingExtra, Unavailable
+from contract.errors import EdgeVlmError, Unavailable
 from contract.names import MODEL
 from contract.sampling import Sampling
+from edge_runtime.clients.closing import Awaited
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_address import HttpAddress
 from edge_runtime.clients.http_call import HttpCall
 from edge_runtime.clients.http_steps import SHORTEST_S, Ask, Reply, Steps, advance
+from edge_runtime.clients.sessions import Sessions, aiohttp
 from edge_runtime.request import Delta, Request
-
-try:
-    import aiohttp  # comes with tritonclient[http]
-except ImportError as error:
-    raise MissingExtra("the asyncio HTTP client", "client") from error
 
 
 @dataclass(eq=False)
-class AsyncHttpClient(Connection):
+class AsyncHttpClient(Connection, Awaited):
     """A connection to Triton's HTTP port; see Connection for the arguments.
 
-    Only shared memory is held between requests, so without it closing is not needed.
+    Close it, or use `async with`: it keeps its connection, and shared memory where that is on.
     """
 
     url: str = "127.0.0.1:8000"
     _address: HttpAddress = field(init=False, repr=False)
+    _sessions: Sessions = field(default_factory=Sessions, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._address = HttpAddress.of(self)
 
-    async def __aenter__(self) -> "AsyncHttpClient":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def close(self) -> None:
         """As HttpClient.close."""
         call = HttpCall(self)
-        with suppress(Unavailable):  # a server that is away holds nothing
-            await self._done(call, call.close())
+        try:
+            with suppress(Unavailable):  # a server that is away holds nothing
+                await self._done(call, call.close())
+        finally:
+            await self._sessions.close()
 
     async def server(self) -> tuple[str, str]:
         """As HttpClient.server."""
@@ -91,7 +83,7 @@ class AsyncHttpClient(Connection):
             pass
 
     async def _run(self, call: HttpCall, steps: Steps) -> AsyncGenerator[Delta, None]:
-        """Send what the steps ask for, each on a connection of its own, until they are over."""
+        """Send what the steps ask for, one after the other, until they are over."""
         ask = await asyncio.to_thread(advance, steps)  # large tensors are converted and hashed there
         while ask is not None:
             await asyncio.sleep(ask.pause_s)
@@ -107,37 +99,36 @@ class AsyncHttpClient(Connection):
 
     @asynccontextmanager
     async def _sent(self, call: HttpCall, ask: Ask) -> AsyncIterator[aiohttp.ClientResponse]:
-        patience, url = call.patience, self._address.base_url + ask.path
-        tls = True if self._address.tls is None else self._address.tls
         try:
-            async with aiohttp.ClientSession(read_bufsize=1 << 20, auto_decompress=False) as session:
-                while True:
-                    wait_s = max(patience.wait_s, SHORTEST_S)
-                    left_s = None if patience.left_s is None else max(patience.left_s, SHORTEST_S)
-                    limits = aiohttp.ClientTimeout(
-                        left_s, sock_connect=wait_s, sock_read=self.timeout_s, ceil_threshold=1e9
-                    )
-                    headers = {"Accept-Encoding": "identity", **self.headers, **ask.headers}
-                    try:
-                        response = await session.request(
-                            ask.method,
-                            url,
-                            data=ask.body,
-                            headers=headers,
-                            ssl=tls,
-                            timeout=limits,
-                            allow_redirects=False,
-                        )
-                        break
-                    except aiohttp.ClientSSLError:
-                        raise
-                    except aiohttp.ClientConnectorError as error:
-                        await asyncio.sleep(call.unreachable(error))
-                async with response:
-                    yield response
+            session = await self._sessions.here()
+            async with await self._answered(session, call, ask) as response:
+                yield response
         except EdgeVlmError:
             raise
         except TimeoutError:
-            raise patience.late() from None
+            raise call.patience.late() from None
         except (OSError, aiohttp.ClientError) as error:
             raise call.broken(error) from error
+
+    async def _answered(self, session: aiohttp.ClientSession, call: HttpCall, ask: Ask) -> aiohttp.ClientResponse:
+        """Send, and read the head of the answer; as HttpClient's."""
+        patience, url = call.patience, self._address.base_url + ask.path
+        tls = True if self._address.tls is None else self._address.tls
+        headers = {"Accept-Encoding": "identity", **self.headers, **ask.headers}
+        may_repeat = ask.may_repeat
+        while True:
+            wait_s = max(patience.wait_s, SHORTEST_S)
+            left_s = None if patience.left_s is None else max(patience.left_s, SHORTEST_S)
+            limits = aiohttp.ClientTimeout(left_s, sock_connect=wait_s, sock_read=self.timeout_s, ceil_threshold=1e9)
+            try:
+                return await session.request(
+                    ask.method, url, data=ask.body, headers=headers, ssl=tls, timeout=limits, allow_redirects=False
+                )
+            except aiohttp.ClientSSLError:
+                raise
+            except aiohttp.ClientConnectorError as error:
+                await asyncio.sleep(call.unreachable(error))
+            except (aiohttp.ServerDisconnectedError, ConnectionError):
+                if not may_repeat:
+                    raise
+                may_repeat = False

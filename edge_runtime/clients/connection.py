@@ -40,7 +40,7 @@ class Tls:
 
 @dataclass(eq=False)
 class Connection:
-    """A way to a server.
+    """A way to a server. Requests follow each other on the same network connection, which stays open for a while.
 
     Args:
         url: host:port; for HTTP also http://host:port/prefix and https://host.

@@ -4,33 +4,23 @@ import queue
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from types import TracebackType
 
 from contract.names import MODEL
 from contract.sampling import Sampling
-from edge_runtime.clients import grpc_call
-from edge_runtime.clients.connection import Connection
+from edge_runtime.clients import grpc_channel
+from edge_runtime.clients.closing import Blocking
 from edge_runtime.clients.grpc_call import Answer, Call
+from edge_runtime.clients.grpc_channel import GrpcConnection
 from edge_runtime.request import Delta, Request
 
 
 @dataclass(eq=False)
-class GrpcClient(Connection):
+class GrpcClient(GrpcConnection, Blocking):
     """A connection to Triton's gRPC port; see Connection for the arguments. Safe to share between threads."""
 
-    url: str = "127.0.0.1:8001"
-
-    def __enter__(self) -> "GrpcClient":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Give back what is held between requests: shared memory, if any."""
-        grpc_call.close(self)
+        """Give back what is held between requests: the idle connections, and shared memory where that is on."""
+        grpc_channel.close(self)
 
     def server(self) -> tuple[str, str]:
         """Name and version of the server.
@@ -38,7 +28,7 @@ class GrpcClient(Connection):
         Raises:
             Unavailable: nobody answers.
         """
-        return grpc_call.server(self)
+        return grpc_channel.server(self)
 
     def parameters(self, model: str = MODEL) -> dict[str, str]:
         """What the served model says of itself: widths, limits, fingerprint.
@@ -46,7 +36,7 @@ class GrpcClient(Connection):
         Raises:
             NotFound, Unavailable: no such model, or nobody answers.
         """
-        return grpc_call.parameters(self, model)
+        return grpc_channel.parameters(self, model)
 
     def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
@@ -71,7 +61,7 @@ class GrpcClient(Connection):
                 try:
                     answer = answers.get(timeout=call.patience.wait_s)
                 except queue.Empty:
-                    raise call.patience.late() from None
+                    raise call.late() from None
                 if (pause_s := call.again_s(answer)) is not None:
                     time.sleep(pause_s)
                     call.start()

@@ -158,7 +158,7 @@ class HttpCall:
         items = sorted(missing, key=lambda item: item.is_video)
         tensors = request.vision_tensors(items, connection.precision)
         tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
-        reply = yield from self._infer(tensors)
+        reply = yield from self._infer(tensors, is_upload=True)
         if isinstance(reply.error(), InvalidInput):
             yield from self.parameters(MODEL)
             if self.value.get("max_reuse_bytes") == "0":
@@ -170,19 +170,19 @@ class HttpCall:
         connection.held.add(keys)
         learn_keys(items, keys, connection.precision)
 
-    def _infer(self, tensors: Tensors) -> Generator[Ask, Reply, Reply]:
+    def _infer(self, tensors: Tensors, *, is_upload: bool = False) -> Generator[Ask, Reply, Reply]:
         num_bytes = vision_bytes(tensors) if self._connection.shared_memory else 0
         for _ in range(2):
             if num_bytes:
                 yield from self._share(num_bytes)
-            reply = yield self._infer_ask(tensors, self._region if num_bytes else None)
+            reply = yield self._infer_ask(tensors, self._region if num_bytes else None, is_upload)
             error = reply.error()
             if error is None or self._region is None or NO_REGION not in str(error):
                 break
             self._region.is_registered = False  # the server was restarted
         return reply
 
-    def _infer_ask(self, tensors: Tensors, region: Region | None) -> Ask:
+    def _infer_ask(self, tensors: Tensors, region: Region | None, is_upload: bool) -> Ask:
         self._num_uploaded = max(self._num_uploaded, num_items(tensors))
         self._upload_bytes += sent_bytes(tensors, region)
         left_s = self.patience.left_s  # told to the server, which does not notice when such a client leaves
@@ -192,7 +192,7 @@ class HttpCall:
         headers = {"Content-Type": "application/octet-stream"}
         if json_size is not None:
             headers[HEADER_LENGTH] = str(json_size)
-        return Ask(f"/v2/models/{UNARY_MODEL}/infer", body, headers)
+        return Ask(f"/v2/models/{UNARY_MODEL}/infer", body, headers, is_upload=is_upload)
 
     def _share(self, num_bytes: int) -> Steps:
         """Have a region that is large enough, and that the server knows."""

@@ -7,42 +7,42 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
+from multiprocessing.connection import wait
+from weakref import finalize
 
 from contract.errors import EdgeVlmError, Unavailable
 from contract.names import MODEL
 from contract.sampling import Sampling
+from edge_runtime.clients.closing import Blocking
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_address import HttpAddress
 from edge_runtime.clients.http_call import HttpCall
 from edge_runtime.clients.http_steps import SHORTEST_S, Ask, Reply, Steps, advance
+from edge_runtime.clients.idle import Idle
 from edge_runtime.request import Delta, Request
 
 
 @dataclass(eq=False)
-class HttpClient(Connection):
+class HttpClient(Connection, Blocking):
     """A connection to Triton's HTTP port; see Connection for the arguments. Safe to share between threads."""
 
     url: str = "127.0.0.1:8000"
+    idle: Idle[http.client.HTTPConnection] = field(default_factory=Idle, init=False, repr=False)
     _address: HttpAddress = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._address = HttpAddress.of(self)
-
-    def __enter__(self) -> "HttpClient":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        finalize(self, self.idle.drop)  # a client that nobody closed leaves nothing open
 
     def close(self) -> None:
-        """Give back what is held between requests: shared memory, if any."""
+        """Give back what is held between requests: the idle connections, and shared memory where that is on."""
         call = HttpCall(self)
-        with suppress(Unavailable):  # a server that is away holds nothing
-            self._done(call, call.close())
+        try:
+            with suppress(Unavailable):  # a server that is away holds nothing
+                self._done(call, call.close())
+        finally:
+            self.idle.close()
 
     def server(self) -> tuple[str, str]:
         """As GrpcClient.server."""
@@ -94,7 +94,7 @@ class HttpClient(Connection):
             pass
 
     def _run(self, call: HttpCall, steps: Steps) -> Generator[Delta, None, None]:
-        """Send what the steps ask for, each on a connection of its own, until they are over."""
+        """Send what the steps ask for, one after the other, until they are over."""
         ask = advance(steps)
         while ask is not None:
             time.sleep(ask.pause_s)
@@ -111,13 +111,10 @@ class HttpClient(Connection):
 
     @contextmanager
     def _sent(self, call: HttpCall, ask: Ask) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
-        connection = self._connected(call)
-        sock: socket.socket = connection.sock
+        connection = response = None
         try:
-            _limit(sock, call)
-            headers = {**self.headers, **ask.headers}
-            connection.request(ask.method, self._address.prefix + ask.path, ask.body, headers)
-            yield sock, connection.getresponse()
+            connection, sock, response = self._answered(call, ask)
+            yield sock, response
         except EdgeVlmError:
             raise
         except TimeoutError:
@@ -125,7 +122,41 @@ class HttpClient(Connection):
         except (OSError, http.client.HTTPException) as error:
             raise call.broken(error) from error
         finally:
+            if connection is not None and response is not None:
+                if response.isclosed() and not response.will_close:
+                    self.idle.give(connection)
+                else:  # ended by the server, or left before the end of the answer
+                    response.close()
+                    connection.close()
+
+    def _answered(
+        self, call: HttpCall, ask: Ask
+    ) -> tuple[http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
+        """Send, and read the head of the answer.
+
+        A server may end an idle connection in the moment it is used again; a request that may be repeated then is.
+        """
+        kept = self._kept()
+        connection = kept or self._connected(call)
+        sock: socket.socket = connection.sock
+        try:
+            _limit(sock, call)
+            connection.request(ask.method, self._address.prefix + ask.path, ask.body, {**self.headers, **ask.headers})
+            return connection, sock, connection.getresponse()
+        except BaseException as error:
             connection.close()
+            if kept is None or not ask.may_repeat or not isinstance(error, ConnectionError):
+                raise
+        self.idle.drop()
+        return self._answered(call, ask)
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        """An idle connection that the server has not ended."""
+        while (connection := self.idle.take()) is not None:
+            if not wait([connection.sock], 0):  # readable without a question: it was ended
+                return connection
+            connection.close()
+        return None
 
     def _connected(self, call: HttpCall) -> http.client.HTTPConnection:
         where, tls = self._address, self._address.tls

@@ -12,17 +12,28 @@ SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
 
 @dataclass(frozen=True)
 class Ask:
-    """What to send: a POST of the body, a GET where there is none. pause_s: how long to wait before."""
+    """What to send: a POST of the body, a GET where there is none.
+
+    Attributes:
+        pause_s: how long to wait before.
+        is_upload: it only keeps items, so sending it twice does no harm.
+    """
 
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     is_stream: bool = False
+    is_upload: bool = False
     pause_s: float = 0.0
 
     @property
     def method(self) -> str:
         return "GET" if self.body is None else "POST"
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may be sent again where nobody knows if it was received."""
+        return self.body is None or self.is_upload
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class HttpDoor:
 
     def paths(self) -> list[str]:
         """What was asked for, in order."""
-        return [found[1].decode() for sent in self.seen if (found := re.match(rb"\S+ (\S+) HTTP", sent))]
+        return [path.decode() for sent in self.seen for path in re.findall(rb"(?:GET|POST) (\S+) HTTP/1.1\r\n", sent)]
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = self._target.split(":")

@@ -1,0 +1,38 @@
+"""`with` and `async with` for the clients: whoever has a `close` is closed at the end of the block."""
+
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from edge_runtime.clients.idle import Closable
+
+T = TypeVar("T")
+
+
+class Awaitable(Protocol):
+    """What can be closed by an awaited call."""
+
+    async def close(self) -> None: ...
+
+
+class Blocking:
+    """A client that is closed by a call."""
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(
+        self: Closable, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Awaited:
+    """A client whose `close` is awaited."""
+
+    async def __aenter__(self: T) -> T:
+        return self
+
+    async def __aexit__(
+        self: Awaitable, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
