@@ -14,7 +14,7 @@ FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
 INTEGERS = ("int8", "int4")  # precisions whose layers are multiplied in integers
-PRECISIONS = ("fp32", "fp16", *INTEGERS)
+PRECISIONS = ("fp32", "fp16", "bf16", *INTEGERS)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
+from edge_runtime.tower import kernels
 from export import families
 from export.gate import codecs, parity
 from export.gate.inputs import input_gates
@@ -125,7 +126,7 @@ def write_bundle(
         num_bytes = sum(path.stat().st_size for path in work.glob(f"{GRAPH}*"))
         progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision.name}")
         with progress.stage("parity") as done:
-            rows = _prove(work, tower, original, progress, done)
+            rows = _prove(work, tower, precision, original, progress, done)
         parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
         worst = parity.summary(rows)
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
@@ -216,13 +217,22 @@ def _write_codec_numbers(work: Path, original: Original, folder: Path | None, pr
     progress.note(f"codecs      {' '.join(numbers.names.values())}; ecq takes {bits:.2f} bits a value")
 
 
-def _prove(work: Path, tower: Tower, original: Original, progress: Progress, done: Done) -> list[parity.Row]:
-    """Run the written graph on every pack and compare it with the original's answers."""
-    progress.note(f"parity      against transformers {version('transformers')}\n{parity.HEADER}")
-    rows = parity.measure(work / GRAPH, tower, original.answers, original.packs, progress.note, done)
+def _prove(
+    work: Path, tower: Tower, precision: Precision, original: Original, progress: Progress, done: Done
+) -> list[parity.Row]:
+    """Run the written graph on every pack and compare it with the original's answers. Standard operators compute it,
+    except where the precision is about the kernels and this machine has them."""
+    use_kernels = precision.proves_kernels and kernels.multiplies_bf16()
+    by = f"kernels of {kernels.instructions()}" if use_kernels else "standard operators"
+    progress.note(f"parity      of {by} against transformers {version('transformers')}\n{parity.HEADER}")
+    rows = parity.measure(
+        work / GRAPH, tower, original.answers, original.packs, progress.note, done, use_kernels=use_kernels
+    )
     if original.largest:
         cut, expected = first_level_graph(work / GRAPH, tower.num_first_blocks), original.first_level_answers
-        rows += parity.measure(cut, tower, expected, original.largest, progress.note, done, folder=work)
+        rows += parity.measure(
+            cut, tower, expected, original.largest, progress.note, done, folder=work, use_kernels=use_kernels
+        )
     return rows
 
 

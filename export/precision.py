@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from contract.errors import BundleError
 from contract.manifest import PRECISIONS
 from export.gate.bounds import Gate
-from export.graph.linear import FP16, FP32, INT4, INT8, Linear
+from export.graph.linear import BF16_OR_FLOAT32, FP16, FP32, INT4, INT8, Linear
 from export.graph.quantise import BLOCK
 
 
@@ -22,6 +22,8 @@ class Precision:
         weight_bytes: what a weight of a linear layer takes in the file, with its steps and zeros.
         session_towers: memory while onnxruntime loads the graph, in float32 towers. onnxruntime packs a float32 copy
             while the pages of the file are given back; for fp16 it makes a float32 copy first.
+        proves_kernels: the gate runs the kernels where this machine multiplies in bf16: standard operators multiply such
+            layers in float32, so their answers would say nothing about bf16.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Precision:
     gate: Gate
     weight_bytes: float
     session_towers: float
+    proves_kernels: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -42,6 +45,7 @@ BY_NAME = {
     for precision in (
         Precision("fp32", FP32, Gate(0.999999, 0.999999, 1e-4), 4.0, 1.4),
         Precision("fp16", FP16, Gate(0.9999, 0.9999), 2.0, 2.5),
+        Precision("bf16", BF16_OR_FLOAT32, Gate(0.9995, 0.9999), 2.0, 2.5, proves_kernels=True),
         Precision("int8", INT8, Gate(0.995, 0.999), 1.0, 1.3),
         Precision("int4", INT4, Gate(0.85, 0.95), 0.5 + 4.5 / BLOCK, 1.3),
     )

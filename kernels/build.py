@@ -10,6 +10,7 @@ so a library built against 1.21 loads in every onnxruntime from 1.21 on.
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -95,8 +96,10 @@ def build(target: str) -> Path:
         objects = [f"{folder}/{number}.o" for number in range(len(sources))]
         for path, made in zip(sources, objects, strict=True):
             _zig("c++", *platform, *FLAGS, *include, "-c", str(path), "-o", made)
-        _zig("cc", *platform, "-shared", "-s", *objects, "-lm", "-o", str(library))
-    return library
+        _zig("cc", *platform, "-shared", "-s", *objects, "-lm", "-o", f"{folder}/{library.name}")
+        partial = library.with_suffix(".partial")
+        shutil.copyfile(f"{folder}/{library.name}", partial)
+    return partial.replace(library)  # processes that have loaded the library before keep it
 
 
 def _zig(*arguments: str) -> None:

@@ -91,6 +91,7 @@ ENGINES: dict[str, Kind] = {
     ),
     "ours fp32": Kind("ours_engine", "weights", "fp32", "fp32", KERNELS),
     "ours fp16": Kind("ours_engine", "weights", "fp16", "fp32", KERNELS),
+    "ours bf16": Kind("ours_engine", "weights", "bf16", "bf16", KERNELS),
     "ours int8": Kind("ours_engine", "weights", "int8", "int8", KERNELS),
     "ours int8 portable": Kind("ours_engine", "weights", "int8 portable", "int8", "onnxruntime's operators alone"),
     "ours int4": Kind("ours_engine", "weights", "int4", "int8", KERNELS),

@@ -34,9 +34,10 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "picture.png", folder / "frames"]
 
 
-# Raspberry Pi 4: no dot product. Raspberry Pi 5: with it. max: also i8mm. Each has kernels of its own; fp32 has none.
+# Raspberry Pi 4: no dot product. Raspberry Pi 5: with it. max: also i8mm. Each has kernels of its own; fp32 has none, and
+# bf16 is multiplied as fp16.
 EVERY = ("cortex-a72", "cortex-a76", "max")
-CASES = [("fp32", "cortex-a72")]
+CASES = [("fp32", "cortex-a72"), ("bf16", "cortex-a76")]
 CASES += [(precision, cpu) for precision in ("fp16", "int8", "int4") for cpu in EVERY]
 assert {precision for precision, _ in CASES} == set(PRECISIONS)
 

@@ -157,7 +157,7 @@ def test_neither_folder_nor_hub_id() -> None:
 
 
 def test_an_unknown_precision(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="'fp8', fp32, fp16, int8, int4 can be exported"):
+    with pytest.raises(BundleError, match="'fp8', fp32, fp16, bf16, int8, int4 can be exported"):
         export_vision(str(model), tmp_path / "out", "fp8")
 
 
