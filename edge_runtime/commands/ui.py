@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from contract.errors import InvalidInput, MissingExtra
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
@@ -11,6 +13,7 @@ from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, help="port to listen at (default %(default)s, 0 for a free one from 7860 on)")  # fmt: skip
+    parser.add_argument("--allowed-hosts", nargs="+", default=[], metavar="NAME", help="names that browsers may know this machine by, beside its own")  # fmt: skip
     add_server_arguments(parser)
     add_media_arguments(parser)
     parser.set_defaults(run=run)
@@ -24,13 +27,16 @@ def run(args: argparse.Namespace) -> None:
         MissingExtra: the extra `ui` is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-    try:
-        from edge_runtime.ui.page import create_page, serve
-    except ImportError as error:
-        raise MissingExtra("the page", "ui") from error
-    pipeline = open_pipeline(args)
-    page = create_page(pipeline, open_client(args), args.triton, args.threads)
-    try:
-        serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}")
-    except OSError as error:
-        raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error
+    with TemporaryDirectory(prefix="edge-vlm-uploads-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # also read then: uploads lie among nobody else's files
+        try:
+            from edge_runtime.ui.page import create_page, serve
+            from edge_runtime.ui.uploads import Uploads
+        except ImportError as error:
+            raise MissingExtra("the page", "ui") from error
+        pipeline = open_pipeline(args)
+        page = create_page(pipeline, open_client(args), args.triton, Uploads(Path(folder)), args.threads)
+        try:
+            serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}", args.allowed_hosts)
+        except OSError as error:
+            raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error

@@ -27,6 +27,7 @@ from edge_runtime.gateway.failures import LOG, RETRY_AFTER_S, Failure, failure_o
 from edge_runtime.gateway.messages import num_characters
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.preparation import Preparation, Prepared
+from edge_runtime.gateway.reasoning import begins_thinking
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.pipeline import Pipeline
@@ -53,7 +54,8 @@ class Chat:
         self, pipeline: Pipeline, client: Client, settings: Settings, callers: Callers, triton: Triton
     ) -> None:
         self._settings, self._callers, self._client, self._triton = settings, callers, client, triton
-        self._card = pipeline.encoder.bundle.manifest.card
+        self._bundle = pipeline.encoder.bundle
+        self._card = self._bundle.manifest.card
         self.preparation = Preparation(pipeline, settings)
         self._bodies, self._num_running = Bodies(settings), 0
         self._parsers = ThreadPoolExecutor(NUM_PARSERS, "body")
@@ -122,7 +124,8 @@ class Chat:
         finally:
             held.release()
         tokens = PromptTokens.of(prepared.request, self._card)
-        completion = Completion(chat, self._settings.served_model_names[0], tokens)
+        thinking = begins_thinking(prepared.request, self._bundle)
+        completion = Completion(chat, self._settings.served_model_names[0], tokens, thinking)
         self._count(prepared, tokens)
         last = None
         async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:

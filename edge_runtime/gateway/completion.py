@@ -8,8 +8,8 @@ from uuid import uuid4
 import numpy as np
 
 from contract.card import ModelCard
+from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest
-from edge_runtime.gateway.tool_calls import ToolCallParser
 from edge_runtime.request import Delta, Request
 
 LEAST_LOGPROB = -9999.0  # JSON has no minus infinity; vLLM's number
@@ -37,15 +37,14 @@ class PromptTokens:
 class Completion:
     """Fed with the deltas of one answer; gives out its pieces or the whole."""
 
-    def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens) -> None:
+    def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens, is_thinking: bool | None = None) -> None:
         self._chat, self._prompt = chat, prompt
+        self._reader = AnswerReader(chat, is_thinking)
         self._head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
-        self._parser = ToolCallParser() if chat.tools else None
         self._text: list[str] = []
+        self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[dict[str, Any]] = []
-        self._finish_reason = ""
-        self.num_tokens = 0
 
     def first(self) -> dict[str, Any]:
         """The chunk before all others, which says who speaks."""
@@ -53,29 +52,27 @@ class Completion:
 
     def add(self, delta: Delta) -> dict[str, Any] | None:
         """The chunk of a delta; None where it has nothing to show yet."""
-        text, calls = delta.text, list[dict[str, Any]]()
-        if self._parser is not None:
-            text, calls = self._parser.feed(text)
-            if delta.finish_reason:
-                text += self._parser.rest()
+        piece = self._reader.add(delta)
+        text, calls = piece.text, piece.calls
         logprobs = [_logprob(token) for token in delta.logprobs]
-        self.num_tokens += len(delta.token_ids)
-        self._finish_reason = delta.finish_reason
         if not self._chat.is_stream:
             self._text.append(text)
+            self._thoughts.append(piece.reasoning)
             self._calls += calls
             self._logprobs += logprobs
             return None
-        if not (text or calls or logprobs):
+        if not (text or calls or logprobs or piece.reasoning):
             return None
-        said: dict[str, Any] = {"content": text} if text or not calls else {}
+        said: dict[str, Any] = {"content": text} if text or not (calls or piece.reasoning) else {}
+        if piece.reasoning:  # the newer name is vLLM's and OpenRouter's, the older DeepSeek's
+            said |= {"reasoning_content": piece.reasoning, "reasoning": piece.reasoning}
         if calls:
             said["tool_calls"] = calls
         return self._chunk(said, logprobs)
 
     def last(self) -> list[dict[str, Any]]:
         """The chunk with the reason, and the usage where it was asked for."""
-        chunks = [self._chunk({}, reason=self._reason())]
+        chunks = [self._chunk({}, reason=self._reader.reason)]
         if self._chat.includes_usage:
             chunks.append(self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage()})
         return chunks
@@ -84,6 +81,8 @@ class Completion:
         """The answer in one piece."""
         text = "".join(self._text)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if thoughts := "".join(self._thoughts):
+            message |= {"reasoning_content": thoughts, "reasoning": thoughts}
         if self._calls:
             calls = [{key: value for key, value in call.items() if key != "index"} for call in self._calls]
             message |= {"content": text or None, "tool_calls": calls}
@@ -91,17 +90,18 @@ class Completion:
             "index": 0,
             "message": message,
             "logprobs": {"content": self._logprobs, "refusal": None} if self._chat.wants_logprobs else None,
-            "finish_reason": self._reason(),
+            "finish_reason": self._reader.reason,
         }
         return self._head | {"object": "chat.completion", "choices": [choice], "usage": self.usage()}
 
     def usage(self) -> dict[str, Any]:
         """Tokens of prompt and answer."""
-        prompt = self._prompt
+        prompt, num_tokens = self._prompt, self._reader.num_tokens
         return {
             "prompt_tokens": prompt.total,
-            "completion_tokens": self.num_tokens,
-            "total_tokens": prompt.total + self.num_tokens,
+            "completion_tokens": num_tokens,
+            "total_tokens": prompt.total + num_tokens,
+            "completion_tokens_details": {"reasoning_tokens": self._reader.num_reasoning_tokens},
             "prompt_tokens_details": {
                 "text_tokens": prompt.num_text,
                 "image_tokens": prompt.num_image,
@@ -109,17 +109,14 @@ class Completion:
             },
         }
 
-    def _reason(self) -> str:
-        if self._parser is not None and self._parser.num_calls and self._finish_reason == "stop":
-            return "tool_calls"
-        return self._finish_reason
-
     def _chunk(
         self, said: dict[str, Any], logprobs: list[dict[str, Any]] | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         shown = {"content": logprobs, "refusal": None} if logprobs else None
         choice = {"index": 0, "delta": said, "logprobs": shown, "finish_reason": reason}
         chunk = self._head | {"object": "chat.completion.chunk", "choices": [choice]}
+        if self._chat.has_running_usage:
+            return chunk | {"usage": self.usage()}
         return chunk | {"usage": None} if self._chat.includes_usage else chunk
 
 

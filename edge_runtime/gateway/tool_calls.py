@@ -1,48 +1,81 @@
-"""Tool calls found in the text of an answer, as it arrives.
+"""Tool calls found in the text of an answer, as it arrives, in the form the checkpoint's template asks for.
 
-Qwen's template asks for one JSON object between <tool_call> and </tool_call> (the form vLLM's parser calls hermes). A call
-is given out whole when its end arrives. Text that might be the beginning of a mark is held back until it is known; what
+Between <tool_call> and </tool_call> stands one JSON object (Qwen3, which vLLM's parser calls hermes) or one <function=…>
+with <parameter=…> elements (Qwen3-Coder, Qwen3.5). A call is given out whole. JSON ends where its braces close, so an end
+mark inside a string is text, and a missing one costs nothing. What might become a mark is held back until it is known; what
 stands between marks and is no call is given out as text.
 """
 
 import json
+import re
 from typing import Any
 from uuid import uuid4
 
 START, END = "<tool_call>", "</tool_call>"
+FUNCTION, FUNCTION_END = "<function=", "</function>"
+FUNCTION_OVER = re.compile(rf"{FUNCTION_END}\s*(?:{END}|(?={START}))")
+PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=|\Z)", re.DOTALL)
 
 
 class ToolCallParser:
-    """Fed with pieces of text."""
+    """Fed with pieces of text.
 
-    def __init__(self) -> None:
+    Args:
+        tools: the request's functions; their schemas say what the text of an XML parameter means.
+        max_calls: how many calls are given out; None for all.
+    """
+
+    def __init__(self, tools: list[Any] | None = None, max_calls: int | None = None) -> None:
         self.num_calls = 0
+        self._schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools or []}
+        self._max_calls = max_calls
         self._held = ""  # from a mark on, or what may become one
+        self._braces = _Braces()
         self._is_after_call = False  # the white space behind a call is no text
 
-    def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        """Text that is no call, and the calls that have become whole."""
+    def feed(self, text: str, is_last: bool = False) -> tuple[str, list[dict[str, Any]]]:
+        """Text that is no call, and the calls that have become whole; is_last gives out what was held."""
         self._held += text
         plain, calls = "", list[dict[str, Any]]()
         while True:
             start = self._held.find(START)
             if start < 0:
-                keep = _overlap(self._held)
-                cut = len(self._held) - keep
-                return plain + self._text(cut), calls
+                keep = 0 if is_last else overlap(self._held, START)
+                return plain + self._text(len(self._held) - keep), calls
             plain += self._text(start)
-            if (end := self._held.find(END)) < 0:
-                return plain, calls
-            whole, self._held = self._held[: end + len(END)], self._held[end + len(END) :]
-            if (call := self._call(whole[len(START) : end])) is None:
-                plain, self._is_after_call = plain + whole, False
-            else:
-                calls.append(call)
-                self._is_after_call = True
+            body = self._held[len(START) :]
+            if (end := self._end(body, is_last)) is None:
+                return (plain + self._text(len(self._held)), calls) if is_last else (plain, calls)
+            inner, over = end
+            call = self._call(body[:inner])
+            self._braces = _Braces()
+            if call is None:
+                plain, self._is_after_call = plain + self._held[: len(START) + over], False
+            elif self._max_calls is None or self.num_calls < self._max_calls:
+                calls.append(call | {"index": self.num_calls})
+                self.num_calls += 1
+            self._is_after_call = call is not None
+            self._held = body[over:]
 
-    def rest(self) -> str:
-        """What is still held when the answer is over."""
-        return self._text(len(self._held))
+    def _end(self, body: str, is_last: bool) -> tuple[int, int] | None:
+        """Where a call ends, and where its end mark does; None while that is not known."""
+        begun = body.lstrip()
+        if begun.startswith("{"):
+            if (inner := self._braces.end(body)) is None:
+                return None
+            rest = body[inner:].lstrip()
+            if rest.startswith(END):
+                return inner, len(body) - len(rest) + len(END)
+            return None if END.startswith(rest) and not is_last else (inner, inner)
+        if begun.startswith(FUNCTION):
+            if found := FUNCTION_OVER.search(body):
+                return found.start(), found.end()
+            last = body.rfind(FUNCTION_END)
+            return (last, last + len(FUNCTION_END)) if is_last and last >= 0 else None
+        if not is_last and FUNCTION.startswith(begun):
+            return None
+        end = body.find(END)
+        return None if end < 0 else (end, end + len(END))
 
     def _text(self, cut: int) -> str:
         text, self._held = self._held[:cut], self._held[cut:]
@@ -52,25 +85,76 @@ class ToolCallParser:
         return text
 
     def _call(self, text: str) -> dict[str, Any] | None:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+        text = text.strip()
+        return self._from_xml(text) if text.startswith(FUNCTION) else call_of(text)
+
+    def _from_xml(self, text: str) -> dict[str, Any] | None:
+        name, mark, inner = text[len(FUNCTION) :].partition(">")
+        if not mark or not name.strip():
             return None
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            return None
-        arguments = value.get("arguments", {})
-        self.num_calls += 1
-        return {
-            "index": self.num_calls - 1,
-            "id": f"call_{uuid4().hex[:24]}",
-            "type": "function",
-            "function": {
-                "name": value["name"],
-                "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
-            },
-        }
+        properties = self._schemas.get(name.strip(), {}).get("properties", {})
+        found = {key.strip(): _value(text, properties.get(key.strip())) for key, text in PARAMETER.findall(inner)}
+        return _named(name.strip(), json.dumps(found, ensure_ascii=False))
 
 
-def _overlap(text: str) -> int:
-    """Characters at the end of the text that are the beginning of START."""
-    return next((n for n in range(min(len(text), len(START) - 1), 0, -1) if text.endswith(START[:n])), 0)
+class _Braces:
+    """Finds where a JSON object ends, looking at each character once."""
+
+    def __init__(self) -> None:
+        self._at = self._depth = 0
+        self._in_string = self._is_escaped = False
+
+    def end(self, text: str) -> int | None:
+        """Behind the brace that closes the first one; None while it has not come. `text` only ever grows."""
+        while self._at < len(text):
+            character = text[self._at]
+            self._at += 1
+            if self._in_string:
+                if self._is_escaped:
+                    self._is_escaped = False
+                elif character == "\\":
+                    self._is_escaped = True
+                elif character == '"':
+                    self._in_string = False
+            elif character == '"':
+                self._in_string = True
+            elif character in "{}":
+                self._depth += 1 if character == "{" else -1
+                if not self._depth:
+                    self._at -= 1  # found again when it is asked again
+                    self._depth = 1
+                    return self._at + 1
+        return None
+
+
+def call_of(text: str) -> dict[str, Any] | None:
+    """The call that a JSON object describes, if it does."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    return _named(value["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+
+
+def _named(name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"index": 0, "id": f"call_{uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def _value(text: str, schema: Any) -> Any:
+    """The text of an XML parameter as its schema types it; text where the schema says so, or nothing."""
+    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+    if kind == "string" or (isinstance(kind, list) and "string" in kind):
+        return text
+    try:
+        return json.loads(text if kind in ("object", "array") else text.strip().lower())
+    except (ValueError, RecursionError):
+        return text
+
+
+def overlap(text: str, mark: str) -> int:
+    """Characters at the end of the text that are the beginning of a mark."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

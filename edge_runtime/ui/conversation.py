@@ -1,11 +1,12 @@
 """One visitor's conversation: what the model is told, turn by turn, and what each turn cost.
 
-A picture or video goes into the turn it was shown for; later turns carry it along, and neither the tower nor the wire
-sees it again. A turn that fails is taken back whole, so the next one starts where the last answer ended.
+The model sees what is shown beside the chat, and nothing else: a picture goes into the turn it was first shown for, later
+turns carry it along (neither the tower nor the wire sees it again), and one that was removed is in no later prompt. A turn
+that fails or is stopped before its first token is taken back whole, so the next one starts where the last answer ended.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from contract.sampling import Sampling
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
+from edge_runtime.request import Delta
 
 if TYPE_CHECKING:
     from edge_runtime.clients.grpc_client import GrpcClient
@@ -56,58 +58,116 @@ class Turn:
     tokens_per_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Said:
+    """A question with the pictures and videos that came with it, and its answer."""
+
+    question: str
+    media: tuple[Media, ...]
+    answer: str
+
+
 @dataclass
 class Conversation:
-    """messages in transformers' form; shown is the media of the latest turn that had some."""
+    """What was said so far, and what is being said; system is the instruction before it."""
 
-    messages: list[Message] = field(default_factory=list)
-    shown: Media | None = None
+    said: list[Said] = field(default_factory=list)
+    system: str = ""
+    pending: Said | None = None
+
+    def settle(self) -> str:
+        """End what is being said. What can be read of it is kept; where nothing can, the question is given back."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return ""
+        if not pending.answer:
+            return pending.question
+        self.said.append(pending)
+        return ""
+
+    def new(self, shown: Sequence[Media]) -> tuple[Media, ...]:
+        """What is shown and came with no earlier question."""
+        known = {media for said in self.said for media in said.media}
+        return tuple(media for media in dict.fromkeys(shown) if media not in known)
+
+    def messages(self, shown: Sequence[Media], question: str) -> list[Message]:
+        """The prompt of a question, in transformers' form."""
+        messages: list[Message] = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        for said in self.said:
+            media = [one for one in said.media if one in shown]
+            messages += [_user(media, said.question), {"role": "assistant", "content": said.answer}]
+        return [*messages, _user(self.new(shown), question)]
 
     def ask(
         self,
         pipeline: Pipeline,
         client: "GrpcClient | HttpClient",
         question: str,
-        media: Media | None,
+        shown: Sequence[Media],
         sampling: Sampling,
     ) -> Iterator[Turn]:
-        """Yield the turn as it grows; closing the iterator cancels the request on the server and forgets the turn.
+        """Yield the turn as it grows; closing the iterator cancels the request on the server; then settle().
 
         Raises:
             EdgeVlmError: of the pipeline or the client; the conversation is as before.
         """
-        content: list[dict[str, Any]] = [{"type": "text", "text": question}]
-        if media is not None and media != self.shown:
-            content.insert(0, {"type": media.kind, media.kind: str(media.path)})
-        messages: list[Message] = [*self.messages, {"role": "user", "content": content}]
-        started = time.perf_counter()
-        request = pipeline.request(messages)
-        sent = time.perf_counter()
-        turn = Turn(
-            encode_ms=(sent - started) * 1e3,
-            num_media=len(request.items),
-            num_encoded=request.num_encoded,
-            num_visual_tokens=sum(len(item.main) for item in request.items),
+        self.settle()
+        messages = self.messages(shown, question)
+        mine = self.pending = Said(question, self.new(shown), "")
+        try:
+            with closing(_turns(pipeline, client, messages, sampling)) as turns:
+                for turn in turns:
+                    if self.pending is not mine:  # it was stopped meanwhile
+                        return
+                    mine = self.pending = replace(mine, answer=turn.text)
+                    yield turn
+        except Exception:
+            if self.pending is mine:
+                self.pending = None
+            raise
+        if self.pending is mine:
+            self.said.append(mine)
+            self.pending = None
+
+
+def _user(media: Sequence[Media], question: str) -> Message:
+    content: list[dict[str, Any]] = [{"type": one.kind, one.kind: str(one.path)} for one in media]
+    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+
+
+def _turns(
+    pipeline: Pipeline, client: "GrpcClient | HttpClient", messages: list[Message], sampling: Sampling
+) -> Generator[Turn, None, None]:
+    started = time.perf_counter()
+    request = pipeline.request(messages)
+    sent = time.perf_counter()
+    turn = Turn(
+        encode_ms=(sent - started) * 1e3,
+        num_media=len(request.items),
+        num_encoded=request.num_encoded,
+        num_visual_tokens=sum(len(item.main) for item in request.items),
+    )
+    yield turn
+    with closing(client.stream(request, sampling)) as deltas:
+        yield from _growing(turn, deltas, sent)
+
+
+def _growing(turn: Turn, deltas: Iterator[Delta], sent: float) -> Iterator[Turn]:
+    first = 0.0
+    for delta in deltas:
+        now = time.perf_counter()
+        num_tokens = turn.num_tokens + len(delta.token_ids)
+        if turn.first_token_ms is None:
+            first = now
+            turn = replace(turn, first_token_ms=(now - sent) * 1e3)
+        elif num_tokens > 1:
+            turn = replace(turn, tokens_per_s=(num_tokens - 1) / (now - first))
+        turn = replace(
+            turn,
+            text=turn.text + delta.text,
+            num_tokens=num_tokens,
+            num_input_tokens=max(turn.num_input_tokens, delta.num_input_tokens),
+            num_uploaded=delta.num_uploaded,
+            upload_bytes=delta.upload_bytes,
         )
         yield turn
-        first = 0.0
-        with closing(client.stream(request, sampling)) as deltas:
-            for delta in deltas:
-                now = time.perf_counter()
-                num_tokens = turn.num_tokens + len(delta.token_ids)
-                if turn.first_token_ms is None:
-                    first = now
-                    turn = replace(turn, first_token_ms=(now - sent) * 1e3)
-                elif num_tokens > 1:
-                    turn = replace(turn, tokens_per_s=(num_tokens - 1) / (now - first))
-                turn = replace(
-                    turn,
-                    text=turn.text + delta.text,
-                    num_tokens=num_tokens,
-                    num_input_tokens=max(turn.num_input_tokens, delta.num_input_tokens),
-                    num_uploaded=delta.num_uploaded,
-                    upload_bytes=delta.upload_bytes,
-                )
-                yield turn
-        self.messages = [*messages, {"role": "assistant", "content": turn.text}]
-        self.shown = media or self.shown

@@ -13,7 +13,7 @@ from tests.ui.ui_process import ui_process
 from tiny_model.questions import CLAIMED, Question, about_scene
 from tiny_model.scenes import shapes_scene
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 20_000
 PHONE = {"width": 390, "height": 844}
 
 
@@ -138,6 +138,73 @@ def test_a_phones_screen(page: Page, drawn: tuple[Path, dict[str, Question]]) ->
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= PHONE["width"]
         assert box["height"] >= 36  # a thumb's
+
+
+def prompt_tokens(page: Page) -> int:
+    """Of the last turn, as the page shows them."""
+    found = re.search(r"(\d+) tokens, \d+ visual", page.locator("#costs").inner_text())
+    assert found is not None
+    return int(found[1])
+
+
+def answered(page: Page, count: int) -> None:
+    expect(page.locator("#chat .bot")).to_have_count(count)
+    expect(page.locator("#costs")).to_contain_text(re.compile(r"\d+ / s"))
+
+
+def test_the_bin_empties_the_memory_too(page: Page) -> None:
+    ask(page, "How many shapes are there?")
+    answered(page, 1)
+    first = prompt_tokens(page)
+    page.locator("#chat").get_by_label("Clear").click()
+    expect(page.locator("#chat .bot")).to_have_count(0)
+    ask(page, "How many shapes are there?")
+    answered(page, 1)
+    assert prompt_tokens(page) == first
+
+
+def test_a_picture_that_was_removed_is_in_no_later_prompt(page: Page, drawn: tuple[Path, dict[str, Question]]) -> None:
+    path, questions = drawn
+    upload(page, "picture", path)
+    ask(page, questions["count"].text)
+    answered(page, 1)
+    expect(page.locator("#costs")).to_contain_text(re.compile("1 of 1 encoded|1 known"))
+    page.locator("#picture").get_by_label("Clear").first.click()
+    expect(page.locator("#picture .image-frame img")).to_have_count(0)
+    ask(page, "Hello?")
+    answered(page, 2)
+    expect(page.locator("#costs")).to_contain_text("no picture")
+
+
+def test_a_picture_and_a_video_are_both_seen(
+    page: Page, drawn: tuple[Path, dict[str, Question]], tmp_path: Path
+) -> None:
+    upload(page, "picture", drawn[0])
+    clip, question = moving(tmp_path / "clip.mp4", 0)
+    upload(page, "video", clip)
+    ask(page, question.text)
+    answered(page, 1)
+    expect(page.locator("#costs")).to_contain_text(re.compile("[12] of 2 encoded|2 known"))
+
+
+def test_a_damaged_picture_is_said_clearly(page: Page, drawn: tuple[Path, dict[str, Question]], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(drawn[0].read_bytes()[:200])
+    page.locator("#picture input[type=file]").first.set_input_files(damaged)
+    page.wait_for_timeout(1000)
+    ask(page, "What is it?")
+    expect(page.locator("#chat .bot .failure")).to_contain_text("cut short or damaged")
+
+
+def test_stop_before_the_first_token(page: Page) -> None:
+    for _ in range(3):
+        ask(page, "Describe the image.")
+        page.locator("#stop").click()
+        expect(page.locator("#chat")).not_to_contain_text("…")
+        page.wait_for_timeout(700)
+        assert page.get_by_test_id("toast-body").count() == 0  # no red box without words
+        page.locator("#again").click()
+        expect(page.locator("#chat .bot")).to_have_count(0)
 
 
 def test_a_server_that_is_away_is_said_clearly(
