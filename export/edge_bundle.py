@@ -40,6 +40,7 @@ from export.precision import Precision, precision_named
 from export.progress import WRITE_FLOP, Done, Progress
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
 from export.source.hub import local_folder
+from export.source.notices import notices
 from export.source.tokenizer import require_tokenizer, write_tokenizer
 
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
@@ -151,6 +152,8 @@ def checked_source(model: str, out: Path, precision: Precision, progress: Progre
     plan = Plan.of(tower, precision)
     num_tensors = len(checkpoint.tower_shapes)
     progress.note(f"checkpoint  {checkpoint.folder}: {model_type}, {num_tensors} tower tensors\n{plan}")
+    for notice in notices(checkpoint):
+        progress.note(f"warning     {notice}")
     plan.require_disk(out)
     return Source(checkpoint, family, tower, plan)
 

@@ -24,6 +24,7 @@ from export.place import check_place
 from export.progress import Progress
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
 from export.source.hub import INDEX, SINGLE, local_folder
+from export.source.notices import notices
 from export.source.processors import FILES
 from export.source.shards import write_shard
 from export.source.tokenizer import require_tokenizer, write_tokenizer
@@ -78,6 +79,8 @@ def export_language(
     if bundle is not None:
         _check_bundle(bundle, fingerprint)
     progress.note(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
+    for notice in notices(checkpoint):
+        progress.note(f"warning     {notice}")
     with published(out) as work:
         num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
         write_tokenizer(checkpoint.folder, work / TOKENIZER)
@@ -108,7 +111,7 @@ def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tup
     kept = {file: tensors for file, tensors in kept.items() if tensors}
     if not kept:
         raise BundleError(f"{checkpoint.folder} has no tensor outside the vision tower")
-    is_single = list(checkpoint.shards) == [SINGLE] and not (checkpoint.folder / INDEX).is_file()
+    is_single = list(checkpoint.shards) == [SINGLE]
     weight_map: dict[str, str] = {}
     total = 0
     for number, (file, tensors) in enumerate(kept.items(), 1):

@@ -37,11 +37,10 @@ _declare()
 
 def load_processor(checkpoint: Path) -> Any:
     """AutoProcessor of a checkpoint folder, with the PIL image backend that the device uses."""
-    from transformers import AutoProcessor
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers import AutoImageProcessor, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(checkpoint)
-    processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+    processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
     return processor
 
 

@@ -22,8 +22,9 @@ from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from export.families import prefixes
 from export.source.hub import INDEX, SINGLE
+from export.source.notices import ADAPTER, WRAPPED, adapter, quantisation
 from export.source.processors import Processors
-from export.source.shards import Stored, read_shard
+from export.source.shards import ITEM_BYTES, Stored, read_shard
 
 PREFIXES = prefixes()
 HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vision_end around all frames of a video
@@ -100,14 +101,48 @@ class Checkpoint:
 
     @cached_property
     def shards(self) -> dict[str, list[str]]:
-        """The safetensors files and the tensor names in each: as the index says, or as the single file does.
+        """The safetensors files and the tensor names in each: as the single file does, or as the index says.
 
-        No file of an index is opened here, so that a tower is found without its language model's files.
+        transformers takes the single file where both are there; a second set of weights that differs is refused. No file
+        of an index is opened here, so that a tower is found without its language model's files.
         """
+        if (self.folder / SINGLE).is_file():
+            shards = {SINGLE: list(self.tensors(SINGLE))}
+            if (self.folder / INDEX).is_file():
+                self._compare_with_index()
+            return shards
         if not (self.folder / INDEX).is_file():
-            if not (self.folder / SINGLE).is_file():
-                raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}")
-            return {SINGLE: list(self.tensors(SINGLE))}
+            raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}{self._other_weights()}")
+        return self._indexed
+
+    def _other_weights(self) -> str:
+        """What lies in the folder instead of safetensors."""
+        if (self.folder / ADAPTER).is_file():
+            return f"; it is an adapter alone ({adapter(self)}): export the model that it was merged into"
+        if others := sorted(path.name for path in self.folder.glob("*.bin")):
+            return f"; it has {others[0]}: save the model again with transformers, which writes safetensors"
+        return ""
+
+    def _compare_with_index(self) -> None:
+        single, indexed = self.tensors(SINGLE), self._indexed
+        if any(not (self.folder / file).is_file() for file in indexed):
+            return  # an index that was left behind
+        places = {name: file for file, names in indexed.items() for name in names}
+        for name in sorted(single.keys() | places.keys()):
+            ours = single.get(name)
+            theirs = self.tensors(places[name])[name] if name in places else None
+            same = ours is not None and theirs is not None and (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+            if same and tower_name(name) is not None and ours is not None and theirs is not None:
+                same = np.array_equal(ours.read(), theirs.read())
+            if not same:
+                raise BundleError(
+                    f"{self.folder} has {SINGLE} and {INDEX}, and {name!r} differs between them: transformers loads the "
+                    "single file. Remove the weights that are not meant"
+                )
+
+    @cached_property
+    def _indexed(self) -> dict[str, list[str]]:
+        """The files of the index and the tensor names in each."""
         places = self.json(INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
             raise BundleError(f"{self.folder / INDEX} has no weight_map")
@@ -128,7 +163,7 @@ class Checkpoint:
         if file not in self._headers:
             self._headers[file] = read_shard(self.folder / file)
             tensors = self._headers[file][0]
-            if file != SINGLE and (missing := set(self.shards[file]) - tensors.keys()):
+            if file != SINGLE and (missing := set(self._indexed[file]) - tensors.keys()):
                 raise BundleError(f"{self.folder / file} has no tensor {min(missing)!r}, {INDEX} says it has")
         return self._headers[file][0]
 
@@ -149,12 +184,28 @@ class Checkpoint:
                     raise BundleError(f"{local} stands twice, as {found[local].name} and {name}")
                 found[local] = self.tensors(file)[name]
         if not found:
-            mark = f" ({LANGUAGE_MARK} says so)" if (self.folder / LANGUAGE_MARK).is_file() else ""
             raise BundleError(
                 f"{self.folder} has no vision tower: no tensor is named {' or '.join(p + '*' for p in PREFIXES)}. "
-                f"This is a language checkpoint already{mark}; export the original checkpoint"
+                f"{self._without_tower()}"
+            )
+        method = quantisation(self.config)
+        if method and (wrong := next((tensor for tensor in found.values() if tensor.dtype not in ITEM_BYTES), None)):
+            raise BundleError(
+                f"{self.folder} is quantised with {method}, its vision tower too ({wrong.name} is {wrong.dtype}): export a "
+                "checkpoint whose tower is not quantised, and choose --precision here"
             )
         return found
+
+    def _without_tower(self) -> str:
+        if (self.folder / LANGUAGE_MARK).is_file():
+            return f"This is a language checkpoint already ({LANGUAGE_MARK} says so); export the original checkpoint"
+        names = [name for names in self.shards.values() for name in names]
+        if any(name.startswith(WRAPPED) for name in names):
+            return (
+                f"Its tensors are named {WRAPPED}*: PEFT saved them with an adapter around the model. Merge it "
+                "(merge_and_unload, then save_pretrained) and export that"
+            )
+        return f"Its first tensor is {min(names, default='none')}; is this a language model alone? Export the original"
 
     @cached_property
     def tower_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -37,11 +37,11 @@ def local_folder(model: str, wanted: Callable[[str], bool]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(model, allow_patterns=SMALL_FILES))
-        shards = {SINGLE}
-        if (folder / INDEX).is_file():
-            places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            shards = {shard for name, shard in places.items() if wanted(name)}
+        folder = Path(snapshot_download(model, allow_patterns=[*SMALL_FILES, SINGLE]))
+        if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
+            return folder
+        places = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        shards = {shard for name, shard in places.items() if wanted(name)}
         return Path(snapshot_download(model, allow_patterns=[*SMALL_FILES, *sorted(shards)]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BundleError(f"{model} is no folder, and the hub did not give it: {error}") from error

@@ -61,6 +61,10 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     stored: torch.dtype | str = "auto" if device.type == "cuda" else torch.float32
     model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.TOWER))
+    if missing == ["lm_head.weight"]:
+        raise BundleError(
+            f"{folder} has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text"
+        )
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
@@ -92,16 +96,29 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
             output_loading_info=True,
         )
         return model, report
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{folder} cannot be loaded: {error}") from error
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{folder} cannot be loaded{_quantised(config)}: {error}") from error
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
 
 
+def _quantised(config: Any) -> str:
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return ""
+    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+    return f" (it is quantised with {method}; install what is named here, or serve it with --engine vllm)"
+
+
 def end_ids(folder: Path, config: Any) -> frozenset[int]:
-    """The tokens that end an answer: generation_config.json's, else those of the transformers config."""
+    """The tokens that end an answer: generation_config.json's, else those of the transformers config, else the
+    tokenizer's end."""
     path = folder / "generation_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ends = values.get("eos_token_id", getattr(config.text_config, "eos_token_id", None))
+    ends = values.get("eos_token_id")
+    for place in (config.text_config, config):
+        ends = getattr(place, "eos_token_id", None) if ends is None else ends
+    if ends is None:
+        ends = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True).eos_token_id
     return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
