@@ -75,6 +75,8 @@ class AsyncHttpClient(Connection, Awaited):
             async with aclosing(self._run(call, call.stream(request, sampling or Sampling()))) as pieces:
                 async for delta in pieces:
                     yield delta
+            if call.whole is not None:
+                yield call.whole
         finally:
             await asyncio.shield(self._done(call, call.release()))
 

@@ -16,6 +16,7 @@ from tritonclient.grpc import InferResult
 from contract.errors import EdgeVlmError, InvalidInput, NotFound, Unavailable, from_wire
 from contract.sampling import Sampling
 from contract.tensors import OUTPUTS
+from edge_runtime.clients.affinity import affinity
 from edge_runtime.clients.connection import refused_region
 from edge_runtime.clients.grpc_channel import (
     AWAY,
@@ -29,6 +30,7 @@ from edge_runtime.clients.grpc_channel import (
 )
 from edge_runtime.clients.grpc_message import infer_message
 from edge_runtime.clients.infer_inputs import NO_REGION, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.patience import LEAVING
 from edge_runtime.clients.shared_regions import Region, retire
 from edge_runtime.request import Delta, Request, learn_keys, read_delta
 
@@ -91,8 +93,13 @@ class Call:
             connection = self._connection
             channel = connection.channels.take(lambda: Channel(connection))
             # closed on our side at once, so that the server's last answer ends it: no goodbye to wait for
-            self._stream = channel.server.ModelStreamInfer(iter((message,)), metadata=metadata(connection))
+            self._stream = channel.server.ModelStreamInfer(iter((message,)), metadata=self._headers())
             Thread(target=self._receive, args=(channel, self._stream), name="answers", daemon=True).start()
+
+    def _headers(self) -> list[tuple[str, str]]:
+        connection = self._connection
+        chosen = affinity(connection.headers, self._request, self.patience.num_refused)
+        return [*metadata(connection), *chosen.items()]
 
     def _message(self) -> Any:
         connection, request = self._connection, self._request
@@ -124,11 +131,12 @@ class Call:
 
     def _receive(self, channel: Channel, stream: Any) -> None:
         """In a thread of its own: hand over every answer of a stream."""
-        failure, is_final = None, False
+        failure, is_final, is_leaving = None, False, False
         try:
             for response in stream:
                 is_failure = bool(response.error_message)
                 answer = Failure(response.error_message) if is_failure else InferResult(response.infer_response)
+                is_leaving = is_leaving or LEAVING in response.error_message
                 is_final = is_final or is_failure or _is_final(answer)
                 if stream is self._stream:  # else it was cancelled here, or started again
                     self._is_final = is_final
@@ -137,7 +145,7 @@ class Call:
                 failure = Failure("the stream ended before the last answer", grpc.StatusCode.UNAVAILABLE)
         except grpc.RpcError as error:
             failure = Failure(error.details() or "", error.code())
-        is_broken = self._is_late or (failure is not None and failure.code in AWAY)
+        is_broken = self._is_late or is_leaving or (failure is not None and failure.code in AWAY)
         self._connection.channels.give(channel, is_broken=is_broken)
         if failure is not None and stream is self._stream and not is_final:
             self._is_final = True
@@ -149,9 +157,12 @@ class Call:
             return None
         if REFUSED in answer.message:
             return self.patience.pause_s()
+        if LEAVING in answer.message:
+            return self.patience.elsewhere_s()
         if self._sent_keys and isinstance(typed(answer.message, answer.code), NotFound):
             reason = "keys"
             self._connection.held.forget(self._sent_keys)
+            self._connection.held.miss()
         elif self._region is not None and NO_REGION in answer.message:
             reason = "region"
             self._region.is_registered = False
@@ -176,6 +187,8 @@ class Call:
             if self._num_answers and isinstance(failure, Unavailable):
                 raise self.patience.lost(self._num_answers, answer.message)
             raise failure
+        if self._sent_keys and not self._num_answers:
+            self._connection.held.hit()
         self._num_answers += 1
         self.ended = _is_final(answer)
         arrays = {spec.name: answer.as_numpy(spec.name) for spec in OUTPUTS}

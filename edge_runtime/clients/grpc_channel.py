@@ -5,6 +5,7 @@ connection when nobody used it for a while. A channel that broke is left to the 
 next request opens a new one, because gRPC would wait before it connects again.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from weakref import finalize
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.names import MODEL
 from edge_runtime.clients.connection import Connection
+from edge_runtime.clients.http_steps import http_error
 from edge_runtime.clients.idle import IDLE_S
 from edge_runtime.clients.shared_regions import Region, retire
 
@@ -112,6 +114,8 @@ def typed(message: str, code: "grpc.StatusCode | None" = None) -> EdgeVlmError:
     failure = from_wire(message)
     if not isinstance(failure, ServerError):
         return failure
+    if (found := re.search(r"Received http2 header with status: (\d+)", message)) is not None:
+        return http_error(int(found[1]), "a proxy on the way answered this in place of the server")
     if code in AWAY:
         return Unavailable(f"{message}: is Triton running at this address, and is the deadline long enough?")
     kinds = {grpc.StatusCode.NOT_FOUND: NotFound, grpc.StatusCode.INVALID_ARGUMENT: InvalidInput}

@@ -14,9 +14,11 @@ from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, 
 from contract.names import MODEL, UNARY_MODEL
 from contract.sampling import Sampling
 from contract.tensors import OUTPUTS
+from edge_runtime.clients.affinity import affinity
 from edge_runtime.clients.connection import Connection, refused_region
 from edge_runtime.clients.http_steps import Ask, Reply, Steps
 from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.patience import LEAVING
 from edge_runtime.clients.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
 from edge_runtime.request import Delta, EncodedItem, Request, learn_keys, read_delta, sampling_json, text_tensor
 
@@ -33,16 +35,19 @@ class HttpCall:
 
     Attributes:
         value: what the steps led to, when they are over.
+        whole: the answer of a stream that came in one piece, for want of a server that holds the pictures.
         patience: how long the next thing may take.
     """
 
     def __init__(self, connection: Connection, deadline_s: float | None = None) -> None:
         self.value: Any = None
+        self.whole: Delta | None = None
         self.patience = connection.patience(deadline_s)
         self._connection = connection
         self._num_pieces = self._num_uploaded = self._upload_bytes = 0
         self._is_final = False
         self._region: Region | None = None
+        self._asked: Request | None = None  # whose affinity the requests have
 
     def server(self) -> Steps:
         """Name and version of the server."""
@@ -56,12 +61,13 @@ class HttpCall:
 
     def infer(self, request: Request, sampling: Sampling) -> Steps:
         """One request and its whole answer, a Delta."""
-        connection = self._connection
+        connection, self._asked = self._connection, request
         yield from self._check()
         tensors = request.tensors(sampling, connection.precision, stream=False, held=connection.held)
         reply = yield from self._infer(tensors)
         if isinstance(reply.error(), NotFound) and "vision_keys" in tensors:
             connection.held.forget(request.keys(connection.precision))
+            connection.held.miss()
             reply = yield from self._infer(request.tensors(sampling, connection.precision, stream=False))
         self.value = delta = self._counted(read_delta(_outputs(reply)))
         connection.held.add(delta.vision_keys)
@@ -70,12 +76,17 @@ class HttpCall:
             raise self.patience.late()  # the server was told the deadline, and was first
 
     def stream(self, request: Request, sampling: Sampling) -> Steps:
-        """Pictures the server does not hold, then the question; the pieces of its answer come through `piece`."""
-        connection = self._connection
+        """Pictures the server does not hold, then the question; the pieces of its answer come through `piece`.
+
+        A server that was just sent the pictures and does not know them is another one: then all goes in one request, whose
+        whole answer is the only piece.
+        """
+        connection, self._asked = self._connection, request
         yield from self._check()
         keys: list[str] = []
-        for is_last in (False, True):
-            if missing := request.missing(connection.precision, connection.held):
+        for _ in range(2 if connection.held.is_useful or not request.items else 0):
+            missing = request.missing(connection.precision, connection.held)
+            if missing:
                 yield from self._upload(request, missing)
             keys = request.keys(connection.precision)
             if lacking := [key for key in keys if key not in connection.held]:
@@ -84,15 +95,20 @@ class HttpCall:
                 )
             body = json.dumps(_question(request, sampling, keys)).encode()
             self._upload_bytes += len(body)
-            reply = yield Ask(f"/v2/models/{MODEL}/generate_stream", body, is_stream=True)
+            reply = yield from self._sent(Ask(f"/v2/models/{MODEL}/generate_stream", body, is_stream=True))
             error = reply.error()
             if error is None:
-                break
-            if is_last or not keys or not isinstance(error, NotFound):
+                if keys:
+                    connection.held.hit()
+                if not self._is_final:
+                    raise self.patience.lost(self._num_pieces, "the stream ended")
+                return
+            if not keys or not isinstance(error, NotFound):
                 raise error
             connection.held.forget(keys)
-        if not self._is_final:
-            raise self.patience.lost(self._num_pieces, "the stream ended")
+            connection.held.miss()
+        yield from self.infer(request, sampling)
+        self.whole = self.value
 
     def piece(self, line: bytes) -> Delta | None:
         """The piece of an answer in a line of a stream, if it has one.
@@ -170,12 +186,26 @@ class HttpCall:
         connection.held.add(keys)
         learn_keys(items, keys, connection.precision)
 
+    def _sent(self, ask: Ask) -> Generator[Ask, Reply, Reply]:
+        """The answer of a server that stays: one that leaves sends requests away before any work."""
+        pause_s = 0.0
+        while True:
+            own = (
+                {}
+                if self._asked is None
+                else affinity(self._connection.headers, self._asked, self.patience.num_refused)
+            )
+            reply = yield replace(ask, headers={**ask.headers, **own}, pause_s=pause_s)
+            if LEAVING not in str(reply.error()) or (again_s := self.patience.elsewhere_s()) is None:
+                return reply
+            pause_s = again_s
+
     def _infer(self, tensors: Tensors, *, is_upload: bool = False) -> Generator[Ask, Reply, Reply]:
         num_bytes = vision_bytes(tensors) if self._connection.shared_memory else 0
         for _ in range(2):
             if num_bytes:
                 yield from self._share(num_bytes)
-            reply = yield self._infer_ask(tensors, self._region if num_bytes else None, is_upload)
+            reply = yield from self._sent(self._infer_ask(tensors, self._region if num_bytes else None, is_upload))
             error = reply.error()
             if error is None or self._region is None or NO_REGION not in str(error):
                 break

@@ -86,6 +86,8 @@ class HttpClient(Connection, Blocking):
         call = HttpCall(self, deadline_s)
         try:
             yield from self._run(call, call.stream(request, sampling or Sampling()))
+            if call.whole is not None:
+                yield call.whole
         finally:
             self._done(call, call.release())
 

@@ -1,12 +1,14 @@
 """What goes over HTTP and comes back, one step at a time: the words between a call and the sockets of a client."""
 
 import json
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire
 
+MAX_PAGE_CHARACTERS = 200  # of a page that is no answer of Triton
 SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
 
 
@@ -48,15 +50,17 @@ class Reply:
         """The typed error, None for a success."""
         if self.status == 200:
             return None
+        known = from_wire(self._message())
+        return http_error(self.status, str(known)) if isinstance(known, ServerError) else known
+
+    def _message(self) -> str:
+        """What the body says: Triton's JSON, the same as an event of a stream, or a proxy's page."""
+        text = self.body.decode(errors="replace").strip()
         try:
-            message = str(json.loads(self.body)["error"])
+            return str(json.loads(text.removeprefix("data:"))["error"])
         except (ValueError, KeyError, TypeError):
-            message = self.body[:200].decode(errors="replace").strip()
-        known = from_wire(message)
-        if not isinstance(known, ServerError):
-            return known
-        kind = {400: InvalidInput, 404: NotFound, 502: Unavailable, 503: Unavailable, 504: Unavailable}.get(self.status)
-        return kind(f"HTTP {self.status}: {known}") if kind else ServerError(f"HTTP {self.status}: {known}")
+            title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+            return title[1].strip() if title else text[:MAX_PAGE_CHARACTERS]
 
     def json(self) -> Any:
         """The body.
@@ -70,6 +74,14 @@ class Reply:
             return json.loads(self.body) if self.body else {}
         except ValueError as error:
             raise ServerError(f"the answer is no JSON: {self.body[:200]!r}") from error
+
+
+def http_error(status: int, message: str) -> EdgeVlmError:
+    """The typed error of an HTTP status, whose text names no error of ours."""
+    if status in (401, 403, 407):
+        message += "; credentials are missing or wrong: give headers={'authorization': ...} to the client"
+    kinds = {400: InvalidInput, 404: NotFound, 429: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable}
+    return kinds.get(status, ServerError)(f"HTTP {status}: {message}")
 
 
 Steps = Generator[Ask, Reply, None]

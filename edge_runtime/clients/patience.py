@@ -1,6 +1,7 @@
 """How long one request may take, how long it may wait for a piece, and how long for somebody to listen.
 
-Only a request that never left is sent again for the network's sake: one that reached a server may have been answered.
+Only a request that never left, or that a server sent away untouched, is sent again for the network's sake: any other may
+have been answered.
 """
 
 import time
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from contract.errors import DeadlineExceeded, EdgeVlmError, Unavailable
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
+ELSEWHERE_S = 12.0  # a server that leaves is gone after this, whatever a balancer thinks
+LEAVING = "has no available versions"  # Triton's words for a model that it lets go of: nothing was computed
 
 
 @dataclass
@@ -19,12 +22,14 @@ class Patience:
         timeout_s: longest wait for the next piece.
         deadline_s: longest time for the whole answer; None leaves only the waits bounded.
         retry_s: how long to keep trying while nobody listens.
+        num_refused: servers that were about to leave and sent the request away.
     """
 
     url: str
     timeout_s: float
     deadline_s: float | None
     retry_s: float
+    num_refused: int = field(default=0, init=False)
     _begun: float = field(default_factory=time.monotonic, init=False)
     _pause_s: float = field(default=FIRST_PAUSE_S, init=False)
 
@@ -53,6 +58,16 @@ class Patience:
     def pause_s(self) -> float | None:
         """Seconds after which to try again when nobody listened; None when the time for that is over."""
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LAST_PAUSE_S)
+        return pause_s if self._is_in_time(pause_s, self.retry_s) else None
+
+    def elsewhere_s(self) -> float | None:
+        """The same when a server that leaves sent the request away, for which another one may stand by."""
+        self.num_refused += 1
+        if self.num_refused == 1:
+            return 0.0
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LAST_PAUSE_S)
+        return pause_s if self._is_in_time(pause_s, max(self.retry_s, ELSEWHERE_S)) else None
+
+    def _is_in_time(self, pause_s: float, longest_s: float) -> bool:
         passed_s = time.monotonic() - self._begun + pause_s
-        is_in_time = self.deadline_s is None or passed_s < self.deadline_s
-        return pause_s if is_in_time and passed_s < self.retry_s else None
+        return passed_s < longest_s and (self.deadline_s is None or passed_s < self.deadline_s)
