@@ -33,6 +33,12 @@ def _options() -> argparse.ArgumentParser:
         help=f"{', '.join(ENGINES)} (or $EDGE_VLM_ENGINE)",
     )
     parser.add_argument("--engine-args", type=Path, metavar="JSON", help="vLLM's engine arguments (docs/vllm.md)")
+    parser.add_argument(
+        "--reuse-store",
+        metavar="URL",
+        default=os.environ.get("EDGE_VLM_REUSE_STORE"),
+        help="redis://host:6379, also Valkey: servers share pictures by key there (or $EDGE_VLM_REUSE_STORE)",
+    )
     parser.add_argument("--bundle", type=Path, help="edge bundle: also encode pictures, for clients that cannot")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
@@ -99,6 +105,7 @@ def main() -> int:
             limits=limits,
             engine_args=read_arguments(options.engine_args) if options.engine_args else {},
             bundle=str(options.bundle.absolute()) if options.bundle else None,
+            reuse_store=options.reuse_store or None,
         )
         ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
         server = TritonServer(

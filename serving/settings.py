@@ -13,6 +13,7 @@ from contract.errors import BundleError, InvalidInput, MissingExtra
 from contract.limits import Limits
 from serving.engine import Engine
 from serving.loop import LoopThread
+from serving.requests.shared_store import SCHEMES
 from serving.weights import check_weights
 
 ENGINES = ("transformers", "vllm")
@@ -27,10 +28,10 @@ class Settings:
 
     engine_args are vLLM's, under its names (serving.vllm.arguments). num_threads are torch's; None means all cores.
     needs_numpy_below_2 is a fact about the Triton that hosts the model. bundle is the edge bundle of the optional vision
-    model; None leaves that model out.
+    model; None leaves that model out. reuse_store is the URL of a Redis or Valkey that servers share pictures through.
 
     Raises:
-        InvalidInput: no engine or number format has this name.
+        InvalidInput: no engine or number format has this name, or reuse_store is no URL of a store.
     """
 
     model: str
@@ -41,11 +42,14 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     engine_args: dict[str, Any] = field(default_factory=dict)
     bundle: str | None = None
+    reuse_store: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):
             if value not in allowed:
                 raise InvalidInput(f"{name} is {value!r}, allowed are {', '.join(allowed)}")
+        if self.reuse_store is not None and not self.reuse_store.startswith(SCHEMES):
+            raise InvalidInput(f"reuse_store is {self.reuse_store!r}, a URL is expected: {', '.join(SCHEMES)}")
         if self.engine_args and self.engine != "vllm":
             raise InvalidInput(f"engine_args are the vllm engine's, engine is {self.engine!r}: leave them out")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contract.errors import NotFound, shown
 from contract.items import ItemTensors
+from serving.requests.shared_store import SharedStore
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class ReuseStore:
 
     Args:
         max_bytes: memory the rows may take; 0 keeps nothing.
+        shared: a store behind this one, which other servers share; None for none.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, shared: SharedStore | None = None) -> None:
+        self._shared = shared
         self._items: OrderedDict[str, ItemTensors] = OrderedDict()
         self._max_bytes, self._stats = max_bytes, ReuseStats()
         self._lock = threading.Lock()
@@ -45,16 +48,24 @@ class ReuseStore:
         Raises:
             NotFound: it is not kept, or no longer.
         """
+        item = self._own(key)
+        if item is None and self._shared is not None and (item := self._shared.get(key)) is not None:
+            self._add(item)
         with self._lock:
-            item = self._items.get(key)
             if item is None:
                 self._count(num_reuse_misses=1)
                 raise NotFound(
                     f"vision_keys has {shown(key)}, which this server does not hold: send the item's tensors",
                     check="key-unknown",
                 )
-            self._items.move_to_end(key)
             self._count(num_reuse_hits=1, reuse_saved_bytes=item.num_bytes)
+            return item
+
+    def _own(self, key: str) -> ItemTensors | None:
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None:
+                self._items.move_to_end(key)
             return item
 
     def keep(self, items: Iterable[ItemTensors]) -> list[str]:
@@ -63,6 +74,11 @@ class ReuseStore:
         Takes time (hashes, copies), so it belongs in a thread beside the request's own work.
         """
         return [item.key if self._keep(item) else "" for item in items]
+
+    def close(self) -> None:
+        """Let go of the shared store."""
+        if self._shared is not None:
+            self._shared.close()
 
     def stats(self) -> ReuseStats:
         """Counters of this moment."""
@@ -78,13 +94,22 @@ class ReuseStore:
                 self._items.move_to_end(key)
                 return True
         own = replace(item, arrays=(_owned(item.arrays[0]), _owned(item.arrays[1])))
+        self._add(own)
+        if self._shared is not None:
+            self._shared.put(own)
+        return True
+
+    def _add(self, own: ItemTensors) -> None:
+        """Take an item in, and let the longest unused go for it."""
+        if own.num_bytes > self._max_bytes:
+            return
+        key = own.key
         with self._lock:
             if self._items.setdefault(key, own) is own:
                 self._count(reuse_bytes=own.num_bytes)
             while self._stats.reuse_bytes > self._max_bytes:
                 _, oldest = self._items.popitem(last=False)
                 self._count(reuse_bytes=-oldest.num_bytes)
-        return True
 
     def _count(self, **added: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})

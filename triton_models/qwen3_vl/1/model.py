@@ -22,6 +22,7 @@ from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
 from serving.requests.answer import CANCELLED
 from serving.requests.request import RequestParser, flag
+from serving.requests.shared_store import SharedStore
 from serving.requests.store import ReuseStore
 from serving.requests.tokenizer import load_tokenizer
 from serving.settings import Settings
@@ -48,7 +49,8 @@ class TritonPythonModel:
         self.readers, self.num_reading = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="reader"), 0
         self.keepers = ThreadPoolExecutor(NUM_KEEPERS, thread_name_prefix="keeper")
         self.sender = ThreadPoolExecutor(1, thread_name_prefix="sender")  # more than one took cores from the engine
-        self.store = ReuseStore(settings.limits.max_reuse_bytes)
+        shared = SharedStore(settings.reuse_store) if settings.reuse_store else None
+        self.store = ReuseStore(settings.limits.max_reuse_bytes, shared)
         card = read_language_card(folder)
         numbers = read_numbers(folder, card.hidden_size, card.num_deepstack_levels)
         self.parser = RequestParser(card, settings.limits, load_tokenizer(folder), self.store, numbers)
@@ -159,6 +161,7 @@ class TritonPythonModel:
         self.thread.close(5)
         self.sender.shutdown()
         self.keepers.shutdown(cancel_futures=True)
+        self.store.close()
         self.readers.shutdown(cancel_futures=True)
 
     async def drain(self):

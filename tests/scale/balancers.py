@@ -1,0 +1,87 @@
+"""haproxy and nginx with the configurations that docs/scale.md shows, in front of servers on this machine."""
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving.triton.launcher import TritonServer
+from tests.edge.ways import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens."""
+    give_up = time.monotonic() + 15
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < give_up, f"nobody listens at port {port}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def running(name: str, line: Sequence[str], *ports: int) -> Iterator[None]:
+    """A program that listens inside the block."""
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
+    assert found, f"{name} is missing: apt-get install haproxy nginx-light redis-server"
+    process = subprocess.Popen([found, *line], stdout=subprocess.DEVNULL)
+    try:
+        for port in ports:
+            wait_for(port)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def balanced(name: str, servers: Sequence[TritonServer], folder: Path) -> Iterator[tuple[str, str]]:
+    """A balancer by name; gives its host:port for gRPC and for HTTP."""
+    suffix = {"haproxy": "cfg", "nginx": "conf"}[name]
+    text = (ROOT / f"deploy/{name}.{suffix}").read_text()
+    grpc_port, http_port = free_port(), free_port()
+    for number, server in enumerate(servers, 1):
+        text = text.replace(f"server-{number}:8001", server.grpc_url).replace(f"server-{number}:8000", server.http_url)
+        if name == "haproxy":  # the port of the health check stands alone
+            line = rf"({server.grpc_url} .*check port) 8000"
+            text = re.sub(line, rf"\1 {server.ports.http}", text)
+    if name == "haproxy":
+        text = text.replace("bind :8001", f"bind 127.0.0.1:{grpc_port}").replace(
+            "bind :8000", f"bind 127.0.0.1:{http_port}"
+        )
+    else:
+        text = text.replace("listen 8001", f"listen 127.0.0.1:{grpc_port}").replace(
+            "listen 8000", f"listen 127.0.0.1:{http_port}"
+        )
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        text = text.replace("http {", f"http {{ {temporary}", 1)
+        text = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr error;\n{text}"
+    path = folder / f"{name}.{suffix}"
+    path.write_text(text)
+    line = {"haproxy": ["-db", "-f", str(path)], "nginx": ["-p", str(folder), "-c", str(path)]}[name]
+    with running(name, line, grpc_port, http_port):
+        time.sleep(1.5)  # two health checks
+        yield f"127.0.0.1:{grpc_port}", f"127.0.0.1:{http_port}"
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis of our own; gives its URL."""
+    port = free_port()
+    line = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with running("redis-server", [*line, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"], port):
+        yield f"redis://127.0.0.1:{port}/0"

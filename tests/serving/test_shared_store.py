@@ -1,0 +1,144 @@
+"""The shared store against a real Redis: what comes back equals what went in; away, damaged or slow it costs nothing."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import InvalidInput, NotFound
+from contract.items import ItemTensors
+from serving.requests.shared_store import PREFIX, SharedStore, packed, unpacked
+from serving.requests.store import ReuseStore
+from serving.settings import Settings
+from tests.edge.ways import free_port
+from tests.serving.test_store import SIZE, item
+
+REDIS = shutil.which("redis-server")
+with_redis = pytest.mark.skipif(REDIS is None, reason="apt-get install redis-server (make test-scale does)")
+
+
+def coded() -> ItemTensors:
+    values = np.random.default_rng(5).integers(-127, 127, (3, 4, 8), np.int8)
+    return ItemTensors("f", True, (2, 2, 4), (values, np.ones((3, 4), np.float16)), "int8c:abc")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    line = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("one", [item(0), coded()], ids=["floats", "coded"])
+def test_an_item_comes_back_as_it_was(one: ItemTensors) -> None:
+    back = unpacked(packed(one))
+    assert (back.fingerprint, back.is_video, back.grid_thw, back.codec) == (
+        one.fingerprint,
+        one.is_video,
+        one.grid_thw,
+        one.codec,
+    )
+    for got, want in zip(back.arrays, one.arrays, strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    assert back.key == one.key
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"no json\n",
+        b"[]\n",
+        b'{"grid_thw": [1, 2]}\n',
+        packed(item(0))[:-1],
+        packed(item(0)) + b"x",
+        packed(item(0)).replace(b"float16", b"object_"),
+        packed(item(0)).replace(b"[4, 8]", b"[4, -8]"),
+    ],
+)
+def test_a_damaged_value_is_no_item(value: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        unpacked(value)
+
+
+@with_redis
+def test_what_one_server_keeps_another_finds(url: str) -> None:
+    one, two = ReuseStore(1 << 20, SharedStore(url)), ReuseStore(1 << 20, SharedStore(url))
+    (key,) = one.keep([item(0)])
+    one.close()  # writes what waits
+    found = two.find(key)
+    np.testing.assert_array_equal(found.arrays[0], item(0).arrays[0])
+    assert two.stats().num_reuse_hits == 1
+    assert two.stats().reuse_bytes == SIZE  # in its own memory from now on
+    with pytest.raises(NotFound):
+        two.find("0" * 64)
+    two.close()
+
+
+@with_redis
+def test_it_leaves_after_its_time_and_too_large_items_stay_out(url: str) -> None:
+    store = SharedStore(url, ttl_s=1, max_item_bytes=SIZE)
+    small, large = item(0), item(1, rows=8)
+    store.put(small)
+    store.put(large)
+    time.sleep(0.3)
+    assert store.get(small.key) is not None
+    assert store.get(large.key) is None
+    time.sleep(1.3)
+    assert store.get(small.key) is None
+    store.close()
+
+
+@with_redis
+def test_another_content_under_a_key_is_refused(url: str) -> None:
+    store = SharedStore(url)
+    store._client.set(PREFIX + item(0).key, packed(item(1)))
+    assert store.get(item(0).key) is None
+    store.close()
+
+
+def test_a_store_that_is_away_is_asked_once_and_then_left_alone() -> None:
+    store = ReuseStore(1 << 20, SharedStore(f"redis://127.0.0.1:{free_port()}/0"))
+    (key,) = store.keep([item(0)])
+    assert store.find(key).key == key
+    started = time.monotonic()
+    for _ in range(50):
+        with pytest.raises(NotFound):
+            store.find("0" * 64)
+    assert time.monotonic() - started < 2
+    store.close()
+
+
+def test_a_silent_store_costs_a_request_its_timeout_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = SharedStore(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        started = time.monotonic()
+        for _ in range(20):
+            assert store.get("0" * 64) is None
+        assert time.monotonic() - started < 6
+        store.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "127.0.0.1:6379"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="redis://"):
+        Settings("folder", reuse_store=url)
+    with pytest.raises(InvalidInput, match="redis://"):
+        SharedStore(url)
