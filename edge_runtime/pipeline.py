@@ -13,7 +13,7 @@ from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
 from edge_runtime.prompts.chat_template import Message, render
-from edge_runtime.prompts.content import MediaPart, media_parts, plain
+from edge_runtime.prompts.content import MediaPart, check_keys, media_parts, plain
 from edge_runtime.prompts.prompt import prompt_ids
 from edge_runtime.request import Request
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -117,6 +117,7 @@ class Pipeline:
         bundle = self.encoder.bundle
         if not messages:
             raise InvalidInput("messages is empty, at least one message is expected")
+        check_keys(messages, bundle.chat_template)
         encoded = self._rows.encode(self.prepare(messages) if prepared is None else prepared)
         text = render(
             bundle.chat_template,

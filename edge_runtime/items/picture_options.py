@@ -4,11 +4,11 @@ Where a message says nothing the bundle's processor file decides; in any case no
 device, allow.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing
+from edge_runtime.items.options import check_numbers, names, options_of
 from edge_runtime.items.resize import MAX_TOKENS, image_size, picture_size
 
 
@@ -31,17 +31,12 @@ class PictureOptions:
     resized_width: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise MediaError(f"{field.name} is {value!r}, a whole number above 0 is expected")
-        if (self.resized_height is None) != (self.resized_width is None):
-            raise MediaError("resized_height and resized_width come together: give both or none")
+        check_numbers(self, whole=names(PictureOptions))
 
     @classmethod
     def of(cls, part: dict[str, Any]) -> "PictureOptions":
         """The options among the keys of a content part."""
-        return cls(**{field.name: part[field.name] for field in fields(cls) if field.name in part})
+        return options_of(cls, part)
 
     def size(self, height: int, width: int, factor: int, how: ImageProcessing) -> tuple[int, int]:
         """Height and width a picture is resized to.

@@ -70,6 +70,7 @@ def frames_item(
     Raises:
         MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
     """
+    options.check_source(is_file=False)
     if not 1 <= len(frames) <= how.max_frames:
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or 2.0
@@ -102,6 +103,7 @@ def video_item(
         return frames_item(found, how, card, options, max_pixels, progress)
     if not isinstance(found, bytes | OpenedFile):
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
+    options.check_source(is_file=True)
     with _opened(found) as video:
         indices = options.indices(video.num_frames, video.fps, how)
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)

@@ -5,7 +5,7 @@ a frame's time is its index over the average rate. Where a value is not given th
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contract.errors import MediaError
 from contract.preprocessing import VideoProcessing
+from edge_runtime.items.options import check_numbers, options_of
 from edge_runtime.items.resize import MAX_TOKENS, frame_size, picture_size, video_size
 
 WHOLE = (
@@ -25,6 +26,10 @@ WHOLE = (
     "resized_height",
     "resized_width",
 )
+OF_FILES = ("fps", "nframes", "min_frames", "max_frames", "video_start", "video_end")
+OF_FRAMES = ("sample_fps", "raw_fps")
+FOR_FILES = "a video file has its own rate; fps says how many of its frames are looked at"
+FOR_FRAMES = "the frames of a list or folder are all looked at; sample_fps says how fast they follow"
 
 
 @dataclass(frozen=True)
@@ -59,24 +64,24 @@ class VideoOptions:
     raw_fps: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, low = getattr(self, field.name), field.name.startswith("video_")
-            if value is None:
-                continue
-            kinds = (int,) if field.name in WHOLE else (int, float)
-            right = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-            if not right or not (value >= 0 if low else value > 0):
-                noun = "whole number" if field.name in WHOLE else "number"
-                raise MediaError(f"{field.name} is {value!r}, a {noun} {'from' if low else 'above'} 0 is expected")
+        check_numbers(self, WHOLE, from_zero=("video_start", "video_end"))
         if self.fps is not None and self.nframes is not None:
             raise MediaError(f"fps is {self.fps} and nframes is {self.nframes}: give one of them")
-        if (self.resized_height is None) != (self.resized_width is None):
-            raise MediaError("resized_height and resized_width come together: give both or none")
 
     @classmethod
     def of(cls, part: dict[str, Any]) -> "VideoOptions":
         """The options among the keys of a content part."""
-        return cls(**{field.name: part[field.name] for field in fields(cls) if field.name in part})
+        return options_of(cls, part)
+
+    def check_source(self, is_file: bool) -> None:
+        """Check that every option means something for a file, or for frames that were chosen already.
+
+        Raises:
+            MediaError: one does not.
+        """
+        for name in OF_FRAMES if is_file else OF_FILES:
+            if (value := getattr(self, name)) is not None:
+                raise MediaError(f"{name} is {value} and has no meaning here: {FOR_FILES if is_file else FOR_FRAMES}")
 
     def indices(self, num_frames: int, source_fps: float, how: VideoProcessing) -> NDArray[np.int64]:
         """Frames to look at, int64 (n,), ascending, out of `num_frames` at `source_fps` per second.

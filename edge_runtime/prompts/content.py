@@ -8,11 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import InvalidInput, MediaError
+from edge_runtime.items.options import names, unknown_key
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.access import MediaAccess
 from edge_runtime.prompts.chat_template import Message
 
+MESSAGE_KEYS = (
+    "role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking",
+    "refusal", "annotations", "audio", "function_call",
+)  # fmt: skip
+TEXT_KEYS = ("type", "text", "refusal", "annotations", "cache_control")
+LINK_KEYS = ("url", "detail")
+SOURCES = ("path", "url", "cache_control", "type")
+KEYS = {
+    "image": ("image", "image_url", *SOURCES, *names(PictureOptions)),
+    "video": ("video", "video_url", *SOURCES, *names(VideoOptions)),
+}
+ONLY_VIDEOS = dict.fromkeys(set(names(VideoOptions)) - set(names(PictureOptions)), "it is for videos")
 ANYTHING_LOCAL = MediaAccess()
 
 
@@ -26,8 +39,13 @@ class MediaPart:
 
 def _source(part: dict[str, Any], kind: str) -> Any:
     """What a content part shows: transformers' `image` or `video`, `path`, `url`, or OpenAI's `image_url`, `video_url`."""
+    if wrong := unknown_key(part, KEYS[kind], ONLY_VIDEOS if kind == "image" else None):
+        raise MediaError(f"content part: {wrong}")
     value = part.get(f"{kind}_url")
     if isinstance(value, dict):
+        beside = dict.fromkeys(KEYS[kind], f"it stands beside {kind}_url, not in it")
+        if wrong := unknown_key(value, LINK_KEYS, beside):
+            raise MediaError(f"{kind}_url: {wrong}")
         value = value.get("url")
     if value is None:
         value = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
@@ -45,6 +63,19 @@ def _parts(message: Any) -> Iterator[dict[str, Any]]:
         if not isinstance(part, dict):
             raise MediaError(f"content part is {type(part).__name__}, an object is expected")
         yield part
+
+
+def check_keys(messages: list[Message], template: str) -> None:
+    """Check the keys of messages: those that chat messages have, and those that this chat template reads.
+
+    Raises:
+        InvalidInput: one is unknown.
+    """
+    for place, message in enumerate(messages):
+        if isinstance(message, dict):
+            read = {name: value for name, value in message.items() if not (isinstance(name, str) and name in template)}
+            if wrong := unknown_key(read, MESSAGE_KEYS):
+                raise InvalidInput(f"messages[{place}]: {wrong}")
 
 
 def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -> Iterator[MediaPart]:
@@ -70,6 +101,8 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
                 yield MediaPart(access(source, "video"), video_options)
             elif "text" not in part:  # the template would leave it out
                 raise MediaError(f"content part {sorted(part)} of type {kind!r} is no text, picture or video")
+            elif wrong := unknown_key(part, TEXT_KEYS):
+                raise MediaError(f"content part: {wrong}")
 
 
 def plain(messages: list[Message]) -> list[Message]:
