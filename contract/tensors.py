@@ -1,4 +1,4 @@
-"""The tensors of wire contract v1, in KServe v2 terms; the models' config.pbtxt are tested against these lists."""
+"""The tensors of wire contract v1, in KServe v2 terms; the launcher writes the models' config.pbtxt from these lists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

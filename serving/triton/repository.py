@@ -1,4 +1,4 @@
-"""A private copy of the model repository with one checkpoint's facts filled in.
+"""The model repository of one server: the models' code, and a configuration with one checkpoint's facts.
 
 Clients adapt to what GET /v2/models/qwen3_vl/config publishes: widths, levels, accepted types, limits, fingerprint.
 Paths are not among it; they go into settings.json, which only the models read.
@@ -18,6 +18,7 @@ from contract.manifest import read_manifest
 from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
 from serving.settings import Settings
+from serving.triton.config import config_text
 from serving.weights import check_weights
 
 TEMPLATES = Path(__file__).parents[2] / "triton_models"
@@ -44,13 +45,12 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
             raise FingerprintMismatch(tower.encoder_fingerprint, card.encoder_fingerprint)
         models.append(VISION_MODEL)
     for model in models:
-        if not (TEMPLATES / model / "config.pbtxt").is_file():
+        if not (TEMPLATES / model / "1" / "model.py").is_file():
             raise ServerError(f"{TEMPLATES / model} is missing: install edge-vlm from its repository")
         folder = target / model
         (folder / "1").mkdir(parents=True)
         shutil.copyfile(TEMPLATES / model / "1" / "model.py", folder / "1" / "model.py")
-        template = (TEMPLATES / model / "config.pbtxt").read_text(encoding="utf-8")
-        (folder / "config.pbtxt").write_text(f"{template}\n{published}", encoding="utf-8")
+        (folder / "config.pbtxt").write_text(f"{config_text(model)}{published}", encoding="utf-8")
         settings.write(folder / "1")
     return card
 
