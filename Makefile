@@ -8,7 +8,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures clean help
+.PHONY: setup setup-vllm demo test test-vllm arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -114,6 +114,12 @@ $(LLAMA)/.ready: $(PEERS)/.ready benchmarks/edge/llama/build.py benchmarks/edge/
 
 pictures: $(READY) ## the plots of benchmarks/results again, from their committed data
 	$(BIN)/python -m benchmarks.pictures
+
+MINUTES ?= 60
+campaign: $(READY) ## hostile requests, kills and a soak against a real server, MINUTES=60 each; three JSON lines
+	$(BIN)/python -m tests.hostile.campaign fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.hostile.campaign chaos
+	$(BIN)/python -m tests.hostile.campaign soak --minutes $(MINUTES)
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

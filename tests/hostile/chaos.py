@@ -1,0 +1,205 @@
+"""Each process of a server is killed while a client is in each stage of a request: what the client sees, and what is left.
+
+Also a frozen Triton and a full /dev/shm, the latter in a mount namespace of its own where the machine allows one.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from contract.names import MODEL, UNARY_MODEL
+from serving.triton.health import fault
+from serving.triton.orphans import marked
+from tests.hostile.doors import Doors, Outcome
+from tests.hostile.requests import Hostile, as_tensor
+from tests.serving.reference import Reference
+from tests.serving.test_launcher import guardian_of, processes, start
+from tests.serving.wire import stream, tensors
+
+STAGES = ("prompt", "stream", "upload")
+VICTIMS = ("tritonserver", MODEL, UNARY_MODEL, "guardian")
+AGAIN_SECONDS = 180.0
+SMALL_SHM = "256m"
+
+
+class Launched:
+    """A server of the launcher, as a process of its own."""
+
+    def __init__(self, reference: Reference, *before: str) -> None:
+        line = [*before, sys.executable, "-m", "serving", "--model", str(reference.language), "--dtype", "fp32"]
+        if before:
+            ports = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
+            self.process = subprocess.Popen(
+                [*line, "--threads", "1", *ports], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        else:
+            self.process = start("--model", reference.language, "--dtype", "fp32")
+        assert self.process.stdout is not None
+        words = self.process.stdout.readline().split()
+        self.http_url, self.grpc_url = words[1].removeprefix("http://"), words[3]
+        self.prefix = guardian_of(self.process.pid)[1]
+
+    def pid(self, name: str) -> int:
+        if name == "guardian":
+            return guardian_of(self.process.pid)[0]
+        found = processes()
+        for pid in marked(self.prefix):
+            words = found.get(pid, [""])
+            if words[0].endswith(f"/{name}") or any(f"/{name}/1/" in word for word in words[:2]):
+                return pid
+        raise LookupError(f"no process {name}")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=60)
+
+
+def until(condition: Callable[[], bool], seconds: float) -> float | None:
+    """Seconds until it holds, None where it never did."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        if condition():
+            return round(time.monotonic() - begun, 2)
+        time.sleep(0.05)
+    return None
+
+
+def as_request(values: dict[str, Any]) -> Hostile:
+    return Hostile(tuple(as_tensor(name, value) for name, value in values.items()))
+
+
+class Client(threading.Thread):
+    """One request that is in the stage when `started` is set; outcome is what it saw, ended_seconds when."""
+
+    def __init__(self, server: Launched, stage: str, reference: Reference) -> None:
+        super().__init__(daemon=True)
+        self.started, self.outcome = threading.Event(), None
+        self.ended_seconds = 0.0
+        self._server, self._stage, self._reference = server, stage, reference
+
+    def run(self) -> None:
+        doors = Doors(self._server.http_url, self._server.grpc_url)
+        case = self._reference.case("long", "x" * (1500 if self._stage == "prompt" else 20), seed=1)
+        values = tensors(case, sampling={"max_tokens": 400, "ignore_eos": True})
+        if self._stage == "upload":
+            self.outcome = self._upload(doors, values)
+        else:
+            if self._stage == "prompt":
+                self.started.set()
+            else:
+                threading.Timer(0.7, self.started.set).start()
+            self.outcome = doors.stream(as_request(values))
+        self.ended_seconds = time.monotonic()
+        doors.close()
+
+    def _upload(self, doors: Doors, values: dict[str, Any]) -> Outcome:
+        """Half of a body, a while, and the rest."""
+
+        def halves() -> Any:
+            body = b'{"text_input": "' + b"x" * 1000 + b'", "max_tokens": 400}'
+            yield body[:500]
+            self.started.set()
+            time.sleep(0.5)
+            yield body[500:]
+
+        return doors.post(f"{UNARY_MODEL}/generate", halves(), {"Transfer-Encoding": "chunked"})  # type: ignore[arg-type]
+
+
+def killed(server: Launched, reference: Reference, victim: str, stage: str, number: int) -> dict[str, Any]:
+    """Send a signal to one process while a client is in a stage."""
+    calm = tensors(reference.cases()["text"])
+    expected = stream(server.grpc_url, calm)[0]
+    old, pid = set(marked(server.prefix)), server.pid(victim)
+    client = Client(server, stage, reference)
+    client.start()
+    client.started.wait(30)
+    time.sleep(0.05)
+    os.kill(pid, number)
+    begun = time.monotonic()
+    client.join(AGAIN_SECONDS)
+    seen = client.outcome
+
+    def is_served() -> bool:
+        try:
+            return stream(server.grpc_url, calm)[0] == expected and fault(server.http_url) is None
+        except Exception:  # whatever a client meets while the server starts
+            return False
+
+    again = until(is_served, AGAIN_SECONDS)
+    left = sorted(old & set(processes()))
+    return {
+        "victim": victim,
+        "signal": signal.Signals(number).name,
+        "stage": stage,
+        "client_saw": None if seen is None else f"{seen.kind} {seen.text[:120]}",
+        "client_s": None if seen is None else round(client.ended_seconds - begun, 2),
+        "served_again_s": None if again is None else round(time.monotonic() - begun, 2),
+        "left": len(left) if victim in ("tritonserver", "guardian") else 0,
+    }
+
+
+def full_memory(reference: Reference) -> dict[str, Any]:
+    """A full /dev/shm, in a mount namespace of its own: refused, and served when there is room again."""
+    script = f'mount -t tmpfs -o size={SMALL_SHM} tmpfs /dev/shm && exec "$@"'
+    allowed = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
+    if allowed.returncode:
+        return {"victim": "/dev/shm full", "client_saw": "not run: no mount namespace on this machine"}
+    server = Launched(reference, "unshare", "-m", "sh", "-c", script, "sh")
+    try:
+        inside = ["nsenter", "-t", str(server.process.pid), "-m"]
+        calm = tensors(reference.cases()["video"])
+        expected = stream(server.grpc_url, calm)[0]
+        subprocess.run([*inside, "sh", "-c", "cat /dev/zero > /dev/shm/filler"], capture_output=True, check=False)
+        doors = Doors(server.http_url, server.grpc_url)
+        begun = time.monotonic()
+        big = {"text_input": "x" * 30_000_000}  # more than the pool of shared memory that a model has taken
+        seen = doors.infer(as_request(big))
+        seconds = round(time.monotonic() - begun, 2)
+        subprocess.run([*inside, "rm", "/dev/shm/filler"], check=True)
+        doors.close()
+        begun = time.monotonic()
+
+        def is_served() -> bool:
+            try:
+                return stream(server.grpc_url, calm)[0] == expected
+            except Exception:
+                return False
+
+        until(is_served, AGAIN_SECONDS)
+        again = round(time.monotonic() - begun, 2)
+    finally:
+        server.close()
+    return {
+        "victim": "/dev/shm full",
+        "client_saw": f"{seen.kind} {seen.text[:120]}",
+        "client_s": seconds,
+        "served_again_s": again if again < AGAIN_SECONDS else None,
+        "left": 0,
+    }
+
+
+def chaos(reference: Reference, _: float, __: Path) -> dict[str, Any]:
+    """Every victim in every stage, then a frozen Triton and a full /dev/shm."""
+    rows = []
+    server = Launched(reference)
+    try:
+        for victim in VICTIMS:
+            for stage in STAGES:
+                rows.append(killed(server, reference, victim, stage, signal.SIGKILL))
+                print(rows[-1], file=sys.stderr, flush=True)
+        rows.append(killed(server, reference, "tritonserver", "stream", signal.SIGSTOP))
+        print(rows[-1], file=sys.stderr, flush=True)
+    finally:
+        server.close()
+    left = until(lambda: not marked(server.prefix) and not list(Path("/dev/shm").glob(f"{server.prefix}*")), 20)
+    rows.append(full_memory(reference))
+    is_sound = left is not None and all(
+        row.get("served_again_s", 0) is not None and not row.get("left") for row in rows
+    )
+    return {"rows": rows, "is_sound": is_sound}

@@ -1,0 +1,5 @@
+"""The reference model of the serving tests."""
+
+from tests.serving.conftest import cases, reference
+
+__all__ = ["cases", "reference"]
