@@ -52,9 +52,9 @@ def parameters(request):
             f"the request parameters have {len(text)} characters, {MAX_CHARACTERS} are allowed", check="sampling-length"
         )
     found = json.loads(text)
-    if isinstance(packed := found.get(FIELDS), str):
+    if (packed := _unpacked(found.get(FIELDS))) is not None:
         del found[FIELDS]
-        found |= json.loads(packed)
+        found |= packed
     if found.get("id") == request.request_id():
         found.pop("id", None)
     timeout_us = found.pop("timeout", request.timeout())
@@ -64,6 +64,15 @@ def parameters(request):
             check="timeout-value",
         )
     return found, timeout_us
+
+
+def _unpacked(text):
+    """The fields that the other model packed; None for a client's own parameter of that name, which is then unknown."""
+    try:
+        fields = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def cancelled_id(request):

@@ -120,6 +120,10 @@ def test_unknown_parameters_are_refused(server, cases):
     assert "'max_tokns'" in body
     with pytest.raises(InferenceServerException, match="'colour'"):
         unary(server.grpc_url, tensors(cases["text"]), parameters={"colour": "red"})
+    for packed in ("no JSON", "false", "[" * 3000):  # the name under which one model hands fields to the other
+        for ask in (stream, unary):
+            with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] 'json_fields' is neither"):
+                ask(server.grpc_url, tensors(cases["text"]), parameters={"json_fields": packed})
     with pytest.raises(InferenceServerException, match="neither of input_ids and text_input"):
         unary(server.grpc_url, {"return_finish_reason": np.array([True])})
 
