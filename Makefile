@@ -8,7 +8,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-scale arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
-	$(BIN)/python -m pytest --ignore=tests/arm
+	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale
 	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
@@ -43,6 +43,14 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
 	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py
+
+SCALE ?= tests/scale
+test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10 minutes; installs the three where it may
+	@for name in haproxy nginx redis-server; do PATH=$$PATH:/usr/sbin command -v $$name >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then if [ "$$(id -u)" = 0 ]; then apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends haproxy nginx-light redis-server; \
+	else echo "haproxy, nginx or redis-server is missing: sudo apt-get install haproxy nginx-light redis-server"; exit 1; fi; fi
+	$(BIN)/python -m pytest -s $(SCALE)
 
 arm: $(READY) ## the device's code on an emulated ARM Linux, every precision against this machine; no root
 	$(BIN)/python -m pytest tests/arm
