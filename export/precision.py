@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from contract.errors import BundleError
 from contract.manifest import PRECISIONS
 from export.gate.bounds import Gate
-from export.graph.linear import BF16_OR_FLOAT32, FP16, FP32, INT4, INT8, Linear
+from export.graph.linear import BF16_PRODUCTS, FP16, FP32, INT4, INT8, Linear
 from export.graph.quantise import BLOCK
 
 
@@ -45,7 +45,7 @@ BY_NAME = {
     for precision in (
         Precision("fp32", FP32, Gate(0.999999, 0.999999, 1e-4), 4.0, 1.4),
         Precision("fp16", FP16, Gate(0.9999, 0.9999), 2.0, 2.5),
-        Precision("bf16", BF16_OR_FLOAT32, Gate(0.9995, 0.9999), 2.0, 2.5, proves_kernels=True),
+        Precision("bf16", BF16_PRODUCTS, Gate(0.999, 0.9999), 2.0, 2.5, proves_kernels=True),
         Precision("int8", INT8, Gate(0.995, 0.999), 1.0, 1.3),
         Precision("int4", INT4, Gate(0.85, 0.95), 0.5 + 4.5 / BLOCK, 1.3),
     )

@@ -12,7 +12,7 @@ using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>; 
 
 constexpr float kSmallest = 1e-30f;
 
-float Largest(const float* x, size_t count) {
+[[gnu::always_inline]] inline float Largest(const float* x, size_t count) {
   int32_t largest = 0;
   for (size_t i = 0; i < count; ++i) {
     int32_t order = InOrder(std::fabs(x[i]));
@@ -71,7 +71,7 @@ void MixFew(float* x, size_t size) {
 
 // An orthogonal matrix that spreads a loud channel over the others: Hadamard's, of the largest powers of two that fit,
 // one behind another. Done to queries and keys it leaves their products as they are.
-[[maybe_unused]] void Mix(float* x, size_t width) {
+[[maybe_unused, gnu::always_inline]] inline void Mix(float* x, size_t width) {
   while (width) {
     size_t size = 1;
     while (2 * size <= width) size *= 2;
@@ -87,20 +87,29 @@ void MixFew(float* x, size_t size) {
   }
 }
 
-}  // namespace
+// call(width), as a constant where heads mostly have it: loops over it are then laid out without counting.
+template <class Call>
+auto WithWidth(size_t width, const Call& call) {
+  if (width == 64) return call(std::integral_constant<size_t, 64>{});
+  if (width == 72) return call(std::integral_constant<size_t, 72>{});
+  if (width == 128) return call(std::integral_constant<size_t, 128>{});
+  return call(width);
+}
 
-void Rotate(const Head& head, size_t row, float* to) {
-  size_t half = head.width / 2;
+template <class Width>
+[[gnu::always_inline]] inline void RotateRow(const Head& head, size_t row, Width width, float* __restrict to) {
+  const size_t half = width / 2;
   const float *x = head.rows + row * head.pitch, *cosines = head.cosines + row * half, *sines = head.sines + row * half;
-  PrefetchRow(x, head.pitch, head.width);
+  PrefetchRow(x, head.pitch, width);
   for (size_t i = 0; i < half; ++i) to[i] = x[i] * cosines[i] - x[i + half] * sines[i];
   for (size_t i = 0; i < half; ++i) to[i + half] = x[i + half] * cosines[i] + x[i] * sines[i];
 }
 
-float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
-  size_t width = head.width;
-  float x[kMaxHeadDim];
-  Rotate(head, row, x);
+template <class Width>
+[[gnu::always_inline]] inline float PackQueryRow(const Head& head, size_t row, Width width, size_t depth,
+                                                 Query* __restrict query) {
+  alignas(64) float x[kMaxHeadDim];
+  RotateRow(head, row, width, x);
   if (kMixesChannels) Mix(x, width);
   float largest = Largest(x, width), inverse = kLargestQuery / largest;
   for (size_t i = 0; i < width; ++i) query[i] = static_cast<Query>(Round(x[i] * inverse));
@@ -108,13 +117,23 @@ float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
   return largest / kLargestQuery;
 }
 
-void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* steps) {
-  size_t width = head.width, num_words = depth / kGroup;
+}  // namespace
+
+void Rotate(const Head& head, size_t row, float* to) { RotateRow(head, row, head.width, to); }
+
+float PackQuery(const Head& head, size_t row, size_t depth, Query* query) {
+  return WithWidth(head.width, [&](auto width) { return PackQueryRow(head, row, width, depth, query); });
+}
+
+template <class Width>
+[[gnu::always_inline]] inline void PackKeysOf(const Run& run, const Head& head, Width width, size_t depth, Key* keys,
+                                              float* steps) {
+  size_t num_words = depth / kGroup;
   float mean[kMaxHeadDim] = {};
   Scratch<float> rows(run, head.num_rows * width);
   for (size_t row = 0; row < head.num_rows; ++row) {
     float* key = rows.get() + row * width;
-    Rotate(head, row, key);
+    RotateRow(head, row, width, key);
     for (size_t i = 0; i < width; ++i) mean[i] += key[i];
   }
   for (size_t i = 0; i < width; ++i) mean[i] /= static_cast<float>(head.num_rows);
@@ -140,6 +159,10 @@ void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* 
       for (size_t word = 0; word < num_words; ++word)
         for (size_t row = 0; row < kPanel; ++row) to[word * kPanel + row] = words[(panel + row) * num_words + word];
   }
+}
+
+void PackKeys(const Run& run, const Head& head, size_t depth, Key* keys, float* steps) {
+  WithWidth(head.width, [&](auto width) { PackKeysOf(run, head, width, depth, keys, steps); });
 }
 
 void PackValues(const Head& head, Value* values, float* steps) {

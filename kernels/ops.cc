@@ -110,6 +110,7 @@ OrtStatus* AddAllTo(OrtCustomOpDomain* domain) {
   RETURN_IF_ERROR((AddLayersTo<Nibbles, kCopies>(domain)));
   RETURN_IF_ERROR((AddLayersTo<Bytes, kCopies>(domain)));
   RETURN_IF_ERROR((AddLayersTo<Halves, kCopies>(domain)));
+  RETURN_IF_ERROR((AddLayersTo<HalvesInBf16, kCopies>(domain)));
   RETURN_IF_ERROR((AddTo<FrameAttentionOp<Attend>, kCopies>(domain)));
   if constexpr (kIsBestInFloats) {
     RETURN_IF_ERROR((AddLayersTo<Floats, kCopies>(domain)));

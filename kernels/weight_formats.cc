@@ -17,6 +17,15 @@ OrtStatus* ReadRows(const OrtKernelInfo* info, size_t first, ONNXTensorElementDa
   return Refuse("edge_vlm: weights of another type, or without a bias a row");
 }
 
+// weight fp16 (out, in) and bias
+OrtStatus* ReadHalves(const OrtKernelInfo* info, size_t first, bool may_be_bf16, Linear* linear) {
+  Tensor weight, bias;
+  RETURN_IF_ERROR(ReadRows(info, first, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, &weight, &bias));
+  *linear = Linear::Half(static_cast<const uint16_t*>(weight.data), bias.floats(), static_cast<size_t>(weight.dims[1]),
+                         bias.size, may_be_bf16);
+  return nullptr;
+}
+
 OrtStatus* CheckInputs(size_t in) {
   if (in <= kMostInputs8) return nullptr;
   char why[96];
@@ -73,13 +82,13 @@ OrtStatus* Nibbles::Read(const OrtKernelInfo* info, size_t first, bool copies, L
 }
 
 OrtStatus* Halves::Read(const OrtKernelInfo* info, size_t first, bool, Linear* linear) {
-  Tensor weight, bias;
-  RETURN_IF_ERROR(ReadRows(info, first, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, &weight, &bias));
   int64_t accuracy_level = 0;
   Ignore(api->KernelInfoGetAttribute_int64(info, "accuracy_level", &accuracy_level));
-  *linear = Linear::Half(static_cast<const uint16_t*>(weight.data), bias.floats(), static_cast<size_t>(weight.dims[1]),
-                         bias.size, accuracy_level == kAccuracyOfBf16);
-  return nullptr;
+  return ReadHalves(info, first, accuracy_level == kAccuracyOfBf16, linear);
+}
+
+OrtStatus* HalvesInBf16::Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear) {
+  return ReadHalves(info, first, copies, linear);
 }
 
 OrtStatus* Floats::Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear) {

@@ -43,6 +43,18 @@ struct Halves {
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
 };
 
+// Halves whose products may be bf16, where that is quicker and weights may be copied; elsewhere they are float32.
+struct HalvesInBf16 {
+  static constexpr const char *kLinear = "LinearBf16", *kNormLinear = "NormLinearBf16", *kLinearAdd = "LinearAddBf16",
+                              *kNormMlpAdd = "NormMlpAddBf16";
+  static constexpr size_t kInputs = Halves::kInputs;
+  static constexpr bool kHasFactors = false;
+  static constexpr size_t kRowsPerChunk = Halves::kRowsPerChunk;
+
+  // as Halves, without an attribute
+  static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
+};
+
 struct Floats {
   static constexpr const char *kLinear = "Linear32", *kNormLinear = "NormLinear32", *kLinearAdd = "LinearAdd32",
                               *kNormMlpAdd = "NormMlpAdd32";

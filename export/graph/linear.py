@@ -33,16 +33,14 @@ class Linear:
     """How matrices are stored and multiplied.
 
     Attributes:
-        bits: of a weight, the end of operators' names.
+        bits: the end of operators' names: bits of a weight, or what products are made in.
         stored: adds a layer's weights and bias to a graph; their names, in the order of export.graph.operators.STORED.
         attention: the operator of attention beside such layers.
-        may_be_bf16: kernels of fp16 layers may multiply in bf16, where that is quicker.
     """
 
     bits: str
     stored: Callable[[Builder, Source], tuple[str, ...]]
     attention: str = "FrameAttention32"
-    may_be_bf16: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -56,10 +54,10 @@ class Linear:
         """Add one layer: (patches, in) to (patches, out). A layer kept in an integer tower may be multiplied in bf16, still
         finer than its neighbours."""
         if self.is_integer and source.is_kept:
-            return BF16_OR_FLOAT32(graph, rows, source)
+            return FP16(graph, rows, source)
         attributes = self.sizes(source)
         if self.bits == "16":
-            attributes["accuracy_level"] = BF16 if self.may_be_bf16 else FLOAT32
+            attributes["accuracy_level"] = BF16 if source.is_kept else FLOAT32
         stored = self.stored(graph, source)
         return graph.op(f"Linear{self.bits}", [rows, *stored], source.name, domain=DOMAIN, **attributes)
 
@@ -97,5 +95,5 @@ def stored_int4(graph: Builder, source: Source) -> tuple[str, ...]:
 
 
 FP32, FP16 = Linear("32", stored_fp32), Linear("16", stored_fp16)
-BF16_OR_FLOAT32 = Linear("16", stored_fp16, may_be_bf16=True)
+BF16_PRODUCTS = Linear("Bf16", stored_fp16)
 INT8, INT4 = Linear("8", stored_int8, "FrameAttention"), Linear("4", stored_int4, "FrameAttention")

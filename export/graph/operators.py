@@ -17,11 +17,12 @@ FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, what products are made in, numb
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 # What a layer is stored as, by the bits of a weight: as export.graph.quantise.int4_blocks gives it, and float32 (out,); int8 (in,
-# out), float32 (out,), float32 (2, out); fp16 or float32 (out, in), float32 (out,).
+# out), float32 (out,), float32 (2, out); fp16 or float32 (out, in), float32 (out,). Layers of Bf16 are stored as those of 16.
 STORED = {
     "4": ("weight", "steps", "zeros", "bias"),
     "8": ("weight", "steps", "sums_and_bias"),
     "16": ("weight", "bias"),
+    "Bf16": ("weight", "bias"),
     "32": ("weight", "bias"),
 }
 INTEGER_BITS = ("4", "8")
@@ -64,7 +65,7 @@ class Body:
         if bits == "8":
             return self._linear8(rows, *stored, name)
         weight, bias = stored
-        if bits == "16":
+        if bits in ("16", "Bf16"):
             weight = self.op("Cast", [weight], to=TensorProto.FLOAT)
         return self.op("Gemm", [rows, weight, bias], name, transB=1)
 
@@ -110,7 +111,7 @@ def _sizes(bits: str) -> tuple[str, ...]:
 
 
 def linear(bits: str) -> onnx.FunctionProto:
-    """Products are float32 here; kernels of fp16 may multiply in bf16 where accuracy_level is BF16. Kernels of 4 bits make
+    """Products are float32 here; kernels may multiply in bf16 those of Bf16, and of 16 where accuracy_level is BF16. Kernels of 4 bits make
     8-bit columns of the blocks, each with a step, and round rows as Linear8 does."""
     body, stored = Body(), [*STORED[bits]]
     body.linear("rows", bits, stored, "result")

@@ -93,9 +93,9 @@ def as_columns(layer: dict[str, NDArray], num_inputs: int, number: str = "") -> 
 
 
 def kept(num_inputs: int, num_outputs: int, bits: str, number: str = "") -> dict[str, NDArray]:
-    """A random layer of fp16 ("16") or float32 ("32") weights under the operators' names."""
+    """A random layer of fp16 ("16", "Bf16") or float32 ("32") weights under the operators' names."""
     weight = floats(num_outputs, num_inputs) / np.sqrt(num_inputs, dtype=np.float32)
-    kind = np.float16 if bits == "16" else np.float32
+    kind = np.float32 if bits == "32" else np.float16
     return {f"weight{number}": weight.astype(kind), f"bias{number}": floats(num_outputs)}
 
 

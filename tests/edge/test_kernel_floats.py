@@ -9,7 +9,7 @@ import pytest
 from edge_runtime.tower.processor import instruction_sets
 from export.graph.operators import BF16, FLOAT32
 from tests.edge.kernel_sessions import every_kernel, every_way, session
-from tests.edge.operators import FLOAT, ROWS, close, floats, gelu, kept, norm, product
+from tests.edge.operators import FLOAT, ROWS, alike, close, floats, gelu, kept, norm, product
 
 
 @every_way
@@ -62,6 +62,33 @@ def test_a_layer_that_says_nothing_of_accuracy_is_float32(library: Path | None) 
     weight, x = np.eye(64, dtype=np.float16), floats(5, 64)
     one = session("Linear16", ROWS, {"weight": weight, "bias": np.zeros(64, np.float32)}, library)
     np.testing.assert_array_equal(one.run(None, {"rows": x})[0], x)
+
+
+@every_way
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 3, 1), (13, 70, 65), (259, 601, 130)])
+def test_layers_that_may_be_bf16(
+    library: Path | None, low_memory: bool, rows: int, num_inputs: int, num_outputs: int
+) -> None:
+    """To eight bits where they are, and as float32 where they are not, which is also where weights may not be copied."""
+    is_bf16 = library is not None and not low_memory and bool(ctypes.CDLL(str(library)).EdgeVlmMultipliesBf16())
+    share = 0.01 if is_bf16 else 1e-5
+    layer, x, residual = kept(num_inputs, num_outputs, "Bf16"), floats(rows, num_inputs), floats(rows, num_outputs)
+    norms = {"norm_weight": floats(num_inputs), "norm_bias": floats(num_inputs)}
+    normed = session("NormLinearBf16", ROWS, layer | norms, library, low_memory=low_memory)
+    expected = product(norm(x + 2, norms["norm_weight"], norms["norm_bias"]), layer)
+    alike(normed.run(None, {"rows": x + 2})[0], expected, share)
+    adding = session(
+        "LinearAddBf16", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, layer, library, low_memory=low_memory
+    )
+    alike(adding.run(None, {"rows": x, "residual": residual})[0], product(x, layer) + residual, share)
+    mlp = kept(num_inputs, num_outputs, "Bf16", "_1") | kept(num_outputs, num_inputs, "Bf16", "_2")
+    wide = gelu(product(norm(x, norms["norm_weight"], norms["norm_bias"]), mlp, "_1"))
+    got = session("NormMlpAddBf16", ROWS, mlp | norms, library, low_memory=low_memory).run(None, {"rows": x})[0]
+    alike(got, x + product(wide, mlp, "_2"), share)
+    if rows > 1:
+        is_exact = bool(np.abs(got - (x + product(wide, mlp, "_2"))).max() < 1e-4)
+        assert is_exact is not is_bf16
 
 
 @every_kernel
