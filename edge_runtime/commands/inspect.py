@@ -8,7 +8,7 @@ from typing import Any
 from contract.errors import InvalidInput
 from edge_runtime.bundle import Bundle
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
-from edge_runtime.commands.inspection import bundle_card, request_report
+from edge_runtime.commands.inspection import bundle_card, compared, request_report, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Report on the bundle, and on the messages where they are given."""
     bundle = Bundle.load(args.bundle)
-    report = {"bundle": bundle_card(bundle)}
+    report: dict[str, Any] = {"bundle": bundle_card(bundle), "compared": compared(bundle)}
     if args.messages:
         try:
             messages = json.loads(args.messages.read_text(encoding="utf-8"))
@@ -31,5 +31,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         report |= request_report(request, card.image_token_id, card.video_token_id)
     if not args.json:
         for name, value in report.items():
-            print(f"{name}: {json.dumps(value, indent=2) if isinstance(value, dict) else value}")
+            if name == "compared":
+                print(
+                    f"compared with transformers {bundle.manifest.libraries.get('transformers')} at export:\n{table(value)}"
+                )
+            else:
+                print(f"{name}: {json.dumps(value, indent=2) if isinstance(value, dict) else value}")
     return report

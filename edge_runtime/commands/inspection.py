@@ -30,6 +30,35 @@ def bundle_card(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def compared(bundle: Bundle) -> list[dict[str, Any]]:
+    """What the export compared with transformers: gate, what, how many cases, and the largest difference that was left.
+
+    Inputs are equal or nothing is published, so their difference is 0. Bundles made before the gates of inputs have the
+    rows of the graph only.
+    """
+    outputs: dict[str, list[float]] = {}
+    for row in bundle.manifest.parity:
+        outputs.setdefault(str(row["output"]), []).append(float(row["relative_error"]))
+    inputs = [row | {"difference": 0.0} for row in bundle.manifest.gates]
+    return inputs + [
+        {"gate": "graph", "compared": f"{name} of packs of grids", "cases": len(errors), "difference": max(errors)}
+        for name, errors in outputs.items()
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as lines, columns aligned."""
+    if not rows:
+        return "nothing"
+    cells = [
+        [*rows[0]],
+        *([f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def request_report(request: Request, image_token_id: int, video_token_id: int) -> dict[str, Any]:
     """Token ids, grids, where the pads stand, and checks of the embeddings: finite, not zero, width, row count."""
     pads = np.flatnonzero(np.isin(request.input_ids, (image_token_id, video_token_id)))

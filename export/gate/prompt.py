@@ -62,14 +62,18 @@ def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
 
 
 class Prompts:
-    """One conversation after another, rendered by both; pictures and videos are prepared once."""
+    """One conversation after another, rendered by both; pictures and videos are prepared once.
+
+    Attributes:
+        template: what transformers renders; the device renders the bundle's.
+    """
 
     def __init__(self, reference: Any, bundle: Bundle) -> None:
         self._reference, self._bundle = reference, bundle
         own = reference.chat_template
-        self._template = own if own is not None else reference.tokenizer.chat_template
-        if isinstance(self._template, dict):
-            self._template = self._template.get("default")
+        self.template = own if own is not None else reference.tokenizer.chat_template
+        if isinstance(self.template, dict):
+            self.template = self.template.get("default")
         self._items: dict[
             int, tuple[Any, Item]
         ] = {}  # by the source's identity; the source is kept, so it stays its own
@@ -120,7 +124,7 @@ class Prompts:
         named = {name: value for name, value in options.items() if name != "variables"}
         try:
             text = self._reference.apply_chat_template(
-                messages, chat_template=self._template, tokenize=False, **named, **variables
+                messages, chat_template=self.template, tokenize=False, **named, **variables
             )
             parts = [
                 part for message in messages if isinstance(message.get("content"), list) for part in message["content"]
