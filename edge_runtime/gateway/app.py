@@ -11,13 +11,35 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from edge_runtime import __version__
+from edge_runtime.gateway import anthropic_messages, responses
+from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.callers import Callers
-from edge_runtime.gateway.chat import Chat
+from edge_runtime.gateway.chat import Chat, Endpoint
+from edge_runtime.gateway.chat_request import read_chat
+from edge_runtime.gateway.completion import Completion
 from edge_runtime.gateway.failures import Failure, answer_failure
 from edge_runtime.gateway.hosts import HostGuard
+from edge_runtime.gateway.kinds import Kind
+from edge_runtime.gateway.responses import Response as ModelResponse
+from edge_runtime.gateway.responses import read_response
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.text_completion import TextCompletion, read_completion, read_tokenize
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.pipeline import Pipeline
+
+KINDS = {
+    "/v1/chat/completions": Kind(read_chat, Completion),
+    "/v1/completions": Kind(read_completion, TextCompletion),
+    "/v1/responses": Kind(
+        read_response, ModelResponse, names_events=True, ends_with_done=False, error_event=responses.error_event
+    ),
+    "/v1/messages": Kind(
+        read_anthropic, AnthropicMessage, names_events=True, ends_with_done=False,
+        error_event=anthropic_messages.error_body, error_body=anthropic_messages.error_body,
+    ),
+    "/tokenize": Kind(read_tokenize, None),
+}  # fmt: skip
 
 
 def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starlette:
@@ -45,15 +67,19 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     async def metrics(request: Request) -> Response:
         return Response(chat.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def version(request: Request) -> Response:
+        return JSONResponse({"version": __version__})
+
     async def models(request: Request) -> Response:
         callers.key(request)
-        return JSONResponse({"object": "list", "data": [_model(name) for name in settings.served_model_names]})
+        length = await triton.limit("max_prompt_tokens")
+        return JSONResponse({"object": "list", "data": [_model(name, length) for name in settings.served_model_names]})
 
     async def model(request: Request) -> Response:
         callers.key(request)
         if (name := request.path_params["name"]) not in settings.served_model_names:
             raise Failure(404, f"model {name!r} does not exist", param="model", code="model_not_found")
-        return JSONResponse(_model(name))
+        return JSONResponse(_model(name, await triton.limit("max_prompt_tokens")))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -81,7 +107,8 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
             Route("/metrics", metrics),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
-            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/version", version),
+            *[Route(path, Endpoint(chat, kind), methods=["POST"]) for path, kind in KINDS.items()],
         ],
         middleware=middleware,
         exception_handlers={HTTPException: answer_failure, Failure: answer_failure, Exception: answer_failure},
@@ -89,5 +116,6 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     )
 
 
-def _model(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "edge-vlm"}
+def _model(name: str, max_model_len: int | None) -> dict[str, object]:
+    facts = {"id": name, "object": "model", "created": 0, "owned_by": "edge-vlm"}
+    return facts | ({} if max_model_len is None else {"max_model_len": max_model_len})

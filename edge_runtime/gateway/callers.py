@@ -30,6 +30,8 @@ class Callers:
         if not self._keys:
             return (request.client.host if request.client else "").encode()
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if not given and (other := request.headers.get("x-api-key")):  # Anthropic's clients
+            scheme, given = "bearer", other
         digest = hashlib.sha256(given.strip().encode()).digest()
         # every key is compared, so that the time says nothing about which one was near
         is_known = sum(hmac.compare_digest(digest, key) for key in self._keys) > 0

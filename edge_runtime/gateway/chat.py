@@ -1,12 +1,10 @@
-"""POST /v1/chat/completions: one request from its first byte to its last, whoever leaves in between.
+"""The endpoints that answer: one request from its first byte to its last, whoever leaves in between.
 
 The status is sent with the first token, so what the server refuses still has a status of its own. A caller who goes away
 ends the request wherever it is: waiting for the tower it is dropped, on the server it is cancelled.
 """
 
 import asyncio
-import json
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -14,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from contract.errors import ServerError
@@ -22,33 +19,26 @@ from contract.limits import Limits
 from edge_runtime.gateway.body import Bodies, Held
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat_request import ChatRequest, parse
-from edge_runtime.gateway.completion import Completion, PromptTokens
-from edge_runtime.gateway.failures import LOG, RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.exchange import Exchange
+from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.kinds import Kind, Shape
 from edge_runtime.gateway.messages import num_characters
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.preparation import Preparation, Prepared
 from edge_runtime.gateway.reasoning import begins_thinking
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.triton import Client, Triton
+from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # text that needs more of them is no text
 NUM_PARSERS = 2  # threads
 GONE = 499  # nginx's number for a caller who went away; never sent
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
-]
-
-
-MAX_LOGGED = 256
-_LOGGED = set[str]()
 
 
 class Chat:
-    """The endpoint, an ASGI application."""
+    """What the endpoints share."""
 
     def __init__(
         self, pipeline: Pipeline, client: Client, settings: Settings, callers: Callers, triton: Triton
@@ -68,11 +58,12 @@ class Chat:
         self.preparation.close()
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+    async def serve(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request of an endpoint."""
+        exchange = Exchange(kind, scope, receive, send)
         self._num_running += 1
         try:
-            await self._serve(Request(scope, receive), exchange)
+            await self._serve(kind, Request(scope, receive), exchange)
         except ClientDisconnect:
             exchange.status = GONE
         except asyncio.CancelledError:  # the gateway is stopping
@@ -85,7 +76,7 @@ class Chat:
             self.metrics.requests.labels(str(exchange.status)).inc()
             self.metrics.request_seconds.observe(time.perf_counter() - exchange.begun)
 
-    async def _serve(self, request: Request, exchange: "Exchange") -> None:
+    async def _serve(self, kind: Kind, request: Request, exchange: Exchange) -> None:
         caller = self._callers.key(request)
         if self._num_running > self._settings.max_concurrency:
             raise Failure(
@@ -99,7 +90,7 @@ class Chat:
             raise Failure(415, "content-type must be application/json")
         self._callers.count(caller)
         body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
-        work = asyncio.create_task(self._answer(body, held, exchange))
+        work = asyncio.create_task(self._answer(kind, body, held, exchange))
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -113,19 +104,22 @@ class Chat:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
 
-    async def _answer(self, body: bytearray, held: Held, exchange: "Exchange") -> None:
+    async def _answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            chat = await asyncio.get_running_loop().run_in_executor(self._parsers, parse, body, self._settings)
+            chat = await loop.run_in_executor(self._parsers, parse, body, self._settings, kind.read)
             body.clear()
             exchange.ignored = chat.ignored
             chat = await self._within_limits(chat)
-            prepared = await self.preparation.request(chat.messages, chat.tools, chat.template)
+            prepared = await self._prepared(chat)
             chat.messages.clear()  # the pictures are embeddings now
         finally:
             held.release()
         tokens = PromptTokens.of(prepared.request, self._card)
+        if kind.shape is None:
+            return await exchange.send_json(await self._tokens(prepared))
         thinking = begins_thinking(prepared.request, self._bundle)
-        completion = Completion(chat, self._settings.served_model_names[0], tokens, thinking)
+        shape = kind.shape(chat, self._settings.served_model_names[0], tokens, thinking)
         self._count(prepared, tokens)
         last = None
         async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
@@ -134,16 +128,27 @@ class Chat:
                     self._count_first(delta, exchange)
                 last = delta
                 self.metrics.completion_tokens.inc(len(delta.token_ids))
-                await _pass_on(delta, chat, completion, exchange)
+                await _pass_on(delta, chat, shape, exchange)
                 if delta.finish_reason in ("stop", "length"):  # said before the stream is closed, which takes time
-                    await _end(chat, completion, exchange)
+                    await _end(chat, shape, exchange)
         if not exchange.is_complete:
             raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
+
+    async def _prepared(self, chat: ChatRequest) -> Prepared:
+        if chat.prompt is None:
+            return await self.preparation.request(chat.messages, chat.tools, chat.template)
+        return await self.preparation.prompt(chat.prompt)
+
+    async def _tokens(self, prepared: Prepared) -> dict[str, Any]:
+        """vLLM's answer to /tokenize."""
+        ids = prepared.request.input_ids.tolist()
+        return {"count": len(ids), "max_model_len": await self._triton.limit("max_prompt_tokens"), "tokens": ids}
 
     async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
         """Judge the text before it is tokenised, and let max_tokens -1 be what the server gives."""
         tokens = await self._triton.limit("max_prompt_tokens") or Limits.max_prompt_tokens
-        if (count := num_characters(chat.messages)) > (most := tokens * CHARACTERS_PER_TOKEN):
+        text = chat.prompt if isinstance(chat.prompt, str) else ""
+        if (count := num_characters(chat.messages) + len(text)) > (most := tokens * CHARACTERS_PER_TOKEN):
             raise Failure(
                 400, f"messages hold {count} characters, up to {most} are read for a context of {tokens} tokens",
                 param="messages", code="context_length_exceeded",
@@ -167,77 +172,30 @@ class Chat:
         self.metrics.upload_bytes.inc(delta.upload_bytes)
 
 
-class Exchange:
-    """One request and its answer on the wire."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self.receive, self._send = scope, receive, send
-        self.begun, self.status = time.perf_counter(), 200
-        self.ignored: tuple[str, ...] = ()
-        self.is_begun = self.is_complete = False
-
-    async def gone(self) -> None:
-        """Wait until the caller goes away. Only after the body has been read."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
-    async def begin_events(self) -> None:
-        self.is_begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + self._headers()})
-
-    async def send_events(self, *values: dict[str, Any], is_end: bool = False) -> None:
-        """Server-sent events, in one write."""
-        lines = b"".join(b"data: " + _json(value) + b"\n\n" for value in values)
-        if is_end:
-            lines += b"data: [DONE]\n\n"
-            self.is_complete = True
-        await self._send({"type": "http.response.body", "body": lines, "more_body": not is_end})
-
-    async def send_json(self, value: dict[str, Any]) -> None:
-        self.is_begun = self.is_complete = True
-        response = JSONResponse(value)
-        response.raw_headers += self._headers()
-        await response(self.scope, self.receive, self._send)
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        """Names the fields that were not read; the log names each once."""
-        if not self.ignored:
-            return []
-        names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) for name in self.ignored[:16]]
-        for name in names:
-            if name not in _LOGGED and len(_LOGGED) < MAX_LOGGED:
-                _LOGGED.add(name)
-                LOG.warning("field %r is not known here and was ignored (--strict refuses such requests)", name)
-        return [(b"x-ignored-fields", ", ".join(names).encode())]
-
-    async def fail(self, failure: Failure) -> None:
-        """An error answer, or an error event where the answer has begun."""
-        self.status = failure.status
-        if self.is_complete:  # nothing more can be said
-            return
-        if self.is_begun:
-            await self.send_events(failure.body(), is_end=True)
-        else:
-            self.is_begun = True
-            await failure.response()(self.scope, self.receive, self._send)
-
-
-async def _pass_on(delta: Delta, chat: ChatRequest, completion: Completion, exchange: Exchange) -> None:
-    chunk = completion.add(delta)
-    if chat.is_stream and not exchange.is_begun:
+async def _pass_on(delta: Delta, chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:
+    begun = shape.first() if chat.is_stream and not exchange.is_begun else []
+    events = [*begun, *shape.add(delta)]
+    if not chat.is_stream:
+        return
+    if not exchange.is_begun:  # the status is sent now
         await exchange.begin_events()
-        chunks = [completion.first()] if chunk is None else [completion.first(), chunk]
-        await exchange.send_events(*chunks)
-    elif chunk is not None:
-        await exchange.send_events(chunk)
+        await exchange.send_events(events)
+    elif events:
+        await exchange.send_events(events)
 
 
-async def _end(chat: ChatRequest, completion: Completion, exchange: Exchange) -> None:
+async def _end(chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:
     if chat.is_stream:
-        await exchange.send_events(*completion.last(), is_end=True)
+        await exchange.send_events(shape.last(), is_end=True)
     else:
-        await exchange.send_json(completion.whole())
+        await exchange.send_json(shape.whole())
 
 
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+class Endpoint:
+    """One of them, an ASGI application."""
+
+    def __init__(self, chat: Chat, kind: Kind) -> None:
+        self._chat, self._kind = chat, kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._chat.serve(self._kind, scope, receive, send)

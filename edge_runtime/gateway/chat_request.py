@@ -5,7 +5,8 @@ servers do; with `strict` it is refused. A field that would change the answer or
 here is refused unless it says the neutral thing, and a name that is almost a known one is taken for a slip.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contract.sampling import MAX_LOGPROBS, Sampling
@@ -45,6 +46,9 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 PIXELS = ("min_pixels", "max_pixels")
 
 
+Reader = Callable[[dict[str, Any], Settings], "ChatRequest"]
+
+
 @dataclass(frozen=True)
 class ChatRequest:
     """One question.
@@ -56,6 +60,8 @@ class ChatRequest:
         fills_context: max_tokens was -1: as many as the server gives.
         max_calls: calls of one answer that are given out; None for all.
         ignored: fields that were not read.
+        prompt: text or token ids, instead of messages.
+        original: the body of another endpoint, which its answer repeats.
     """
 
     messages: list[Message]
@@ -69,14 +75,20 @@ class ChatRequest:
     max_calls: int | None = None
     has_running_usage: bool = False
     ignored: tuple[str, ...] = ()
+    prompt: str | tuple[int, ...] | None = None
+    original: dict[str, Any] = field(default_factory=dict)
+
+    def with_original(self, body: dict[str, Any], ignored: tuple[str, ...]) -> "ChatRequest":
+        """The same, read from the body of another endpoint."""
+        return replace(self, original=body, ignored=ignored)
 
     @property
     def wants_logprobs(self) -> bool:
         return self.sampling.logprobs is not None
 
 
-def parse(body: bytes | bytearray, settings: Settings) -> ChatRequest:
-    """Read a body.
+def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = None) -> ChatRequest:
+    """Read a body, as a chat request or with another endpoint's reader.
 
     Raises:
         Failure: 400 or 404, naming the field.
@@ -85,7 +97,7 @@ def parse(body: bytes | bytearray, settings: Settings) -> ChatRequest:
     values = read_json(body)
     if not isinstance(values, dict):
         raise Failure(400, "the body must be a JSON object")
-    return read_chat(values, settings)
+    return (read or read_chat)(values, settings)
 
 
 def read_chat(values: dict[str, Any], settings: Settings) -> ChatRequest:
@@ -159,12 +171,7 @@ def check_model(model: Any, settings: Settings) -> None:
 
 def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] | None) -> Sampling:
     values = {name: given[name] for name in PASSED if name in given}
-    for name in ("max_tokens", "max_completion_tokens"):  # the newer name wins
-        if (value := whole(given, name, -1, 1 << 20)) is None:
-            continue
-        if value == 0:
-            raise Failure(400, f"{name} is 0, a whole number from 1 is expected, or -1 for the most", param=name)
-        values["max_tokens"] = value if value > 0 else defaults.max_tokens
+    values["max_tokens"] = max_tokens_of(given, ("max_tokens", "max_completion_tokens"), defaults.max_tokens)
     if values.get("seed") == -1:  # llama.cpp's word for any
         del values["seed"]
     if (penalty := given.get("repeat_penalty")) is not None:
@@ -180,6 +187,18 @@ def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] 
     if outputs is not None:
         values["structured_outputs"] = outputs
     return Sampling.from_dict(values, defaults)
+
+
+def max_tokens_of(given: dict[str, Any], names: tuple[str, ...], default: int) -> int:
+    """The limit that the last of the names gives; -1 means the most, which is not known here."""
+    chosen = default
+    for name in names:
+        if (value := whole(given, name, -1, 1 << 20)) is None:
+            continue
+        if value == 0:
+            raise Failure(400, f"{name} is 0, a whole number from 1 is expected, or -1 for the most", param=name)
+        chosen = value if value > 0 else default
+    return chosen
 
 
 def structured(form: dict[str, Any], param: str = "response_format") -> dict[str, Any] | None:

@@ -1,37 +1,15 @@
 """An answer of the server as OpenAI shapes it: one chat.completion, or a row of chat.completion.chunk."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-
-from contract.card import ModelCard
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest
-from edge_runtime.request import Delta, Request
+from edge_runtime.gateway.usage import PromptTokens, usage
+from edge_runtime.request import Delta
 
 LEAST_LOGPROB = -9999.0  # JSON has no minus infinity; vLLM's number
-
-
-@dataclass(frozen=True)
-class PromptTokens:
-    """Tokens of a prompt by what they stand for; num_text holds everything that is no embedding row."""
-
-    num_text: int
-    num_image: int
-    num_video: int
-
-    @classmethod
-    def of(cls, request: Request, card: ModelCard) -> "PromptTokens":
-        image = int(np.count_nonzero(request.input_ids == card.image_token_id))
-        video = int(np.count_nonzero(request.input_ids == card.video_token_id))
-        return cls(len(request.input_ids) - image - video, image, video)
-
-    @property
-    def total(self) -> int:
-        return self.num_text + self.num_image + self.num_video
 
 
 class Completion:
@@ -46,12 +24,12 @@ class Completion:
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[dict[str, Any]] = []
 
-    def first(self) -> dict[str, Any]:
+    def first(self) -> list[dict[str, Any]]:
         """The chunk before all others, which says who speaks."""
-        return self._chunk({"role": "assistant", "content": ""})
+        return [self._chunk({"role": "assistant", "content": ""})]
 
-    def add(self, delta: Delta) -> dict[str, Any] | None:
-        """The chunk of a delta; None where it has nothing to show yet."""
+    def add(self, delta: Delta) -> list[dict[str, Any]]:
+        """The chunk of a delta, none where it has nothing to show yet."""
         piece = self._reader.add(delta)
         text, calls = piece.text, piece.calls
         logprobs = [_logprob(token) for token in delta.logprobs]
@@ -60,15 +38,15 @@ class Completion:
             self._thoughts.append(piece.reasoning)
             self._calls += calls
             self._logprobs += logprobs
-            return None
+            return []
         if not (text or calls or logprobs or piece.reasoning):
-            return None
+            return []
         said: dict[str, Any] = {"content": text} if text or not (calls or piece.reasoning) else {}
         if piece.reasoning:  # the newer name is vLLM's and OpenRouter's, the older DeepSeek's
             said |= {"reasoning_content": piece.reasoning, "reasoning": piece.reasoning}
         if calls:
             said["tool_calls"] = calls
-        return self._chunk(said, logprobs)
+        return [self._chunk(said, logprobs)]
 
     def last(self) -> list[dict[str, Any]]:
         """The chunk with the reason, and the usage where it was asked for."""
@@ -96,18 +74,7 @@ class Completion:
 
     def usage(self) -> dict[str, Any]:
         """Tokens of prompt and answer."""
-        prompt, num_tokens = self._prompt, self._reader.num_tokens
-        return {
-            "prompt_tokens": prompt.total,
-            "completion_tokens": num_tokens,
-            "total_tokens": prompt.total + num_tokens,
-            "completion_tokens_details": {"reasoning_tokens": self._reader.num_reasoning_tokens},
-            "prompt_tokens_details": {
-                "text_tokens": prompt.num_text,
-                "image_tokens": prompt.num_image,
-                "video_tokens": prompt.num_video,
-            },
-        }
+        return usage(self._prompt, self._reader.num_tokens, self._reader.num_reasoning_tokens)
 
     def _chunk(
         self, said: dict[str, Any], logprobs: list[dict[str, Any]] | None = None, reason: str | None = None

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from contract.errors import MediaError, Unavailable
 from edge_runtime.gateway.data_urls import decoded
 from edge_runtime.gateway.failures import Failure
@@ -86,6 +88,15 @@ class Preparation:
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
             self.num_waiting -= 1
+
+    async def prompt(self, prompt: str | tuple[int, ...]) -> Prepared:
+        """A prompt without a template and without pictures, tokenised where it is text."""
+        return Prepared(await self._in(self._writers, partial(self._plain, prompt)))
+
+    def _plain(self, prompt: str | tuple[int, ...]) -> Request:
+        bundle = self._pipeline.encoder.bundle
+        ids = list(prompt) if isinstance(prompt, tuple) else bundle.tokenizer.encode(prompt).ids
+        return Request(np.array(ids, np.int64), (), bundle.manifest.card.encoder_fingerprint)
 
     async def _read_all(self, parts: list[dict[str, Any]]) -> None:
         num_bytes, most = 0, self._settings.max_body_bytes

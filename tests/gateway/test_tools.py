@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from contract.sampling import Sampling
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest, parse
-from edge_runtime.gateway.completion import Completion, PromptTokens
+from edge_runtime.gateway.completion import Completion
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.tool_calls import ToolCallParser
+from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.prompts.chat_template import render
 from edge_runtime.request import Delta
 
@@ -121,8 +122,8 @@ def test_reasoning_is_told_apart(name: str) -> None:
 def test_reasoning_is_streamed_and_counted() -> None:
     completion = Completion(ChatRequest([], Sampling(), None, True, True), "eyes", PromptTokens(1, 2, 3), True)
     pieces = ["A ", "star.", "</think>", "One."]
-    chunks = [completion.add(Delta(piece, (7,), "stop" if piece == "One." else "")) for piece in pieces]
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk]
+    chunks = [chunk for piece in pieces for chunk in completion.add(Delta(piece, (7,), "stop" * (piece == "One.")))]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "A star."
     assert all(delta.get("reasoning") == delta.get("reasoning_content") for delta in deltas)
     assert "".join(delta.get("content", "") for delta in deltas) == "One."
@@ -154,7 +155,7 @@ def answered(is_stream: bool, reason: str = "stop") -> list[dict[str, Any]]:
     completion = Completion(chat, "eyes", PromptTokens(1, 2, 3))
     pieces = ["I ", "look.", CALL[:20], CALL[20:], ""]
     deltas = [Delta(piece, (7,), reason if piece == "" else "") for piece in pieces]
-    chunks = [chunk for delta in deltas if (chunk := completion.add(delta))]
+    chunks = [chunk for delta in deltas for chunk in completion.add(delta)]
     return [*chunks, *completion.last()] if is_stream else [completion.whole()]
 
 

@@ -1,0 +1,188 @@
+"""POST /v1/messages in Anthropic's form, read as the chat request it means: text, pictures, tools and thinking."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+from edge_runtime.gateway.answer_reader import AnswerReader
+from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_chat
+from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.fields import check_keys, mapping
+from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.usage import PromptTokens
+from edge_runtime.request import Delta
+
+SAME = ("model", "stream", "temperature", "top_p", "top_k", "max_tokens", "metadata", "service_tier")
+READ = ("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking")
+NEUTRAL: dict[str, Any] = {"container": None, "mcp_servers": [], "context_management": None, "output_config": None}
+REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+KINDS = {503: "overloaded_error", 504: "timeout_error", 413: "request_too_large"}
+
+
+def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
+    """The body of /v1/messages.
+
+    Raises:
+        Failure: 400 or 404, naming the field.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    ignored = check_fields(given, (*SAME, *READ), NEUTRAL, settings)
+    if "max_tokens" not in given:
+        raise Failure(400, "max_tokens is missing, a whole number from 1 is expected", param="max_tokens")
+    chat = {name: given[name] for name in SAME if name in given} | {"stop": given.get("stop_sequences")}
+    system = [{"role": "system", "content": _content(given["system"], "system")[0]}] if "system" in given else []
+    said = given.get("messages")
+    if not isinstance(said, list) or not said:
+        raise Failure(400, "messages must be a list with at least one message", param="messages")
+    chat["messages"] = system + [
+        one for index, item in enumerate(said) for one in _message(item, f"messages.[{index}]")
+    ]
+    chat["tools"] = [_tool(tool, f"tools.[{index}]") for index, tool in enumerate(given.get("tools") or [])] or None
+    choice = mapping(given, "tool_choice")
+    check_keys(choice, ("type", "name", "disable_parallel_tool_use"), "tool_choice")
+    kinds = {"auto": "auto", "none": "none", "any": "required", None: None}
+    named = {"type": "function", "function": {"name": choice.get("name")}}
+    chat["tool_choice"] = (
+        kinds.get(choice.get("type"), named) if not isinstance(choice.get("type"), list | dict) else named
+    )
+    chat["parallel_tool_calls"] = not choice.get("disable_parallel_tool_use", False)
+    if thinking := mapping(given, "thinking"):
+        check_keys(thinking, ("type", "display"), "thinking", {"budget_tokens": "a budget is not had here"})
+        chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
+    return read_chat(chat, settings).with_original(given, ignored)
+
+
+def _message(item: Any, param: str) -> list[dict[str, Any]]:
+    """A message, and those of the tool results in it, which come before its text."""
+    if not isinstance(item, dict):
+        raise Failure(400, f"{param} is {shortened(item)}, an object is expected", param=param)
+    check_keys(item, ("role", "content"), param)
+    if item.get("role") not in ("user", "assistant", "system"):
+        raise Failure(400, f"{param}.role is {shortened(item.get('role'))}, user or assistant is expected", param=param)
+    parts, calls, results, thought = _content(item.get("content"), f"{param}.content")
+    message: dict[str, Any] = {"role": item["role"], "content": parts}
+    if calls:
+        message["tool_calls"] = calls
+    if thought:
+        message["reasoning_content"] = thought
+    return [*results, message] if parts or calls or not results else results
+
+
+def _content(value: Any, param: str) -> tuple[Any, list[Any], list[Any], str]:
+    if isinstance(value, str):
+        return value, [], [], ""
+    if not isinstance(value, list):
+        raise Failure(400, f"{param} must be text or a list of blocks", param=param)
+    parts, calls, results, thought = list[Any](), list[Any](), list[Any](), ""
+    for index, block in enumerate(value):
+        here, kind = f"{param}.[{index}]", block.get("type") if isinstance(block, dict) else None
+        if kind == "text":
+            check_keys(block, ("type", "text", "cache_control", "citations"), here)
+            parts.append({"type": "text", "text": block.get("text")})
+        elif kind == "image":
+            check_keys(block, ("type", "source", "cache_control"), here)
+            parts.append({"type": "image_url", "image_url": {"url": _url(block.get("source"), here)}})
+        elif kind == "tool_use":
+            function = {"name": block.get("name"), "arguments": json.dumps(block.get("input") or {})}
+            calls.append({"id": block.get("id"), "type": "function", "function": function})
+        elif kind == "tool_result":
+            content = _content(block.get("content") or "", f"{here}.content")[0]
+            results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content})
+        elif kind == "thinking":
+            thought += str(block.get("thinking", ""))
+        elif kind != "redacted_thinking":
+            raise Failure(400, f"{here} is of type {shortened(kind)}, text and image are known", param=here)
+    return parts, calls, results, thought
+
+
+def _url(source: Any, param: str) -> Any:
+    kind = source.get("type") if isinstance(source, dict) else None
+    if kind == "base64":
+        return f"data:{source.get('media_type')};base64,{source.get('data')}"
+    if kind == "url":
+        return source.get("url")
+    raise Failure(
+        400, f"{param}.source is of type {shortened(kind)}, base64 and url are known", param=f"{param}.source"
+    )
+
+
+def _tool(tool: Any, param: str) -> dict[str, Any]:
+    if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
+        raise Failure(400, f"{param} is none of yours: no other tool is had here", param=param)
+    check_keys(tool, ("type", "name", "description", "input_schema", "cache_control"), param)
+    function = {
+        "name": tool.get("name"),
+        "description": tool.get("description"),
+        "parameters": tool.get("input_schema"),
+    }
+    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
+
+
+def error_body(failure: Failure) -> dict[str, Any]:
+    """Anthropic's error object, in an answer and in a stream."""
+    kind = KINDS.get(failure.status) or failure.body()["error"]["type"]
+    return {
+        "type": "error",
+        "error": {"type": "api_error" if kind == "server_error" else kind, "message": str(failure)},
+    }
+
+
+class AnthropicMessage:
+    """An answer as content blocks."""
+
+    def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens, is_thinking: bool | None = None) -> None:
+        self._reader, self._prompt = AnswerReader(chat, is_thinking), prompt
+        self._head = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+        self._blocks: list[dict[str, Any]] = []
+        self._is_open = False
+
+    def first(self) -> list[dict[str, Any]]:
+        return [{"type": "message_start", "message": self._message([], None)}]
+
+    def add(self, delta: Delta) -> list[dict[str, Any]]:
+        piece, events = self._reader.add(delta), list[dict[str, Any]]()
+        for kind, name, text in (("thinking", "thinking", piece.reasoning), ("text", "text", piece.text)):
+            if text:
+                if not self._is_open or self._blocks[-1]["type"] != kind:
+                    more = {"signature": ""} if kind == "thinking" else {}
+                    events += self._close() + self._begin({"type": kind, name: "", **more})
+                self._blocks[-1][name] += text
+                events.append(self._delta({"type": f"{kind}_delta", name: text}))
+        for call in piece.calls:
+            function = call["function"]
+            block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
+            events += self._close() + self._begin(block)
+            self._blocks[-1]["input"] = _object(function["arguments"])
+            events.append(self._delta({"type": "input_json_delta", "partial_json": function["arguments"]}))
+        return events
+
+    def last(self) -> list[dict[str, Any]]:
+        said = {"stop_reason": REASONS.get(self._reader.reason, "end_turn"), "stop_sequence": None}
+        usage = {"output_tokens": self._reader.num_tokens}
+        return [*self._close(), {"type": "message_delta", "delta": said, "usage": usage}, {"type": "message_stop"}]
+
+    def whole(self) -> dict[str, Any]:
+        return self._message(self._blocks, REASONS.get(self._reader.reason, "end_turn"))
+
+    def _begin(self, block: dict[str, Any]) -> list[dict[str, Any]]:
+        self._blocks.append(block)
+        self._is_open = True
+        return [{"type": "content_block_start", "index": len(self._blocks) - 1, "content_block": dict(block)}]
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": len(self._blocks) - 1, "delta": delta}
+
+    def _close(self) -> list[dict[str, Any]]:
+        was_open, self._is_open = self._is_open, False
+        return [{"type": "content_block_stop", "index": len(self._blocks) - 1}] if was_open else []
+
+    def _message(self, blocks: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+        usage = {"input_tokens": self._prompt.total, "output_tokens": self._reader.num_tokens}
+        return self._head | {"content": blocks, "stop_reason": reason, "stop_sequence": None, "usage": usage}
+
+
+def _object(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {"arguments": arguments}

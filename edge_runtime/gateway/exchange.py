@@ -1,0 +1,88 @@
+"""One request and its answer on the wire: whole, or as server-sent events."""
+
+import re
+import time
+from typing import Any
+
+import orjson
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from edge_runtime.gateway.failures import LOG, Failure
+from edge_runtime.gateway.kinds import Kind
+
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
+]
+MAX_LOGGED = 256
+_LOGGED = set[str]()
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        ignored: fields that were not read; a header names them.
+    """
+
+    def __init__(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        self._kind = kind
+        self.scope, self.receive, self._send = scope, receive, send
+        self.begun, self.status = time.perf_counter(), 200
+        self.ignored: tuple[str, ...] = ()
+        self.is_begun = self.is_complete = False
+
+    async def gone(self) -> None:
+        """Wait until the caller goes away. Only after the body has been read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def begin_events(self) -> None:
+        self.is_begun = True
+        headers = STREAM_HEADERS + self._headers()
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send_events(self, values: list[dict[str, Any]], is_end: bool = False) -> None:
+        """Server-sent events, in one write."""
+        lines = b"".join(map(self._line, values))
+        if is_end:
+            lines += b"data: [DONE]\n\n" if self._kind.ends_with_done else b""
+            self.is_complete = True
+        await self._send({"type": "http.response.body", "body": lines, "more_body": not is_end})
+
+    def _line(self, value: dict[str, Any]) -> bytes:
+        name = b"event: " + value["type"].encode() + b"\n" if self._kind.names_events else b""
+        return name + b"data: " + orjson.dumps(value) + b"\n\n"
+
+    async def send_json(self, value: dict[str, Any]) -> None:
+        self.is_begun = self.is_complete = True
+        response = JSONResponse(value)
+        response.raw_headers += self._headers()
+        await response(self.scope, self.receive, self._send)
+
+    async def fail(self, failure: Failure) -> None:
+        """An error answer, or an error event where the answer has begun."""
+        self.status = failure.status
+        if self.is_complete:  # nothing more can be said
+            return
+        if self.is_begun:
+            await self.send_events([self._kind.error_event(failure)], is_end=True)
+        else:
+            self.is_begun = True
+            response = failure.response()
+            response.body = orjson.dumps(self._kind.error_body(failure))
+            response.headers["content-length"] = str(len(response.body))
+            await response(self.scope, self.receive, self._send)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        """Names the fields that were not read; the log names each once."""
+        if not self.ignored:
+            return []
+        names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) for name in self.ignored[:16]]
+        for name in names:
+            if name not in _LOGGED and len(_LOGGED) < MAX_LOGGED:
+                _LOGGED.add(name)
+                LOG.warning("field %r is not known here and was ignored (--strict refuses such requests)", name)
+        return [(b"x-ignored-fields", ", ".join(names).encode())]

@@ -1,0 +1,50 @@
+"""What differs between the endpoints that answer: how a body is read, and what shape an answer has."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edge_runtime.gateway.chat_request import ChatRequest
+from edge_runtime.gateway.failures import Failure
+from edge_runtime.gateway.settings import Settings
+from edge_runtime.request import Delta
+
+
+class Shape(Protocol):
+    """Fed with the deltas of one answer; gives out the events of a stream, or the whole."""
+
+    def first(self) -> list[dict[str, Any]]:
+        """The events before all others."""
+
+    def add(self, delta: Delta) -> list[dict[str, Any]]:
+        """The events of a delta, none where it has nothing to show yet."""
+
+    def last(self) -> list[dict[str, Any]]:
+        """The events that end the answer."""
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece, where it is no stream."""
+
+
+def plain_error(failure: Failure) -> dict[str, Any]:
+    """OpenAI's error object."""
+    return failure.body()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One endpoint.
+
+    Attributes:
+        read: a parsed body to a request.
+        shape: makes the Shape of an answer from the request, the model's name, the prompt's tokens, and whether the
+            prompt ends in reasoning. None answers with the prompt's tokens.
+        names_events: events carry their `type` as a name, too.
+    """
+
+    read: Callable[[dict[str, Any], Settings], ChatRequest]
+    shape: Callable[..., Shape] | None
+    names_events: bool = False
+    ends_with_done: bool = True
+    error_event: Callable[[Failure], dict[str, Any]] = plain_error
+    error_body: Callable[[Failure], dict[str, Any]] = plain_error
