@@ -29,7 +29,7 @@ def sessions(bundle: Bundle, libraries: list[Path], threads: int) -> list[onnxru
     made = []
     for library in libraries:
         options = session_options(threads)
-        options.register_custom_ops_library(str(library))
+        options.register_custom_ops_library(str(library.resolve()))
         made.append(onnxruntime.InferenceSession(str(bundle.graph), options, providers=["CPUExecutionProvider"]))
     return made
 
@@ -81,7 +81,7 @@ def main() -> None:
         "threads": args.threads,
         "load_average": round(os.getloadavg()[0], 2),
         "precision": bundle.manifest.precision,
-        "libraries": [str(path) for path in args.libraries],
+        "libraries": [path.name for path in args.libraries],
         "sizes": rows,
     }
     if args.out:

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -16,7 +18,7 @@ from edge_runtime.commands.ceiling import count_work, peak_rates
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
-from edge_runtime.tower.processor import instruction_sets
+from edge_runtime.tower.processor import instruction_sets, processor_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="pictures in one call (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls after one that warms up (default %(default)s)")  # fmt: skip
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="as for encode (default %(default)s)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the figures there, with the processor's name, to send to the project")  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -46,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if min(args.size, args.batch, args.repeats) < 1:
         raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
+    if args.report and not args.report.parent.is_dir():
+        raise InvalidInput(f"--report is {args.report}, and {args.report.parent} is no folder: make it first")
     started = time.perf_counter()
     encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
     load_ms = (time.perf_counter() - started) * 1e3
@@ -92,7 +97,12 @@ def run(args: argparse.Namespace) -> None:
         "has_matrix_tiles": kernels.has_matrix_tiles(),
         "multiplies_bf16": kernels.multiplies_bf16(),
         "onnxruntime": onnxruntime.__version__,
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
     }
+    if args.report:
+        args.report.write_text(json.dumps(report, indent=2) + "\n")
     if not args.json:
         for name, value in report.items():
             print(f"{name:20} {value}")

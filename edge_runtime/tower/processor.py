@@ -20,6 +20,17 @@ def instruction_sets() -> list[str]:
     return sorted({word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()} & INSTRUCTION_SETS)  # fmt: skip
 
 
+def processor_name() -> str:
+    """The processor's name, with its family and model on x86, or implementer and part on Arm, where one name has many sorts."""
+    try:
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    except OSError:
+        return platform.processor()
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    told = ("cpu family", "model", "CPU implementer", "CPU part")
+    return ", ".join([facts.get("model name", platform.machine()), *(f"{word} {facts[word]}" for word in told if word in facts)])  # fmt: skip
+
+
 def cuts_sums_off() -> bool:
     """Whether onnxruntime multiplies unsigned by signed bytes here with an instruction that keeps 16 bits of each sum of
     two: x86 without VNNI, or where the system does not say."""

@@ -131,6 +131,19 @@ def test_bench_is_one_json_line(bundle_folder: Path, capsys: pytest.CaptureFixtu
     assert main(command("bench", bundle_folder, "--repeats", "0")) == 2
 
 
+def test_bench_writes_a_report(tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a device's owner sends: the figures, and which processor they are of."""
+    report = told(capsys, "bench", bundle_folder, "--size", 64, "--repeats", 1, "--report", tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["processor"]
+    assert report["cores"] == os.cpu_count()
+    assert report["has_matrix_tiles"] in (True, False)
+    assert (
+        main(command("bench", bundle_folder, "--repeats", "1", "--size", "64", "--report", str(tmp_path / "no" / "x")))
+        == 2
+    )
+
+
 def test_bench_ends_in_json_for_people_too(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command("bench", bundle_folder, "--size", "64", "--repeats", "1")) == 0
     *table, last = capsys.readouterr().out.splitlines()
