@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contract.limits import Limits
 from serving.settings import DTYPES, ENGINES, Settings
 from serving.triton.build import Ports, wheel_folder
 from serving.triton.launcher import HOST, TritonServer
+from serving.triton.readiness import Readiness
 from serving.triton.stub_environment import stub_environment
 from serving.triton.vllm_environment import install_vllm
 from serving.vllm.arguments import read_arguments
@@ -45,6 +47,16 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--http-port", type=int, default=Ports.http, help="0 chooses a free one")
     parser.add_argument("--grpc-port", type=int, default=Ports.grpc)
     parser.add_argument("--metrics-port", type=int, default=Ports.metrics)
+    parser.add_argument(
+        "--ready-port", type=int, metavar="N", help="answer balancers here: 200, or 503 before the server stops"
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="with --ready-port, serve so long between SIGTERM and the stop (default: %(default)s)",
+    )
     parser.add_argument("--log-file", type=Path, help="keep Triton's log here")
     parser.add_argument("--triton", type=Path, metavar="DIR", help="run this installation of Triton, not the wheel's")
     parser.add_argument("--host", default=HOST, help="address to listen on (default: %(default)s)")
@@ -60,16 +72,22 @@ def _options() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(server: TritonServer) -> int:
+def _serve(server: TritonServer, host: str, ready_port: int | None, drain_seconds: float) -> int:
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _interrupt(asked))
     try:
-        with server:
+        with server, ExitStack() as stack:
+            door = None if ready_port is None else stack.enter_context(Readiness(server.http_url, host, ready_port))
             metrics = f"{server.http_url.rpartition(':')[0]}:{server.ports.metrics}"
             print(f"ready http://{server.http_url} grpc {server.grpc_url} metrics {metrics}", flush=True)
-            while server.poll() is None and not asked.wait(0.2):
-                pass
+            try:
+                while server.poll() is None and not asked.wait(0.2):
+                    pass
+            except KeyboardInterrupt:
+                if door is not None:
+                    door.leave(drain_seconds)
+                raise
             if not asked.is_set():
                 print(f"error: Triton ended by itself. Its log: {server.log_tail()}", file=sys.stderr)
                 return 1
@@ -116,7 +134,7 @@ def main() -> int:
             host=options.host,
             accepts_known_flaws=options.listen_despite_known_flaws,
         )
-        return _serve(server)
+        return _serve(server, options.host, options.ready_port, options.drain_seconds)
     except EdgeVlmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

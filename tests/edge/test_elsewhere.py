@@ -1,7 +1,10 @@
 """What lies between a client and several servers: the affinity header, servers that leave, keys that miss, proxies."""
 
 import http.server
+import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as messages
 
 from contract.errors import ServerError, Unavailable
+from contract.names import MODEL
 from edge_runtime import Pipeline, Request, Sampling
 from edge_runtime.clients.affinity import HEADER, affinity
 from edge_runtime.clients.held_keys import MAX_CREDIT, HeldKeys
@@ -222,3 +226,14 @@ def test_a_long_error_of_a_real_stream_is_read_whole(server: TritonServer, asked
             WAYS[name].ask(url, asked[0], sampling=bad)
         said.append(str(found.value))
     assert said[0] == said[1]
+
+
+def test_what_the_contract_says_of_the_wrong_door(server: TritonServer) -> None:
+    """Triton's own answers where one answer is asked of the model that streams: docs/contract.md repeats them."""
+    body = json.dumps({"text_input": "Hello", "max_tokens": 4, "ignore_eos": True, "stream": True}).encode()
+    with urllib.request.urlopen(f"http://{server.http_url}/v2/models/{MODEL}/generate", body, timeout=30) as answer:
+        assert answer.status == 200
+        assert list(json.loads(answer.read())) == ["error"]
+    with pytest.raises(urllib.error.HTTPError) as found:
+        urllib.request.urlopen(f"http://{server.http_url}/v2/models/{MODEL}/infer", b'{"inputs": []}', timeout=30)
+    assert found.value.code == 501

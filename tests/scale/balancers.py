@@ -2,10 +2,11 @@
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def wait_for(port: int) -> None:
 
 
 @contextmanager
-def running(name: str, line: Sequence[str], *ports: int) -> Iterator[None]:
+def running(name: str, line: Sequence[str], *ports: int) -> Iterator["subprocess.Popen[bytes]"]:
     """A program that listens inside the block."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
     assert found, f"{name} is missing: apt-get install haproxy nginx-light redis-server"
@@ -36,7 +37,7 @@ def running(name: str, line: Sequence[str], *ports: int) -> Iterator[None]:
     try:
         for port in ports:
             wait_for(port)
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -47,16 +48,23 @@ def running(name: str, line: Sequence[str], *ports: int) -> Iterator[None]:
 
 
 @contextmanager
-def balanced(name: str, servers: Sequence[TritonServer], folder: Path) -> Iterator[tuple[str, str]]:
-    """A balancer by name; gives its host:port for gRPC and for HTTP."""
+def balanced(
+    name: str, servers: Sequence[TritonServer], folder: Path, ready_ports: Sequence[int] = ()
+) -> Iterator[tuple[str, str, Callable[[int | None], None]]]:
+    """A balancer by name; gives its host:port for gRPC and for HTTP, and how to take a server out by its place.
+
+    haproxy asks the servers themselves; nginx is told by its configuration, which it reads again on SIGHUP.
+    """
     suffix = {"haproxy": "cfg", "nginx": "conf"}[name]
     text = (ROOT / f"deploy/{name}.{suffix}").read_text()
     grpc_port, http_port = free_port(), free_port()
     for number, server in enumerate(servers, 1):
         text = text.replace(f"server-{number}:8001", server.grpc_url).replace(f"server-{number}:8000", server.http_url)
         if name == "haproxy":  # the port of the health check stands alone
-            line = rf"({server.grpc_url} .*check port) 8000"
-            text = re.sub(line, rf"\1 {server.ports.http}", text)
+            port = ready_ports[number - 1] if ready_ports else server.ports.http
+            path = "/" if ready_ports else "/v2/health/ready"
+            text = re.sub(rf"(({server.grpc_url}|{server.http_url}) .*check port) 8003", rf"\1 {port}", text)
+            text = text.replace("httpchk GET / ", f"httpchk GET {path} ")
     if name == "haproxy":
         text = text.replace("bind :8001", f"bind 127.0.0.1:{grpc_port}").replace(
             "bind :8000", f"bind 127.0.0.1:{http_port}"
@@ -69,13 +77,23 @@ def balanced(name: str, servers: Sequence[TritonServer], folder: Path) -> Iterat
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         text = text.replace("http {", f"http {{ {temporary}", 1)
-        text = f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr error;\n{text}"
+        text = f"daemon off; user root; pid {folder}/nginx.pid; error_log stderr error;\n{text}"
     path = folder / f"{name}.{suffix}"
     path.write_text(text)
     line = {"haproxy": ["-db", "-f", str(path)], "nginx": ["-p", str(folder), "-c", str(path)]}[name]
-    with running(name, line, grpc_port, http_port):
+    with running(name, line, grpc_port, http_port) as process:
+
+        def take_out(place: int | None) -> None:
+            if name == "nginx":
+                urls = () if place is None else (servers[place].grpc_url, servers[place].http_url)
+                changed = text
+                for url in urls:
+                    changed = changed.replace(f"server {url} ", f"server {url} down ")
+                path.write_text(changed)
+                process.send_signal(signal.SIGHUP)
+
         time.sleep(1.5)  # two health checks
-        yield f"127.0.0.1:{grpc_port}", f"127.0.0.1:{http_port}"
+        yield f"127.0.0.1:{grpc_port}", f"127.0.0.1:{http_port}", take_out
 
 
 @contextmanager

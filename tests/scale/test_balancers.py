@@ -16,6 +16,7 @@ import pytest
 from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
 from serving.settings import Settings
 from serving.triton.launcher import TritonServer
+from serving.triton.readiness import Readiness
 from tests.scale.balancers import balanced, redis
 from tiny_model.scenes import shapes_scene
 
@@ -95,7 +96,8 @@ def test_a_rolling_restart_loses_nothing(
             server.start()
             stack.callback(server.stop)
         ports = [server.ports for server in running]
-        urls = stack.enter_context(balanced(balancer, running, tmp_path))
+        doors = [stack.enter_context(Readiness(server.http_url, "127.0.0.1", 0)) for server in running]
+        urls = stack.enter_context(balanced(balancer, running, tmp_path, [door.port for door in doors]))
 
         def ask(number: int) -> None:
             random = Random(number)
@@ -114,10 +116,14 @@ def test_a_rolling_restart_loses_nothing(
             thread.start()
         time.sleep(2)
         for number in range(2):
+            urls[2](number)
+            doors[number].leave(3)  # as python -m serving does on SIGTERM
             running[number].stop()
             running[number] = TritonServer(shared, ports[number])
             running[number].start()
             stack.callback(running[number].stop)
+            doors[number].is_leaving = False
+            urls[2](None)
             time.sleep(3)
         over.set()
         for thread in threads:
