@@ -6,11 +6,13 @@ dot products, and one for every other 64-bit Arm processor. Each asks the proces
 """
 
 import ctypes
+import logging
 import platform
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 LIBRARIES = Path(__file__).parents[1] / "libraries"
 INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm", "dotprod", "neon")}  # the fastest first
 
@@ -27,7 +29,16 @@ def supported() -> Iterator[Path]:
 @cache
 def library() -> Path | None:
     """The library to register with onnxruntime; None where none was built or this processor lacks the instructions."""
-    return next(supported(), None)
+    found = next(supported(), None)
+    if found is not None:
+        log.info("kernels: %s", found.name)
+    elif platform.system() == "Linux" and platform.machine() in INSTRUCTIONS and not any(LIBRARIES.glob("*.so")):
+        log.warning(
+            "edge-vlm runs without its kernels: %s holds none, and int4 takes about 2.5 times as long. Install a wheel of "
+            "make wheels, or run python -m kernels.build in a checkout",
+            LIBRARIES,
+        )
+    return found
 
 
 def instructions() -> str | None:
