@@ -169,7 +169,7 @@ def test_a_picture_that_was_removed_is_in_no_later_prompt(page: Page, drawn: tup
     ask(page, questions["count"].text)
     answered(page, 1)
     expect(page.locator("#costs")).to_contain_text(re.compile("1 of 1 encoded|1 known"))
-    page.locator("#picture").get_by_label("Clear").first.click()
+    page.locator("#picture").get_by_label("Remove Image").click()
     expect(page.locator("#picture .image-frame img")).to_have_count(0)
     ask(page, "Hello?")
     answered(page, 2)
