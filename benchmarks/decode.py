@@ -28,6 +28,7 @@ from contract.card import ModelCard
 from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
+from serving import families as serving_families
 from serving.transformers_engine.attention import PACKED
 from serving.transformers_engine.checkpoint import LanguageModel
 from serving.transformers_engine.engine import TransformersEngine
@@ -58,10 +59,13 @@ def bundled_model(folder: Path) -> PreTrainedModel:
 
 def as_language_model(model: PreTrainedModel) -> LanguageModel:
     """The same weights as the engine takes them; no end tokens, so that every answer is as long as it may be."""
-    card = families.find(model.config.model_type).card(model.config.to_dict(), "")
+    kind = model.config.model_type
+    card = families.find(kind).card(model.config.to_dict(), "")
     tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(card.vocab_size)}, "0"))
     decoder, head = model.model.language_model, model.lm_head
-    return LanguageModel(card, tokenizer, decoder, head, frozenset(), model.dtype, model.device)
+    return LanguageModel(
+        card, serving_families.find(kind), tokenizer, decoder, head, frozenset(), model.dtype, model.device
+    )
 
 
 def prompt_ids(seed: int) -> np.ndarray:

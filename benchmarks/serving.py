@@ -36,6 +36,7 @@ from contract.sampling import Sampling
 from edge_runtime.clients.infer_inputs import infer_inputs
 from export.language import export_language
 from serving.engine import Engine
+from serving.loop import LoopThread
 from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 
@@ -199,18 +200,18 @@ def measure_served(small: Path, parts: list[str], rounds: int) -> dict[str, obje
     """The parts that compare a server with an engine: the bundled model, whose tokens cost little, and a random one."""
     found: dict[str, object] = {}
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, closing(LoopThread("benchmark")) as loop:
         folder = Path(name)
         if "overhead" in parts:
             export_language(str(small), folder / "bundled")
             settings = Settings(str(folder / "bundled"), dtype="fp32", num_threads=1)
-            with TritonServer(settings) as server, closing(settings.load_engine()) as engine:
+            with TritonServer(settings) as server, closing(settings.load_engine(loop)) as engine:
                 found["overhead_bundled"] = measure_overhead(server, engine, 1, 10 * rounds)
         found["parameters"] = write_language_checkpoint(small, folder / "random", folder / "scratch")
         settings = Settings(str(folder / "random"), dtype="fp32", num_threads=1)
         with TritonServer(settings) as server:
             if "overhead" in parts:
-                with closing(settings.load_engine()) as engine:
+                with closing(settings.load_engine(loop)) as engine:
                     streams = {1: rounds, NUM_STREAMS: max(2, rounds // 2)}
                     found["overhead"] = [measure_overhead(server, engine, *numbers) for numbers in streams.items()]
             if "large_request" in parts:

@@ -209,7 +209,7 @@ def _prepared_for_integers(source: Source, original: Original, folder: Path | No
 
 def _write_codec_numbers(work: Path, original: Original, folder: Path | None, progress: Progress) -> None:
     """Learn what the upload's codecs need; a codec that misses its gate leaves the bundle without them."""
-    about = {"calibration": calibration.describe(folder, original.pictures)}
+    about: dict[str, object] = {"calibration": calibration.describe(folder, original.pictures)}
     try:
         numbers = codecs.learned(original.picture_rows, about)
     except ParityError as error:

@@ -35,7 +35,10 @@ def for_bytes(read: Read, image: ImageProcessing) -> Read:
             return (read(name) * gain).astype(np.float32)
         if name == f"{NAME}.bias":
             weight = read(f"{NAME}.weight").astype(np.float64)  # (hidden, 3, slices, patch, patch)
-            return (read(name) + (weight * offset).reshape(len(weight), -1).sum(1)).astype(np.float32)
+            folded: NDArray[np.float32] = (read(name) + (weight * offset).reshape(len(weight), -1).sum(1)).astype(
+                np.float32
+            )
+            return folded
         return read(name)
 
     return change
@@ -76,7 +79,8 @@ class PatchEmbedding:
         return self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)
 
     def _sum(self) -> NDArray[np.float32]:
-        return self._weight().sum(2).reshape(self._hidden, -1)
+        summed: NDArray[np.float32] = self._weight().sum(2).reshape(self._hidden, -1)
+        return summed
 
     def _second(self) -> NDArray[np.float32]:
         return self._weight()[:, :, 1].reshape(self._hidden, -1)

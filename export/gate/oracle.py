@@ -87,12 +87,12 @@ class Oracle:
         ]
         before = [layer.forward for layer in layers]
         for layer in layers:
-            layer.forward = partial(compute, layer)
+            layer.forward = partial(compute, layer)  # type: ignore[method-assign]
         try:
             yield
         finally:
             for layer, forward in zip(layers, before, strict=True):
-                layer.forward = forward
+                layer.forward = forward  # type: ignore[method-assign]
 
     @contextmanager
     def in_float64(self) -> Iterator[None]:

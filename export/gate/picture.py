@@ -70,7 +70,9 @@ def draw_parity(rows: list[Row], precision: str, gate: Gate, path: Path) -> None
     picture.save(path, "PNG")
 
 
-def _legend(draw: ImageDraw.ImageDraw, top: int, bound: float, width: int, font: ImageFont.ImageFont) -> None:
+def _legend(
+    draw: ImageDraw.ImageDraw, top: int, bound: float, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> None:
     """The ramp with a label at every decade; the gate is its right end."""
     left, right, first = MARGIN + LABELS, width - MARGIN, RAMP[0][0]
     for x in range(left, right):

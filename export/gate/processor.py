@@ -63,7 +63,8 @@ def drawn(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[0:height, 0:width]
     waves = 127 + 90 * np.sin(rows / 9 + seed) * np.cos(columns / 7)
     noise = random.normal(0, 40, (height, width, 3)) * (columns > width // 2)[..., None]
-    return np.clip(waves[..., None] + noise + [0, 20, -20], 0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.clip(waves[..., None] + noise + [0, 20, -20], 0, 255).astype(np.uint8)
+    return picture
 
 
 def _pictures(reference: Any, bundle: Bundle) -> Iterator[None]:

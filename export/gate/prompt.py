@@ -174,8 +174,8 @@ def _verdict(ours: tuple[str, list[int] | str], theirs: tuple[str, list[int] | s
     if isinstance(their_ids, str):
         return "prompts", f"transformers refuses it: {their_ids}"
     if our_ids != their_ids:
-        at = next((i for i, (a, b) in enumerate(zip(our_ids, their_ids, strict=False)) if a != b), None)
-        at = min(len(our_ids), len(their_ids)) if at is None else at
+        apart = (i for i, (a, b) in enumerate(zip(our_ids, their_ids, strict=False)) if a != b)
+        at = next(apart, min(len(our_ids), len(their_ids)))
         return (
             "prompts",
             f"token {at} is {our_ids[at : at + 5]} here and {their_ids[at : at + 5]} there, of the same text",

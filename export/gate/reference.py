@@ -107,7 +107,7 @@ def _with_pillow(videos: type) -> Any:
             means, stds = (torch.as_tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in (mean, std))
             return (image - means) / stds
 
-    class WithPillow(videos, Filters):  # type: ignore[valid-type, misc]
+    class WithPillow(videos, Filters):  # type: ignore[misc]
         pass
 
     return WithPillow

@@ -49,7 +49,7 @@ class Body:
         """An int64 constant of shape (len(values),)."""
         return self.op("Constant", [], value_ints=list(values))
 
-    def inherit(self, name: str, kind: int, given: str = "") -> None:
+    def inherit(self, name: str, kind: onnx.AttributeProto.AttributeType, given: str = "") -> None:
         """The last node takes an attribute of the function as its own, under another name where it is `given` as one."""
         self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=given or name, type=kind))
 
@@ -61,9 +61,11 @@ class Body:
     ) -> str:
         """One layer of STORED; `sizes` are attributes of the function, of 4 bits."""
         if bits == "4":
-            return self._linear4(rows, *stored, name, sizes)
+            weight, steps, zeros, bias = stored
+            return self._linear4(rows, weight, steps, zeros, bias, name, sizes)
         if bits == "8":
-            return self._linear8(rows, *stored, name)
+            weight, steps, bias = stored
+            return self._linear8(rows, weight, steps, bias, name)
         weight, bias = stored
         if bits in ("16", "Bf16"):
             weight = self.op("Cast", [weight], to=TensorProto.FLOAT)
@@ -73,7 +75,7 @@ class Body:
         self, rows: str, weight: str, steps: str, zeros: str, bias: str, name: str | None, sizes: tuple[str, ...]
     ) -> str:
         """Blocks of weights with a step and a zero each; rows are rounded to 8 bits, block by block."""
-        stored = {"bits": 4, "block_size": BLOCK, "accuracy_level": INT8}
+        stored: dict[str, Any] = {"bits": 4, "block_size": BLOCK, "accuracy_level": INT8}
         product = self.op("MatMulNBits", [rows, weight, steps, zeros], domain=CONTRIB, **stored)
         for size, given in zip(SIZES, sizes, strict=True):
             self.inherit(size, onnx.AttributeProto.INT, given)
