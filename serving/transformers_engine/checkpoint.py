@@ -65,6 +65,11 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
         raise BundleError(
             f"{folder} has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text"
         )
+    if missing and any(".experts.0." in key for key in report["unexpected_keys"]):
+        raise BundleError(
+            f"{folder} has one tensor an expert, transformers {transformers.__version__} loads fused experts of "
+            f"{architecture} only ({missing[0]}): save it fused, or serve it with --engine vllm"
+        )
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
