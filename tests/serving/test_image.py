@@ -128,7 +128,7 @@ def test_every_variable_is_read_and_documented():
     given |= {name for service in COMPOSE.values() for name in service["environment"]}
     ours = {name for name in given if name.startswith("EDGE_VLM_")}
     assert ours == {f"EDGE_VLM_{name}" for name in ("MODEL", "ENGINE", "BUNDLE", "TRITON", "API_KEY")}
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "docs/server.md").read_text()
     for name in ours:
         assert f'"{name}"' in code, name
         assert name in readme, name
