@@ -1,6 +1,7 @@
 """Qwen3-VL's vision tower: any grid, an interpolated position table and rotary angles, deepstack levels by mergers.
 
-Anything the graph would have to ignore is refused, because an ignored tensor or option is a wrong embedding without an
+Nothing here imports onnx, because export.language asks for the names of tensors without it; the graph itself is in
+qwen_body. The graph ignores nothing: what it would have to ignore is refused, because that is a wrong embedding without an
 error.
 """
 
@@ -8,16 +9,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.errors import BundleError
 from contract.families.qwen3_vl import deepstack_blocks, missing_key
-from export.families.qwen_patches import PatchEmbedding, for_bytes
-from export.families.qwen_positions import FramePositions
-from export.graph.builder import Builder
-from export.graph.group import Group
-from export.graph.layers import Layers
+from contract.preprocessing import ImageProcessing
+from export.families import Read
 from export.graph.tower import Tower
+
+if TYPE_CHECKING:
+    from export.graph.builder import Builder
+    from export.graph.group import Group
+    from export.graph.layers import Layers
 
 __all__ = ["PREFIXES", "body", "for_bytes", "oracle", "tower"]
 
@@ -115,42 +118,18 @@ def _tensors(tower: Tower) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from merger(f"deepstack_merger_list.{i}", merged)
 
 
-def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[str, list[str]]:
+def body(graph: "Builder", layers: "Layers", tower: Tower, group: "Group") -> tuple[str, list[str]]:
     """The tower over one group of frames; see export.families.Family."""
-    positions = FramePositions(graph, tower, group.height, group.width, group.frame_patches)
-    embeddings, rotary = positions.embeddings(layers.weight("pos_embed.weight")), positions.rotary()
-    rows = _patch_embed(graph, layers, tower, group, embeddings)  # (group * hw, hidden)
-    frames = graph.op(
-        "Concat", [group.frames, group.frame_patches, graph.ints(3 * tower.hidden_size)], "group_shape", axis=0
-    )
-    merged: list[str] = []
-    for number in range(tower.depth):
-        rows = layers.block(rows, number, rotary, frames)
-        for merger in (merger for tap, merger in tower.levels if tap == number):
-            name = f"deepstack_merger_list.{merger}"
-            level = _merger(graph, layers, tower, rows, name, is_norm_after=True)
-            merged.append(graph.op("Unsqueeze", [level, graph.ints(0)]))  # (1, group * hw / merge^2, out)
-    return _merger(graph, layers, tower, rows, "merger", is_norm_after=False), merged
+    from export.families.qwen_body import write_body
+
+    return write_body(graph, layers, tower, group)
 
 
-def _patch_embed(graph: Builder, layers: Layers, tower: Tower, group: Group, positions: str) -> str:
-    """uint8 (frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each."""
-    op, hidden = graph.op, tower.hidden_size
-    rows = PatchEmbedding(graph, tower, layers.read)(group.patches)
-    frames = op("Concat", [group.frames, group.frame_patches, graph.ints(hidden)], axis=0)
-    rows = op("Add", [op("Reshape", [rows, frames]), positions])  # (frames, hw, hidden)
-    return op("Reshape", [rows, graph.ints(-1, hidden)])
+def for_bytes(read: Read, image: ImageProcessing) -> Read:
+    """See export.families.Family and export.families.qwen_patches."""
+    from export.families import qwen_patches
 
-
-def _merger(graph: Builder, layers: Layers, tower: Tower, rows: str, name: str, *, is_norm_after: bool) -> str:
-    """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""
-    merged = graph.ints(-1, tower.merged_size)
-    if is_norm_after:  # the deepstack levels merge patches before the norm
-        rows = layers.norm(graph.op("Reshape", [rows, merged]), f"{name}.norm")
-    else:  # the main output
-        rows = graph.op("Reshape", [layers.norm(rows, f"{name}.norm"), merged])
-    rows = graph.op("Gelu", [layers.linear(rows, f"{name}.linear_fc1")], approximate="none")
-    return layers.linear(rows, f"{name}.linear_fc2")
+    return qwen_patches.for_bytes(read, image)
 
 
 def oracle(config: Mapping[str, Any]) -> Any:
