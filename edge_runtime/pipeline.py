@@ -7,8 +7,9 @@ from typing import Any
 
 from contract.errors import InvalidInput
 from edge_runtime.items.item import Item
-from edge_runtime.items.picture_options import PictureOptions
-from edge_runtime.items.preparation import Progress, picture_item, video_item
+from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, MakeItem
+from edge_runtime.items.preparation import Progress
+from edge_runtime.items.workers import DecodingLimits, Workers
 from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
@@ -34,6 +35,8 @@ class Pipeline:
         allowed_local_media_path: the folder that files named by messages must lie in, links followed; None for any file
             (messages are the device's own), "" for none. Set it where messages come from others.
         progress: called with the number of frames read and the number wanted while a video is decoded.
+        decoding: decode in processes of their own within these limits, without progress; None decodes here and without
+            limits. Set it where messages come from others.
 
     Raises:
         InvalidInput: max_pixels is below the bundle's smallest picture.
@@ -48,15 +51,18 @@ class Pipeline:
         fetch: Fetcher | None = None,
         allowed_local_media_path: str | PathLike[str] | None = None,
         progress: Progress | None = None,
+        decoding: DecodingLimits | None = None,
     ) -> None:
-        self.encoder, self._progress = encoder, progress
+        self.encoder = encoder
         self.access = MediaAccess(fetch, allowed_local_media_path)
         self._rows = ReusingEncoder(encoder, cache)
-        image, self._max_pixels = encoder.bundle.manifest.image, max_pixels
+        manifest = encoder.bundle.manifest
+        image = manifest.image
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
         most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
-        self._image = replace(image, max_pixels=most)
+        maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, progress)
+        self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
     def items(self, messages: list[Message]) -> list[Item]:
         """Pictures and videos of the messages in prompt order, ready for the tower.
@@ -64,25 +70,22 @@ class Pipeline:
         Raises:
             MediaError: one of them cannot be used.
         """
-        return [self._item(part) for part in media_parts(messages, self.access)]
+        return [self._make(part.source, part.options, PATIENT) for part in media_parts(messages, self.access)]
 
-    def _item(self, part: MediaPart) -> Item:
-        manifest = self.encoder.bundle.manifest
-        if isinstance(part.options, PictureOptions):
-            return picture_item(part.source, self._image, manifest.card, part.options)
-        return video_item(part.source, manifest.video, manifest.card, part.options, self._max_pixels, self._progress)
-
-    def prepare(self, messages: list[Message]) -> list[PreparedItem]:
+    def prepare(self, messages: list[Message], asker: Asker = PATIENT) -> list[PreparedItem]:
         """Pictures and videos of the messages in prompt order: decoded, resized and cut, unless their rows are known.
+
+        Args:
+            asker: who waits for them; where `decoding` is set, its leaving ends the work.
 
         Raises:
             MediaError: one of them cannot be used.
         """
-        return [self._prepared(part) for part in media_parts(messages, self.access)]
+        return [self._prepared(part, asker) for part in media_parts(messages, self.access)]
 
-    def _prepared(self, part: MediaPart) -> PreparedItem:
+    def _prepared(self, part: MediaPart, asker: Asker) -> PreparedItem:
         name = self._rows.name(part.source, part.options)
-        return self._rows.known(name) or PreparedItem(self._item(part), name)
+        return self._rows.known(name) or PreparedItem(self._make(part.source, part.options, asker), name)
 
     def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
         """The rows of what `prepare` made; the tower runs on those that the cache does not have."""
@@ -131,6 +134,11 @@ class Pipeline:
         )
         input_ids = prompt_ids(text, encoded.items, bundle)
         return Request(input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded)
+
+    def close(self) -> None:
+        """End the processes of `decoding`; without it there is nothing to end."""
+        if isinstance(self._make, Workers):
+            self._make.close()
 
     def ask(self, picture: Picture, question: str) -> Request:
         """One picture, one question."""

@@ -11,6 +11,7 @@ from contract.names import MODEL
 from contract.sampling import Sampling
 from edge_runtime.commands.device import open_encoder
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
+from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -69,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-requests-per-minute", type=int, default=0, metavar="N", help="of each key, or of each address without keys (default: any number)")  # fmt: skip
     limits.add_argument("--max-concurrency", type=int, default=64, metavar="N", help="requests at once (default %(default)s)")  # fmt: skip
     limits.add_argument("--max-waiting", type=int, default=32, metavar="N", help="requests that wait for the encoder (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-decode-seconds", type=float, default=DecodingLimits.max_seconds, metavar="S", help="time for one picture or video (default %(default)g)")  # fmt: skip
+    limits.add_argument("--max-decode-bytes", type=int, default=DecodingLimits.max_bytes, metavar="N", help="memory for one picture or video (default %(default)s)")  # fmt: skip
+    limits.add_argument("--num-decoders", type=int, default=DecodingLimits.num_workers, metavar="N", help="processes that decode; a caller holds half of them at most (default %(default)s)")  # fmt: skip
     limits.add_argument("--max-body-bytes", type=int, default=64 << 20, metavar="N", help="size of a request (default %(default)s)")  # fmt: skip
     limits.add_argument("--max-pending-bytes", type=int, default=256 << 20, metavar="N", help="size of all requests being read or encoded (default %(default)s)")  # fmt: skip
     parser.set_defaults(run=run)
@@ -122,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
         max_pixels=args.max_pixels or None,
         fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
         allowed_local_media_path=args.allowed_local_media_path,
+        decoding=DecodingLimits(args.max_decode_seconds, args.max_decode_bytes, args.num_decoders),
     )
     kind = AsyncHttpClient if args.triton.startswith(("http://", "https://")) else AsyncGrpcClient
     client = kind(args.triton, **connection_options(args))

@@ -90,7 +90,7 @@ class Chat:
             raise Failure(415, "content-type must be application/json")
         self._callers.count(caller)
         body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
-        work = asyncio.create_task(self._answer(kind, body, held, exchange))
+        work = asyncio.create_task(self._answer(kind, body, held, exchange, caller))
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -104,14 +104,14 @@ class Chat:
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
 
-    async def _answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange) -> None:
+    async def _answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
         loop = asyncio.get_running_loop()
         try:
             chat = await loop.run_in_executor(self._parsers, parse, body, self._settings, kind.read)
             body.clear()
             exchange.ignored = chat.ignored
             chat = await self._within_limits(chat)
-            prepared = await self._prepared(chat)
+            prepared = await self._prepared(chat, caller)
             chat.messages.clear()  # the pictures are embeddings now
         finally:
             held.release()
@@ -134,9 +134,9 @@ class Chat:
         if not exchange.is_complete:
             raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
 
-    async def _prepared(self, chat: ChatRequest) -> Prepared:
+    async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
         if chat.prompt is None:
-            return await self.preparation.request(chat.messages, chat.tools, chat.template)
+            return await self.preparation.request(chat.messages, chat.tools, chat.template, caller)
         return await self.preparation.prompt(chat.prompt)
 
     async def _tokens(self, prepared: Prepared) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Messages to encoded requests, off the event loop.
 
-Three kinds of work do not wait for each other: reading URLs and files (waits for others), the tower (takes the cores;
-few at a time, behind a queue of known length) and text alone. While one picture goes through the tower the answers
+Four kinds of work do not wait for each other: reading URLs and files (waits for others), decoding (in processes that end
+when the caller leaves), the tower (takes the cores; few at a time, behind a queue of known length) and text alone. One
+caller holds at most half of each queue. While one picture goes through the tower the answers
 to others stream on. Requests that show the same thing at the same time are encoded one after the other, so that the
 second finds the rows of the first: each picture goes through the tower once.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,15 +20,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from contract.errors import MediaError, Unavailable
+from edge_runtime.gateway.asker import GatewayAsker
 from edge_runtime.gateway.data_urls import decoded
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.shares import Shares
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
 
 NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads
+NUM_PREPARED = 4  # requests at once whose pictures are decoded, or lie decoded before the tower
 NOUNS = {"image": "picture", "video": "video"}
 T = TypeVar("T")
 
@@ -52,20 +57,29 @@ class Preparation:
         self._readers = ThreadPoolExecutor(NUM_READERS, "media")
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encoder")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "prompt")
+        self._decoders = ThreadPoolExecutor(NUM_PREPARED, "decoder")
+        self._shares = Shares(NUM_PREPARED, NUM_PREPARED // 2)
+        self._waiting: Counter[bytes] = Counter()
         self._busy: dict[Any, asyncio.Event] = {}  # what is being encoded, by source and options
 
     def close(self) -> None:
         """End the threads; work that has not begun is dropped."""
-        for pool in (self._readers, self._encoders, self._writers):
+        for pool in (self._readers, self._decoders, self._encoders, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
+        self._pipeline.close()
 
     async def request(
-        self, messages: list[Message], tools: list[Any] | None = None, template: dict[str, Any] | None = None
+        self,
+        messages: list[Message],
+        tools: list[Any] | None = None,
+        template: dict[str, Any] | None = None,
+        caller: bytes = b"",
     ) -> Prepared:
         """Read, encode and tokenise. A Link of messages.py stands where a picture or video is; it is replaced.
 
         Args:
             template: variables for the chat template.
+            caller: who asks: nobody holds more than half of what waits, and of what is decoded.
 
         Raises:
             Failure, InvalidInput: something cannot be read or encoded.
@@ -79,15 +93,23 @@ class Preparation:
             return Prepared(await self._in(self._writers, write))
         if self.num_waiting >= self._settings.max_waiting:
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
+        if self._waiting[caller] >= (share := max(1, self._settings.max_waiting // 2)):
+            raise Unavailable(f"{share} of your requests wait for the encoder, half of what may wait (--max-waiting)")
         self.num_waiting += 1
+        self._waiting[caller] += 1
+        asker = GatewayAsker(caller)
         links = [part[part["type"]] for part in parts]
         try:
             await self._read_all(parts)
-            return await self._encoded(write, frozenset(map(_name, parts)))
+            return await self._encoded(messages, write, frozenset(map(_name, parts)), asker)
         except MediaError as error:  # which of several it was is not known
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
+            asker.leave()  # ends the decoding of one who went away
             self.num_waiting -= 1
+            self._waiting[caller] -= 1
+            if not self._waiting[caller]:
+                del self._waiting[caller]
 
     async def prompt(self, prompt: str | tuple[int, ...]) -> Prepared:
         """A prompt without a template and without pictures, tokenised where it is text."""
@@ -126,26 +148,37 @@ class Preparation:
         except MediaError as error:
             raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
-    async def _encoded(self, write: Callable[[], Request], names: frozenset[Any]) -> Prepared:
+    async def _encoded(
+        self, messages: list[Message], write: Callable[..., Request], names: frozenset[Any], asker: GatewayAsker
+    ) -> Prepared:
         while waiting := [self._busy[name] for name in names if name in self._busy]:
             await waiting[0].wait()
         done, loop = asyncio.Event(), asyncio.get_running_loop()
         self._busy |= dict.fromkeys(names, done)
+        is_encoding = False
 
         def release() -> None:
             for name in names:
                 del self._busy[name]
             done.set()
 
-        def encode() -> Prepared:
-            begun = time.perf_counter()
-            request = write()
-            return Prepared(request, time.perf_counter() - begun)
+        try:
+            async with self._shares.of(asker.caller):
+                begun = time.perf_counter()
+                prepared = await self._in(self._decoders, partial(self._pipeline.prepare, messages, asker))
 
-        future = self._encoders.submit(encode)
-        # whoever asked may be gone while the thread still works: only its end releases the names
-        future.add_done_callback(lambda _: _later(loop, release))
-        return await asyncio.wrap_future(future)
+                def encode() -> Prepared:
+                    request = write(prepared=prepared)
+                    return Prepared(request, time.perf_counter() - begun)
+
+                future = self._encoders.submit(encode)
+                is_encoding = True
+                # whoever asked may be gone while the thread still works: only its end releases the names
+                future.add_done_callback(lambda _: _later(loop, release))
+                return await asyncio.wrap_future(future)
+        finally:
+            if not is_encoding:
+                release()
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

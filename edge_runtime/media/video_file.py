@@ -109,13 +109,18 @@ class VideoFile:
         """
         self._file.seek(0)
         try:
-            with av.open(self._file, container_options={"format_whitelist": CONTAINERS}) as container:
+            with av.open(
+                self._file, container_options={"format_whitelist": CONTAINERS}, metadata_errors="replace"
+            ) as container:
                 stream = container.streams.best("video")
                 if stream is None:
                     raise MediaError(f"{self.name} has no video stream")
                 yield container, stream
-        except av.FFmpegError as error:
-            raise MediaError(f"{self.name} cannot be decoded: {error.strerror}; is it a video, and whole?") from error
+        except MediaError:
+            raise
+        except Exception as error:  # PyAV meets damage with errors of any type: AttributeError, UnicodeDecodeError, ...
+            why = getattr(error, "strerror", None) or error or type(error).__name__
+            raise MediaError(f"{self.name} cannot be decoded: {why}; is it a video, and whole?") from error
 
     def frames(self, indices: NDArray[np.int64]) -> Iterator[Image.Image]:
         """The frames of ascending indices as RGB pictures, turned and mirrored as the file's display matrix says.

@@ -1,6 +1,9 @@
 """Messages from others: which files and addresses they may name, and which sizes they may ask for."""
 
 import base64
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.media.access import MediaAccess
+from edge_runtime.media.opened_file import open_within
 from tests.edge.video_files import picture
 
 LONG = VideoProcessing(4096, 1 << 40, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 2.0, 4, 768)
@@ -87,6 +92,53 @@ def test_a_frame_may_not_lead_outside(pipeline: Pipeline, place: Path) -> None:
         bound.items(user(video=str(place / "allowed" / "mixed")))
     with pytest.raises(MediaError, match="cannot be read"):
         bound.items(user(image=str(place / "allowed" / "circle.png")))
+
+
+def test_a_name_that_changes_between_judging_and_opening_leaks_nothing(pipeline: Pipeline, place: Path) -> None:
+    """A file of the allowed folder and a link to the secret take turns under one name, as fast as they can."""
+    picture(2, 160, 128).save(place / "secret.png")  # another grid than that of what is allowed
+    access = MediaAccess(allowed_local_media_path=place / "allowed")
+    name, secret = place / "allowed" / "turns.png", (place / "secret.png").read_bytes()
+    allowed = (place / "allowed" / "open.png").read_bytes()
+    ended = threading.Event()
+
+    def swap() -> None:
+        while not ended.is_set():
+            (place / "allowed" / "file").write_bytes(allowed)
+            os.replace(place / "allowed" / "file", name)
+            (place / "allowed" / "leads").symlink_to(place / "secret.png")
+            os.replace(place / "allowed" / "leads", name)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    read = refused = 0
+    try:
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline or not (read and refused):
+            try:
+                data = access(name, "picture")
+            except MediaError:
+                refused += 1
+                continue
+            assert data != secret
+            assert data == allowed
+            read += 1
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_folder_that_becomes_a_link_leaks_nothing(place: Path) -> None:
+    """Judged by name, then exchanged before it is opened: the descent from the allowed folder follows no link."""
+    allowed = (place / "allowed").resolve()
+    (allowed / "deep").mkdir()
+    picture(1, 96, 96).save(allowed / "deep" / "secret.png")
+    os.close(open_within(allowed, allowed / "deep" / "secret.png"))
+    (allowed / "deep" / "secret.png").unlink()
+    (allowed / "deep").rmdir()
+    (allowed / "deep").symlink_to(place)
+    with pytest.raises(OSError, match=r"deep|directory|links"):
+        open_within(allowed, allowed / "deep" / "secret.png")
 
 
 def test_no_file_at_all(pipeline: Pipeline, place: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import edge_runtime.pipeline
+import edge_runtime.items.maker
 from edge_runtime import Bundle, EmbeddingCache, Encoder, Pipeline, Request
 from edge_runtime.items.item import Item
 from edge_runtime.reuse.seen import SeenItems
@@ -30,13 +30,13 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
 
     def noted(name: str) -> None:
-        real: Callable[..., Item] = getattr(edge_runtime.pipeline, name)
+        real: Callable[..., Item] = getattr(edge_runtime.items.maker, name)
 
         def call(*args: Any) -> Item:
             opened.append(name)
             return real(*args)
 
-        monkeypatch.setattr(edge_runtime.pipeline, name, call)
+        monkeypatch.setattr(edge_runtime.items.maker, name, call)
 
     noted("picture_item")
     noted("video_item")

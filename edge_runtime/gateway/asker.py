@@ -1,0 +1,35 @@
+"""A caller as those see it who work for it: who it is, and when it goes away."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class GatewayAsker:
+    """Waits for an item until `leave` is called (items.maker.Asker). Safe to share between threads."""
+
+    def __init__(self, caller: bytes) -> None:
+        self.caller = caller
+        self._has_left, self._lock = False, threading.Lock()
+        self._calls: list[Callable[[], None]] = []
+
+    @contextmanager
+    def told(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Inside the block, `leave` is called when the caller leaves; at once where it left before."""
+        with self._lock:
+            self._calls.append(leave)
+            has_left = self._has_left
+        if has_left:
+            leave()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls.remove(leave)
+
+    def leave(self) -> None:
+        """End what is being done for the caller."""
+        with self._lock:
+            self._has_left, calls = True, list(self._calls)
+        for call in calls:
+            call()

@@ -1,0 +1,94 @@
+"""Makes the item of a picture or video within one bundle's and one device's bounds.
+
+The facts fit into JSON, so that another process can make the very same items (workers.py).
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from contract.card import ModelCard
+from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.preparation import Progress, picture_item, video_item
+from edge_runtime.items.video_options import VideoOptions
+
+Options = PictureOptions | VideoOptions
+
+
+class Asker(Protocol):
+    """Somebody who waits for an item and may leave.
+
+    Attributes:
+        caller: who is behind it; callers share workers fairly.
+    """
+
+    caller: bytes
+
+    def told(self, leave: Callable[[], None]) -> AbstractContextManager[None]:
+        """Inside the block, `leave` is called when the asker leaves; at once where it left before."""
+
+
+class Patient:
+    """An asker that never leaves: the device itself."""
+
+    caller = b""
+
+    def told(self, leave: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+PATIENT = Patient()
+
+
+class MakeItem(Protocol):
+    """Makes the item of a resolved source (media.access)."""
+
+    def __call__(self, source: Any, options: Options, asker: Asker) -> Item:
+        """The item.
+
+        Raises:
+            MediaError: the source cannot be decoded within the limits there are.
+            MissingExtra: a video file, and PyAV is not installed.
+        """
+
+
+@dataclass(frozen=True)
+class ItemMaker:
+    """Decodes in this process, without limits of time and memory.
+
+    Attributes:
+        max_pixels: most pixels of a video frame, whatever the bundle allows.
+        progress: called with the number of frames read and the number wanted.
+    """
+
+    card: ModelCard
+    image: ImageProcessing
+    video: VideoProcessing
+    max_pixels: int | None = None
+    progress: Progress | None = None
+
+    def __call__(self, source: Any, options: Options, asker: Asker = PATIENT) -> Item:
+        if isinstance(options, PictureOptions):
+            return picture_item(source, self.image, self.card, options)
+        return video_item(source, self.video, self.card, options, self.max_pixels, self.progress)
+
+    def facts(self) -> dict[str, Any]:
+        """What `from_facts` makes an equal maker of; JSON can hold it."""
+        parts = {name: asdict(getattr(self, name)) for name in ("card", "image", "video")}
+        return {**parts, "max_pixels": self.max_pixels}
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "ItemMaker":
+        kinds = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
+        parts = {name: kind(**tuples(facts[name])) for name, kind in kinds.items()}
+        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"])
+
+
+def tuples(value: Any) -> Any:
+    """A value out of JSON with tuples in the place of lists, as frozen dataclasses have them."""
+    if isinstance(value, list):
+        return tuple(map(tuples, value))
+    return {name: tuples(inner) for name, inner in value.items()} if isinstance(value, dict) else value

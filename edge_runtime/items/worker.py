@@ -1,0 +1,132 @@
+"""The process that decodes what others sent: it makes items until its socket closes, and may be killed at any time.
+
+A job and its answer are a line of JSON and plain bytes; nothing is pickled, so a decoder that was taken over can send
+nothing but pixels. Memory and CPU time are limits of the process: FFmpeg and Pillow obey no others.
+"""
+
+import json
+import math
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contract.errors import EdgeVlmError
+from edge_runtime.items.maker import ItemMaker
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.media.frames import Frames
+from edge_runtime.media.opened_file import OpenedFile
+
+HEAD = struct.Struct("<I")  # bytes of the JSON that follows
+MAX_HEADER_BYTES = 1 << 20
+
+
+def send(link: socket.socket, header: dict[str, Any], payload: Any = b"", descriptors: tuple[int, ...] = ()) -> None:
+    """A header and the bytes that belong to it; `num_bytes` of the header says how many."""
+    text = json.dumps(header | {"num_bytes": len(payload)}).encode()
+    if descriptors:
+        socket.send_fds(link, [HEAD.pack(len(text))], descriptors)
+    else:
+        link.sendall(HEAD.pack(len(text)))
+    link.sendall(text)
+    link.sendall(payload)
+
+
+def receive(link: socket.socket) -> tuple[dict[str, Any], bytearray, list[int]]:
+    """What `send` sent.
+
+    Raises:
+        EOFError: the other side closed, or was killed.
+    """
+    head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
+    size = HEAD.unpack(head + _exactly(link, HEAD.size - len(head)))[0]
+    if size > MAX_HEADER_BYTES:
+        raise EOFError(f"a header of {size} bytes")
+    header = json.loads(bytes(_exactly(link, size)))
+    return header, _exactly(link, header["num_bytes"]), list(descriptors)
+
+
+def _exactly(link: socket.socket, size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        if not (count := link.recv_into(view)):
+            raise EOFError("the other side closed")
+        view = view[count:]
+    return data
+
+
+class _Following:
+    """Frames that come after their job, one by one as they are asked for."""
+
+    def __init__(self, link: socket.socket, num_frames: int) -> None:
+        self._link, self._num_left = link, num_frames
+        self.frames = Frames([None] * num_frames, lambda _: self.next())
+
+    def next(self) -> bytes:
+        self._num_left -= 1
+        return bytes(receive(self._link)[1])
+
+    def drop(self) -> None:
+        """Read those that nobody asked for."""
+        while self._num_left > 0:
+            self.next()
+
+
+def _answer(
+    make: ItemMaker, job: dict[str, Any], data: bytearray, descriptors: list[int], frames: Frames
+) -> tuple[dict[str, Any], Any]:
+    try:
+        source: Any = frames if job["source"] == "frames" else bytes(data)
+        if job["source"] == "file":
+            source = OpenedFile(descriptors[0], job["name"])
+        item = make(source, (PictureOptions if job["kind"] == "picture" else VideoOptions)(**job["options"]))
+    except EdgeVlmError as error:
+        return {"error": type(error).__name__, "message": str(error)}, b""
+    except MemoryError:
+        return {"error": "MemoryError", "message": ""}, b""
+    except Exception as error:  # a decoder's errors are of any type
+        return {"error": "MediaError", "message": f"it cannot be decoded: {error or type(error).__name__}"}, b""
+    values = {field.name: getattr(item, field.name) for field in fields(item) if field.name != "patches"}
+    return {"values": values, "shape": item.patches.shape}, np.ascontiguousarray(item.patches).reshape(-1).data
+
+
+def _limit(max_bytes: int) -> None:
+    """Bound what this process may hold beyond what it holds now."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # Linux has /proc
+        lines = Path("/proc/self/status").read_text().splitlines()
+        held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (held + max_bytes, held + max_bytes))
+
+
+def main() -> None:
+    """Serve the socket on standard input."""
+    link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    facts, _, _ = receive(link)
+    make, max_cpu_s = ItemMaker.from_facts(facts["maker"]), facts["max_cpu_s"]
+    with suppress(EdgeVlmError):  # without PyAV there are no video files
+        import edge_runtime.media.video_file  # noqa: F401  loaded before memory is bounded
+    _limit(facts["max_bytes"])
+    send(link, {})
+    while True:
+        try:
+            job, data, descriptors = receive(link)
+        except EOFError:
+            return
+        # the system counts whole seconds and kills by SIGXCPU
+        most = math.ceil(time.process_time() + max_cpu_s)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+        following = _Following(link, job.get("num_frames", 0))
+        answer = _answer(make, job, data, descriptors, following.frames)
+        following.drop()
+        send(link, *answer)

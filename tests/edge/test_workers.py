@@ -1,0 +1,191 @@
+"""Media of others is decoded in processes that end: at a limit, and when nobody waits any more."""
+
+import io
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract.errors import InvalidInput, MediaError
+from edge_runtime import Bundle, Pipeline
+from edge_runtime.gateway.asker import GatewayAsker
+from edge_runtime.items.maker import ItemMaker
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.video_options import VideoOptions
+from edge_runtime.items.workers import DecodingLimits, Workers
+from edge_runtime.media.access import ANY_FILE
+from tests.edge.video_files import picture, write_video
+
+NUM_FRAMES = 1 << 20
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def maker(bundle: Bundle) -> ItemMaker:
+    manifest = bundle.manifest
+    return ItemMaker(manifest.card, manifest.image, manifest.video, 1 << 20)
+
+
+@pytest.fixture
+def workers(maker: ItemMaker) -> Iterator[Workers]:
+    workers = Workers(maker, DecodingLimits(max_seconds=2.0, num_workers=2))
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 2^20 frames of 512 x 512: one VP8 frame again and again, 200 MB."""
+    folder = tmp_path_factory.mktemp("endless")
+    with av.open(str(write_video(folder / "one.ivf", 1, 25, 512, 512, codec="libvpx"))) as container:
+        packet = next(p for p in container.demux(video=0) if p.size)
+        frame = bytes(packet)
+    with (folder / "endless.ivf").open("wb") as file:
+        file.write((folder / "one.ivf").read_bytes()[:24] + struct.pack("<II", NUM_FRAMES, 0))
+        for first in range(0, NUM_FRAMES, 1 << 14):
+            file.write(b"".join(struct.pack("<IQ", len(frame), n) + frame for n in range(first, first + (1 << 14))))
+    return folder / "endless.ivf"
+
+
+def test_a_worker_makes_the_same_items(maker: ItemMaker, workers: Workers, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", 12, 4)
+    (tmp_path / "frames").mkdir()
+    for index in range(5):
+        picture(index, 96, 96).save(tmp_path / "frames" / f"{index}.png")
+    cases: list[tuple[Any, Any]] = [
+        (png(picture(0, 160, 128)), PictureOptions()),
+        (png(picture(0, 160, 128)), PictureOptions(resized_height=96, resized_width=128)),
+        (video, VideoOptions(nframes=4)),
+        (video.read_bytes(), VideoOptions(fps=1.0)),
+        (tmp_path / "frames", VideoOptions(sample_fps=3.0)),
+        ([png(picture(n, 96, 96)) for n in range(3)], VideoOptions()),
+        ([picture(n, 96, 96) for n in range(3)], VideoOptions()),  # pixels need no decoder
+    ]
+    for source, options in cases:
+        kind = "video" if isinstance(options, VideoOptions) else "picture"
+        here, there = (make(ANY_FILE(source, kind), options) for make in (maker, workers))
+        np.testing.assert_array_equal(here.patches, there.patches)
+        assert (here.grid_thw, here.timestamps) == (there.grid_thw, there.timestamps)
+    assert len(workers._idle) == 1  # one process made them all
+
+
+def test_errors_are_those_of_this_process(maker: ItemMaker, workers: Workers) -> None:
+    frames = [png(picture(0, 96, 96)), b"no picture", png(picture(1, 96, 96)), png(picture(2, 96, 96))]
+    for source, options in ((b"no picture", PictureOptions()), (b"no video", VideoOptions()), (frames, VideoOptions())):
+        said = []
+        for make in (maker, workers):
+            with pytest.raises(MediaError) as raised:
+                make(ANY_FILE(source, "video"), options)
+            said.append(str(raised.value))
+        assert said[0] == said[1]
+    assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+    assert workers._idle[0].num_jobs == 4  # the process lives on
+
+
+def test_a_video_of_a_million_frames_ends_at_the_limit(workers: Workers, endless: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(MediaError, match="takes too long to decode: 2 s"):
+        workers(ANY_FILE(endless, "video"), VideoOptions())
+    assert time.monotonic() - begun < 30  # the process starts before its time counts
+    assert not workers._idle
+    assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+
+
+def test_memory_is_bounded(maker: ItemMaker) -> None:
+    """A PNG of 11,000 x 11,000 pixels of one colour: 400 MB decoded."""
+    workers = Workers(maker, DecodingLimits(max_bytes=1 << 27, num_workers=1))
+    try:
+        with pytest.raises(MediaError, match=r"too much memory|cannot be decoded|ends its decoder"):
+            workers(png(Image.new("RGB", (11_000, 11_000))), PictureOptions())
+        assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+    finally:
+        workers.close()
+
+
+def test_who_leaves_ends_the_work(maker: ItemMaker, endless: Path) -> None:
+    workers = Workers(maker, DecodingLimits(max_seconds=60.0, num_workers=1))
+    asker, said = GatewayAsker(b"a"), []
+
+    def ask() -> None:
+        try:
+            workers(ANY_FILE(endless, "video"), VideoOptions(), asker)
+        except MediaError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]  # one is decoded, one waits
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    begun = time.monotonic()
+    asker.leave()
+    for thread in threads:
+        thread.join(10)
+    assert said == ["the one who asked has left"] * 2
+    assert time.monotonic() - begun < 5
+    with pytest.raises(MediaError, match="has left"):
+        workers(png(picture(0, 96, 96)), PictureOptions(), asker)
+    assert not workers._held
+    assert workers(png(picture(0, 96, 96)), PictureOptions(), GatewayAsker(b"b")).grid_thw == (1, 6, 6)
+    workers.close()
+
+
+def test_one_caller_leaves_room_for_another(maker: ItemMaker, endless: Path) -> None:
+    workers = Workers(maker, DecodingLimits(max_seconds=60.0, num_workers=2))
+    slow = [GatewayAsker(b"slow") for _ in range(4)]
+
+    def ask(asker: GatewayAsker) -> None:
+        with pytest.raises(MediaError):
+            workers(ANY_FILE(endless, "video"), VideoOptions(), asker)
+
+    threads = [threading.Thread(target=ask, args=(asker,)) for asker in slow]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            item = workers(png(picture(0, 96, 96)), PictureOptions(), GatewayAsker(b"quick"))
+            assert item.grid_thw == (1, 6, 6)
+        assert workers._held == {b"slow": 1}
+    finally:
+        for asker in slow:
+            asker.leave()
+        for thread in threads:
+            thread.join(10)
+        workers.close()
+
+
+def test_a_killed_process_is_replaced(workers: Workers) -> None:
+    assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+    os.kill(workers._idle[0].process.pid, signal.SIGKILL)
+    workers._idle[0].process.wait()
+    assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+
+
+def test_a_pipeline_decodes_in_workers(bundle: Bundle, pipeline: Pipeline) -> None:
+    apart = Pipeline(pipeline.encoder, decoding=DecodingLimits())
+    try:
+        ours, here = apart.ask(png(picture(0, 160, 128)), "What?"), pipeline.ask(png(picture(0, 160, 128)), "What?")
+        np.testing.assert_array_equal(ours.main, here.main)
+    finally:
+        apart.close()
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_seconds": 0}, {"max_seconds": float("nan")}, {"max_bytes": 1}, {"num_workers": 0}]
+)
+def test_limits_make_sense(limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="at least"):
+        DecodingLimits(**limits)
