@@ -2,7 +2,7 @@
 
 Four kinds of work do not wait for each other: reading URLs and files (waits for others), decoding (in processes that end
 when the caller leaves), the tower (takes the cores; few at a time, behind a queue of known length) and text alone. One
-caller holds at most half of each queue. While one picture goes through the tower the answers
+caller holds at most half of what is decoded at once, and no caller fills the queue for another. While one picture goes through the tower the answers
 to others stream on. Requests that show the same thing at the same time are encoded one after the other, so that the
 second finds the rows of the first: each picture goes through the tower once.
 """
@@ -79,7 +79,7 @@ class Preparation:
 
         Args:
             template: variables for the chat template.
-            caller: who asks: nobody holds more than half of what waits, and of what is decoded.
+            caller: who asks: one caller has at most half of what is decoded at once.
 
         Raises:
             Failure, InvalidInput: something cannot be read or encoded.
@@ -91,10 +91,10 @@ class Preparation:
             write = partial(write, template_variables=template)
         if not parts:
             return Prepared(await self._in(self._writers, write))
-        if self.num_waiting >= self._settings.max_waiting:
+        most = self._settings.max_waiting
+        # a caller who has less than half of them waiting finds room beside one who filled the queue
+        if self.num_waiting >= (most if self._waiting[caller] >= max(1, most // 2) else 2 * most):
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
-        if self._waiting[caller] >= (share := max(1, self._settings.max_waiting // 2)):
-            raise Unavailable(f"{share} of your requests wait for the encoder, half of what may wait (--max-waiting)")
         self.num_waiting += 1
         self._waiting[caller] += 1
         asker = GatewayAsker(caller)
