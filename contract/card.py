@@ -7,6 +7,7 @@ family's module makes the card of a config.json (contract.families).
 from dataclasses import dataclass
 
 from contract.families import module_name
+from contract.tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class ModelCard:
     """Widths, token ids and patch geometry of one checkpoint.
 
     hidden_size is H, the width of an embedding row and of the language model; num_deepstack_levels is L. family is
-    transformers' model_type.
+    transformers' model_type. A token id is None where the family has no such token, tiles where it has no tiles.
 
     Raises:
         BundleError: no family has this model_type.
@@ -26,16 +27,22 @@ class ModelCard:
     vocab_size: int
     max_position_embeddings: int
     image_token_id: int
-    video_token_id: int
-    vision_start_token_id: int
-    vision_end_token_id: int
+    video_token_id: int | None
+    vision_start_token_id: int | None
+    vision_end_token_id: int | None
     patch_size: int
     merge_size: int
     temporal_patch_size: int
     encoder_fingerprint: str
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         module_name(self.family)
+
+    @property
+    def pad_token_ids(self) -> tuple[int, ...]:
+        """The tokens that stand for an embedding row: of pictures, then of videos."""
+        return (self.image_token_id,) if self.video_token_id is None else (self.image_token_id, self.video_token_id)
 
     @property
     def patch_width(self) -> int:

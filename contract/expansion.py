@@ -11,6 +11,17 @@ from contract.errors import InvalidInput
 from contract.grids import runs
 
 
+def with_start(ids: list[int], start: list[int]) -> list[int]:
+    """A text's token ids behind the tokens that its tokenizer puts in front of every text, unless it begins with them.
+
+    The rule is `apply_chat_template` of transformers' ProcessorMixin.
+
+    Args:
+        start: what the tokenizer makes of an empty text: <s> of the Llama families, nothing of most others.
+    """
+    return ids if ids[: len(start)] == start else start + ids
+
+
 def expand_pads(
     input_ids: NDArray[np.int64],
     image_grid_thw: NDArray[np.int64],

@@ -7,8 +7,10 @@ same tower answers the same server.
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from contract.preprocessing import ImageProcessing, VideoProcessing, facts
+from contract.tiles import Tiles
 
 GRAPH_VERSION = 1  # raise when the graph's outputs change their meaning
 
@@ -18,6 +20,7 @@ def encoder_fingerprint(
     image: ImageProcessing,
     video: VideoProcessing,
     has_outer_video_wrapper: bool,
+    tiles: Tiles | None = None,
 ) -> str:
     """Hash of an encoder, 32 hex digits.
 
@@ -32,4 +35,6 @@ def encoder_fingerprint(
         "video": facts(video),
         "outer_video_wrapper": has_outer_video_wrapper,
     }
+    if tiles is not None:
+        values["tiles"] = asdict(tiles)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]

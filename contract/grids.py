@@ -19,6 +19,11 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
     """
     if grid is None:
         return np.zeros((0, 3), np.int64)
+    if len(grid) and name == "video_grid_thw" and card.video_token_id is None:
+        raise InvalidInput(
+            "video_grid_thw was sent, this model has no pads of videos: send frames as pictures", check="pads"
+        )
+    is_grid = find(card.family).LAYOUT == "grids"
     for item, (t, h, w) in enumerate(grid.tolist()):  # check_items has bounded their number
         if not all(1 <= side <= MAX_SIDE for side in (t, h, w)):
             raise InvalidInput(
@@ -29,7 +34,7 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
                 f"{name}[{item}] is {[t, h, w]}, height and width must be multiples of {card.merge_size}",
                 check="grid-even",
             )
-        if name == "image_grid_thw" and t != 1:
+        if name == "image_grid_thw" and t != 1 and is_grid:
             raise InvalidInput(
                 f"{name}[{item}] is {[t, h, w]}, a picture has t = 1; send videos as video_grid_thw",
                 check="grid-frames",

@@ -30,8 +30,7 @@ class ItemRows:
 
 def is_pad(input_ids: NDArray[np.int64], card: ModelCard) -> NDArray[np.bool_]:
     """Which tokens stand for an embedding row, (S,)."""
-    found: NDArray[np.bool_] = (input_ids == card.image_token_id) | (input_ids == card.video_token_id)
-    return found
+    return np.isin(input_ids, card.pad_token_ids)
 
 
 def prompt_items(

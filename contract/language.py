@@ -4,12 +4,13 @@ Everything else in the folder is a plain transformers checkpoint without its vis
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.families import find
+from contract.manifest import plain, read_card
 
 FORMAT_VERSION = 1
 NAME = "edge_vlm.json"
@@ -17,14 +18,16 @@ NAME = "edge_vlm.json"
 
 @dataclass(frozen=True)
 class LanguageCheckpoint:
-    """The mark that export.language leaves."""
+    """The mark that export.language leaves. Checkpoints exported before have no card; config.json then gives it."""
 
     encoder_fingerprint: str
     has_outer_video_wrapper: bool
+    card: ModelCard | None = None
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
-        (folder / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        values = asdict(self) | {"card": None if self.card is None else plain(self.card)}
+        (folder / NAME).write_text(json.dumps(values, indent=2) + "\n")
 
 
 def read_language_card(folder: Path) -> ModelCard:
@@ -47,4 +50,7 @@ def read_language_card(folder: Path) -> ModelCard:
     fingerprint = mark.get("encoder_fingerprint")
     if not isinstance(fingerprint, str) or not fingerprint:
         raise BundleError(f"{folder / NAME} has no encoder_fingerprint: export the checkpoint again")
+    if mark.get("card") is not None:
+        card = read_card(mark["card"], f"{folder / NAME}: card")
+        return replace(card, encoder_fingerprint=fingerprint)
     return find(config.get("model_type")).card(config, fingerprint)

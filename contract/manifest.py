@@ -9,10 +9,12 @@ from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.files import sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.tiles import Tiles
 
 FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
+NEWLINE = "image_newline.npy"  # only of families that have one
 INTEGERS = ("int8", "int4")  # precisions whose layers are multiplied in integers
 PRECISIONS = ("fp32", "fp16", "bf16", *INTEGERS)
 
@@ -44,9 +46,30 @@ class Manifest:
     def write(self, folder: Path) -> "Manifest":
         """Hash the files of `folder` and write the manifest beside them; returns the manifest as written."""
         names = sorted(path.name for path in folder.iterdir() if path.name != NAME)
-        values = asdict(self) | {"files": {name: sha256(folder / name) for name in names}}
+        values = plain(self) | {"files": {name: sha256(folder / name) for name in names}}
         (folder / NAME).write_text(json.dumps(values, indent=2) + "\n")
         return _parse(values, folder / NAME)
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A manifest or card as JSON objects; a card without tiles has no key for them."""
+    values = asdict(value)
+    card = values.get("card", values)
+    if card.get("tiles", ...) is None:
+        del card["tiles"]
+    return values
+
+
+def read_card(values: Any, source: str) -> ModelCard:
+    """A card of JSON.
+
+    Raises:
+        BundleError: a key is missing or unknown, or the family is.
+    """
+    if isinstance(values, dict) and "tiles" in values:
+        values = values | {"tiles": Tiles.from_json(values["tiles"], f"{source}.tiles")}
+    card: ModelCard = _build(ModelCard, values, source)
+    return card
 
 
 def _build(cls: type[Any], values: Any, source: str) -> Any:
@@ -67,8 +90,9 @@ def _parse(values: Any, path: Path) -> Manifest:
         raise BundleError(
             f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}: export the bundle again"
         )
-    parts = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
+    parts = {"image": ImageProcessing, "video": VideoProcessing}
     built = {k: _build(cls, values.get(k), f"{path}: {k}") for k, cls in parts.items()}
+    built["card"] = read_card(values.get("card"), f"{path}: card")
     manifest: Manifest = _build(Manifest, values | built, str(path))
     for name in (GRAPH, TOKENIZER, CHAT_TEMPLATE):
         if name not in manifest.files:

@@ -198,7 +198,8 @@ def check_prompt(
     num_held = sum(item.arrays[1].shape[1] for item in known if item is not None)
     sent = check_embeddings(embeddings or {}, rows - num_held, known.count(None), card, limits, numbers)
     _check_pads(input_ids, "image_grid_thw", card.image_token_id, images, card)
-    _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
+    if card.video_token_id is not None:
+        _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
     if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
         raise InvalidInput(
             f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected",

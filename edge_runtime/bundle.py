@@ -1,15 +1,18 @@
 """An edge bundle, verified and opened: manifest, tokenizer, chat template and the path of the graph."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
 from contract.files import Identity, check_unchanged, verify
-from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, WEIGHTS, Manifest, parse_manifest
+from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, WEIGHTS, Manifest, parse_manifest
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ class Bundle:
             BundleError: a file was exchanged or written to since its hash was checked.
         """
         check_unchanged(self.folder, self.verified)
+
+    @cached_property
+    def newline(self) -> NDArray[np.float32]:
+        """The learned row that ends a line of a picture's map, float32 (H,).
+
+        Raises:
+            BundleError: the bundle has none, or of another width.
+        """
+        path, width = self.folder / NEWLINE, self.manifest.card.hidden_size
+        try:
+            values: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read: {error}: export the bundle again") from error
+        if values.shape != (width,) or values.dtype != np.float32:
+            raise BundleError(f"{path} has {values.dtype} {list(values.shape)}, float32 [{width}] is expected")
+        return values
 
     def token(self, token_id: int) -> str:
         """Text of a token of the model's config.
@@ -72,6 +91,6 @@ class Bundle:
             raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}") from error
         bundle = cls(path, manifest, tokenizer, template, numbers, verified)
         bundle.check_unchanged()
-        for token_id in (manifest.card.image_token_id, manifest.card.video_token_id):
+        for token_id in card.pad_token_ids:
             bundle.token(token_id)
         return bundle

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contract.errors import ParityError
 from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
-from contract.manifest import CHAT_TEMPLATE, GRAPH, TOKENIZER, Manifest
+from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, Manifest
 from contract.manifest import NAME as MANIFEST
 from edge_runtime.tower import kernels
 from export import families
@@ -35,14 +35,15 @@ from export.integers.balance import Read
 from export.integers.rotation import Rotation
 from export.integers.sensitivity import kept_layers
 from export.place import check_place
-from export.plan import Plan
+from export.plan import KEPT, Plan
 from export.precision import Precision, precision_named
 from export.progress import WRITE_FLOP, Done, Progress
-from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
+from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 from export.source.hub import local_folder
 from export.source.notices import notices
 from export.source.tokenizer import require_tokenizer, write_tokenizer
 
+NEWLINE_TENSOR = "image_newline"
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
 
@@ -114,7 +115,7 @@ def write_bundle(
         progress.note(f"inputs      {num_cases} pictures, videos and prompts are as transformers' processor makes them")
         with progress.stage("original") as done:
             original = _ask_original(source, precision, calibration_folder, done)
-        weights = Weights(checkpoint.tower_tensor)
+        weights = Weights(tower.reader(checkpoint.tower_tensor))
         if precision.is_integer:
             weights = _prepared_for_integers(source, original, calibration_folder)
             layers = ", ".join(weights.kept)
@@ -132,6 +133,8 @@ def write_bundle(
         worst = parity.summary(rows)
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision.name, precision.gate, work / PICTURE)
+        if NEWLINE_TENSOR in source.family.SHARED:
+            np.save(work / NEWLINE, checkpoint.tower_tensor(NEWLINE_TENSOR))
         _write_codec_numbers(work, original, calibration_folder, progress)
         replace(manifest, parity=[asdict(row) for row in rows], quantisation=weights.facts).write(work)
     progress.note(f"published   {out}")
@@ -141,11 +144,10 @@ def write_bundle(
 
 def checked_source(model: str, out: Path, precision: Precision, progress: Progress) -> Source:
     """Refuse everything that can be refused before the first tensor is read; see export.vision.export_vision."""
-    checkpoint = Checkpoint(local_folder(model, lambda name: tower_name(name) is not None))
+    checkpoint = Checkpoint(local_folder(model, lambda name: families.local_name(name) is not None))
     check_place(out, checkpoint.folder, MANIFEST)
-    model_type = checkpoint.config["model_type"]
-    family = families.find(model_type)
-    tower = family.tower(checkpoint.config)
+    model_type, family = checkpoint.config["model_type"], checkpoint.family
+    tower = family.tower(checkpoint.facts)
     tower.check(checkpoint.tower_shapes)
     _ = checkpoint.chat_template, checkpoint.image, checkpoint.video  # raise where they are missing
     require_tokenizer(checkpoint.folder)
@@ -178,7 +180,7 @@ def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifes
 
 def _oracle(source: Source, read: Read) -> Oracle:
     checkpoint = source.checkpoint
-    return Oracle(checkpoint.config, checkpoint.image, list(checkpoint.tower_shapes), read)
+    return Oracle(checkpoint.facts, checkpoint.image, list(checkpoint.tower_shapes), read)
 
 
 def _ask_original(source: Source, precision: Precision, folder: Path | None, done: Done) -> Original:
@@ -187,7 +189,8 @@ def _ask_original(source: Source, precision: Precision, folder: Path | None, don
     packs, largest = packs_for(tower), first_level_packs_for(tower)
     oracle = _oracle(source, checkpoint.tower_tensor)
     pictures = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
-    peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if precision.is_integer else {}
+    is_balanced = precision.is_integer and tower.fixed_side is None
+    peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if is_balanced else {}
     rows = [np.stack(list(oracle(*picture).values())) for picture in pictures]
     answers = parity.answers(tower, oracle, packs, done)
     first_level = parity.first_level_answers(tower, oracle, largest, done)
@@ -195,14 +198,18 @@ def _ask_original(source: Source, precision: Precision, folder: Path | None, don
 
 
 def _prepared_for_integers(source: Source, original: Original, folder: Path | None) -> Weights:
-    """Weights rotated and balanced, and the layers that rounding would cost most."""
+    """Weights rotated and balanced, and the layers that rounding would cost most; a tower of tiles as it is, because a norm
+    before its blocks lets no rotation through."""
     tower, read = source.tower, source.checkpoint.tower_tensor
+    described = calibration.describe(folder, original.pictures)
+    if tower.fixed_side is not None:
+        facts = {"calibration": described, "kept_fp16": list(KEPT), "balanced_layers": 0}
+        return Weights(tower.reader(read), {}, KEPT, facts)
     factors = balance.factors(original.peaks, read)
     changed = balance.divided(Rotation(tower, read), factors)
     prepared = _oracle(source, changed)
     prepared.multiply_inputs(factors)
     kept = kept_layers(tower, prepared, min(original.pictures, key=lambda batch: len(batch[0])))
-    described = calibration.describe(folder, original.pictures)
     facts = {"calibration": described, "kept_fp16": list(kept), "balanced_layers": len(factors)}
     return Weights(changed, factors, kept, facts)
 

@@ -22,7 +22,7 @@ from contract.manifest import TOKENIZER, read_manifest
 from export import command
 from export.place import check_place
 from export.progress import Progress
-from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint, tower_name
+from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 from export.source.hub import INDEX, SINGLE, local_folder
 from export.source.notices import notices
 from export.source.processors import FILES
@@ -89,7 +89,7 @@ def export_language(
                 shutil.copyfile(checkpoint.folder / name, work / name)
         if bundle is not None:
             shutil.copyfile(bundle / CODEC_NUMBERS, work / CODEC_NUMBERS)
-        LanguageCheckpoint(fingerprint, HAS_OUTER_VIDEO_WRAPPER).write(work)
+        LanguageCheckpoint(fingerprint, HAS_OUTER_VIDEO_WRAPPER, checkpoint.card).write(work)
     progress.note(f"published   {out}: {num_tensors} tensors, {num_bytes / 1e6:.1f} MB")
     return LanguageExport(str(out), fingerprint, num_tensors, num_bytes, round(time.monotonic() - started, 3))
 
@@ -102,10 +102,16 @@ def _check_bundle(bundle: Path, fingerprint: str) -> None:
         raise BundleError(f"{bundle} has no {CODEC_NUMBERS}: export it again, or leave --bundle out")
 
 
+def _stays(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor goes into the language checkpoint: it is outside the tower, or the server needs it as well."""
+    local = checkpoint.family.local_name(name)
+    return local is None or local in checkpoint.family.SHARED
+
+
 def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tuple[int, int]:
     """Copy all tensors outside the tower, shard by shard; returns their number and bytes."""
     kept = {
-        file: [tensor for name, tensor in checkpoint.tensors(file).items() if tower_name(name) is None]
+        file: [tensor for name, tensor in checkpoint.tensors(file).items() if _stays(checkpoint, name)]
         for file in checkpoint.shards
     }
     kept = {file: tensors for file, tensors in kept.items() if tensors}

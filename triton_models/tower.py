@@ -58,6 +58,8 @@ class Tower:
                 )
 
     def check_pixels(self, pixel_values, image_grid_thw, video_grid_thw):
+        if self.card.tiles is not None:
+            raise InvalidInput("pixel_values was sent, this model cuts tiles itself: send image", check="source")
         images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
         rows = num_rows(images, self.card) + num_rows(videos, self.card)
         self.check_rows(rows)

@@ -15,12 +15,16 @@ from contract.errors import BundleError
 
 if TYPE_CHECKING:
     from contract.card import ModelCard
+    from contract.tiles import Tiles
 
 MODULES = {
     "qwen3_vl": "qwen3_vl",
     "qwen3_vl_moe": "qwen3_vl",
     "qwen3_5": "qwen3_5",
     "qwen3_5_moe": "qwen3_5",
+    "llava": "llava",
+    "llava_next": "llava_next",
+    "internvl": "internvl",
 }
 
 
@@ -35,8 +39,8 @@ class Family(Protocol):
     LAYOUT: str
     POSITIONS: str
 
-    def card(self, config: Mapping[str, Any], encoder_fingerprint: str) -> "ModelCard":
-        """The card of a transformers config.json.
+    def card(self, config: Mapping[str, Any], encoder_fingerprint: str, tiles: "Tiles | None" = None) -> "ModelCard":
+        """The card of a transformers config.json; tiles where the family has them and the caller knows them.
 
         Raises:
             BundleError: a key is missing, or tower and language model do not fit.

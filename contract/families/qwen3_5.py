@@ -5,6 +5,7 @@ from typing import Any
 
 from contract.card import ModelCard
 from contract.families.qwen3_vl import LAYOUT, POSITIONS, card_with_levels, missing_key, positions, runs
+from contract.tiles import Tiles
 
 __all__ = ["LAYOUT", "POSITIONS", "card", "deepstack_blocks", "positions", "runs"]
 
@@ -14,7 +15,7 @@ def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(config["vision_config"].get("deepstack_visual_indexes") or ())
 
 
-def card(config: Mapping[str, Any], encoder_fingerprint: str) -> ModelCard:
+def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:
     """The card of a config.json; see contract.families.Family."""
     try:
         return card_with_levels(config, encoder_fingerprint, len(deepstack_blocks(config)))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.families.mrope import mrope_positions
+from contract.tiles import Tiles
 
 LAYOUT, POSITIONS = "grids", "mrope"
 
@@ -22,7 +23,7 @@ def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(config["vision_config"]["deepstack_visual_indexes"])
 
 
-def card(config: Mapping[str, Any], encoder_fingerprint: str) -> ModelCard:
+def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:
     """The card of a config.json; see contract.families.Family."""
     try:
         return card_with_levels(config, encoder_fingerprint, len(deepstack_blocks(config)))
@@ -78,6 +79,5 @@ def positions(
     card: ModelCard,
 ) -> tuple[NDArray[np.int64], int]:
     """Temporal, height and width positions (3, S); see contract.families.Family and mrope_positions."""
-    return mrope_positions(
-        input_ids, image_grid_thw, video_grid_thw, card.image_token_id, card.video_token_id, card.merge_size
-    )
+    image, video = card.pad_token_ids
+    return mrope_positions(input_ids, image_grid_thw, video_grid_thw, image, video, card.merge_size)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         encoding.append(time.perf_counter() - prepared)
         preparing.append(prepared - begun)
     seconds, peak_rss = statistics.median(encoding[1:]), peak_rss_bytes()
-    manifest, grid = encoder.bundle.manifest, items[0].grid_thw
+    manifest, grid = encoder.bundle.manifest, items[0].tower_thw
     products, attention = count_work(encoder.bundle.graph, grid, manifest.card.patch_width)
     fp32_rate, int8_rate = peak_rates(args.threads)
     product_rate = int8_rate if manifest.precision in INTEGERS else fp32_rate

@@ -26,9 +26,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             messages = json.loads(args.messages.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{args.messages} is no JSON list of messages: {error}") from error
-        card = bundle.manifest.card
         request = open_pipeline(args).request(messages)
-        report |= request_report(request, card.image_token_id, card.video_token_id)
+        report |= request_report(request, bundle.manifest.card.pad_token_ids)
     if not args.json:
         for name, value in report.items():
             if name == "compared":

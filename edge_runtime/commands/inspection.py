@@ -59,9 +59,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def request_report(request: Request, image_token_id: int, video_token_id: int) -> dict[str, Any]:
+def request_report(request: Request, pad_token_ids: tuple[int, ...]) -> dict[str, Any]:
     """Token ids, grids, where the pads stand, and checks of the embeddings: finite, not zero, width, row count."""
-    pads = np.flatnonzero(np.isin(request.input_ids, (image_token_id, video_token_id)))
+    pads = np.flatnonzero(np.isin(request.input_ids, pad_token_ids))
     levels = [request.main, *request.deepstack]
     return {
         "input_ids": request.input_ids.tolist(),

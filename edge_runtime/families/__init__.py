@@ -22,7 +22,23 @@ if TYPE_CHECKING:
 class Family(Protocol):
     """What the device needs to know of a family."""
 
-    def picture(self, image: Image.Image, how: ImageProcessing, card: ModelCard, options: "PictureOptions") -> "Item":
+    def indices(self, num_frames: int, fps: float, how: VideoProcessing, options: "VideoOptions") -> NDArray[np.int64]:
+        """Frames to look at, int64 (n,), ascending, out of `num_frames` at `fps` frames per second.
+
+        Raises:
+            MediaError: more frames are asked for than there are or may be.
+        """
+
+    def arrange(self, rows: NDArray[np.float32], items: "Sequence[Item]", bundle: "Bundle") -> NDArray[np.float32]:
+        """The tower's rows of all items (., H) to those of the prompt (N, H), items one after another."""
+
+    def picture(
+        self,
+        image: Image.Image,
+        how: ImageProcessing,
+        card: ModelCard,
+        options: "PictureOptions",
+    ) -> "Item":
         """An RGB picture as the tower wants it.
 
         Raises:

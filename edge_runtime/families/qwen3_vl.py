@@ -16,6 +16,11 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
 
+def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
+    """See edge_runtime.families.Family."""
+    return options.indices(num_frames, fps, how)
+
+
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
     """One frame; see edge_runtime.families.Family."""
     height, width = options.size(image.height, image.width, card.patch_size * card.merge_size, how)
@@ -59,9 +64,8 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     the video; before, it replaced all three. The bundle says which.
     """
     card = bundle.manifest.card
-    pad, start, end = (
-        bundle.token(token) for token in (card.video_token_id, card.vision_start_token_id, card.vision_end_token_id)
-    )
+    tokens = (card.video_token_id, card.vision_start_token_id, card.vision_end_token_id)
+    pad, start, end = (bundle.token(token) for token in tokens if token is not None)
     whole = pad if bundle.manifest.has_outer_video_wrapper else start + pad + end
     videos = [item for item in items if item.is_video]
     pieces = text.split(whole)
@@ -71,3 +75,8 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     for video, rest in zip(videos, pieces[1:], strict=True):
         expanded += "".join(f"<{second:.1f} seconds>{start}{pad}{end}" for second in video.timestamps) + rest
     return expanded
+
+
+def arrange(rows: NDArray[np.float32], items: Sequence[Item], bundle: Bundle) -> NDArray[np.float32]:
+    """The tower's rows as they are; see edge_runtime.families.Family."""
+    return rows

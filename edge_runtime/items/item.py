@@ -21,11 +21,21 @@ class Item:
         patches: uint8 (t * h * w, 3 * temporal_patch * patch^2).
         grid_thw: frames (pairs, for a video), height, width in patches.
         timestamps: seconds of each temporal patch of a video; empty for a picture.
+        tiles_thw: the grid that the tower is told, where the rows of the prompt stand on another.
+        arranged: how the tower's rows become those of the prompt, where the family has several ways: its name and, if
+            rows follow from it, the height and width of the picture in pixels.
     """
 
     patches: NDArray[np.uint8]
     grid_thw: tuple[int, int, int]
     timestamps: tuple[float, ...] = ()
+    tiles_thw: tuple[int, int, int] | None = None
+    arranged: tuple[str, int, int] | None = None
+
+    @property
+    def tower_thw(self) -> tuple[int, int, int]:
+        """The grid of the patches: frames or tiles, height, width."""
+        return self.tiles_thw or self.grid_thw
 
     @property
     def is_video(self) -> bool:

@@ -30,7 +30,10 @@ PICTURE_DEFAULTS = PictureOptions()
 
 
 def picture_item(
-    source: Picture, how: ImageProcessing, card: ModelCard, options: PictureOptions = PICTURE_DEFAULTS
+    source: Picture,
+    how: ImageProcessing,
+    card: ModelCard,
+    options: PictureOptions = PICTURE_DEFAULTS,
 ) -> Item:
     """A picture, resized and cut as its family does.
 
@@ -105,7 +108,7 @@ def video_item(
         raise MediaError(f"video is {type(source).__name__}, a path, bytes or a list of frames is expected")
     options.check_source(is_file=True)
     with _opened(found) as video:
-        indices = options.indices(video.num_frames, video.fps, how)
+        indices = families.find(card.family).indices(video.num_frames, video.fps, how, options)
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
         return families.find(card.family).clip(images, indices, video.fps, how, card, options, max_pixels)
 

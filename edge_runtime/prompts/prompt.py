@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.expansion import expand_pads
+from contract.expansion import expand_pads, with_start
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
@@ -23,8 +23,9 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle) -> NDArray[np.i
     """
     card = bundle.manifest.card
     written = families.find(card.family).write(text, items, bundle)
-    ids = np.array(bundle.tokenizer.encode(written, add_special_tokens=False).ids, np.int64)
-    return expand_pads(ids, _grids(items, False), _grids(items, True), card)
+    ids = bundle.tokenizer.encode(written, add_special_tokens=False).ids
+    whole = np.array(with_start(ids, bundle.tokenizer.encode("").ids), np.int64)
+    return expand_pads(whole, _grids(items, False), _grids(items, True), card)
 
 
 def _grids(items: Sequence[Item], is_video: bool) -> NDArray[np.int64]:

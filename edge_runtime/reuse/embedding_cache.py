@@ -20,6 +20,8 @@ def content_key(item: Item, bundle: Bundle) -> str:
     """Name of an item's embeddings, 64 hex digits."""
     manifest = bundle.manifest
     facts = f"2 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} "
+    if item.arranged is not None:  # the same tiles can become other rows
+        facts += f"{item.arranged} "
     return hashlib.sha256(facts.encode() + item.digest).hexdigest()
 
 

@@ -16,7 +16,7 @@ Piece = tuple[NDArray[np.uint8], tuple[int, int, int]]  # patches (count, patch_
 
 def _pieces(items: Sequence[Item], max_patches: int) -> Iterator[Piece]:
     for item in items:
-        frames, height, width = item.grid_thw
+        frames, height, width = item.tower_thw
         step = max(1, max_patches // (height * width))
         for first in range(0, frames, step):
             count = min(step, frames - first)

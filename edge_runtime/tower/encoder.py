@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import BundleError, InvalidInput
+from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
 from edge_runtime.tower.batches import batches
@@ -114,7 +115,9 @@ class Encoder:
         """Encode pictures and videos of any sizes; no items give no rows."""
         card = self.bundle.manifest.card
         grids = np.array([item.grid_thw for item in items], np.int64).reshape(-1, 3)
-        return Embeddings(*self._run(items), grids, tuple(item.num_rows(card) for item in items))
+        main, deepstack = self._run(items)
+        main = families.find(card.family).arrange(main, items, self.bundle)
+        return Embeddings(main, deepstack, grids, tuple(item.num_rows(card) for item in items))
 
     def _run(self, items: Sequence[Item]) -> Rows:
         """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from contract.preprocessing import ImageProcessing
 Read = Callable[[str], NDArray[np.float32]]
 
 if TYPE_CHECKING:
+    from export.families.tile_facts import TileFacts
     from export.graph.builder import Builder
     from export.graph.group import Group
     from export.graph.layers import Layers
@@ -23,10 +25,27 @@ class Family(Protocol):
     """What the export needs to know of a family.
 
     Attributes:
-        PREFIXES: how the names of the tower's tensors begin in a checkpoint.
+        SHARED: tower-local names of tensors that the server needs as well.
     """
 
-    PREFIXES: tuple[str, ...]
+    SHARED: tuple[str, ...]
+
+    def local_name(self, name: str) -> str | None:
+        """The tower-local name of a checkpoint's tensor; None outside the tower."""
+
+    def config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """A config.json as the family's other functions read it, with the facts that other files of `folder` add.
+
+        Raises:
+            BundleError: such a file is missing.
+        """
+
+    def facts_of(self, folder: Path, config: Mapping[str, Any]) -> "TileFacts | None":
+        """What the processor of a tile family does; None where rows stand on grids.
+
+        Raises:
+            BundleError: the processor does something that the device does not.
+        """
 
     def tower(self, config: Mapping[str, Any]) -> "Tower":
         """The tower of a config.json.
@@ -64,6 +83,7 @@ def tower(config: Mapping[str, Any]) -> "Tower":
     return find(config.get("model_type")).tower(config)
 
 
-def prefixes() -> tuple[str, ...]:
-    """How the names of tower tensors begin, in any family."""
-    return tuple(dict.fromkeys(prefix for name in MODULES for prefix in find(name).PREFIXES))
+def local_name(name: str) -> str | None:
+    """The tower-local name of a tensor in any family; None outside every tower."""
+    found = (find(model_type).local_name(name) for model_type in dict.fromkeys(MODULES))
+    return next((local for local in found if local is not None), None)

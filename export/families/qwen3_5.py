@@ -5,10 +5,19 @@ from typing import Any
 
 from contract.families.qwen3_5 import deepstack_blocks
 from contract.families.qwen3_vl import missing_key
-from export.families.qwen3_vl import PREFIXES, body, for_bytes, tower_with_taps, vision_model
+from export.families.qwen3_vl import (
+    SHARED,
+    body,
+    config,
+    facts_of,
+    for_bytes,
+    local_name,
+    tower_with_taps,
+    vision_model,
+)
 from export.graph.tower import Tower
 
-__all__ = ["PREFIXES", "body", "for_bytes", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
 
 CLASSES = {"qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe"}  # model_type: how transformers' class names begin
 

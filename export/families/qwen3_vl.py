@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import BundleError
@@ -22,12 +23,27 @@ if TYPE_CHECKING:
     from export.graph.group import Group
     from export.graph.layers import Layers
 
-__all__ = ["PREFIXES", "body", "for_bytes", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
 
 PREFIXES = ("model.visual.", "visual.")
+SHARED: tuple[str, ...] = ()
 ACTIVATION = "gelu_pytorch_tanh"
 ROPE_THETA = 10_000.0  # transformers' default where the config is silent
 CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}  # model_type: how transformers' class names begin
+
+
+def local_name(name: str) -> str | None:
+    """`model.visual.merger.norm.bias` is `merger.norm.bias`; see export.families.Family."""
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), None)
+
+
+def config(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config as it is; see export.families.Family."""
+    return dict(values)
+
+
+def facts_of(folder: Path, config: Mapping[str, Any]) -> None:
+    """No tiles; see export.families.Family."""
 
 
 def tower(config: Mapping[str, Any]) -> Tower:

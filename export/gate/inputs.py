@@ -10,6 +10,7 @@ from edge_runtime.bundle import Bundle
 from export.gate.processor import processor_gate
 from export.gate.prompt import prompt_gate
 from export.gate.reference import load_reference, quiet
+from export.gate.tiles import tile_gates
 
 
 def input_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
@@ -23,6 +24,8 @@ def input_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
         BundleError: transformers cannot load the processor.
         ParityError: the device would prepare a picture, a video or a prompt otherwise than transformers.
     """
+    if manifest.card.tiles is not None:
+        return tile_gates(checkpoint, work, manifest)
     with quiet():
         reference = load_reference(checkpoint, manifest.card.family)
         manifest = replace(manifest, special_tokens=dict(reference.tokenizer.special_tokens_map))

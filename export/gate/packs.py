@@ -42,6 +42,7 @@ ALWAYS: tuple[Pack, ...] = (
     ((1, 2, 4), (3, 6, 6), (1, 10, 14), (2, 4, 12)),
 )
 SPLIT: Pack = ((4, 12, 22),)  # 264 patches a frame: the graph takes three frames, then one
+TILES = (*((count,) for count in (1, 2, 3, 4, 5, 7, 13)), (1, 1), (1, 2), (2, 1), (3, 1, 2), (1, 5), (5, 1))
 LARGEST: Pack = ((1, 96, 64),)
 # Cheapest first; taken while they fit the budget.
 LARGE: tuple[Pack, ...] = (
@@ -77,7 +78,10 @@ def flop(tower: Tower, pack: Pack, num_blocks: int | None = None) -> float:
 
 
 def packs_for(tower: Tower) -> tuple[Pack, ...]:
-    """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows."""
+    """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows; of a tower of one size,
+    packs of 1 to 13 tiles."""
+    if (side := tower.fixed_side) is not None:
+        return tuple(tuple((tiles, side, side) for tiles in pack) for pack in TILES)
     taken, left = list(ALWAYS), BUDGET_FLOP
     for pack in LARGE:
         left -= flop(tower, pack)
@@ -89,6 +93,8 @@ def packs_for(tower: Tower) -> tuple[Pack, ...]:
 
 def first_level_packs_for(tower: Tower) -> tuple[Pack, ...]:
     """What is run as far as the first deepstack level, or a quarter of the blocks, where `packs_for` has no room for it."""
+    if tower.fixed_side is not None:
+        return ()
     whole, wanted = packs_for(tower), [_in_steps(tower, pack) for pack in (SPLIT, LARGEST)]
     return tuple(pack for pack in wanted if pack not in whole)
 

@@ -137,7 +137,7 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
     from transformers.video_utils import VideoMetadata
 
     card, processor = bundle.manifest.card, reference.video_processor
-    pad, merge, depth = bundle.token(card.video_token_id), card.merge_size, card.temporal_patch_size
+    pad, merge, depth = _token(card.video_token_id, bundle), card.merge_size, card.temporal_patch_size
     wrapper = "{}" if bundle.manifest.has_outer_video_wrapper else _framed("{}", bundle)
     for count, fps in product(COUNTS, RATES):
         name = f"a video of {count} frames at {fps:g} a second"
@@ -154,9 +154,13 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
         yield
 
 
+def _token(token_id: int | None, bundle: Bundle) -> str:
+    return "" if token_id is None else bundle.token(token_id)
+
+
 def _framed(text: str, bundle: Bundle) -> str:
     card = bundle.manifest.card
-    return bundle.token(card.vision_start_token_id) + text + bundle.token(card.vision_end_token_id)
+    return _token(card.vision_start_token_id, bundle) + text + _token(card.vision_end_token_id, bundle)
 
 
 def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import BundleError
 from export.graph.builder import CONTRIB, Builder
 from export.graph.linear import FP32, Linear, Source
 from export.graph.operators import DOMAIN, NORM_EPSILON
@@ -38,6 +39,8 @@ class Layers:
         self._graph, self._tower, self.read = graph, tower, read
         self._linear, self._factors, self._kept = linear, factors or {}, kept
         self._shapes = tower.shapes
+        # what the operators of whole half blocks compute; other towers run layer by layer
+        self._is_fused = tower.norm_epsilon == NORM_EPSILON and tower.activation == "gelu_pytorch_tanh"
 
     def weight(self, name: str) -> str:
         return self._graph.weight(name, lambda: self.read(name))
@@ -63,16 +66,33 @@ class Layers:
     def _is_kept(self, name: str) -> bool:
         return name.startswith(self._kept)
 
-    def norm(self, rows: str, name: str) -> str:
+    def norm(self, rows: str, name: str, epsilon: float | None = None) -> str:
+        """Layer normalisation with the tower's epsilon, or another."""
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
-        return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=NORM_EPSILON)
+        value = self._tower.norm_epsilon if epsilon is None else epsilon
+        return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=value)
+
+    def activation(self, rows: str, kind: str) -> str:
+        """An activation function by transformers' name.
+
+        Raises:
+            BundleError: the graph has no operator for it.
+        """
+        op = self._graph.op
+        if kind == "gelu_pytorch_tanh":
+            return op("FastGelu", [rows], domain=CONTRIB)
+        if kind == "quick_gelu":
+            return op("QuickGelu", [rows], domain=CONTRIB, alpha=1.702)
+        if kind == "gelu":
+            return op("Gelu", [rows], approximate="none")
+        raise BundleError(f"activation {kind!r} was asked for, the graph has gelu, gelu_pytorch_tanh and quick_gelu")
 
     def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
         """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
         name, op = f"blocks.{number}", self._graph.op
         bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
-        if self._is_kept(qkv):
+        if not self._is_fused or self._is_kept(qkv):
             packed = self.linear(self.norm(rows, f"{name}.norm1"), qkv)
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
@@ -83,7 +103,12 @@ class Layers:
         else:
             inputs = [attended, *self._stored(proj), rows]
             rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
-        if self._is_kept(first) or self._is_kept(second) or has_factors != (second in self._factors):
+        if (
+            not self._is_fused
+            or self._is_kept(first)
+            or self._is_kept(second)
+            or has_factors != (second in self._factors)
+        ):
             return self._mlp(rows, name)
         inputs = [rows, *self._norm_weights(f"{name}.norm2"), *self._stored(first)]
         if has_factors:
@@ -99,7 +124,7 @@ class Layers:
         """The second half of block `name`."""
         op = self._graph.op
         wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
-        wide = op("FastGelu", [wide], domain=CONTRIB)  # the tanh form
+        wide = self.activation(wide, self._tower.activation)
         return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)
 
     def _norm_weights(self, name: str) -> list[str]:

@@ -5,7 +5,7 @@ mask exists, and memory is bounded by the group and not by the pack. The loop li
 around each attention, so the fused operators and the weights see what a single picture would show them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,10 @@ from export.graph.group import Group
 from export.graph.layers import Layers
 from export.graph.linear import FP32, Linear
 from export.graph.operators import DOMAIN, FUNCTIONS
-from export.graph.tower import Tower
+from export.graph.tower import Read, Tower
 
 GROUP_PATCHES = 1024  # frames are grouped up to this many patches a turn; a larger frame is a group alone
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-
-Read = Callable[[str], NDArray[np.float32]]
 
 
 class TowerWriter(Protocol):

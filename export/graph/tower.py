@@ -4,10 +4,15 @@ The graph reads its widths from here and nowhere else. Tensors have tower-local 
 what calibrates, rotates and measures a tower need not know whose it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contract.errors import BundleError
+
+Read = Callable[[str], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class Tower:
         taps: block numbers in the order of their mergers, 0-based.
         table_side: rows and columns of the learned position table.
         shapes: tower-local name to shape of every tensor.
+        activation: of the blocks, as transformers calls it.
+        fixed_side: patches along a side of every frame, where the tower takes one size only.
     """
 
     depth: int
@@ -32,6 +39,9 @@ class Tower:
     merge_size: int
     rope_theta: float
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    activation: str = "gelu_pytorch_tanh"
+    norm_epsilon: float = 1e-6
+    fixed_side: int | None = None
 
     @property
     def head_dim(self) -> int:
@@ -56,6 +66,10 @@ class Tower:
     def num_first_blocks(self) -> int:
         """Blocks that a pass too large for the whole tower goes through: to the first level, or a quarter of all."""
         return self.levels[0][0] + 1 if self.levels else max(1, self.depth // 4)
+
+    def reader(self, read: Read) -> Read:
+        """`read` of the checkpoint's names as a reader of tower-local ones; here they are the same."""
+        return read
 
     def check(self, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
         """Compare the checkpoint's tower tensors, name to (dtype, shape), with what the config asks for.

@@ -55,7 +55,7 @@ def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Ite
             item = picture_item(picture, smaller, card)
         except MediaError as error:
             raise InvalidInput(f"--calibration: {error}") from error
-        yield item.patches, np.array([item.grid_thw], np.int64)
+        yield item.patches, np.array([item.tower_thw], np.int64)
 
 
 def describe(folder: Path | None, used: list[Batch]) -> dict[str, Any]:

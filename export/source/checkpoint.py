@@ -9,33 +9,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import families
+from contract import families as contract_families
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing
-from export.families import prefixes
+from export import families
 from export.source.hub import INDEX, SINGLE
 from export.source.notices import ADAPTER, WRAPPED, adapter, quantisation
 from export.source.processors import Processors
 from export.source.shards import ITEM_BYTES, Stored, read_shard
 
-PREFIXES = prefixes()
+if TYPE_CHECKING:
+    from export.families.tile_facts import TileFacts
+
 HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vision_end around all frames of a video
-
-
-def tower_name(name: str) -> str | None:
-    """The tower-local name of a tensor: `model.visual.merger.norm.bias` is `merger.norm.bias`; None outside the tower."""
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            return name[len(prefix) :]
-    return None
 
 
 @dataclass(frozen=True)
@@ -61,8 +55,21 @@ class Checkpoint:
     def config(self) -> dict[str, Any]:
         """config.json of a supported family."""
         config = self.json("config.json")
-        families.module_name(config.get("model_type"))  # raises where there is none
+        contract_families.module_name(config.get("model_type"))  # raises where there is none
         return config
+
+    @cached_property
+    def family(self) -> families.Family:
+        return families.find(self.config["model_type"])
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The config as the family reads it: where it says so, with its classes' defaults."""
+        return self.family.config(self.config, self.folder)
+
+    @cached_property
+    def _tile_facts(self) -> "TileFacts | None":
+        return self.family.facts_of(self.folder, self.facts)
 
     def _optional(self, name: str) -> dict[str, Any] | None:
         return self.json(name) if (self.folder / name).is_file() else None
@@ -73,11 +80,11 @@ class Checkpoint:
 
     @property
     def image(self) -> ImageProcessing:
-        return self._processors.image
+        return self._tile_facts.image if self._tile_facts else self._processors.image
 
     @property
     def video(self) -> VideoProcessing:
-        return self._processors.video
+        return self._tile_facts.video if self._tile_facts else self._processors.video
 
     @cached_property
     def chat_template(self) -> str:
@@ -132,7 +139,7 @@ class Checkpoint:
             ours = single.get(name)
             theirs = self.tensors(places[name])[name] if name in places else None
             same = ours is not None and theirs is not None and (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-            if same and tower_name(name) is not None and ours is not None and theirs is not None:
+            if same and self.family.local_name(name) is not None and ours is not None and theirs is not None:
                 same = np.array_equal(ours.read(), theirs.read())
             if not same:
                 raise BundleError(
@@ -178,15 +185,14 @@ class Checkpoint:
         found: dict[str, Stored] = {}
         for file, names in self.shards.items():
             for name in names:
-                if (local := tower_name(name)) is None:
+                if (local := self.family.local_name(name)) is None:
                     continue
                 if local in found:
                     raise BundleError(f"{local} stands twice, as {found[local].name} and {name}")
                 found[local] = self.tensors(file)[name]
         if not found:
             raise BundleError(
-                f"{self.folder} has no vision tower: no tensor is named {' or '.join(p + '*' for p in PREFIXES)}. "
-                f"{self._without_tower()}"
+                f"{self.folder} has no vision tower: no tensor has the name of one. {self._without_tower()}"
             )
         method = quantisation(self.config)
         if method and (wrong := next((tensor for tensor in found.values() if tensor.dtype not in ITEM_BYTES), None)):
@@ -225,8 +231,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """The encoder's name: equal for single and sharded files and for both tensor prefixes."""
-        return encoder_fingerprint(self._tower_bytes(), self.image, self.video, HAS_OUTER_VIDEO_WRAPPER)
+        tiles = self._tile_facts.tiles if self._tile_facts else None
+        return encoder_fingerprint(self._tower_bytes(), self.image, self.video, HAS_OUTER_VIDEO_WRAPPER, tiles)
 
     @cached_property
     def card(self) -> ModelCard:
-        return families.find(self.config["model_type"]).card(self.config, self.fingerprint)
+        tiles = self._tile_facts.tiles if self._tile_facts else None
+        return contract_families.find(self.config["model_type"]).card(self.facts, self.fingerprint, tiles)

@@ -19,7 +19,7 @@ class Family(Protocol):
     """
 
     ARCHITECTURES: tuple[str, ...]
-    TOWER: str
+    TOWER: tuple[str, ...]
     VLLM: str
 
     def shrink_tower(self, config: Any) -> None:

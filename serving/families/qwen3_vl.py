@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     import torch
 
 ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
-TOWER = "model.visual."
+TOWER = ("model.visual.",)
 VLLM = "serving.vllm.families.qwen3_vl"
 
 

@@ -38,12 +38,17 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no 
 def kv_bytes(model: LanguageModel, num_tokens: int) -> int:
     """Memory that a sequence of this many tokens needs."""
     c = model.decoder.config
-    return int(2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * num_tokens * model.dtype.itemsize)
+    return int(2 * c.num_hidden_layers * c.num_key_value_heads * _head_dim(c) * num_tokens * model.dtype.itemsize)
+
+
+def _head_dim(config: Any) -> int:
+    """Channels of a head; configs that do not name it mean hidden_size over the heads."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def reserve(model: LanguageModel, num_tokens: int) -> Cache:
     """An empty cache with room for num_tokens. On a CPU the system gives the memory as it is written."""
     c = model.decoder.config
-    shape = (2, c.num_hidden_layers, 1, c.num_key_value_heads, num_tokens, c.head_dim)
+    shape = (2, c.num_hidden_layers, 1, c.num_key_value_heads, num_tokens, _head_dim(c))
     room = torch.empty(shape, dtype=model.dtype, device=model.device)
     return Cache(layers=[ReservedLayer(room[0, layer], room[1, layer]) for layer in range(c.num_hidden_layers)])

@@ -9,11 +9,13 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from contract import families
 from contract.card import ModelCard
 from contract.codecs.numbers import read_numbers
 from contract.embeddings import FLOATS
 from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
+from contract.manifest import plain as as_json
 from contract.manifest import read_manifest
 from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
@@ -59,10 +61,13 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     """What a client may know, as Triton's string parameters: the card, the limits, the engine, the embedding types."""
     plain = (*FLOATS, "vision_embeddings_q")
     types = [spec.datatype for spec in INPUTS if spec.name in plain]
-    facts = asdict(card) | asdict(settings.limits)
+    family = families.find(card.family)
+    facts = as_json(card) | asdict(settings.limits) | {"layout": family.LAYOUT, "positions": family.POSITIONS}
+    if card.tiles is not None:
+        facts["tiles"] = json.dumps(facts["tiles"])
     facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}
     facts["has_vision_model"] = str(settings.bundle is not None).lower()
     numbers = read_numbers(Path(settings.model), card.hidden_size, card.num_deepstack_levels)
     facts["embedding_codecs"] = " ".join(["fp16", "fp32", "int8", *(numbers.names.values() if numbers else ())])
     facts["embedding_datatypes"] = ",".join(types)
-    return {name: str(value) for name, value in facts.items()}
+    return {name: str(value) for name, value in facts.items() if value is not None}

@@ -27,6 +27,10 @@ def check_tensors(folder: Path) -> None:
     architecture = (config.architectures or ["none"])[0]
     family = families.find(config.model_type)
     check_architecture(folder, architecture, family)
+    if not family.VLLM:
+        raise BundleError(
+            f"{folder}: the engine vllm does not serve {config.model_type} models: start with --engine transformers"
+        )
     if getattr(config, "quantization_config", None) is not None:
         return
     found: set[str] = set()

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from export.source.checkpoint import Checkpoint, tower_name
+from export.families import local_name as tower_name
+from export.source.checkpoint import Checkpoint
 from tests.export.tiny_checkpoint import write_json
 
 CODE = """
-from export.source.checkpoint import Checkpoint, tower_name
+from export.families import local_name as tower_name
+from export.source.checkpoint import Checkpoint
 from export.source.hub import local_folder
 checkpoint = Checkpoint(local_folder("owner/name", lambda name: tower_name(name) is not None))
 print(checkpoint.fingerprint, len(checkpoint.tower_shapes), checkpoint.tower_tensor("pos_embed.weight").shape)

@@ -11,8 +11,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError
 from contract.language import read_language_card
+from export.families import local_name as tower_name
 from export.language import export_language, main
-from export.source.checkpoint import Checkpoint, tower_name
+from export.source.checkpoint import Checkpoint
 from tests.export.tiny_checkpoint import write_checkpoint
 
 

@@ -182,13 +182,20 @@ def test_empty_and_contradictory_packs(bundle: Path) -> None:
             run(patches, (1, 4, 4))
 
 
+_norm = layers.Layers.norm
+
+
+def _norm_of_another_epsilon(self: layers.Layers, rows: str, name: str, epsilon: float | None = None) -> str:
+    return _norm(self, rows, name, 1e-3)
+
+
 @pytest.mark.usefixtures("few_packs")
 def test_a_failing_gate_publishes_nothing(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, report = tmp_path / "edge", tmp_path / "edge.parity-failed.json"
     with monkeypatch.context() as wrong:
-        wrong.setattr(layers, "NORM_EPSILON", 1e-3)
+        wrong.setattr(layers.Layers, "norm", _norm_of_another_epsilon)
         assert main([str(checkpoint), str(out)]) == 1
     assert "miss the fp32 gate" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [report.name]
@@ -199,7 +206,7 @@ def test_a_failing_gate_publishes_nothing(
     assert main([str(checkpoint), str(out)]) == 0
     assert not report.exists()
     before = read_manifest(out)
-    monkeypatch.setattr(layers, "NORM_EPSILON", 1e-3)
+    monkeypatch.setattr(layers.Layers, "norm", _norm_of_another_epsilon)
     assert main([str(checkpoint), str(out)]) == 1
     assert read_manifest(out) == before  # an earlier bundle stays
 

@@ -18,12 +18,13 @@ from benchmarks.random_checkpoint import LANGUAGE, SHAPES
 from contract.errors import BundleError, InvalidInput
 from contract.manifest import PRECISIONS
 from export import families, language, progress, vision
+from export.families import local_name as tower_name
 from export.gate import packs
 from export.graph.loop import GROUP_PATCHES, write_graph
 from export.plan import KEPT, Plan
 from export.precision import BY_NAME
 from export.progress import Progress
-from export.source.checkpoint import Checkpoint, tower_name
+from export.source.checkpoint import Checkpoint
 from export.source.shards import read_shard
 from tests.export.test_precisions import TOWER
 from tests.export.tiny_checkpoint import write_checkpoint, write_json

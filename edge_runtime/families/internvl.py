@@ -1,0 +1,67 @@
+"""InternVL on the device: the tiles of the nearest aspect ratio and a thumbnail; frames of a video are a tile each.
+
+Pictures and videos have the same pad, so a video travels as a picture whose pads stand in one run a frame.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.errors import InvalidInput
+from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime.bundle import Bundle
+from edge_runtime.families.tiles import arrange, check_picture, frame_indices, frame_pixels, item, tiles_of
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.tiles import canvas
+from edge_runtime.items.video_options import VideoOptions
+
+__all__ = ["arrange", "clip", "indices", "picture", "write"]
+
+VIDEO, FRAMES = "<video>", "frames"
+indices = frame_indices
+
+
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+    """All tiles in one run; see edge_runtime.families.Family."""
+    check_picture(image, options)
+    tiles = tiles_of(card)
+    pixels = canvas(image, tiles)
+    return item(pixels, tiles, 1, len(pixels) * tiles.num_rows)
+
+
+def clip(
+    images: Iterable[Image.Image],
+    indices: NDArray[np.int64],
+    fps: float,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions,
+    max_pixels: int | None,
+) -> Item:
+    """One run a frame; see edge_runtime.families.Family."""
+    tiles = tiles_of(card)
+    pixels = frame_pixels(images, options, tiles.side)
+    return item(pixels, tiles, len(pixels), tiles.num_rows, (FRAMES, 0, 0))
+
+
+def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
+    """`<img>` and `</img>` around each run, `Frame1: ` before each frame; see edge_runtime.families.Family."""
+    card = bundle.manifest.card
+    tokens = (card.image_token_id, card.vision_start_token_id, card.vision_end_token_id)
+    pad, start, end = (bundle.token(token) for token in tokens if token is not None)
+    pieces = re.split(f"({re.escape(pad)}|{re.escape(VIDEO)})", text)
+    places = pieces[1::2]
+    kinds = [VIDEO if one.arranged and one.arranged[0] == FRAMES else pad for one in items]
+    if places != kinds:
+        raise InvalidInput(f"the prompt has {len(places)} pads, {len(items)} pictures and videos were given")
+    run = f"{start}{pad}{end}"
+    pieces[1::2] = [
+        "\n".join(f"Frame{number}: {run}" for number in range(1, one.grid_thw[0] + 1)) if kind == VIDEO else run
+        for kind, one in zip(kinds, items, strict=True)
+    ]
+    return "".join(pieces)

@@ -1,0 +1,40 @@
+"""LLaVA-1.5 on the device: one tile a picture, cropped or padded as the checkpoint's processor says."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.errors import MediaError
+from contract.preprocessing import ImageProcessing, VideoProcessing
+from edge_runtime.families.tiles import arrange, check_picture, frame_indices, item, tiles_of, write
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.tiles import one_tile
+from edge_runtime.items.video_options import VideoOptions
+
+__all__ = ["arrange", "clip", "indices", "picture", "write"]
+
+indices = frame_indices
+
+
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+    """One tile; see edge_runtime.families.Family."""
+    check_picture(image, options)
+    tiles = tiles_of(card)
+    return item(one_tile(image, tiles), tiles, 1, tiles.num_rows)
+
+
+def clip(
+    images: Iterable[Image.Image],
+    indices: NDArray[np.int64],
+    fps: float,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions,
+    max_pixels: int | None,
+) -> Item:
+    """See edge_runtime.families.Family."""
+    raise MediaError("a video was given, this model takes pictures only: send its frames as pictures")

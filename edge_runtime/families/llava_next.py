@@ -1,0 +1,48 @@
+"""LLaVA-NeXT on the device: the whole picture, the tiles of its best pinpoint, unpadded, a newline behind each line."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.preprocessing import ImageProcessing
+from edge_runtime.bundle import Bundle
+from edge_runtime.families.llava import clip
+from edge_runtime.families.tiles import check_picture, frame_indices, item, tiles_of, write
+from edge_runtime.items.item import Item
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.tiles import anyres
+from edge_runtime.items.unpad import num_rows, unpadded
+
+__all__ = ["arrange", "clip", "indices", "picture", "write"]
+
+ANYRES = "anyres"
+indices = frame_indices
+
+
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+    """The whole picture and its tiles; see edge_runtime.families.Family."""
+    check_picture(image, options)
+    tiles, size = tiles_of(card), (image.height, image.width)
+    return item(anyres(image, tiles), tiles, 1, num_rows(*size, tiles), (ANYRES, *size))
+
+
+def arrange(rows: NDArray[np.float32], items: Sequence[Item], bundle: Bundle) -> NDArray[np.float32]:
+    """Unpadded maps with newlines; see edge_runtime.families.Family."""
+    tiles = tiles_of(bundle.manifest.card)
+    found, start = [rows[:0]], 0
+    for one in items:
+        end = start + one.tower_thw[0] * tiles.num_rows
+        parts = rows[start:end].reshape(-1, tiles.num_rows, rows.shape[1])  # (1 + tiles, rows of a tile, H)
+        found.append(arranged(parts, one, bundle))
+        start = end
+    return np.concatenate(found)
+
+
+def arranged(parts: NDArray[np.float32], one: Item, bundle: Bundle) -> NDArray[np.float32]:
+    """One item's rows in prompt order: (n, H)."""
+    assert one.arranged is not None  # `picture` sets it
+    _, height, width = one.arranged
+    return unpadded(parts, height, width, tiles_of(bundle.manifest.card), bundle.newline)

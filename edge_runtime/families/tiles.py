@@ -1,0 +1,84 @@
+"""What the families of fixed tiles share on the device: patches of tiles, items of rows, frames of a video."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from contract.errors import BundleError, MediaError
+from contract.preprocessing import VideoProcessing
+from contract.tiles import Tiles
+from edge_runtime.bundle import Bundle
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import to_patches
+from edge_runtime.items.picture_options import PictureOptions
+from edge_runtime.items.tiles import Pixels, check_ratio
+from edge_runtime.items.video_options import VideoOptions
+
+SIZES = ("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width")
+
+
+def tiles_of(card: ModelCard) -> Tiles:
+    """The card's tiles.
+
+    Raises:
+        BundleError: it has none.
+    """
+    if card.tiles is None:
+        raise BundleError(f"the bundle of a {card.family} model says nothing of its tiles: export it again")
+    return card.tiles
+
+
+def check_picture(image: Image.Image, options: PictureOptions | VideoOptions) -> None:
+    """Refuse what fixed tiles cannot do.
+
+    Raises:
+        MediaError: the picture is too long, or options ask for a size.
+    """
+    check_ratio(image)
+    if given := [name for name in SIZES if getattr(options, name, None) is not None]:
+        raise MediaError(f"{given[0]} was given, this model cuts pictures into tiles of a fixed size: leave it out")
+
+
+def item(pixels: Pixels, tiles: Tiles, runs: int, rows: int, arranged: tuple[str, int, int] | None = None) -> Item:
+    """Tiles (n, side, side, 3) as an item whose pads stand in `runs` runs of `rows` pads."""
+    seen = np.ascontiguousarray(pixels[:, : tiles.seen, : tiles.seen])
+    patches, grid = to_patches(seen, tiles.patch, tiles.merge, 1)
+    return Item(patches, (runs, 1, rows), tiles_thw=grid, arranged=arranged)
+
+
+def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int) -> Pixels:
+    """Every frame squashed to a tile: (frames, side, side, 3)."""
+    frames = []
+    for image in images:
+        check_picture(image, options)
+        frames.append(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(frames)
+
+
+def frame_indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
+    """Every frame where nothing is asked for, as transformers' processors of these families sample by default; the places
+    that `fps` or `nframes` ask for otherwise.
+
+    Raises:
+        MediaError: more frames than the bundle allows.
+    """
+    if options.fps is options.nframes is options.video_start is options.video_end is None:
+        if num_frames > how.max_frames:
+            raise MediaError(
+                f"the video has {num_frames} frames, up to {how.max_frames} are allowed: give nframes or fps"
+            )
+        return np.arange(num_frames)
+    return options.indices(num_frames, fps, how)
+
+
+def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
+    """The text as it is: one pad an item, nothing around it; see edge_runtime.families.Family."""
+    return text
+
+
+def arrange(rows: NDArray[np.float32], items: Sequence[Item], bundle: Bundle) -> NDArray[np.float32]:
+    """The tower's rows as they are; see edge_runtime.families.Family."""
+    return rows

@@ -1,0 +1,135 @@
+"""Square tiles of a picture, uint8 (tiles, side, side, 3), equal in every byte to transformers' PIL backend.
+
+Resizing is Pillow's bicubic filter throughout. What is written of a picture's size comes from its original size, never
+from the resized one.
+"""
+
+import math
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.errors import MediaError
+from contract.tiles import Tiles
+
+Pixels = NDArray[np.uint8]
+MAX_RATIO = 200
+
+
+def resized(image: Image.Image, height: int, width: int) -> Pixels:
+    """(height, width, 3)."""
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def check_ratio(image: Image.Image) -> None:
+    """Refuse a picture whose sides differ by more than MAX_RATIO times.
+
+    Raises:
+        MediaError: they do.
+    """
+    short, long = sorted(image.size)
+    if long > MAX_RATIO * short:
+        raise MediaError(f"the picture is {image.width} x {image.height}, an aspect ratio up to {MAX_RATIO} is allowed")
+
+
+def cropped(image: Image.Image, side: int) -> Pixels:
+    """The short side becomes `side`, the long side is cut to it. (side, side, 3).
+
+    The rule is `get_resize_output_image_size` and `center_crop` of transformers' CLIP image processor.
+    """
+    short, long = sorted(image.size)
+    other = side * long // short  # cut off, not rounded
+    width, height = (side, other) if image.width <= image.height else (other, side)
+    pixels = resized(image, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def padded(image: Image.Image, side: int, mean: tuple[float, float, float]) -> Pixels:
+    """The picture in the middle of a square of its longer side, filled with the mean colour. (side, side, 3).
+
+    The rule is `pad_to_square` of transformers' LLaVA image processor.
+    """
+    longer = max(image.size)
+    square = Image.new("RGB", (longer, longer), tuple(int(value * 255) for value in mean))
+    square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
+    return resized(square, side, side)
+
+
+def best_pinpoint(height: int, width: int, pinpoints: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+    """The canvas (height, width) that keeps most of the picture's pixels, then wastes least.
+
+    The rule is `select_best_resolution` of transformers' image_processing_utils.
+    """
+    best, most, least = pinpoints[0], -1, 0
+    for high, wide in pinpoints:
+        scale = min(wide / width, high / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        wasted = high * wide - kept
+        if kept > most or (kept == most and wasted < least):
+            best, most, least = (high, wide), kept, wasted
+    return best
+
+
+def cut(pixels: Pixels, side: int) -> Pixels:
+    """Tiles row by row of pixels whose sides are multiples of `side`: (tiles, side, side, 3)."""
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    blocks = pixels.reshape(rows, side, columns, side, 3).swapaxes(1, 2)  # (rows, columns, side, side, 3)
+    return blocks.reshape(-1, side, side, 3)
+
+
+def anyres(image: Image.Image, tiles: Tiles) -> Pixels:
+    """The whole picture squashed to a tile, then the tiles of its best pinpoint, on which it lies in the middle of black.
+
+    The rule is `get_image_patches` of transformers' LLaVA-NeXT image processor.
+    """
+    high, wide = best_pinpoint(image.height, image.width, tiles.pinpoints)
+    scale_w, scale_h = wide / image.width, high / image.height
+    if scale_w < scale_h:
+        width, height = wide, min(math.ceil(image.height * scale_w), high)
+    else:
+        width, height = min(math.ceil(image.width * scale_h), wide), high
+    canvas = np.zeros((high, wide, 3), np.uint8)
+    top, left = (high - height) // 2, (wide - width) // 2
+    canvas[top : top + height, left : left + width] = resized(image, height, width)
+    return np.concatenate([resized(image, tiles.side, tiles.side)[None], cut(canvas, tiles.side)])
+
+
+def nearest_canvas(height: int, width: int, tiles: Tiles) -> tuple[int, int]:
+    """(rows, columns) of tiles whose aspect ratio is nearest the picture's; at a tie more tiles, where it fills half of them.
+
+    The rule is `get_optimal_tiled_canvas` of transformers' GOT-OCR2 image processor.
+    """
+    sides = range(1, tiles.max_tiles + 1)
+    pairs = [(c, r) for c, r in product(sides, sides) if tiles.min_tiles <= c * r <= tiles.max_tiles]
+    columns, rows, nearest = 1, 1, math.inf
+    for c, r in sorted(pairs, key=lambda pair: pair[0] * pair[1]):
+        distance = abs(width / height - c / r)
+        if distance < nearest or (distance == nearest and width * height > 0.5 * tiles.side**2 * c * r):
+            columns, rows, nearest = c, r, distance
+    return rows, columns
+
+
+def canvas(image: Image.Image, tiles: Tiles) -> Pixels:
+    """The picture squashed to its nearest canvas and cut, and a thumbnail behind more than one tile.
+
+    The rule is `crop_image_to_patches` of transformers' GOT-OCR2 image processor.
+    """
+    rows, columns = nearest_canvas(image.height, image.width, tiles)
+    parts = cut(resized(image, rows * tiles.side, columns * tiles.side), tiles.side)
+    if len(parts) == 1:
+        return parts
+    return np.concatenate([parts, resized(image, tiles.side, tiles.side)[None]])
+
+
+def one_tile(image: Image.Image, tiles: Tiles) -> Pixels:
+    """The whole picture in one tile, by the rules `crop`, `pad` and `squash`: (1, side, side, 3)."""
+    if tiles.rule == "crop":
+        return cropped(image, tiles.side)[None]
+    if tiles.rule == "pad":
+        return padded(image, tiles.side, tiles.mean)[None]
+    return resized(image, tiles.side, tiles.side)[None]

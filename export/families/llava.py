@@ -1,0 +1,58 @@
+"""LLaVA-1.5's tower: CLIP or SigLIP, a connector of two layers, one tile a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BundleError
+from contract.tiles import Tiles
+from export.families import clip_tower
+from export.families.clip_tower import local_name
+from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, resolved, side_of
+from export.families.tile_tower import TileTower, body, for_bytes
+
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+
+SHARED: tuple[str, ...] = ()
+
+
+def config(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with its classes' defaults; see export.families.Family."""
+    return dict(resolved(values).to_dict())
+
+
+def tower(config: Mapping[str, Any]) -> TileTower:
+    """See export.families.Family."""
+    return clip_tower.tower(resolved(config))
+
+
+def oracle(config: Mapping[str, Any]) -> Any:
+    """See export.families.Family."""
+    from export.families.tile_oracle import TileOracle, taken
+
+    whole = resolved(config)
+    made, vision = clip_tower.tower(whole), whole.vision_config
+    select = taken(made.features, drops_first=made.has_class_row and not made.keeps_class_row)
+    return TileOracle(whole, select, side=vision.image_size, patch=vision.patch_size, merge=1)
+
+
+def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
+    """One tile, cropped, padded or squashed; see export.families.Family."""
+    processor, vision = image_processor(folder), config["vision_config"]
+    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
+    if getattr(processor, "do_pad", False):
+        rule = "pad"
+    elif getattr(processor, "do_center_crop", False):
+        rule = "crop"
+    else:
+        rule = "squash"
+    return facts(processor, _tiles(folder, vision, rule, side_of(size, folder), processor))
+
+
+def _tiles(folder: Path, vision: Mapping[str, Any], rule: str, side: int, processor: Any) -> Tiles:
+    if side != vision["image_size"]:
+        raise BundleError(
+            f"{folder}: the processor makes {side} pixels, vision_config.image_size is {vision['image_size']}"
+        )
+    patch = vision["patch_size"]
+    return Tiles(rule, side, side // patch * patch, 1, patch, mean_of(processor))

@@ -1,0 +1,30 @@
+"""LLaVA-NeXT's tower: LLaVA's, over the whole picture and the tiles of a pinpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contract.tiles import Tiles
+from export.families.llava import body, config, for_bytes, local_name, oracle, tower
+from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, side_of
+
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+
+SHARED = ("image_newline",)
+
+
+def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
+    """See export.families.Family."""
+    processor, patch = image_processor(folder), config["vision_config"]["patch_size"]
+    side = side_of(processor.size, folder)
+    tiles = Tiles(
+        "anyres",
+        side,
+        side // patch * patch,
+        1,
+        patch,
+        mean_of(processor),
+        tuple((int(height), int(width)) for height, width in processor.image_grid_pinpoints),
+        has_newline=True,
+    )
+    return facts(processor, tiles)

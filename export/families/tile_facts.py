@@ -1,0 +1,85 @@
+"""What the processor of a tile family does, read with transformers' own classes, as facts the device can follow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BundleError
+from contract.preprocessing import ImageProcessing, Triple, VideoProcessing
+from contract.tiles import Tiles
+
+BICUBIC = 3  # as Pillow numbers it
+MAX_FRAMES = 768
+
+
+@dataclass(frozen=True)
+class TileFacts:
+    """Normalisation of pictures and videos, and the rule of the tiles."""
+
+    image: ImageProcessing
+    video: VideoProcessing
+    tiles: Tiles
+
+
+def image_processor(folder: Path) -> Any:
+    """transformers' image processor of a checkpoint, on Pillow.
+
+    Raises:
+        BundleError: there is none, or it does something that the device does not.
+    """
+    import transformers
+
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except (OSError, ValueError, ImportError) as error:
+        raise BundleError(f"{folder}: transformers cannot load the image processor: {error}") from error
+    wanted = {
+        "resample": BICUBIC,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
+    }
+    for name, value in wanted.items():
+        if (got := getattr(processor, name, value)) is not None and abs(float(got) - float(value)) > 1e-9:
+            raise BundleError(f"{folder}: the image processor's {name} is {got!r}, the device does {value!r}")
+    return processor
+
+
+def side_of(size: Any, folder: Path) -> int:
+    """The side of a square size: {"height": n, "width": n} or {"shortest_edge": n}.
+
+    Raises:
+        BundleError: it is no square.
+    """
+    values = {value for key in ("height", "width", "shortest_edge") if (value := getattr(size, key, None)) is not None}
+    if len(values) != 1:
+        raise BundleError(f"{folder}: the image processor's size is {size}, a square is expected")
+    return int(values.pop())
+
+
+def mean_of(processor: Any) -> Triple:
+    """The processor's mean of each channel."""
+    red, green, blue = (float(value) for value in processor.image_mean)
+    return red, green, blue
+
+
+def facts(processor: Any, tiles: Tiles) -> TileFacts:
+    """Bounds in pixels follow from the tiles; normalisation is the processor's."""
+    mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
+    if len(mean) != 3 or len(std) != 3:
+        raise BundleError(f"image_mean is {mean} and image_std {std}, three channels are expected")
+    most = max([tiles.max_tiles, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]])
+    bounds = tiles.side**2, most * tiles.side**2
+    return TileFacts(
+        ImageProcessing(*bounds, mean, std), VideoProcessing(*bounds, mean, std, 2.0, 1, MAX_FRAMES), tiles
+    )
+
+
+def resolved(config: Mapping[str, Any]) -> Any:
+    """A config with the defaults of transformers' classes."""
+    import transformers
+
+    values = dict(config)
+    return transformers.AutoConfig.for_model(values.pop("model_type"), **values)

@@ -1,0 +1,57 @@
+"""transformers' own tower and connector over tiles, with the interface of a Qwen tower: patches and grids in, rows out."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+Select = Callable[[Any], torch.Tensor]
+
+
+class TileOracle(nn.Module):
+    """Parameters have the names of a checkpoint: vision_tower.*, multi_modal_projector.*.
+
+    Args:
+        config: the resolved config of the whole model.
+        select: what goes into the connector, of the vision tower's outputs: (tiles, rows, width).
+        side, patch, merge: pixels of a tile and of a patch, and patches along a side of a merge block.
+    """
+
+    def __init__(self, config: Any, select: Select, *, side: int, patch: int, merge: int) -> None:
+        super().__init__()
+        import transformers
+
+        with torch.device("meta"):
+            whole = transformers.AutoModel.from_config(config, attn_implementation="sdpa")
+        self.vision_tower, self.multi_modal_projector = whole.vision_tower, whole.multi_modal_projector
+        if hasattr(whole, "image_newline"):
+            self.image_newline = whole.image_newline
+        for module in self.modules():  # what is no parameter of the checkpoint is made again, on a real device
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
+        self._select, self._side, self._patch, self._merge = select, side, patch, merge
+
+    def forward(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> Any:
+        """pixel_values (patches, 3 * patch^2) in the order of merge blocks; grids of tiles."""
+        patch, merge = self._patch, self._merge
+        blocks = int(grid_thw[0, 1]) // merge if len(grid_thw) else self._side // patch // merge
+        parts = pixel_values.reshape(-1, blocks, blocks, merge, merge, 3, patch, patch)
+        seen = blocks * merge * patch
+        tiles = parts.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(-1, 3, seen, seen)
+        tiles = nn.functional.pad(tiles, (0, self._side - seen, 0, self._side - seen))  # no patch covers the rest
+        features = self._select(self.vision_tower(tiles, output_hidden_states=True, return_dict=True))
+        rows = self.multi_modal_projector(features)  # (tiles, rows of a tile, H)
+        return SimpleNamespace(pooler_output=rows.flatten(0, 1))
+
+
+def taken(layers: tuple[int, ...], *, drops_first: bool) -> Select:
+    """The hidden states of these numbers side by side, without the class row where it is dropped."""
+
+    def select(outputs: Any) -> torch.Tensor:
+        states = [outputs.hidden_states[number] for number in layers]
+        return torch.cat([state[:, 1:] if drops_first else state for state in states], dim=-1)
+
+    return select
