@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from contract.codecs import channels, ecq, int4, int8
 from contract.codecs.numbers import CodecNumbers
-from contract.errors import InvalidInput, shown
+from contract.errors import InvalidInput, NotFound, shown
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 SCALES, STREAM = "vision_scales", "vision_stream"
@@ -66,8 +66,13 @@ def decode(arrays: Arrays, codec: str, numbers: CodecNumbers | None) -> Arrays:
 
     Raises:
         InvalidInput: what arrived is damaged.
+        NotFound: the item comes from a shared store, and was coded with numbers that this server does not have.
     """
     if codec:
-        assert numbers is not None  # for mypy: check_name has refused what has no numbers
+        if numbers is None or codec not in numbers.names.values():
+            raise NotFound(
+                f"vision_keys names an item of codec {codec}, whose numbers this server does not have: send its tensors",
+                check="key-unknown",
+            )
         return CODECS[codec.partition(":")[0]].decode(*arrays, numbers)
     return int8.dequantise(*arrays) if arrays[0].dtype == np.int8 else arrays

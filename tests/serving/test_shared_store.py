@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.codecs.codec import decode
 from contract.errors import InvalidInput, NotFound
 from contract.items import ItemTensors
 from serving.requests.shared_store import PREFIX, SharedStore, packed, unpacked
@@ -25,6 +26,13 @@ with_redis = pytest.mark.skipif(REDIS is None, reason="apt-get install redis-ser
 def coded() -> ItemTensors:
     values = np.random.default_rng(5).integers(-127, 127, (3, 4, 8), np.int8)
     return ItemTensors("f", True, (2, 2, 4), (values, np.ones((3, 4), np.float16)), "int8c:abc")
+
+
+def test_numbers_of_another_server_are_not_guessed() -> None:
+    """The item of a store that servers with unlike codec numbers share: the client is told to send its tensors."""
+    item = coded()
+    with pytest.raises(NotFound, match="int8c:abc"):
+        decode(item.arrays, item.codec, None)
 
 
 @pytest.fixture
