@@ -34,7 +34,7 @@ from contract.checks import CHECKS, STATUSES
 from contract.codecs import ecq, int4, nibbles
 from contract.codecs.int8 import quantise
 from contract.errors import EdgeVlmError, Unavailable, from_wire, shortened
-from contract.items import item_key, prompt_items
+from contract.items import ItemTensors, item_key, prompt_items
 from contract.limits import Limits
 from serving.requests.request import RequestParser
 from serving.requests.store import ReuseStore
@@ -94,6 +94,13 @@ def keys(*values: str) -> dict[str, Any]:
 def coded(name: str, reference: Reference, **arrays: Any) -> dict[str, Any]:
     """A request's rows in a codec, with the name and hash this server knows."""
     return NO_ROWS | {"vision_codec": reference.numbers.names[name]} | arrays
+
+
+def foreign(case: Case, reference: Reference) -> ItemTensors:
+    """The case's item as a server with other numbers has put it into a store that both share."""
+    arrays = int4.encode(case.main, case.deepstack, reference.numbers)
+    (grid,) = case.image_grid_thw.tolist()
+    return ItemTensors(FINGERPRINT, False, tuple(grid), arrays, "int4:0123456789abcdef")
 
 
 def damaged(stream: np.ndarray) -> list[np.ndarray]:
@@ -169,7 +176,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "grid-even": [{"image_grid_thw": np.array([[1, 9, 12]])}],
         "grid-frames": [{"image_grid_thw": np.array([[2, 8, 6]])}],
         "key-count": [{"vision_keys": np.array([b"", b""], object)}, {"vision_keys": np.array([b"x"], object)}],
-        "key-unknown": [keys("0" * 64), keys("no key at all")],
+        "key-unknown": [keys("0" * 64), keys("no key at all"), keys(foreign(case, reference).key)],
         "keep-items": [NO_ROWS | {"image_grid_thw": None} | sampled(max_tokens=0)],
         "prompt": [{"input_ids": None}, {"text_input": "hi"}],
         "text-length": [text("a" * 26_000)],
@@ -280,6 +287,7 @@ def test_every_raise_of_the_parser_is_a_row(
     store = ReuseStore(1 << 20)
     parser = RequestParser(reference.card, LIMITS, reference.tokenizer, store, reference.numbers)
     store.keep(parser.parse(arrays(good), {}).prompt.contents)
+    store.keep([foreign(cases["one image"], reference)])
     off = RequestParser(reference.card, Limits(max_reuse_bytes=0), reference.tokenizer, store)
     rows = [(name, change) for name, changes in wrong.items() if name not in BY_THE_ENGINE for change in changes]
     left = NO_ROWS | {"image_grid_thw": None} | text("nobody waits for this")
