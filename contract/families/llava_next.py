@@ -1,20 +1,5 @@
-"""LLaVA-NeXT: the whole picture and the tiles of a pinpoint, unpadded, a newline behind each row."""
+"""LLaVA-NeXT: LLaVA's card over the whole picture and the tiles of a pinpoint, unpadded, a newline behind each row."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from contract.card import ModelCard
-from contract.families.tiles import LAYOUT, POSITIONS, card_of, positions, runs, token_id
-from contract.tiles import Tiles
+from contract.families.llava import LAYOUT, POSITIONS, card, positions, runs
 
 __all__ = ["LAYOUT", "POSITIONS", "card", "positions", "runs"]
-
-
-def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:
-    """The card of a resolved config; see contract.families.Family."""
-    return card_of(
-        config,
-        encoder_fingerprint,
-        tiles,
-        image_token_id=token_id(config, "image_token_id", "image_token_index"),
-    )

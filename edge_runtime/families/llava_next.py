@@ -34,15 +34,10 @@ def arrange(rows: NDArray[np.float32], items: Sequence[Item], bundle: Bundle) ->
     tiles = tiles_of(bundle.manifest.card)
     found, start = [rows[:0]], 0
     for one in items:
+        assert one.arranged is not None  # `picture` sets it
+        _, height, width = one.arranged
         end = start + one.tower_thw[0] * tiles.num_rows
         parts = rows[start:end].reshape(-1, tiles.num_rows, rows.shape[1])  # (1 + tiles, rows of a tile, H)
-        found.append(arranged(parts, one, bundle))
+        found.append(unpadded(parts, height, width, tiles, bundle.newline))
         start = end
     return np.concatenate(found)
-
-
-def arranged(parts: NDArray[np.float32], one: Item, bundle: Bundle) -> NDArray[np.float32]:
-    """One item's rows in prompt order: (n, H)."""
-    assert one.arranged is not None  # `picture` sets it
-    _, height, width = one.arranged
-    return unpadded(parts, height, width, tiles_of(bundle.manifest.card), bundle.newline)

@@ -24,7 +24,7 @@ def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOpt
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
     """One frame; see edge_runtime.families.Family."""
     height, width = options.size(image.height, image.width, card.patch_size * card.merge_size, how)
-    return Item(*_patches(resized(image, height, width, how)[None], card))
+    return Item(*_patches(resized(image, height, width, how.resample)[None], card))
 
 
 def clip(
@@ -49,7 +49,7 @@ def clip(
                 f"video frames have sizes {original} and {image.size}, one size is expected: give resized_height and "
                 "resized_width for all"
             )
-        pixels.append(resized(image, *size, how))
+        pixels.append(resized(image, *size, how.resample))
     return Item(*_patches(np.stack(pixels), card), timestamps(indices, fps, depth))
 
 

@@ -11,7 +11,7 @@ from contract.errors import BundleError, MediaError
 from contract.preprocessing import VideoProcessing
 from contract.tiles import Tiles
 from edge_runtime.bundle import Bundle
-from edge_runtime.items.item import Item
+from edge_runtime.items.item import Item, resized
 from edge_runtime.items.patches import to_patches
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import Pixels, check_ratio
@@ -54,7 +54,7 @@ def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int
     frames = []
     for image in images:
         check_picture(image, options)
-        frames.append(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)))
+        frames.append(resized(image, side, side))
     return np.stack(frames)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from contract.card import ModelCard
 from contract.grids import item_rows
-from contract.preprocessing import ImageProcessing
+from contract.preprocessing import BICUBIC
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Item:
         return item_rows(self.grid_thw, card)
 
 
-def resized(image: Image.Image, height: int, width: int, how: ImageProcessing) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3), by Pillow's filters as transformers' PIL backend resizes."""
+def resized(image: Image.Image, height: int, width: int, resample: int = BICUBIC) -> NDArray[np.uint8]:
+    """uint8 (height, width, 3), by Pillow's filter of this number as transformers' PIL backend resizes."""
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling(how.resample))
+        image = image.resize((width, height), Image.Resampling(resample))
     return np.asarray(image)

@@ -13,16 +13,10 @@ from PIL import Image
 
 from contract.errors import MediaError
 from contract.tiles import Tiles
+from edge_runtime.items.item import resized
 
 Pixels = NDArray[np.uint8]
 MAX_RATIO = 200
-
-
-def resized(image: Image.Image, height: int, width: int) -> Pixels:
-    """(height, width, 3)."""
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
 
 
 def check_ratio(image: Image.Image) -> None:

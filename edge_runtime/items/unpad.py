@@ -13,20 +13,14 @@ from edge_runtime.items.tiles import best_pinpoint
 Rows = NDArray[np.float32]
 
 
-def map_shape(height: int, width: int, tiles: Tiles) -> tuple[int, int]:
-    """Lines and columns of a picture's map after unpadding.
+def _unpadded(height: int, width: int, tiles: Tiles) -> tuple[int, int, int, int]:
+    """Lines and columns of a picture's map, and the first of each that belong to the picture.
 
     Args:
         height, width: of the picture, in pixels.
 
     The rule is `unpad_image` of transformers' LLaVA-NeXT model.
     """
-    lines, columns, _, _ = _unpadded(height, width, tiles)
-    return lines, columns
-
-
-def _unpadded(height: int, width: int, tiles: Tiles) -> tuple[int, int, int, int]:
-    """Lines, columns, and the first of each that belong to the picture."""
     high, wide = best_pinpoint(height, width, tiles.pinpoints)
     lines, columns = high // tiles.side * tiles.side_rows, wide // tiles.side * tiles.side_rows
     if width / height > columns / lines:
@@ -40,7 +34,7 @@ def _unpadded(height: int, width: int, tiles: Tiles) -> tuple[int, int, int, int
 
 def num_rows(height: int, width: int, tiles: Tiles) -> int:
     """Rows of a picture: the whole one, then its map with a newline behind each line."""
-    lines, columns = map_shape(height, width, tiles)
+    lines, columns, _, _ = _unpadded(height, width, tiles)
     return tiles.num_rows + lines * (columns + tiles.has_newline)
 
 

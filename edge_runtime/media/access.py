@@ -23,7 +23,6 @@ from edge_runtime.media.opened_file import OpenedFile, open_file, open_within, u
 from edge_runtime.media.source import find, is_address
 
 Pixels = Image.Image | NDArray[np.uint8]
-Resolved = bytes | OpenedFile | Frames | Pixels
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SECONDS = 10.0
 MAX_CHARACTERS = 1 << 25
-BIT_CHARACTERS = 1 << 12  # one bit of a whole number counts as many, so numbers end at 8,192 bits
 _deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 
 

@@ -85,5 +85,5 @@ def tower(config: Mapping[str, Any]) -> "Tower":
 
 def local_name(name: str) -> str | None:
     """The tower-local name of a tensor in any family; None outside every tower."""
-    found = (find(model_type).local_name(name) for model_type in dict.fromkeys(MODULES))
+    found = (find(model_type).local_name(name) for model_type in MODULES)
     return next((local for local in found if local is not None), None)

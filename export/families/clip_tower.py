@@ -53,12 +53,8 @@ def tower(config: Any) -> TileTower:
         intermediate_size=vision.intermediate_size,
         num_heads=vision.num_attention_heads,
         out_hidden_size=text.hidden_size,
-        table_side=0,
-        taps=(),
         patch_size=vision.patch_size,
-        temporal_patch_size=1,
         merge_size=1,
-        rope_theta=0.0,
         activation=vision.hidden_act,
         norm_epsilon=vision.layer_norm_eps,
         fixed_side=vision.image_size // vision.patch_size,
@@ -76,7 +72,7 @@ def tower(config: Any) -> TileTower:
         ),
     )
     has_bias = bool(getattr(config, "multimodal_projector_bias", True))
-    made = replace(made, shapes=dict(shapes(made)))
+    made = replace(made, shapes=shapes(made))
     return replace(made, sources=dict(_sources(made, is_clip=is_clip, has_bias=has_bias)))
 
 

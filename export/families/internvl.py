@@ -62,12 +62,8 @@ def tower(config: Mapping[str, Any]) -> TileTower:
         intermediate_size=vision.intermediate_size,
         num_heads=vision.num_attention_heads,
         out_hidden_size=text.hidden_size,
-        table_side=0,
-        taps=(),
         patch_size=vision.patch_size[0],
-        temporal_patch_size=1,
         merge_size=_merge(whole),
-        rope_theta=0.0,
         activation=vision.hidden_act,
         norm_epsilon=vision.layer_norm_eps,
         fixed_side=vision.image_size[0] // vision.patch_size[0],
@@ -87,7 +83,7 @@ def tower(config: Mapping[str, Any]) -> TileTower:
         for layer, scale in (("attn.proj", "lambda_1"), ("mlp.linear_fc2", "lambda_2"))
         for kind in ("weight", "bias")
     }
-    return replace(made, shapes=dict(shapes(made)), sources=sources, scales=scales)
+    return replace(made, shapes=shapes(made), sources=sources, scales=scales)
 
 
 def _sources(made: TileTower, *, has_bias: bool) -> Mapping[str, tuple[str, ...]]:

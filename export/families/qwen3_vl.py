@@ -6,7 +6,7 @@ error.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from contract.errors import BundleError
 from contract.families.qwen3_vl import deepstack_blocks, missing_key
 from contract.preprocessing import ImageProcessing
 from export.families import Read
-from export.graph.tower import Tower
+from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
 
 if TYPE_CHECKING:
     from export.graph.builder import Builder
@@ -98,40 +98,25 @@ def tower_with_taps(config: Mapping[str, Any], taps: tuple[int, ...]) -> Tower:
             f"vision_config.deepstack_visual_indexes is {list(tower.taps)}, different blocks from 0 to "
             f"{tower.depth - 1} are allowed"
         )
-    return replace(tower, shapes=dict(_tensors(tower)))
+    return replace(tower, shapes=_shapes(tower))
 
 
-def _tensors(tower: Tower) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(tower: Tower) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor, as in transformers' Qwen3VLVisionModel."""
-    hidden, wide, merged = tower.hidden_size, tower.intermediate_size, tower.merged_size
-    patch = (3, tower.temporal_patch_size, tower.patch_size, tower.patch_size)
-
-    def linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", (rows, columns)
-        yield f"{name}.bias", (rows,)
-
-    def norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", (width,)
-        yield f"{name}.bias", (width,)
-
-    def merger(name: str, norm_width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield from norm(f"{name}.norm", norm_width)
-        yield from linear(f"{name}.linear_fc1", merged, merged)
-        yield from linear(f"{name}.linear_fc2", tower.out_hidden_size, merged)
-
-    yield "patch_embed.proj.weight", (hidden, *patch)
-    yield "patch_embed.proj.bias", (hidden,)
-    yield "pos_embed.weight", (tower.table_side**2, hidden)
-    for i in range(tower.depth):
-        yield from norm(f"blocks.{i}.norm1", hidden)
-        yield from linear(f"blocks.{i}.attn.qkv", 3 * hidden, hidden)
-        yield from linear(f"blocks.{i}.attn.proj", hidden, hidden)
-        yield from norm(f"blocks.{i}.norm2", hidden)
-        yield from linear(f"blocks.{i}.mlp.linear_fc1", wide, hidden)
-        yield from linear(f"blocks.{i}.mlp.linear_fc2", hidden, wide)
-    yield from merger("merger", hidden)
-    for i in range(len(tower.taps)):
-        yield from merger(f"deepstack_merger_list.{i}", merged)
+    hidden, merged = tower.hidden_size, tower.merged_size
+    found: dict[str, tuple[int, ...]] = {
+        "patch_embed.proj.weight": (hidden, 3, tower.temporal_patch_size, tower.patch_size, tower.patch_size),
+        "patch_embed.proj.bias": (hidden,),
+        "pos_embed.weight": (tower.table_side**2, hidden),
+    }
+    for number in range(tower.depth):
+        found |= block_shapes(number, hidden, tower.intermediate_size)
+    mergers = {"merger": hidden} | {f"deepstack_merger_list.{i}": merged for i in range(len(tower.taps))}
+    for name, norm_width in mergers.items():
+        found |= norm_shapes(f"{name}.norm", norm_width)
+        found |= linear_shapes(f"{name}.linear_fc1", merged, merged)
+        found |= linear_shapes(f"{name}.linear_fc2", tower.out_hidden_size, merged)
+    return found
 
 
 def body(graph: "Builder", layers: "Layers", tower: Tower, group: "Group") -> tuple[str, list[str]]:

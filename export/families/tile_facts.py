@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError
-from contract.preprocessing import ImageProcessing, Triple, VideoProcessing
+from contract.preprocessing import BICUBIC, ImageProcessing, Triple, VideoProcessing
 from contract.tiles import Tiles
 
-BICUBIC = 3  # as Pillow numbers it
 MAX_FRAMES = 768
 
 

@@ -4,7 +4,7 @@ Tensors have tower-local names that the Qwen towers have too (`blocks.0.attn.qkv
 checkpoint's tensors each is made of. What a checkpoint lacks, such as a bias, is zero.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +17,7 @@ from export.graph.builder import Builder
 from export.graph.group import Group
 from export.graph.layers import Layers
 from export.graph.linear import FP32, Source
-from export.graph.tower import Read, Tower
+from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
 
 PATCH = "patch_embed.proj"
 MIDDLE = 128  # of the bytes, and what they are divided by
@@ -40,6 +40,10 @@ class TileTower(Tower):
     """
 
     features: tuple[int, ...]
+    table_side: int = 0
+    taps: tuple[int, ...] = ()
+    temporal_patch_size: int = 1
+    rope_theta: float = 0.0
     has_class_row: bool = False
     keeps_class_row: bool = False
     has_pre_norm: bool = False
@@ -92,37 +96,24 @@ class TileTower(Tower):
         return reading
 
 
-def shapes(tower: TileTower) -> Iterator[tuple[str, tuple[int, ...]]]:
+def shapes(tower: TileTower) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a tower."""
-    hidden, wide = tower.hidden_size, tower.intermediate_size
+    hidden, out = tower.hidden_size, tower.out_hidden_size
     joined = len(tower.features) * hidden * tower.merge_size**2
-
-    def linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", (rows, columns)
-        yield f"{name}.bias", (rows,)
-
-    def norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", (width,)
-        yield f"{name}.bias", (width,)
-
-    yield f"{PATCH}.weight", (hidden, 3, tower.patch_size, tower.patch_size)
-    yield f"{PATCH}.bias", (hidden,)
+    found: dict[str, tuple[int, ...]] = {
+        f"{PATCH}.weight": (hidden, 3, tower.patch_size, tower.patch_size),
+        f"{PATCH}.bias": (hidden,),
+        "pos_embed.weight": (tower.num_positions, hidden),
+    }
     if tower.has_class_row:
-        yield "class_embed", (hidden,)
-    yield "pos_embed.weight", (tower.num_positions, hidden)
+        found["class_embed"] = (hidden,)
     if tower.has_pre_norm:
-        yield from norm("pre_norm", hidden)
-    for i in range(tower.depth):
-        yield from norm(f"blocks.{i}.norm1", hidden)
-        yield from linear(f"blocks.{i}.attn.qkv", 3 * hidden, hidden)
-        yield from linear(f"blocks.{i}.attn.proj", hidden, hidden)
-        yield from norm(f"blocks.{i}.norm2", hidden)
-        yield from linear(f"blocks.{i}.mlp.linear_fc1", wide, hidden)
-        yield from linear(f"blocks.{i}.mlp.linear_fc2", hidden, wide)
+        found |= norm_shapes("pre_norm", hidden)
+    for number in range(tower.depth):
+        found |= block_shapes(number, hidden, tower.intermediate_size)
     if tower.connector_epsilon is not None:
-        yield from norm("merger.norm", joined)
-    yield from linear("merger.linear_fc1", tower.out_hidden_size, joined)
-    yield from linear("merger.linear_fc2", tower.out_hidden_size, tower.out_hidden_size)
+        found |= norm_shapes("merger.norm", joined)
+    return found | linear_shapes("merger.linear_fc1", out, joined) | linear_shapes("merger.linear_fc2", out, out)
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:

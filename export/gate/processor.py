@@ -28,6 +28,9 @@ PICTURES = (  # mode, width, height
     ("RGB", 300, 200), ("RGB", 640, 480), ("RGB", 33, 47), ("RGB", 437, 300), ("RGB", 96, 96), ("RGB", 1024, 40),
     ("L", 130, 90), ("RGBA", 200, 120), ("P", 64, 200),
 )  # fmt: skip
+NOTHING = (
+    "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
+)
 SIDES = (1, 9, 31, 32, 33, 64, 100, 255, 480, 640, 777, 1080, 1920, 4000, 9001)
 CLIPS = ((30, 64, 96, 10.0), (7, 50, 70, 2.0), (41, 33, 120, 29.97), (9, 96, 96, 5.0), (5, 200, 150, 0.5))
 COUNTS = (2, 3, 4, 5, 7, 8, 30, 31, 100, 301, 1799, 20_000, 100_001)
@@ -171,13 +174,12 @@ def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundl
     if not error <= MAX_GREY_ERROR:
         raise ParityError(
             f"the device prepares {name} otherwise than transformers: a pixel differs by {error:.2f} grey levels. "
-            "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
+            f"{NOTHING}"
         )
 
 
 def _same(name: str, what: str, ours: Any, theirs: Any) -> None:
     if ours != theirs:
         raise ParityError(
-            f"the device prepares {name} otherwise than transformers: {what} {ours!r} here, {theirs!r} there. "
-            "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
+            f"the device prepares {name} otherwise than transformers: {what} {ours!r} here, {theirs!r} there. {NOTHING}"
         )

@@ -19,13 +19,10 @@ from edge_runtime.items.preparation import picture_item
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import plain
 from edge_runtime.prompts.prompt import prompt_ids
-from export.gate.processor import drawn
+from export.gate.processor import NOTHING, drawn
 from export.gate.reference import SHOWN, quiet
 
 SIZES = ((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999))
-NOTHING = (
-    "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
-)
 
 
 def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:

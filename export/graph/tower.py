@@ -15,6 +15,29 @@ from contract.errors import BundleError
 Read = Callable[[str], NDArray[np.float32]]
 
 
+def linear_shapes(name: str, num_outputs: int, num_inputs: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of a linear layer's tensors."""
+    return {f"{name}.weight": (num_outputs, num_inputs), f"{name}.bias": (num_outputs,)}
+
+
+def norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of a norm's tensors."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def block_shapes(number: int, hidden: int, wide: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of a transformer block's tensors."""
+    name = f"blocks.{number}"
+    return (
+        norm_shapes(f"{name}.norm1", hidden)
+        | linear_shapes(f"{name}.attn.qkv", 3 * hidden, hidden)
+        | linear_shapes(f"{name}.attn.proj", hidden, hidden)
+        | norm_shapes(f"{name}.norm2", hidden)
+        | linear_shapes(f"{name}.mlp.linear_fc1", wide, hidden)
+        | linear_shapes(f"{name}.mlp.linear_fc2", hidden, wide)
+    )
+
+
 @dataclass(frozen=True)
 class Tower:
     """Widths of one vision tower.
