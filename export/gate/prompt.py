@@ -19,6 +19,7 @@ from edge_runtime.prompts.content import MediaPart, media_parts, plain
 from edge_runtime.prompts.prompt import prompt_ids
 from export.gate.conversations import Options, cases
 from export.gate.processor import Row
+from export.gate.reference import token_ids
 
 SHOWN = 40  # characters around a difference
 
@@ -146,7 +147,7 @@ class Prompts:
                 given["videos"] = [np.stack([np.asarray(frame) for frame in clip["video"]]) for clip in clips]
                 given["video_metadata"] = [_metadata(clip) for clip in clips]
                 given["do_sample_frames"] = False
-            self._ids[key] = self._reference(text=[text], **given, return_tensors="np")["input_ids"][0].tolist()
+            self._ids[key] = token_ids(self._reference, text, **given)
         return self._ids[key]
 
 

@@ -33,6 +33,19 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+def token_ids(reference: Any, text: str, **media: Any) -> list[int]:
+    """Ids of a rendered conversation as `apply_chat_template` of transformers' ProcessorMixin tokenises it: a text that begins
+    with the start token gets no second one.
+
+    Args:
+        media: pictures and videos, under the names of the processor's call.
+    """
+    start = reference.tokenizer.bos_token
+    is_started = start is not None and text.startswith(start)
+    inputs = reference(text=[text], **media, add_special_tokens=not is_started, return_tensors="np")
+    return list(inputs["input_ids"][0].tolist())
+
+
 def load_reference(folder: Path, family: str) -> Any:
     """transformers' processor of the checkpoint in `folder`.
 

@@ -20,7 +20,7 @@ from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import plain
 from edge_runtime.prompts.prompt import prompt_ids
 from export.gate.processor import NOTHING, drawn
-from export.gate.reference import SHOWN, quiet
+from export.gate.reference import SHOWN, quiet, token_ids
 
 SIZES = ((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999))
 
@@ -117,7 +117,7 @@ def _prompts(reference: Any, bundle: Bundle) -> Iterator[None]:
         text = render(bundle.chat_template, plain(messages), None, special_tokens=manifest.special_tokens)
         ours = prompt_ids(text, items, bundle).tolist()
         pictures = {"images": [[part["image"] for part in parts]]} if parts else {}
-        theirs = reference(text=[text], **pictures, return_tensors="np")["input_ids"][0].tolist()
+        theirs = token_ids(reference, text, **pictures)
         if ours != theirs:
             raise ParityError(
                 f"the prompt of {name!r} differs from transformers': {len(ours)} tokens {ours[:12]} here, {len(theirs)} "

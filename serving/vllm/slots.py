@@ -19,7 +19,7 @@ class Slots:
         self._closing: asyncio.Future[None] = loop.create_future()
 
     def close(self) -> None:
-        """Whoever waits gets Unavailable, and whoever comes."""
+        """Waiting requests get Unavailable, and so do later ones."""
         self._closing.set_result(None)
 
     @property

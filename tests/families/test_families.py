@@ -1,6 +1,8 @@
 """Each tile family from a whole checkpoint to its answers: tokens are those of transformers' `generate` on the pixels."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from export.language import export_language
 from export.vision import export_vision
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
-from tests.families.models import KINDS, picture, write
+from tests.families.models import IDS, KINDS, picture, write
 
 NUM_TOKENS = 12
 CONVERSATIONS: dict[str, list[Any]] = {
@@ -158,9 +160,6 @@ def test_what_fixed_tiles_cannot_do_is_refused(served: Served) -> None:
 
 
 def test_a_processor_that_does_otherwise_is_refused(served: Served, tmp_path: Path) -> None:
-    import json
-    import shutil
-
     model = Path(shutil.copytree(served.model, tmp_path / "model"))
     path = model / "processor_config.json"
     values = json.loads(path.read_text())
@@ -192,3 +191,17 @@ def test_a_video_is_written_as_transformers_writes_it(served: Served) -> None:
     assert request.main.shape == expected.shape
     cosines = (request.main * expected).sum(1) / np.linalg.norm(request.main, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() > 0.999  # torchvision's filter differs from Pillow's by up to 2 grey levels
+
+
+def test_a_template_may_write_the_start_of_a_text_itself(served: Served, tmp_path: Path) -> None:
+    """transformers adds no second <s> to a text that begins with one; neither does the device."""
+    model = Path(shutil.copytree(served.model, tmp_path / "model"))
+    path = model / "chat_template.jinja"
+    path.write_text("<s>" + path.read_text())
+    export_vision(str(model), tmp_path / "bundle")
+    request = Pipeline(Encoder.from_bundle(tmp_path / "bundle")).request(messages(CONVERSATIONS["one picture"]))
+    processor = transformers.AutoProcessor.from_pretrained(model)
+    content = messages(CONVERSATIONS["one picture"])
+    given = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "np"}
+    assert request.input_ids.tolist() == processor.apply_chat_template(content, **given)["input_ids"][0].tolist()
+    assert request.input_ids.tolist().count(IDS["<s>"]) == 1
