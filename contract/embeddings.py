@@ -17,6 +17,7 @@ from contract.codecs.numbers import CodecNumbers
 from contract.errors import InvalidInput
 from contract.items import part
 from contract.limits import Limits
+from contract.rows import COPIED, KEPT
 
 PARTNERS = {  # by form
     "vision_embeddings": "deepstack_embeddings",
@@ -27,7 +28,7 @@ PARTNERS = {  # by form
 }
 FLOATS = ("vision_embeddings", "vision_embeddings_fp32")
 CODEC, STREAM_BYTES = "vision_codec", "vision_stream_bytes"
-NAMES = (*PARTNERS, *dict.fromkeys(PARTNERS.values()), CODEC, STREAM_BYTES)  # every tensor that is checked here
+NAMES = (*PARTNERS, *dict.fromkeys(PARTNERS.values()), CODEC, STREAM_BYTES, KEPT, COPIED)  # with rows, or of them
 _SIGN, _INFINITY = 0x8000, 0x7C00  # float16; NaN lies above infinity
 
 
@@ -77,7 +78,7 @@ def check_embeddings(
 
     Args:
         tensors: by name, of NAMES; the absent ones are not in it.
-        rows: what the grids ask for.
+        rows: what the grids and masks ask for.
         num_items: pictures and videos that were sent.
         numbers: of this server's codecs, None where it has none.
 

@@ -17,6 +17,7 @@ from contract.card import ModelCard
 from contract.codecs.codec import Arrays, decode
 from contract.codecs.numbers import CodecNumbers
 from contract.grids import item_rows
+from contract.rows import RowMasks
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,25 @@ def prompt_items(
     return items
 
 
-def item_key(fingerprint: str, item: ItemRows, *arrays: NDArray[np.generic], codec: str = "") -> str:
-    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types, codec and bytes.
+def item_key(
+    fingerprint: str,
+    item: ItemRows,
+    *arrays: NDArray[np.generic],
+    codec: str = "",
+    masks: RowMasks | None = None,
+) -> str:
+    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types, codec, masks and bytes.
 
     Args:
         arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or values and scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
+        masks: which rows travel; None for all.
     """
     kind = "video" if item.is_video else "image"
     types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays) + (f" codec {codec}" if codec else "")
+    types += " kept copied" if masks is not None else ""
     digest = hashlib.sha256(f"edge-vlm 1 {fingerprint} {kind} {item.grid_thw} {types}\n".encode())
-    for array in arrays:
+    for array in (*(() if masks is None else (masks.kept, masks.copied)), *arrays):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -78,6 +87,7 @@ class ItemTensors:
     Attributes:
         arrays: main (n, H) and deepstack (L, n, H), or what a codec made of them and the scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
+        masks: which of its rows are in the arrays; None for all.
     """
 
     fingerprint: str
@@ -85,6 +95,7 @@ class ItemTensors:
     grid_thw: tuple[int, int, int]
     arrays: Arrays
     codec: str = ""
+    masks: RowMasks | None = None
     _keys: list[str] = field(default_factory=list, repr=False)
     # an item's own: cached_property of Python 3.11 lets one item wait for another's hash
     _hashing: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -95,12 +106,18 @@ class ItemTensors:
             if not self._keys:
                 rows = slice(0, self.arrays[1].shape[1])
                 item = ItemRows(self.is_video, self.grid_thw, rows)
-                self._keys.append(item_key(self.fingerprint, item, *self.arrays, codec=self.codec))
+                key = item_key(self.fingerprint, item, *self.arrays, codec=self.codec, masks=self.masks)
+                self._keys.append(key)
         return self._keys[0]
 
     @property
     def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays)
+        return sum(array.nbytes for array in self.arrays) + (self.masks.num_bytes if self.masks is not None else 0)
+
+    @property
+    def num_rows(self) -> int:
+        """Its rows in the prompt."""
+        return self.arrays[1].shape[1] if self.masks is None else self.masks.num_kept
 
     @property
     def is_coded(self) -> bool:
@@ -108,12 +125,13 @@ class ItemTensors:
         return bool(self.codec) or self.arrays[0].dtype == np.int8
 
     def floats(self, numbers: CodecNumbers | None) -> Arrays:
-        """Main (n, H) and deepstack (L, n, H).
+        """Main (num_rows, H) and deepstack (L, num_rows, H).
 
         Raises:
             InvalidInput: what travelled is damaged.
         """
-        return decode(self.arrays, self.codec, numbers)
+        rows = decode(self.arrays, self.codec, numbers)
+        return rows if self.masks is None else self.masks.filled(rows)
 
 
 def joined(pairs: Sequence[Arrays]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:

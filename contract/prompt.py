@@ -5,12 +5,13 @@ blocks of other requests. Nothing is allocated before the sizes are known to be 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract import families
 from contract.card import ModelCard
 from contract.codecs.codec import decode
 from contract.codecs.numbers import CodecNumbers
@@ -19,6 +20,7 @@ from contract.errors import FingerprintMismatch, InvalidInput
 from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
 from contract.limits import Limits
+from contract.rows import Layout, MaskReader, RowMasks, lay_out
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Prompt:
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
         items: in prompt order, with their places among the rows.
         contents: the items' tensors as they travelled, in prompt order.
+        layout: of a prompt with masks, the whole one; None where every row has its pad and its bytes.
     """
 
     input_ids: NDArray[np.int64]
@@ -41,6 +44,17 @@ class Prompt:
     video_grid_thw: NDArray[np.int64]
     items: tuple[ItemRows, ...] = ()
     contents: tuple[ItemTensors, ...] = ()
+    layout: Layout | None = None
+
+    def positions(self, card: ModelCard) -> tuple[NDArray[np.int64], int]:
+        """Positions (axes, S) of the tokens, and the position of the next one minus S: those of the whole prompt, whose
+        dropped rows leave gaps."""
+        find = families.find(card.family).positions
+        if self.layout is None:
+            return find(self.input_ids, self.image_grid_thw, self.video_grid_thw, card)
+        positions, delta = find(self.layout.whole_ids, self.image_grid_thw, self.video_grid_thw, card)
+        dropped = len(self.layout.whole_ids) - len(self.input_ids)
+        return positions[:, self.layout.is_kept], delta + dropped
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -100,23 +114,27 @@ def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -
 
 
 def _contents(
-    items: Sequence[ItemRows], held: Sequence[ItemTensors | None], sent: SentRows, card: ModelCard
+    items: Sequence[ItemRows],
+    masks: Sequence[RowMasks | None],
+    held: Sequence[ItemTensors | None],
+    sent: SentRows,
+    card: ModelCard,
 ) -> tuple[ItemTensors, ...]:
     """Each item's tensors: held ones as they are, the others from what was sent."""
     found, start, place = list[ItemTensors](), 0, 0
-    for item, known in zip(items, held, strict=True):
+    for item, mask, known in zip(items, masks, held, strict=True):
         if known is None:
-            rows = slice(start, start + item.rows.stop - item.rows.start)
-            arrays = sent.item(place, rows)
-            known = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, arrays, sent.codec)
-            start, place = rows.stop, place + 1
+            count = item.rows.stop - item.rows.start if mask is None else int(mask.is_sent.sum())
+            arrays = sent.item(place, slice(start, start + count))
+            known = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, arrays, sent.codec, mask)
+            start, place = start + count, place + 1
         found.append(known)
     return tuple(found)
 
 
 def _check_decoded(contents: Sequence[ItemTensors], card: ModelCard, limits: Limits) -> None:
     """How much all items are as float32, before one is decoded: a small stream can be a large picture."""
-    rows = sum(content.arrays[1].shape[1] for content in contents if content.is_coded)
+    rows = sum(content.num_rows for content in contents if content.is_coded)
     size = rows * (1 + card.num_deepstack_levels) * card.hidden_size * 4
     if size > limits.max_embedding_bytes:
         raise InvalidInput(
@@ -140,14 +158,16 @@ def check_items_alone(
     sent = [(False, *grid) for grid in images.tolist()] + [(True, *grid) for grid in videos.tolist()]
     _check_fingerprint(encoder_fingerprint, bool(sent), card)
     rows = num_rows(images, card) + num_rows(videos, card)
-    found = check_embeddings(embeddings, rows, len(sent), card, limits, numbers)
-    waiting, items, start = iter(sent), [], 0
+    reader = MaskReader(embeddings, rows, card)
+    found = check_embeddings(embeddings, reader.num_sent, len(sent), card, limits, numbers)
+    waiting, items, masks, start = iter(sent), list[ItemRows](), list[RowMasks | None](), 0
     for known in held or [None] * len(sent):
         is_video, t, h, w = next(waiting) if known is None else (known.is_video, *known.grid_thw)
-        end = start + item_rows((t, h, w), card)
+        masks.append(reader.next(is_video, (t, h, w)) if known is None else known.masks)
+        end = start + (item_rows((t, h, w), card) if masks[-1] is None else masks[-1].num_kept)
         items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
         start = end
-    contents = _contents(items, held or [None] * len(sent), found, card)
+    contents = _contents(items, masks, held or [None] * len(sent), found, card)
     _check_decoded(contents, card, limits)
     for content in contents:
         if content.codec:
@@ -177,6 +197,7 @@ def check_prompt(
     vision_token_positions: NDArray[np.int64] | None = None,
     held: Sequence[ItemTensors | None] = (),
     numbers: CodecNumbers | None = None,
+    is_whole: bool = False,
 ) -> Prompt:
     """Check the tensors of one request against the model and each other.
 
@@ -185,6 +206,7 @@ def check_prompt(
         image_grid_thw, video_grid_thw: of all items, in prompt order.
         held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
         numbers: of the learned codecs that this server knows.
+        is_whole: input_ids have a pad for every row of the grids, also for dropped ones.
 
     Raises:
         InvalidInput: naming the tensor, its value and the allowed one.
@@ -195,11 +217,18 @@ def check_prompt(
     known: Sequence[ItemTensors | None] = held or [None] * (len(images) + len(videos))
     _check_fingerprint(encoder_fingerprint, None in known, card)
     rows = num_rows(images, card) + num_rows(videos, card)
-    num_held = sum(item.arrays[1].shape[1] for item in known if item is not None)
-    sent = check_embeddings(embeddings or {}, rows - num_held, known.count(None), card, limits, numbers)
-    _check_pads(input_ids, "image_grid_thw", card.image_token_id, images, card)
+    rows -= sum(item_rows(item.grid_thw, card) for item in known if item is not None)
+    reader = MaskReader(embeddings or {}, rows, card)
+    sent = check_embeddings(embeddings or {}, reader.num_sent, known.count(None), card, limits, numbers)
+    layout: Layout | None = None
+    if reader.is_given or any(item is not None and item.masks is not None for item in known):
+        held_masks = [(item is not None, item.masks if item is not None else None) for item in known]
+        layout = lay_out(input_ids, images, videos, held_masks, reader, card, limits, is_whole=is_whole)
+        input_ids = layout.input_ids
+    whole_ids = input_ids if layout is None else layout.whole_ids
+    _check_pads(whole_ids, "image_grid_thw", card.image_token_id, images, card)
     if card.video_token_id is not None:
-        _check_pads(input_ids, "video_grid_thw", card.video_token_id, videos, card)
+        _check_pads(whole_ids, "video_grid_thw", card.video_token_id, videos, card)
     if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
         raise InvalidInput(
             f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected",
@@ -212,11 +241,24 @@ def check_prompt(
                 f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids",
                 check="positions",
             )
-    items = prompt_items(input_ids, images, videos, card)
-    contents = _contents(items, known, sent, card)
+    items = prompt_items(whole_ids, images, videos, card)
+    masks: Sequence[RowMasks | None] = layout.masks if layout is not None else [None] * len(items)
+    contents = _contents(items, masks, known, sent, card)
     _check_decoded(contents, card, limits)
-    if num_held or sent.codec:
+    if layout is not None:
+        items = _placed(items, contents)
+    if held or sent.codec or layout is not None:
         main, deepstack = joined([content.floats(numbers) for content in contents])
     else:
         main, deepstack = decode(sent.arrays, "", None)
-    return Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents)
+    return Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents, layout)
+
+
+def _placed(items: Sequence[ItemRows], contents: Sequence[ItemTensors]) -> list[ItemRows]:
+    """The items with their places among the kept rows."""
+    placed, start = list[ItemRows](), 0
+    for item, content in zip(items, contents, strict=True):
+        end = start + content.num_rows
+        placed.append(replace(item, rows=slice(start, end)))
+        start = end
+    return placed

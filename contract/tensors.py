@@ -44,6 +44,10 @@ INPUTS = (
         (1,),
         "name and hash of the codec, as embedding_codecs publishes it; absent for plain int8",
     ),
+    TensorSpec("vision_rows_kept", "BOOL", (-1,), "per row of the grids that are sent: false has no pad and no bytes"),
+    TensorSpec(
+        "vision_rows_copied", "BOOL", (-1,), "per row of the same: true repeats its place one frame before, no bytes"
+    ),
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
     TensorSpec(

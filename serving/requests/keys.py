@@ -39,14 +39,14 @@ def all_grids(
     held: Held,
     image_grid_thw: NDArray[np.int64],
     video_grid_thw: NDArray[np.int64],
-    num_pads: Callable[[bool, Grid], int],
+    num_pads: Callable[[bool, Grid, ItemTensors | None], int],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Grids of all pictures and of all videos, (k, 3), in prompt order.
 
     Args:
         is_video_pad: (pads,) whether each pad of the prompt is a video's.
         image_grid_thw, video_grid_thw: of the items that were sent.
-        num_pads: how many pads of this prompt an item has, by is_video and grid.
+        num_pads: how many pads of this prompt an item has, by is_video, grid and what is held of it.
 
     Raises:
         InvalidInput: the prompt has another item there, or none.
@@ -71,6 +71,6 @@ def all_grids(
             name = "video_grid_thw" if is_video else "image_grid_thw"
             raise InvalidInput(f"vision_keys[{place}] is empty, and {name} has no grid left for it", check="key-grid")
         found[is_video].append(grid)
-        start += num_pads(is_video, grid)
+        start += num_pads(is_video, grid, item)
     images, videos = (np.array(found[kind], np.int64).reshape(-1, 3) for kind in (False, True))
     return images, videos

@@ -18,10 +18,11 @@ from contract.codecs.numbers import CodecNumbers
 from contract.embeddings import NAMES
 from contract.errors import InvalidInput, shown
 from contract.expansion import expand_pads
-from contract.grids import check_items, num_rows, runs
-from contract.items import is_pad
+from contract.grids import check_items, item_rows, num_rows, runs
+from contract.items import ItemTensors, is_pad
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt, max_prompt_tokens
+from contract.rows import MaskReader
 from contract.sampling import Sampling
 from contract.tensors import INPUTS, check_ranks
 from serving.requests.keys import Grid, Held, all_grids, held_items
@@ -145,7 +146,7 @@ class RequestParser:
                 )
         ids = self._ids(input_ids, prompt_text, is_wanted)
         if held:
-            images, videos = self._all_grids(ids, held, images, videos, is_text=input_ids is None)
+            images, videos = self._all_grids(ids, held, images, videos, sent, is_text=input_ids is None)
         if input_ids is None:
             rows = num_rows(images, self._card) + num_rows(videos, self._card)
             if rows > self._max_tokens:
@@ -166,6 +167,7 @@ class RequestParser:
             vision_token_positions=tensors.get("vision_token_positions"),
             held=held,
             numbers=self._numbers,
+            is_whole=input_ids is None,
         )
 
     def _grids(self, tensors: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -182,15 +184,19 @@ class RequestParser:
         held: Held,
         images: NDArray[np.int64],
         videos: NDArray[np.int64],
+        sent: Tensors,
         *,
         is_text: bool,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Grids of sent and held items together; a text has one pad a run, ids one a row."""
+        """Grids of sent and held items together; a text has one pad a run, ids one a kept row."""
         card = self._card
+        reader = MaskReader(sent, num_rows(images, card) + num_rows(videos, card), card)
 
-        def num_pads(is_video: bool, grid: Grid) -> int:
-            number, length = runs(grid, card)
-            return number if is_text else number * length
+        def num_pads(is_video: bool, grid: Grid, item: ItemTensors | None) -> int:
+            masks = reader.next(is_video, grid) if item is None else item.masks
+            if is_text:
+                return runs(grid, card)[0]
+            return item_rows(grid, card) if masks is None else masks.num_kept
 
         pads = ids[is_pad(ids, card)]
         return all_grids(pads == card.video_token_id, held, images, videos, num_pads)

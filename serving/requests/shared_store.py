@@ -2,7 +2,7 @@
 
 Nobody depends on it: a store that is away, slow or full only means that a client sends an item again. It is written
 behind the requests, and asked only when a server's own memory does not hold a key. An item is one value under its key: a
-line of JSON, then the bytes of its two arrays as they travelled. What comes back is trusted as far as its hash goes: the
+line of JSON, then the bytes of its two arrays as they travelled and of its masks. What comes back is trusted as far as its hash goes: the
 key is the SHA-256 of the content.
 """
 
@@ -19,9 +19,10 @@ import numpy as np
 
 from contract.errors import InvalidInput, MissingExtra
 from contract.items import ItemTensors
+from contract.rows import RowMasks
 
 PREFIX = "edge-vlm:1:"
-DTYPES = ("float16", "float32", "int8", "uint8")
+DTYPES = ("float16", "float32", "int8", "uint8", "bool")
 TTL_S = 24 * 3600
 MAX_ITEM_BYTES = 64 << 20
 MAX_WAITING = 64  # items to be written; further ones are dropped
@@ -40,8 +41,10 @@ def packed(item: ItemTensors) -> bytes:
         "grid_thw": list(map(int, item.grid_thw)),
         "codec": item.codec,
         "arrays": [[array.dtype.name, list(array.shape)] for array in item.arrays],
+        "masks": list(item.masks.kept.shape) if item.masks is not None else None,
     }
-    return json.dumps(head).encode() + b"\n" + b"".join(np.ascontiguousarray(array).tobytes() for array in item.arrays)
+    arrays = (*item.arrays, *(() if item.masks is None else (item.masks.kept, item.masks.copied)))
+    return json.dumps(head).encode() + b"\n" + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 
 
 def unpacked(value: bytes) -> ItemTensors:
@@ -53,19 +56,22 @@ def unpacked(value: bytes) -> ItemTensors:
     line, _, rest = value.partition(b"\n")
     try:
         head = json.loads(line)
-        (t, h, w), specs = head["grid_thw"], head["arrays"]
+        (t, h, w), specs, shape = head["grid_thw"], head["arrays"], head.get("masks")
+        if shape is not None:
+            specs = [*specs, ["bool", shape], ["bool", shape]]
         arrays, start = [], 0
-        for name, shape in specs:
-            if name not in DTYPES or not all(type(side) is int and side >= 0 for side in shape):
-                raise ValueError(f"an array of {name!r} {shape}")
+        for name, sides in specs:
+            if name not in DTYPES or not all(type(side) is int and side >= 0 for side in sides):
+                raise ValueError(f"an array of {name!r} {sides}")
             dtype = np.dtype(name)
-            num_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-            arrays.append(np.frombuffer(rest[start : start + num_bytes], dtype).reshape(shape))
+            num_bytes = dtype.itemsize * int(np.prod(sides, dtype=object))
+            arrays.append(np.frombuffer(rest[start : start + num_bytes], dtype).reshape(sides))
             start += num_bytes
-        first, second = arrays
+        first, second, *masks = arrays
         if start != len(rest):
             raise ValueError(f"{len(rest)} bytes of arrays, {start} are expected")
-        return ItemTensors(head["fingerprint"], bool(head["is_video"]), (t, h, w), (first, second), head["codec"])
+        rows = RowMasks(*masks) if masks else None
+        return ItemTensors(head["fingerprint"], bool(head["is_video"]), (t, h, w), (first, second), head["codec"], rows)
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from contract import families
 from contract.errors import EdgeVlmError, InvalidInput
 from contract.items import is_pad
 from contract.prompt import Prompt
@@ -46,9 +45,7 @@ class Sequence:
     ) -> None:
         card, self.device, self.num_prompt_tokens = model.card, model.device, prompt.input_ids.size
         self._max_tokens = max_new_tokens(model, prompt, sampling)
-        positions, rope_delta = families.find(card.family).positions(
-            prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, card
-        )  # (axes, S)
+        positions, rope_delta = prompt.positions(card)  # (axes, S)
         answer = np.zeros(self._max_tokens, np.int64)
         after = np.arange(self._max_tokens) + self.num_prompt_tokens + rope_delta
         self.ids = np.concatenate([prompt.input_ids, answer])

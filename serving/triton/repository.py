@@ -69,5 +69,6 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     facts["has_vision_model"] = str(settings.bundle is not None).lower()
     numbers = read_numbers(Path(settings.model), card.hidden_size, card.num_deepstack_levels)
     facts["embedding_codecs"] = " ".join(["fp16", "fp32", "int8", *(numbers.names.values() if numbers else ())])
+    facts["rows"] = "copied" if settings.engine == "vllm" else "kept copied"
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -24,6 +24,7 @@ import contract.embeddings
 import contract.expansion
 import contract.grids
 import contract.prompt
+import contract.rows
 import contract.sampling
 import contract.tensors
 import serving.requests.keys
@@ -137,6 +138,9 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
     int8_rows = NO_ROWS | {"vision_embeddings_q": values, "vision_scales": scales}
     one_pad = "<|vision_start|><|image_pad|><|vision_end|>"
     video = {"image_grid_thw": None, "video_grid_thw": np.array([[2, 8, 6]])}
+    one_less = {"vision_embeddings_fp32": case.main[1:], "deepstack_embeddings_fp32": case.deepstack[:, 1:].copy()}
+    clip_ids = np.where(case.input_ids == IMAGE, VIDEO, case.input_ids)
+    masked = {"image_grid_thw": None, "video_grid_thw": np.array([[2, 6, 8]]), "input_ids": clip_ids}
     broken = case.input_ids.copy()  # a text token in the middle of the pads
     broken[[np.flatnonzero(broken == IMAGE)[5], -1]] = 65, IMAGE
     out_of_range: dict[str, list[Any]] = {
@@ -228,6 +232,16 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
             streamed(stream, -1),
         ],
         "stream": [streamed(one) for one in damaged(stream)],
+        "mask-length": [{"vision_rows_kept": np.ones(ROWS - 1, bool)}, {"vision_rows_copied": np.ones(1, bool)}],
+        "mask-empty": [{"vision_rows_kept": np.zeros(ROWS, bool)} | NO_ROWS],
+        "mask-first": [masked | one_less | {"vision_rows_copied": np.arange(ROWS) == 3}],
+        "mask-copied": [
+            masked
+            | {"vision_embeddings_fp32": case.main[:-2], "deepstack_embeddings_fp32": case.deepstack[:, :-2].copy()}
+            | {"vision_rows_kept": np.arange(ROWS) > 0, "vision_rows_copied": np.arange(ROWS) == ROWS // 2}
+        ],
+        "mask-rows": [{"image_grid_thw": np.array([[1, 120, 120]]), "vision_rows_kept": np.arange(3600) < ROWS}],
+        "mask-pads": [masked | {"vision_rows_kept": np.ones(ROWS, bool), "input_ids": np.array([START, IMAGE])}],
         "finite": [
             {"vision_embeddings_fp32": np.full((ROWS, H), np.nan, np.float32)},
             {"deepstack_embeddings_fp32": np.full((3, ROWS, H), -np.inf, np.float32)},

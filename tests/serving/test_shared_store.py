@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.codecs.codec import decode
 from contract.errors import InvalidInput, NotFound
 from contract.items import ItemTensors
+from contract.rows import RowMasks
 from serving.requests.shared_store import PREFIX, SharedStore, packed, unpacked
 from serving.requests.store import ReuseStore
 from serving.settings import Settings
@@ -28,11 +28,28 @@ def coded() -> ItemTensors:
     return ItemTensors("f", True, (2, 2, 4), (values, np.ones((3, 4), np.float16)), "int8c:abc")
 
 
+def masked() -> ItemTensors:
+    """A clip of two frames whose second one repeats the first but for a dropped row."""
+    kept = np.array([[True, True], [True, False]])
+    masks = RowMasks(kept, np.array([[False, False], [True, False]]))
+    rows = np.arange(16, dtype=np.float16).reshape(2, 8), np.ones((3, 2, 8), np.float16)
+    return ItemTensors("f", True, (2, 2, 4), rows, masks=masks)
+
+
+def test_masks_travel_with_their_rows() -> None:
+    before = masked()
+    after = unpacked(packed(before))
+    assert after.key == before.key
+    assert after.masks is not None
+    main, levels = after.floats(None)
+    np.testing.assert_array_equal(main, before.arrays[0][[0, 1, 0]])
+    np.testing.assert_array_equal(levels, before.arrays[1][:, [0, 1, 0]])
+
+
 def test_numbers_of_another_server_are_not_guessed() -> None:
     """The item of a store that servers with unlike codec numbers share: the client is told to send its tensors."""
-    item = coded()
     with pytest.raises(NotFound, match="int8c:abc"):
-        decode(item.arrays, item.codec, None)
+        coded().floats(None)
 
 
 @pytest.fixture
