@@ -7,7 +7,6 @@ same tower answers the same server.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from contract.preprocessing import ImageProcessing, VideoProcessing, facts
 from contract.tiles import Tiles
@@ -36,5 +35,5 @@ def encoder_fingerprint(
         "outer_video_wrapper": has_outer_video_wrapper,
     }
     if tiles is not None:
-        values["tiles"] = asdict(tiles)
+        values["tiles"] = tiles.facts()
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]

@@ -54,9 +54,12 @@ class Manifest:
 def plain(value: Any) -> dict[str, Any]:
     """A manifest or card as JSON objects; a card without tiles has no key for them."""
     values = asdict(value)
+    tiles = (value.card if isinstance(value, Manifest) else value).tiles
     card = values.get("card", values)
-    if card.get("tiles", ...) is None:
+    if tiles is None:
         del card["tiles"]
+    else:
+        card["tiles"] = tiles.facts()
     return values
 
 

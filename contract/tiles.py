@@ -1,6 +1,6 @@
 """How a family of fixed tiles makes square tiles of a picture, and rows of the tiles."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from contract.errors import BundleError
@@ -27,6 +27,7 @@ class Tiles:
         pinpoints: (height, width) in pixels of the canvases of the rule `anyres`.
         min_tiles, max_tiles: bounds of the rule `canvas`.
         has_newline: each row of an unpadded map ends with a learned row.
+        max_map_tiles: a map that has more than 1.21 times the rows of this many tiles is shrunk to them; None leaves it as it is.
     """
 
     rule: str
@@ -39,6 +40,7 @@ class Tiles:
     min_tiles: int = 1
     max_tiles: int = 1
     has_newline: bool = False
+    max_map_tiles: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -59,16 +61,30 @@ class Tiles:
         """Embedding rows of a tile."""
         return self.side_rows**2
 
+    @property
+    def most_tiles(self) -> int:
+        """The most tiles that a picture becomes, the whole picture or its thumbnail among them."""
+        cut = max([self.max_tiles, *(height * width // self.side**2 for height, width in self.pinpoints)])
+        has_whole = bool(self.pinpoints) or self.max_tiles > 1
+        return cut + has_whole
+
+    def facts(self) -> dict[str, Any]:
+        """What goes into an encoder's name and into JSON. A field that a later version added stands there where it is not
+        neutral, so that encoders keep their names and bundles stay readable."""
+        neutral = {one.name: one.default for one in fields(self) if one.kw_only}
+        return {name: value for name, value in asdict(self).items() if name not in neutral or value != neutral[name]}
+
     @classmethod
     def from_json(cls, values: Any, source: str) -> "Tiles":
-        """Read what dataclasses.asdict and JSON made of it.
+        """Read what `facts` and JSON made of it.
 
         Raises:
             BundleError: a key is missing or unknown.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
-            wrong = sorted(names ^ values.keys())[0] if isinstance(values, dict) else type(values).__name__
-            raise BundleError(f"{source}: {wrong!r} is missing or unknown: export it again")
+        if not isinstance(values, dict):
+            raise BundleError(f"{source} is {type(values).__name__}, an object is expected: export it again")
+        names, later = {one.name for one in fields(cls)}, {one.name for one in fields(cls) if one.kw_only}
+        if wrong := sorted((names - later - values.keys()) | (values.keys() - names)):
+            raise BundleError(f"{source}: {wrong[0]!r} is missing or unknown: export it again")
         changed = {"mean": tuple(values["mean"]), "pinpoints": tuple((h, w) for h, w in values["pinpoints"])}
         return cls(**values | changed)

@@ -1,11 +1,12 @@
 """Chat messages to a request: find the media, render the prompt, encode what is new, count the pads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from contract.errors import InvalidInput
+from edge_runtime import families
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, MakeItem
 from edge_runtime.items.preparation import Progress
@@ -14,7 +15,7 @@ from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
 from edge_runtime.prompts.chat_template import Message, render
-from edge_runtime.prompts.content import MediaPart, check_keys, media_parts, plain
+from edge_runtime.prompts.content import MediaPart, check_keys, media_parts, num_pictures, plain
 from edge_runtime.prompts.prompt import prompt_ids
 from edge_runtime.request import Request
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -64,13 +65,22 @@ class Pipeline:
         maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, progress)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
-    def items(self, messages: list[Message]) -> list[Item]:
+    def items(self, messages: list[Message], pictures: int | None = None) -> list[Item]:
         """Pictures and videos of the messages in prompt order, ready for the tower.
+
+        Args:
+            pictures: how many the whole conversation shows, where the messages are a part of it.
 
         Raises:
             MediaError: one of them cannot be used.
         """
-        return [self._make(part.source, part.options, PATIENT) for part in media_parts(messages, self.access)]
+        return [self._make(part.source, part.options, PATIENT, mode) for part, mode in self._parts(messages, pictures)]
+
+    def _parts(self, messages: list[Message], pictures: int | None = None) -> Iterator[tuple[MediaPart, str]]:
+        """Each picture and video, and how the family cuts a picture of these messages."""
+        count = num_pictures(messages) if pictures is None else pictures
+        mode = families.find(self.encoder.bundle.manifest.card.family).mode(count)
+        return ((part, mode) for part in media_parts(messages, self.access))
 
     def prepare(self, messages: list[Message], asker: Asker = PATIENT) -> list[PreparedItem]:
         """Pictures and videos of the messages in prompt order: decoded, resized and cut, unless their rows are known.
@@ -81,11 +91,11 @@ class Pipeline:
         Raises:
             MediaError: one of them cannot be used.
         """
-        return [self._prepared(part, asker) for part in media_parts(messages, self.access)]
+        return [self._prepared(part, mode, asker) for part, mode in self._parts(messages)]
 
-    def _prepared(self, part: MediaPart, asker: Asker) -> PreparedItem:
-        name = self._rows.name(part.source, part.options)
-        return self._rows.known(name) or PreparedItem(self._make(part.source, part.options, asker), name)
+    def _prepared(self, part: MediaPart, mode: str, asker: Asker) -> PreparedItem:
+        name = self._rows.name(part.source, (part.options, mode))
+        return self._rows.known(name) or PreparedItem(self._make(part.source, part.options, asker, mode), name)
 
     def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
         """The rows of what `prepare` made; the tower runs on those that the cache does not have."""

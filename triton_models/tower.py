@@ -102,7 +102,8 @@ class Tower:
         items, rows = [], 0
         for data in files:
             source = data.decode("ascii", "replace") if data.startswith(b"data:") else data
-            items += self.pipeline.items([{"role": "user", "content": [{"type": "image", "image": source}]}])
+            content = [{"type": "image", "image": source}]
+            items += self.pipeline.items([{"role": "user", "content": content}], pictures=len(files))
             rows += items[-1].num_rows(self.card)
             self.check_rows(rows)
         return items

@@ -24,6 +24,7 @@ MODULES = {
     "qwen3_5_moe": "qwen3_5",
     "llava": "llava",
     "llava_next": "llava_next",
+    "llava_onevision": "llava_onevision",
     "internvl": "internvl",
 }
 

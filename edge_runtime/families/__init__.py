@@ -29,6 +29,9 @@ class Family(Protocol):
             MediaError: more frames are asked for than there are or may be.
         """
 
+    def mode(self, num_pictures: int) -> str:
+        """How pictures of a conversation are cut, where that depends on how many it shows; "" in most families."""
+
     def arrange(self, rows: NDArray[np.float32], items: "Sequence[Item]", bundle: "Bundle") -> NDArray[np.float32]:
         """The tower's rows of all items (., H) to those of the prompt (N, H), items one after another."""
 
@@ -38,8 +41,12 @@ class Family(Protocol):
         how: ImageProcessing,
         card: ModelCard,
         options: "PictureOptions",
+        mode: str,
     ) -> "Item":
         """An RGB picture as the tower wants it.
+
+        Args:
+            mode: what `mode` said of the conversation; "" where there is none.
 
         Raises:
             MediaError: its aspect ratio is too large, or the options contradict each other.

@@ -14,19 +14,19 @@ from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
-from edge_runtime.families.tiles import arrange, check_picture, frame_indices, frame_pixels, item, tiles_of
+from edge_runtime.families.tiles import arrange, check_picture, frame_indices, frame_pixels, item, mode, tiles_of
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import canvas
 from edge_runtime.items.video_options import VideoOptions
 
-__all__ = ["arrange", "clip", "indices", "picture", "write"]
+__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
 VIDEO, FRAMES = "<video>", "frames"
 indices = frame_indices
 
 
-def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
     """All tiles in one run; see edge_runtime.families.Family."""
     check_picture(image, options)
     tiles = tiles_of(card)

@@ -9,18 +9,18 @@ from PIL import Image
 from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
-from edge_runtime.families.tiles import arrange, check_picture, frame_indices, item, tiles_of, write
+from edge_runtime.families.tiles import arrange, check_picture, frame_indices, item, mode, tiles_of, write
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import one_tile
 from edge_runtime.items.video_options import VideoOptions
 
-__all__ = ["arrange", "clip", "indices", "picture", "write"]
+__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
 indices = frame_indices
 
 
-def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
     """One tile; see edge_runtime.families.Family."""
     check_picture(image, options)
     tiles = tiles_of(card)

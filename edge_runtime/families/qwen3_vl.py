@@ -16,12 +16,17 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
 
+def mode(num_pictures: int) -> str:
+    """See edge_runtime.families.Family."""
+    return ""
+
+
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
     """See edge_runtime.families.Family."""
     return options.indices(num_frames, fps, how)
 
 
-def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions) -> Item:
+def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
     """One frame; see edge_runtime.families.Family."""
     height, width = options.size(image.height, image.width, card.patch_size * card.merge_size, how)
     return Item(*_patches(resized(image, height, width, how.resample)[None], card))

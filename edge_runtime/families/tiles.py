@@ -42,11 +42,18 @@ def check_picture(image: Image.Image, options: PictureOptions | VideoOptions) ->
         raise MediaError(f"{given[0]} was given, this model cuts pictures into tiles of a fixed size: leave it out")
 
 
-def item(pixels: Pixels, tiles: Tiles, runs: int, rows: int, arranged: tuple[str, int, int] | None = None) -> Item:
+def item(
+    pixels: Pixels,
+    tiles: Tiles,
+    runs: int,
+    rows: int,
+    arranged: tuple[str, int, int] | None = None,
+    timestamps: tuple[float, ...] = (),
+) -> Item:
     """Tiles (n, side, side, 3) as an item whose pads stand in `runs` runs of `rows` pads."""
     seen = np.ascontiguousarray(pixels[:, : tiles.seen, : tiles.seen])
     patches, grid = to_patches(seen, tiles.patch, tiles.merge, 1)
-    return Item(patches, (runs, 1, rows), tiles_thw=grid, arranged=arranged)
+    return Item(patches, (runs, 1, rows), timestamps, tiles_thw=grid, arranged=arranged)
 
 
 def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int) -> Pixels:
@@ -72,6 +79,11 @@ def frame_indices(num_frames: int, fps: float, how: VideoProcessing, options: Vi
             )
         return np.arange(num_frames)
     return options.indices(num_frames, fps, how)
+
+
+def mode(num_pictures: int) -> str:
+    """Every picture for itself; see edge_runtime.families.Family."""
+    return ""
 
 
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:

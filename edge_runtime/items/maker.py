@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from contract.card import ModelCard
+from contract.manifest import plain, read_card
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
@@ -46,8 +47,11 @@ PATIENT = Patient()
 class MakeItem(Protocol):
     """Makes the item of a resolved source (media.access)."""
 
-    def __call__(self, source: Any, options: Options, asker: Asker) -> Item:
+    def __call__(self, source: Any, options: Options, asker: Asker, mode: str = "") -> Item:
         """The item.
+
+        Args:
+            mode: what the family says of the pictures of this conversation (families.Family.mode).
 
         Raises:
             MediaError: the source cannot be decoded within the limits there are.
@@ -70,21 +74,20 @@ class ItemMaker:
     max_pixels: int | None = None
     progress: Progress | None = None
 
-    def __call__(self, source: Any, options: Options, asker: Asker = PATIENT) -> Item:
+    def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
         if isinstance(options, PictureOptions):
-            return picture_item(source, self.image, self.card, options)
+            return picture_item(source, self.image, self.card, options, mode)
         return video_item(source, self.video, self.card, options, self.max_pixels, self.progress)
 
     def facts(self) -> dict[str, Any]:
         """What `from_facts` makes an equal maker of; JSON can hold it."""
-        parts = {name: asdict(getattr(self, name)) for name in ("card", "image", "video")}
-        return {**parts, "max_pixels": self.max_pixels}
+        parts = {name: asdict(getattr(self, name)) for name in ("image", "video")}
+        return {**parts, "card": plain(self.card), "max_pixels": self.max_pixels}
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "ItemMaker":
-        kinds = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
-        parts = {name: kind(**tuples(facts[name])) for name, kind in kinds.items()}
-        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"])
+        image, video = ImageProcessing(**tuples(facts["image"])), VideoProcessing(**tuples(facts["video"]))
+        return cls(read_card(facts["card"], "card"), image, video, facts["max_pixels"])
 
 
 def tuples(value: Any) -> Any:

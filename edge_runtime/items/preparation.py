@@ -34,13 +34,17 @@ def picture_item(
     how: ImageProcessing,
     card: ModelCard,
     options: PictureOptions = PICTURE_DEFAULTS,
+    mode: str = "",
 ) -> Item:
     """A picture, resized and cut as its family does.
+
+    Args:
+        mode: what the family says of the pictures of a conversation (families.Family.mode).
 
     Raises:
         MediaError: it cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
     """
-    return families.find(card.family).picture(load_picture(source), how, card, options)
+    return families.find(card.family).picture(load_picture(source), how, card, options, mode)
 
 
 def _repeated(images: Iterable[Image.Image], indices: NDArray[np.int64]) -> Iterator[Image.Image]:

@@ -4,6 +4,8 @@ A picture that lies in the middle of a canvas has rows above and below it, or be
 off, and a learned row ends each of its lines.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,9 +34,36 @@ def _unpadded(height: int, width: int, tiles: Tiles) -> tuple[int, int, int, int
     return lines, columns - 2 * left, 0, left
 
 
+def _shrunk(lines: int, columns: int, tiles: Tiles) -> tuple[int, int]:
+    """Lines and columns of a map after those above `max_map_tiles` are interpolated away.
+
+    The rule is `pack_image_features` of transformers' LLaVA-OneVision model.
+    """
+    if tiles.max_map_tiles is None:
+        return lines, columns
+    ratio = math.sqrt(lines * columns / (tiles.max_map_tiles * tiles.side_rows**2))
+    return (int(lines // ratio), int(columns // ratio)) if ratio > 1.1 else (lines, columns)
+
+
+def bilinear(maps: Rows, lines: int, columns: int) -> Rows:
+    """Maps (..., rows, columns, H) of another size, each value from its four neighbours: (..., lines, columns, H).
+
+    The rule is torch's `interpolate` with mode bilinear, align_corners False and no antialiasing.
+    """
+    for axis, size in ((-3, lines), (-2, columns)):
+        old = maps.shape[axis]
+        places = np.maximum((np.arange(size, dtype=np.float32) + 0.5) * np.float32(old / size) - 0.5, 0)
+        first = np.minimum(places.astype(np.int64), old - 1)
+        second = np.minimum(first + 1, old - 1)
+        share = (places - first).reshape(-1, *[1] * (-axis - 1))  # of the second
+        maps = maps.take(first, axis) * (1 - share) + maps.take(second, axis) * share
+    return maps
+
+
 def num_rows(height: int, width: int, tiles: Tiles) -> int:
     """Rows of a picture: the whole one, then its map with a newline behind each line."""
     lines, columns, _, _ = _unpadded(height, width, tiles)
+    lines, columns = _shrunk(lines, columns, tiles)
     return tiles.num_rows + lines * (columns + tiles.has_newline)
 
 
@@ -53,5 +82,7 @@ def unpadded(rows: Rows, height: int, width: int, tiles: Tiles, newline: Rows) -
     picture = whole.reshape(down * side, across * side, width_h)
     lines, columns, top, left = _unpadded(height, width, tiles)
     picture = picture[top : top + lines, left : left + columns]
+    if (small := _shrunk(lines, columns, tiles)) != (lines, columns):
+        picture = bilinear(picture, *small)
     ends = np.broadcast_to(newline, (picture.shape[0], 1, width_h))
     return np.concatenate([rows[0], np.concatenate([picture, ends], axis=1).reshape(-1, width_h)])

@@ -89,7 +89,8 @@ def _answer(
         source: Any = frames if job["source"] == "frames" else bytes(data)
         if job["source"] == "file":
             source = OpenedFile(descriptors[0], job["name"])
-        item = make(source, (PictureOptions if job["kind"] == "picture" else VideoOptions)(**job["options"]))
+        options = (PictureOptions if job["kind"] == "picture" else VideoOptions)(**job["options"])
+        item = make(source, options, mode=job["mode"])
     except EdgeVlmError as error:
         return {"error": type(error).__name__, "message": str(error)}, b""
     except MemoryError:

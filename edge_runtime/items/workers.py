@@ -80,11 +80,12 @@ class _Worker:
             self.close()
             raise Unavailable(f"a decoder did not start within {START_S:g} s: try again later") from error
 
-    def run(self, source: Any, options: Options) -> tuple[dict[str, Any], bytearray]:
+    def run(self, source: Any, options: Options, mode: str) -> tuple[dict[str, Any], bytearray]:
         self.num_jobs += 1
         job: dict[str, Any] = {
             "kind": "picture" if isinstance(options, PictureOptions) else "video",
             "options": asdict(options),
+            "mode": mode,
         }
         if isinstance(source, OpenedFile):
             send(self.link, job | {"source": "file", "name": source.name}, b"", (source.descriptor,))
@@ -119,15 +120,15 @@ class Workers:
         self._held: Counter[bytes] = Counter()
         self._free = threading.Condition()
 
-    def __call__(self, source: Any, options: Options, asker: Asker = PATIENT) -> Item:
-        """The item of a resolved source.
+    def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
+        """The item of a resolved source; see MakeItem.
 
         Raises:
             MediaError: it cannot be decoded, or not within the limits; or the asker left.
             Unavailable: no process starts.
         """
         if not _is_encoded(source):
-            return self._maker(source, options)  # pixels: nothing to decode
+            return self._maker(source, options, mode=mode)  # pixels: nothing to decode
         left = threading.Event()
         with self._place(asker, left), self._worker() as worker, asker.told(_all(left.set, worker.kill)):
             name = source.name if isinstance(source, OpenedFile) else "picture or video"
@@ -135,7 +136,7 @@ class Workers:
             timer = threading.Timer(self._limits.max_seconds, worker.kill)
             timer.start()
             try:
-                answer, data = worker.run(source, options)
+                answer, data = worker.run(source, options, mode)
             except MediaError:  # a frame cannot be read
                 raise
             except (OSError, EOFError, ValueError, KeyError) as error:

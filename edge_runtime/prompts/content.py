@@ -78,6 +78,26 @@ def check_keys(messages: list[Message], template: str) -> None:
                 raise InvalidInput(f"messages[{place}]: {wrong}")
 
 
+def _is_picture(part: dict[str, Any]) -> bool:
+    return part.get("type") in ("image", "image_url") or "image" in part or "image_url" in part
+
+
+def num_pictures(messages: list[Message]) -> int:
+    """How many pictures messages show; none is read.
+
+    Raises:
+        InvalidInput: messages is no list of objects.
+        MediaError: a part is no object.
+    """
+    return sum(_is_picture(part) for message in _listed(messages) for part in _parts(message))
+
+
+def _listed(messages: Any) -> list[Message]:
+    if not isinstance(messages, list):
+        raise InvalidInput(f"messages is {type(messages).__name__}, a list is expected")
+    return messages
+
+
 def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -> Iterator[MediaPart]:
     """Pictures and videos in prompt order; those behind http and https as the bytes that were fetched.
 
@@ -88,12 +108,10 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
         InvalidInput: messages is no list of objects.
         MediaError: a part is neither text, picture nor video, its options are wrong, or it may not or cannot be read.
     """
-    if not isinstance(messages, list):
-        raise InvalidInput(f"messages is {type(messages).__name__}, a list is expected")
-    for message in messages:
+    for message in _listed(messages):
         for part in _parts(message):
             kind = part.get("type")
-            if kind in ("image", "image_url") or "image" in part or "image_url" in part:
+            if _is_picture(part):
                 source, picture_options = _source(part, "image"), PictureOptions.of(part)
                 yield MediaPart(access(source, "picture"), picture_options)
             elif kind in ("video", "video_url") or "video" in part:

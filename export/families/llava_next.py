@@ -6,7 +6,7 @@ from typing import Any
 
 from contract.tiles import Tiles
 from export.families.llava import body, config, for_bytes, local_name, oracle, tower
-from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, side_of
+from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, pinpoints_of, side_of
 
 __all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
 
@@ -24,7 +24,7 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
         1,
         patch,
         mean_of(processor),
-        tuple((int(height), int(width)) for height, width in processor.image_grid_pinpoints),
+        pinpoints_of(processor, config, folder),
         has_newline=True,
     )
     return facts(processor, tiles)

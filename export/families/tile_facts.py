@@ -64,12 +64,30 @@ def mean_of(processor: Any) -> Triple:
     return red, green, blue
 
 
+def pinpoints_of(processor: Any, config: Mapping[str, Any], folder: Path) -> tuple[tuple[int, int], ...]:
+    """The processor's canvases, (height, width) in pixels.
+
+    Raises:
+        BundleError: the config, which the model takes a picture apart by, has others.
+    """
+    ours, theirs = (
+        [[int(side) for side in pair] for pair in values]
+        for values in (processor.image_grid_pinpoints, config["image_grid_pinpoints"])
+    )
+    if ours != theirs:
+        raise BundleError(
+            f"{folder}: the image processor has {len(ours)} image_grid_pinpoints, config.json has {len(theirs)} others: "
+            "they must be equal"
+        )
+    return tuple((height, width) for height, width in ours)
+
+
 def facts(processor: Any, tiles: Tiles) -> TileFacts:
     """Bounds in pixels follow from the tiles; normalisation is the processor's."""
     mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
     if len(mean) != 3 or len(std) != 3:
         raise BundleError(f"image_mean is {mean} and image_std {std}, three channels are expected")
-    most = max([tiles.max_tiles, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]])
+    most = max([tiles.max_tiles, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]])  # without the whole picture
     bounds = tiles.side**2, most * tiles.side**2
     return TileFacts(
         ImageProcessing(*bounds, mean, std), VideoProcessing(*bounds, mean, std, 2.0, 1, MAX_FRAMES), tiles

@@ -42,7 +42,7 @@ def token_ids(reference: Any, text: str, **media: Any) -> list[int]:
     """
     start = reference.tokenizer.bos_token
     is_started = start is not None and text.startswith(start)
-    inputs = reference(text=[text], **media, add_special_tokens=not is_started, return_tensors="np")
+    inputs = reference(text=[text], **media, add_special_tokens=not is_started, return_tensors="pt")
     return list(inputs["input_ids"][0].tolist())
 
 
@@ -66,10 +66,10 @@ def load_reference(folder: Path, family: str) -> Any:
         parts = (
             AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            _with_pillow(videos).from_pretrained(folder, local_files_only=True),
+            with_pillow(videos).from_pretrained(folder, local_files_only=True),
         )
         values, _ = processor.get_processor_dict(folder, local_files_only=True)
-        return _unchecked(processor)(*parts, chat_template=values.get("chat_template"))
+        return unchecked(processor)(*parts, chat_template=values.get("chat_template"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{folder}: transformers cannot load its processor: {str(error)[:SHOWN]}") from error
 
@@ -87,7 +87,7 @@ def _classes(name: str) -> tuple[Any, Any]:
     return getattr(processing, name), next(value for value in found if value.__module__ == videos.__name__)
 
 
-def _unchecked(processor: type) -> Any:
+def unchecked(processor: type) -> Any:
     """The processor without the check of its parts' classes: it looks them up among torchvision's."""
 
     class Reference(processor):  # type: ignore[misc]
@@ -97,7 +97,7 @@ def _unchecked(processor: type) -> Any:
     return Reference
 
 
-def _with_pillow(videos: type) -> Any:
+def with_pillow(videos: type) -> Any:
     """The video processor with Pillow and numpy where transformers calls torchvision."""
     import torch
     from transformers.video_processing_utils import BaseVideoProcessor

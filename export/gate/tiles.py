@@ -1,28 +1,37 @@
-"""The gates of tile families: pixels of tiles and prompts with pictures, compared with transformers' own processor."""
+"""The gates of tile families: pixels of tiles and prompts with pictures and videos, compared with transformers' processor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
 from contract.errors import BundleError, ParityError
 from contract.manifest import CHAT_TEMPLATE, TOKENIZER, Manifest
+from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.families.tiles import tiles_of
+from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_patches
-from edge_runtime.items.preparation import picture_item
+from edge_runtime.items.preparation import frames_item, picture_item
 from edge_runtime.prompts.chat_template import Message, render
-from edge_runtime.prompts.content import plain
+from edge_runtime.prompts.content import num_pictures, plain
 from edge_runtime.prompts.prompt import prompt_ids
 from export.gate.processor import NOTHING, drawn
-from export.gate.reference import SHOWN, quiet, token_ids
+from export.gate.reference import SHOWN, quiet, token_ids, unchecked, with_pillow
 
-SIZES = ((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999))
+SIZES = (
+    *((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999)),
+    *((384, 384), (448, 448), (512, 512), (1, 90), (90, 1), (55, 57), (224, 224), (640, 427), (720, 1280), (768, 1025)),
+    *((1100, 450), (200, 210), (1300, 1299)),
+)
+CLIPS = ((3, 60, 90), (2, 336, 336), (4, 91, 40))
 
 
 def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
@@ -32,16 +41,18 @@ def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
         manifest = replace(manifest, special_tokens=dict(reference.tokenizer.special_tokens_map))
         template = (work / CHAT_TEMPLATE).read_text(encoding="utf-8")
         bundle = Bundle(work, manifest, Tokenizer.from_file(str(work / TOKENIZER)), template)
-        rows = (
+        rows = [
             ("processor", "pictures: every pixel of every tile", _pictures(reference, bundle)),
-            ("prompt", "token ids of conversations with pictures", _prompts(reference, bundle)),
-        )
+            ("prompt", "token ids of conversations with pictures and videos", _prompts(reference, bundle)),
+        ]
+        if has_videos(reference):
+            rows.insert(1, ("processor", "clips: every pixel of every frame", _clips(reference, bundle)))
         gates = [{"gate": gate, "compared": name, "cases": sum(1 for _ in cases)} for gate, name, cases in rows]
         return replace(manifest, gates=gates)
 
 
 def load_reference(folder: Path, family: str) -> Any:
-    """transformers' processor of a checkpoint without its video processor, which needs torchvision.
+    """transformers' processor of a checkpoint; that of its videos, where the family has one, computes with Pillow.
 
     Raises:
         BundleError: transformers cannot load it.
@@ -51,52 +62,97 @@ def load_reference(folder: Path, family: str) -> Any:
 
     name = PROCESSOR_MAPPING_NAMES[family]
     processor = getattr(import_module(f"transformers.models.{family}.processing_{family}"), name)
-
-    class Pictures(processor):  # type: ignore[valid-type, misc]
-        """The processor without the check of its parts' classes, one of which is missing."""
-
-        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
-            return type(argument)
-
     try:
-        parts = (
+        parts = [
             AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
-        )
+            *([videos.from_pretrained(folder, local_files_only=True)] if (videos := _video_class(family)) else []),
+        ]
         values, _ = processor.get_processor_dict(folder, local_files_only=True)
         kept = {key: value for key, value in values.items() if not isinstance(value, dict)}
-        return Pictures.from_args_and_dict(list(parts), kept)
+        return unchecked(processor).from_args_and_dict(parts, kept)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{folder}: transformers cannot load its processor: {str(error)[:SHOWN]}") from error
 
 
+def _video_class(family: str) -> Any:
+    """The family's video processor with Pillow's filters, None where it has none."""
+    module = f"transformers.models.{family}.video_processing_{family}"
+    if find_spec(module) is None:
+        return None
+    found = vars(import_module(module))
+    own = (value for key, value in found.items() if key.endswith("VideoProcessor") and value.__module__ == module)
+    return with_pillow(next(own))
+
+
+def has_videos(reference: Any) -> bool:
+    """Whether a processor takes videos."""
+    return getattr(reference, "video_processor", None) is not None
+
+
+def _mode(bundle: Bundle, pictures: int) -> str:
+    return families.find(bundle.manifest.card.family).mode(pictures)
+
+
 def _pictures(reference: Any, bundle: Bundle) -> Iterator[None]:
-    manifest, processor = bundle.manifest, reference.image_processor
-    tiles = tiles_of(manifest.card)
-    defaults = dict(getattr(reference, "images_kwargs", {}))  # InternVL's tiles are asked for here
-    mean, std = np.array(processor.image_mean), np.array(processor.image_std)
-    for seed, (height, width) in enumerate(SIZES):
-        picture = Image.fromarray(drawn(seed, height, width))
-        ours = picture_item(picture, manifest.image, manifest.card)
-        values = np.asarray(processor(images=[picture], return_tensors="np", **defaults)["pixel_values"])
-        levels = np.rint((values.reshape(-1, *values.shape[-3:]).transpose(0, 2, 3, 1) * std + mean) * 255)
-        seen = np.ascontiguousarray(levels.astype(np.uint8)[:, : tiles.seen, : tiles.seen])
-        theirs, _ = to_patches(seen, tiles.patch, tiles.merge, 1)
-        if not np.array_equal(ours.patches, theirs):
-            shapes = (
-                f"{ours.tower_thw[0]} tiles here, {len(levels)} there" if len(theirs) != len(ours.patches) else "pixels"
-            )
-            raise ParityError(
-                f"the device prepares a picture of {width} x {height} otherwise than transformers: {shapes}. {NOTHING}"
-            )
+    """Every picture alone; and again beside another, where the family cuts it otherwise then."""
+    drawings = [Image.fromarray(drawn(seed, height, width)) for seed, (height, width) in enumerate(SIZES)]
+    for picture in drawings:
+        _compare_pictures(reference, bundle, [picture])
+        yield
+    if _mode(bundle, 1) != _mode(bundle, 2):
+        for pair in zip(drawings[::2], drawings[1::2], strict=True):
+            _compare_pictures(reference, bundle, list(pair))
+            yield
+
+
+def _compare_pictures(reference: Any, bundle: Bundle, pictures: list[Image.Image]) -> None:
+    manifest, defaults = bundle.manifest, dict(getattr(reference, "images_kwargs", {}))  # InternVL asks for tiles here
+    mode = _mode(bundle, len(pictures))
+    ours = [picture_item(picture, manifest.image, manifest.card, mode=mode) for picture in pictures]
+    given = reference.image_processor(images=[pictures], return_tensors="np", **defaults)
+    sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures)
+    _compare(f"a picture of {sizes}", ours, given["pixel_values"], reference.image_processor, bundle)
+
+
+def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
+    manifest = bundle.manifest
+    for count, height, width in CLIPS:
+        frames = np.stack([drawn(seed, height, width) for seed in range(count)])
+        ours = frames_item([Image.fromarray(frame) for frame in frames], manifest.video, manifest.card)
+        given = reference.video_processor([frames], do_sample_frames=False, return_tensors="np")
+        name = f"a clip of {count} frames of {width} x {height}"
+        _compare(name, [ours], given["pixel_values_videos"], reference.video_processor, bundle)
         yield
 
 
-def conversations() -> Iterator[tuple[str, list[Message]]]:
-    """Conversations without a picture, with one, with several, over several turns."""
+def _compare(name: str, ours: Sequence[Item], values: Any, processor: Any, bundle: Bundle) -> None:
+    """Compare patches of items with normalised pixels (..., 3, side, side).
+
+    Raises:
+        ParityError: one differs by a grey level.
+    """
+    tiles = tiles_of(bundle.manifest.card)
+    mean, std = np.array(processor.image_mean), np.array(processor.image_std)
+    pixels = np.asarray(values)
+    levels = np.rint((pixels.reshape(-1, *pixels.shape[-3:]).transpose(0, 2, 3, 1) * std + mean) * 255)
+    seen: NDArray[np.uint8] = np.ascontiguousarray(levels.astype(np.uint8)[:, : tiles.seen, : tiles.seen])
+    theirs, _ = to_patches(seen, tiles.patch, tiles.merge, 1)
+    patches = np.concatenate([item.patches for item in ours])
+    if not np.array_equal(patches, theirs):
+        num_tiles = sum(item.tower_thw[0] for item in ours)
+        what = f"{num_tiles} tiles here, {len(levels)} there" if len(theirs) != len(patches) else "pixels"
+        raise ParityError(f"the device prepares {name} otherwise than transformers: {what}. {NOTHING}")
+
+
+def conversations(with_videos: bool) -> Iterator[tuple[str, list[Message]]]:
+    """Conversations without a picture, with one, with several, over several turns; and with videos."""
 
     def part(seed: int, height: int, width: int) -> Message:
         return {"type": "image", "image": Image.fromarray(drawn(seed, height, width))}
+
+    def clip(count: int, height: int, width: int) -> Message:
+        return {"type": "video", "video": [Image.fromarray(drawn(seed, height, width)) for seed in range(count)]}
 
     def say(role: str, *content: Message | str) -> Message:
         return {"role": role, "content": [c if isinstance(c, dict) else {"type": "text", "text": c} for c in content]}
@@ -107,20 +163,37 @@ def conversations() -> Iterator[tuple[str, list[Message]]]:
     yield "two pictures", [say("user", part(3, 60, 200), " and ", part(4, 333, 100), "Which?")]
     yield "two turns", [say("user", part(5, 437, 300), "What?"), say("assistant", "A star."), say("user", "Sure?")]
     yield "a picture a turn", [say("user", part(6, 90, 90), "A?"), say("assistant", "1"), say("user", part(7, 50, 160))]
+    if with_videos:
+        yield "a video", [say("user", clip(3, 60, 90), "What happens?")]
+        yield "a picture and a video", [say("user", part(8, 77, 160), "then", clip(2, 60, 60), "?")]
+        yield "two videos", [say("user", clip(2, 60, 90), clip(2, 40, 50), "Which?")]
 
 
 def _prompts(reference: Any, bundle: Bundle) -> Iterator[None]:
     manifest = bundle.manifest
-    for name, messages in conversations():
-        parts = [part for message in messages for part in message["content"] if part["type"] == "image"]
-        items = [picture_item(part["image"], manifest.image, manifest.card) for part in parts]
+    for name, messages in conversations(has_videos(reference)):
+        parts = [part for message in messages for part in message["content"] if part["type"] != "text"]
+        mode = _mode(bundle, num_pictures(messages))
+        items = [
+            picture_item(part["image"], manifest.image, manifest.card, mode=mode)
+            if part["type"] == "image"
+            else frames_item(part["video"], manifest.video, manifest.card)
+            for part in parts
+        ]
         text = render(bundle.chat_template, plain(messages), None, special_tokens=manifest.special_tokens)
         ours = prompt_ids(text, items, bundle).tolist()
-        pictures = {"images": [[part["image"] for part in parts]]} if parts else {}
-        theirs = token_ids(reference, text, **pictures)
+        theirs = token_ids(reference, text, **_media(parts))
         if ours != theirs:
             raise ParityError(
                 f"the prompt of {name!r} differs from transformers': {len(ours)} tokens {ours[:12]} here, {len(theirs)} "
                 f"tokens {theirs[:12]} there. {NOTHING}"
             )
         yield
+
+
+def _media(parts: list[Message]) -> dict[str, Any]:
+    """What transformers' processor is given for the pictures and videos of one conversation."""
+    pictures = [part["image"] for part in parts if part["type"] == "image"]
+    videos = [np.stack([np.asarray(frame) for frame in part["video"]]) for part in parts if part["type"] == "video"]
+    given: dict[str, Any] = {"images": [pictures]} if pictures else {}
+    return given | ({"videos": [videos], "do_sample_frames": False} if videos else {})

@@ -50,6 +50,14 @@ CLIP = {
     "patch_size": 14,
     "projection_dim": 32,
 }
+SIGLIP = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 60,  # 4 pixels more than whole patches cover, as 384 has 6
+    "patch_size": 14,
+}
 INTERNVIT = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -59,6 +67,7 @@ INTERNVIT = {
     "patch_size": 14,
     "attention_bias": True,
 }
+TALL_PINPOINTS = [[60 * rows, 60 * columns] for rows in range(1, 5) for columns in range(1, 5)]
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: "
@@ -143,6 +152,26 @@ def _llava_next() -> tuple[Any, Any]:
     return config, tf.LlavaNextProcessor(images, fast_tokenizer(adds_bos=True), **writes)
 
 
+def _llava_onevision() -> tuple[Any, Any]:
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+    config = tf.LlavaOnevisionConfig(
+        vision_config=tf.SiglipVisionConfig(**SIGLIP),
+        text_config=tf.Qwen2Config(**TEXT),
+        image_token_id=IDS["<image>"],
+        video_token_id=IDS["<video>"],
+        image_grid_pinpoints=TALL_PINPOINTS,
+        vision_aspect_ratio="anyres_max_4",
+        tie_word_embeddings=False,
+    )
+    size = {"size": {"height": 60, "width": 60}}
+    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    images = LlavaOnevisionImageProcessorPil(**size, **statistics, image_grid_pinpoints=TALL_PINPOINTS)
+    videos = tf.LlavaOnevisionVideoProcessor(**size, **statistics)
+    writes = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_4"}
+    return config, tf.LlavaOnevisionProcessor(images, fast_tokenizer(adds_bos=False), videos, **writes)
+
+
 def _internvl() -> tuple[Any, Any]:
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
@@ -167,11 +196,13 @@ class Kind:
     make: Callable[[], tuple[Any, Any]]
     image: str
     video: str = ""
+    side: int = 56  # pixels of a tile
 
 
 KINDS = {
     "llava": Kind(_llava, "<image>"),
     "llava_next": Kind(_llava_next, "<image>"),
+    "llava_onevision": Kind(_llava_onevision, "<image>", "<video>", 60),
     "internvl": Kind(_internvl, "<IMG_CONTEXT>", "<video>"),
 }
 

@@ -1,0 +1,8 @@
+"""LLaVA-OneVision: a plain language model over rows."""
+
+from serving.families.tiles import TOWER, inputs, parts, shrink_tower
+
+__all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "parts", "shrink_tower"]
+
+ARCHITECTURES = ("LlavaOnevisionForConditionalGeneration",)
+VLLM = ""
