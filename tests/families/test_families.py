@@ -1,149 +1,24 @@
 """Each tile family from a whole checkpoint to its answers: tokens are those of transformers' `generate` on the pixels."""
 
 import asyncio
-import io
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers
 
-from contract.card import ModelCard
 from contract.errors import BundleError, InvalidInput, MediaError
-from contract.language import read_language_card
 from contract.limits import Limits
 from contract.manifest import read_manifest
-from contract.prompt import Prompt, check_prompt
-from contract.sampling import Sampling
-from edge_runtime import EmbeddingCache, Encoder, Pipeline, Request
+from contract.prompt import check_prompt
+from edge_runtime import EmbeddingCache, Encoder, Pipeline
 from edge_runtime.items.workers import DecodingLimits
-from export.language import export_language
 from export.vision import export_vision
-from serving.transformers_engine.checkpoint import load_language_model
-from serving.transformers_engine.engine import TransformersEngine
-from tests.families.models import IDS, KINDS, picture, write
-from tests.processor import load_processor
-
-NUM_TOKENS = 12
-Turn = list[Any]  # texts, pictures, and lists of frames
-CONVERSATIONS: dict[str, list[Turn]] = {  # the user's turns, and between them the model's
-    "one picture": [[picture(90, 60, 1), "What is it?"]],
-    "a wide picture behind the text": [["Look: ", picture(300, 60, 2)]],
-    "two pictures of different sizes": [[picture(200, 60, 3), " and ", picture(60, 130, 4), "Which?"]],
-    "text only": [[" Hello,  world"]],
-    "two turns": [[picture(77, 160, 5), "What?"], ["A star."], ["Sure?"]],
-    "a picture a turn": [[picture(90, 90, 6), "A?"], ["1"], [picture(50, 160, 7), "B?"]],
-}
-
-
-def clip(side: int) -> list[Any]:
-    """Frames of a tile's size, so that no filter stands between the device and transformers' video processor."""
-    return [picture(side, side, seed) for seed in (8, 9, 10)]
-
-
-def conversations(family: str) -> dict[str, list[Turn]]:
-    """All that the family takes."""
-    if not KINDS[family].video:
-        return CONVERSATIONS
-    frames = clip(KINDS[family].side)
-    videos = {
-        "video": [[frames, "What happens?"]],
-        "a picture and a video": [[picture(90, 60, 1), "then", frames, "What?"]],
-    }
-    return CONVERSATIONS | videos
-
-
-@dataclass(frozen=True)
-class Served:
-    """A family's checkpoint, its bundle on the device, its language model in the engine."""
-
-    model: Path
-    bundle: Path
-    language: Path
-    pipeline: Pipeline
-    engine: TransformersEngine
-    whole: Any
-    reference: Any
-
-    @property
-    def card(self) -> ModelCard:
-        return read_language_card(self.language)
-
-    def request(self, turns: list[Turn]) -> Request:
-        return self.pipeline.request(messages(turns))
-
-    def prompt(self, request: Request) -> Prompt:
-        given = {"vision_embeddings_fp32": request.main} if request.items else {}
-        fingerprint = request.encoder_fingerprint if request.items else None
-        return check_prompt(
-            self.card,
-            Limits(),
-            input_ids=request.input_ids,
-            embeddings=given,
-            image_grid_thw=request.image_grid_thw,
-            video_grid_thw=request.video_grid_thw,
-            encoder_fingerprint=fingerprint,
-        )
-
-    def expected(self, turns: list[Turn]) -> list[int]:
-        """What the whole model says to the pixels of transformers' processor."""
-        inputs = self.inputs(turns)
-        ids = inputs["input_ids"]
-        given = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
-        lengths = {"max_new_tokens": NUM_TOKENS, "min_new_tokens": NUM_TOKENS, "do_sample": False}
-        answer = self.whole.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, **lengths)
-        return list(answer[0, ids.shape[1] :].tolist())
-
-    def inputs(self, turns: list[Turn]) -> Any:
-        """What transformers' processor makes of the turns; the text stays as the template made it."""
-        parts = [part for turn in turns for part in turn]
-        text = self.reference.apply_chat_template(messages(turns), add_generation_prompt=True, tokenize=False)
-        pictures = [part for part in parts if not isinstance(part, str | list)]
-        videos = [np.stack([np.asarray(frame) for frame in part]) for part in parts if isinstance(part, list)]
-        given: dict[str, Any] = {"images": [pictures]} if pictures else {}
-        if videos:
-            given |= {"videos": [videos], "do_sample_frames": False}
-        return self.reference(text=[text], **given, return_tensors="pt")
-
-
-def png(image: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def messages(turns: list[Turn]) -> list[dict[str, Any]]:
-    def part(value: Any) -> dict[str, Any]:
-        kind = "text" if isinstance(value, str) else "video" if isinstance(value, list) else "image"
-        return {"type": kind, kind: value}
-
-    roles = ("user", "assistant")
-    return [{"role": roles[n % 2], "content": [part(value) for value in turn]} for n, turn in enumerate(turns)]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp(request.param)
-    model = write(request.param, folder / "model")
-    export_vision(str(model), folder / "bundle")
-    export_language(str(model), folder / "language")
-    engine = TransformersEngine(load_language_model(folder / "language", "fp32"), Limits(), 16)
-    whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    reference = load_processor(model)
-    pipeline = Pipeline(Encoder.from_bundle(folder / "bundle"))
-    yield Served(model, folder / "bundle", folder / "language", pipeline, engine, whole, reference)
-    engine.close()
-
-
-async def _answer(engine: TransformersEngine, prompt: Prompt) -> list[int]:
-    sampling = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
-    return [token async for delta in engine.generate(prompt, sampling) for token in delta.token_ids]
+from tests.families.models import IDS, KINDS, picture
+from tests.families.served import CONVERSATIONS, Served, clip, conversations, messages, png
 
 
 @pytest.mark.parametrize("name", [*CONVERSATIONS, "video", "a picture and a video"])
@@ -153,7 +28,7 @@ def test_tokens_are_those_of_the_whole_model(served: Served, name: str) -> None:
         pytest.skip("the family has no videos")
     request = served.request(found[name])
     assert request.input_ids.tolist() == served.inputs(found[name])["input_ids"][0].tolist()
-    assert asyncio.run(_answer(served.engine, served.prompt(request))) == served.expected(found[name])
+    assert asyncio.run(served.answer(served.prompt(request))) == served.expected(found[name])
 
 
 def test_together_they_say_what_they_say_alone(served: Served) -> None:
@@ -161,7 +36,7 @@ def test_together_they_say_what_they_say_alone(served: Served) -> None:
     prompts = [served.prompt(served.request(turns)) for turns in asked]
 
     async def together() -> list[list[int]]:
-        return list(await asyncio.gather(*(_answer(served.engine, prompt) for prompt in prompts)))
+        return list(await asyncio.gather(*(served.answer(prompt) for prompt in prompts)))
 
     assert len(prompts) >= 8
     assert asyncio.run(together()) == [served.expected(turns) for turns in asked]
@@ -182,7 +57,7 @@ def test_rows_in_another_order_change_the_answer(served: Served) -> None:
         request = served.request(content)
         for item in request.items:
             item.main = np.ascontiguousarray(item.main[::-1])
-        changed.append(asyncio.run(_answer(served.engine, served.prompt(request))) != served.expected(content))
+        changed.append(asyncio.run(served.answer(served.prompt(request))) != served.expected(content))
     assert any(changed)
 
 

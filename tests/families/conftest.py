@@ -1,0 +1,40 @@
+"""Each family exported once a run: bundle, language checkpoint, engine, and the whole model as the judge."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import transformers
+
+from contract.limits import Limits
+from edge_runtime import Encoder, Pipeline
+from export.language import export_language
+from export.vision import export_vision
+from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.engine import TransformersEngine
+from serving.triton.launcher import TritonServer
+from tests.engine import settings
+from tests.families.models import KINDS, write
+from tests.families.served import Served
+from tests.processor import load_processor
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp(request.param)
+    model = write(request.param, folder / "model")
+    export_vision(str(model), folder / "bundle")
+    export_language(str(model), folder / "language", bundle=folder / "bundle")
+    engine = TransformersEngine(load_language_model(folder / "language", "fp32"), Limits(), 16)
+    whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    reference = load_processor(model)
+    pipeline = Pipeline(Encoder.from_bundle(folder / "bundle"))
+    yield Served(model, folder / "bundle", folder / "language", pipeline, engine, whole, reference)
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def server(served: Served) -> Iterator[TritonServer]:
+    with TritonServer(settings(served.language, dtype="fp32", bundle=str(served.bundle))) as running:
+        yield running
+        assert running.poll() is None, running.log_tail()
