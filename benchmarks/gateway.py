@@ -53,7 +53,7 @@ def body(image: bytes, max_tokens: int) -> bytes:
     url = "data:image/png;base64," + base64.b64encode(image).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
     wishes = {"max_tokens": max_tokens, "ignore_eos": True, "stream": True, "logprobs": False}
-    return json.dumps({"model": "qwen3_vl", "messages": [{"role": "user", "content": content}], **wishes}).encode()
+    return json.dumps({"model": "edge_vlm", "messages": [{"role": "user", "content": content}], **wishes}).encode()
 
 
 def events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:

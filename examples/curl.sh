@@ -4,7 +4,7 @@
 set -eu
 picture=$1 question=$2 url=${3:-http://127.0.0.1:8080/v1}
 {
-    printf '{"model": "qwen3_vl", "max_tokens": 64, "messages": [{"role": "user", "content": ['
+    printf '{"model": "edge_vlm", "max_tokens": 64, "messages": [{"role": "user", "content": ['
     printf '{"type": "image_url", "image_url": {"url": "data:image/png;base64,'
     base64 <"$picture" | tr -d '\n'
     printf '"}}, {"type": "text", "text": "%s"}]}]}' "$question"

@@ -20,7 +20,7 @@ args = parser.parse_args()
 kind = mimetypes.guess_type(args.picture)[0] or "image/png"
 data = base64.b64encode(args.picture.read_bytes()).decode()
 stream = openai.OpenAI(base_url=args.url, api_key="none").chat.completions.create(
-    model="qwen3_vl",
+    model="edge_vlm",
     messages=[
         {
             "role": "user",

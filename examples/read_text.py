@@ -20,7 +20,7 @@ args = parser.parse_args()
 
 data = base64.b64encode(args.picture.read_bytes()).decode()
 completion = openai.OpenAI(base_url=args.url, api_key="none").chat.completions.create(
-    model="qwen3_vl",
+    model="edge_vlm",
     messages=[
         {
             "role": "user",

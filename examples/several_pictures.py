@@ -24,7 +24,7 @@ for picture in args.pictures:
         {"type": "text", "text": args.question},
     ]
     messages.append({"role": "user", "content": content})
-    completion = client.chat.completions.create(model="qwen3_vl", messages=messages, max_tokens=64)
+    completion = client.chat.completions.create(model="edge_vlm", messages=messages, max_tokens=64)
     answer = completion.choices[0].message.content
     messages.append({"role": "assistant", "content": answer})
     details = completion.usage.to_dict()["prompt_tokens_details"]

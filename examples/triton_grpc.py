@@ -39,7 +39,7 @@ for name, array in tensors.items():
 answers: queue.Queue = queue.Queue()
 with triton.InferenceServerClient(args.triton) as client:
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
-    client.async_stream_infer("qwen3_vl", inputs)
+    client.async_stream_infer("edge_vlm", inputs)
     is_final = False
     while not is_final:
         result, error = answers.get(timeout=60)

@@ -1,6 +1,6 @@
 """The wire contract with nothing but tritonclient: tensors to Triton over HTTP, the answer in one piece.
 
-The model qwen3_vl_unary takes the tensors of qwen3_vl and answers once, for clients that cannot hold a stream.
+The model edge_vlm_unary takes the tensors of edge_vlm and answers once, for clients that cannot hold a stream.
 
 python examples/triton_http.py picture.png "How many circles are there?" --bundle bundle --triton 127.0.0.1:8000
 """
@@ -35,5 +35,5 @@ for name, array in tensors.items():
     inputs[-1].set_data_from_numpy(array)
 
 with triton.InferenceServerClient(args.triton, network_timeout=60.0) as client:
-    result = client.infer("qwen3_vl_unary", inputs)
+    result = client.infer("edge_vlm_unary", inputs)
 print(b"".join(result.as_numpy("text_output")).decode())

@@ -13,6 +13,7 @@ import pytest
 from contract.checks import CHECKS, STATUSES, VISION_CHECKS
 from contract.document import PAGE, page
 from contract.errors import EdgeVlmError
+from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from edge_runtime import __version__
 from serving.metrics import codes
 from serving.triton.launcher import TritonServer
@@ -75,7 +76,7 @@ def test_curl(server: TritonServer) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     events = [json.loads(line.removeprefix("data: ")) for line in done.stdout.splitlines() if line]
     assert 1 <= len(events) <= 8
-    assert all(event["model_name"] == "qwen3_vl" and "error" not in event for event in events)
+    assert all(event["model_name"] == "edge_vlm" and "error" not in event for event in events)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -120,4 +121,5 @@ def test_every_request_parameter_that_is_named_exists() -> None:
     """Prose in backticks that looks like a tensor's name is one."""
     names = set(re.findall(r"`([a-z]+_[a-z_0-9]+)`", PAGE.read_text()))
     known = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE))
-    assert names - known <= {"qwen3_vl", "qwen3_vl_unary", "qwen3_vl_vision", "stream_infer", "generate_stream"}
+    served = {MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES}
+    assert names - known <= {*served, "stream_infer", "generate_stream"}

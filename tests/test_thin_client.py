@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +46,13 @@ def thin_server(language_folder: Path, bundle_folder: Path) -> Iterator[TritonSe
         yield server
 
 
-def ask(server: TritonServer, client: Any = httpclient, outputs: tuple[str, ...] = (), **tensors: Any) -> Any:
+def ask(
+    server: TritonServer,
+    client: Any = httpclient,
+    outputs: tuple[str, ...] = (),
+    model: str = VISION_MODEL,
+    **tensors: Any,
+) -> Any:
     made = []
     for name, value in tensors.items():
         array = np.array(value, object) if isinstance(value, list) else value
@@ -54,7 +61,7 @@ def ask(server: TritonServer, client: Any = httpclient, outputs: tuple[str, ...]
     url = server.http_url if client is httpclient else server.grpc_url
     with client.InferenceServerClient(url) as connection:
         wanted = [client.InferRequestedOutput(name) for name in outputs] or None
-        return connection.infer(VISION_MODEL, made, outputs=wanted)
+        return connection.infer(model, made, outputs=wanted)
 
 
 def same_rows(result: Any, request: Any) -> None:
@@ -187,6 +194,25 @@ def test_wrong_pictures_are_refused_alone(thin_server: TritonServer, name: str) 
         ask(thin_server, grpcclient, **tensors)
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert ask(thin_server, outputs=("vision_keys",), image=[GOOD]).as_numpy("vision_embeddings") is None
+
+
+@pytest.mark.parametrize("client", [grpcclient, httpclient])
+def test_the_old_name_of_the_model(thin_server: TritonServer, pipeline: Pipeline, client: Any) -> None:
+    """The same rows, keys and refusals; no second tower is loaded for it."""
+    old, file = "qwen3_vl_vision", picture(320, 240, 1)
+    result = ask(thin_server, client, model=old, image=[file])
+    same_rows(result, pipeline.ask(file, QUESTION))
+    assert [key.decode() for key in result.as_numpy("vision_keys")] == pipeline.ask(file, QUESTION).keys("fp16")
+    only_keys = ask(thin_server, client, ("vision_keys",), old, image=[file])
+    assert only_keys.as_numpy("vision_embeddings") is None
+    for tensors, message in WRONG.values():
+        with pytest.raises(InferenceServerException, match=message) as refused:
+            ask(thin_server, client, model=old, **tensors)
+        assert refused.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+    where = f"http://{thin_server.http_url}/v2/models/{old}/generate"
+    with pytest.raises(urllib.error.HTTPError) as unknown:
+        urllib.request.urlopen(where, json.dumps({"image": "", "colour": "red"}).encode(), timeout=30)
+    assert "'colour' is no input" in json.loads(unknown.value.read())["error"]
 
 
 def test_it_answers_the_sign_of_life(thin_server: TritonServer) -> None:

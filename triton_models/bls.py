@@ -1,14 +1,14 @@
-"""Asking qwen3_vl from inside the server, as both models in front of it do."""
+"""Asking another model from inside the server, as the models in front of one do."""
 
 import triton_python_backend_utils as pb_utils
 
 from contract.errors import from_wire
-from contract.names import MODEL
+from contract.names import MODEL, VISION_MODEL
 from contract.tensors import OUTPUTS
 
 
 def call(inputs, request_id, parameters=None, timeout_us=0):
-    """The responses of qwen3_vl, which have to be read to the end: an iterator left early never unloads."""
+    """The responses of the streaming model. Read them to the end: it never unloads behind an iterator left early."""
     return pb_utils.InferenceRequest(
         model_name=MODEL,
         request_id=request_id,
@@ -19,14 +19,39 @@ def call(inputs, request_id, parameters=None, timeout_us=0):
     ).exec(decoupled=True)
 
 
+def encode(inputs, request_id, output_names, parameters=None, timeout_us=0):
+    """The output tensors of the vision model.
+
+    Raises:
+        EdgeVlmError: what it refused or failed with; BLS passes on the text of an error alone.
+    """
+    response = pb_utils.InferenceRequest(
+        model_name=VISION_MODEL,
+        request_id=request_id,
+        inputs=inputs,
+        requested_output_names=output_names,
+        parameters=parameters or {},
+        timeout=timeout_us,
+    ).exec()
+    return checked(response).output_tensors()
+
+
 def answer(inputs, request_id, parameters=None, timeout_us=0):
     """The output tensors of a request with stream = false.
 
     Raises:
-        EdgeVlmError: what qwen3_vl refused or failed with; of an error only the text survives BLS.
+        EdgeVlmError: what the streaming model refused or failed with; BLS passes on the text of an error alone.
     """
-    answers = list(call(inputs, request_id, parameters, timeout_us))
-    for one in answers:
-        if one.has_error():
-            raise from_wire(one.error().message())
+    answers = [checked(one) for one in list(call(inputs, request_id, parameters, timeout_us))]
     return [tensor for one in answers for tensor in one.output_tensors()]
+
+
+def checked(response):
+    """The response, where it is no error.
+
+    Raises:
+        EdgeVlmError: the error that it is.
+    """
+    if response.has_error():
+        raise from_wire(response.error().message())
+    return response

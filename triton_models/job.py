@@ -1,4 +1,4 @@
-"""A request of qwen3_vl that is being answered: Triton's sender, its deadline, and what is still to be sent.
+"""A request of edge_vlm that is being answered: Triton's sender, its deadline, and what is still to be sent.
 
 Triton takes a response from the model's process in a third of a millisecond, in which a loop that gave it would serve
 nobody. So a thread gives it, one response of a request at a time. A response is what the engine gave at once, a token

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from contract.errors import InvalidInput, MissingExtra
-from contract.names import MODEL
+from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
 from edge_runtime.commands.device import open_encoder
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
     chat = parser.add_argument_group("answers")
-    chat.add_argument("--served-model-name", nargs="+", default=[MODEL], metavar="NAME", help="names that requests may give as model (default %(default)s)")  # fmt: skip
+    chat.add_argument("--served-model-name", nargs="+", default=list(GATEWAY_NAMES), metavar="NAME", help="names that requests may give as model; answers carry the first (default %(default)s)")  # fmt: skip
     chat.add_argument("--override-generation-config", type=_object, default={}, metavar="JSON", help="sampling where a request is silent; without it greedy, 1024 tokens")  # fmt: skip
     doors = parser.add_argument_group("who may ask, and what is read")
     doors.add_argument("--api-key", nargs="+", default=[], metavar="KEY", help="one of them must come with every request to /v1 ($EDGE_VLM_API_KEY)")  # fmt: skip

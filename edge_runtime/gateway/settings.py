@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from contract.errors import InvalidInput
-from contract.names import MODEL
+from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
 
 # Greedy, as the server answers by itself; OpenAI's own default of temperature 1 makes a small model worse.
@@ -30,7 +30,7 @@ class Settings:
         InvalidInput: a limit is below what makes sense.
     """
 
-    served_model_names: tuple[str, ...] = (MODEL,)
+    served_model_names: tuple[str, ...] = GATEWAY_NAMES
     defaults: Sampling = DEFAULTS
     api_keys: tuple[str, ...] = ()
     max_requests_per_minute: int = 0

@@ -1,6 +1,6 @@
 """Requests for NVIDIA's perf_analyzer: a prompt about one picture, with random embeddings of the server's own widths.
 
-What fits is asked from the server (GET /v2/models/qwen3_vl/config), so the file is right for any checkpoint. perf_analyzer
+What fits is asked from the server (GET /v2/models/edge_vlm/config), so the file is right for any checkpoint. perf_analyzer
 wants two things: the tensors as JSON (FP16 only in base64), and the shape of every tensor again on its command line.
 """
 
@@ -18,7 +18,7 @@ PROMPT_TOKENS = 24  # of text around the picture
 
 def server_facts(http_url: str) -> dict[str, str]:
     """The parameters that the model publishes: widths, token ids, fingerprint."""
-    with urllib.request.urlopen(f"http://{http_url}/v2/models/qwen3_vl/config", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{http_url}/v2/models/edge_vlm/config", timeout=10) as answer:
         return {name: value["string_value"] for name, value in json.load(answer)["parameters"].items()}
 
 

@@ -14,12 +14,15 @@ TENSORS = {
 INSTANCES = 1
 
 
-def config_text(model: str) -> str:
-    """The configuration of one model, without its parameters. Only MODEL answers more than once, so only it is decoupled."""
+def config_text(model: str, name: str) -> str:
+    """The configuration of a model that is served under a name, without its parameters.
+
+    Only MODEL answers more than once, so only it is decoupled. Only under its own name does it run an engine.
+    """
     inputs, outputs = TENSORS[model]
     is_decoupled = str(model == MODEL).lower()
-    kind = "KIND_MODEL" if model == MODEL else "KIND_CPU"
-    return f"""name: "{model}"
+    kind = "KIND_MODEL" if name == MODEL else "KIND_CPU"
+    return f"""name: "{name}"
 backend: "python"
 max_batch_size: 0
 model_transaction_policy {{ decoupled: {is_decoupled} }}

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 
-from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 
 HTTP_URL = "127.0.0.1:8000"
 TIMEOUT_SECONDS = 10  # a live model may be busy reading large tensors
@@ -22,6 +22,7 @@ PROBES: dict[str, dict[str, object]] = {
     UNARY_MODEL: {"cancel": True},
     VISION_MODEL: {"image": ""},
 }
+PROBES |= {old: PROBES[model] for old, model in OLD_NAMES.items()}
 REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
 SILENCE = "no answer in time"  # the end of the fault of a server that took the question and said nothing
 

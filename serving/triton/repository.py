@@ -1,6 +1,6 @@
 """The model repository of one server: the models' code, and a configuration with one checkpoint's facts.
 
-Clients adapt to what GET /v2/models/qwen3_vl/config publishes: widths, levels, accepted types, limits, fingerprint.
+Clients adapt to what GET /v2/models/edge_vlm/config publishes: widths, levels, accepted types, limits, fingerprint.
 Paths are not among it; they go into settings.json, which only the models read.
 """
 
@@ -17,13 +17,14 @@ from contract.errors import FingerprintMismatch, ServerError
 from contract.language import read_language_card
 from contract.manifest import plain as as_json
 from contract.manifest import read_manifest
-from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
 from serving.settings import Settings
 from serving.triton.config import config_text
 from serving.weights import check_weights
 
 TEMPLATES = Path(__file__).parents[2] / "triton_models"
+ALIAS = "alias"  # the template of an old name
 
 
 def render_repository(target: Path, settings: Settings) -> ModelCard:
@@ -46,13 +47,17 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
         if tower.encoder_fingerprint != card.encoder_fingerprint:
             raise FingerprintMismatch(tower.encoder_fingerprint, card.encoder_fingerprint)
         models.append(VISION_MODEL)
-    for model in models:
-        if not (TEMPLATES / model / "1" / "model.py").is_file():
-            raise ServerError(f"{TEMPLATES / model} is missing: install edge-vlm from its repository")
-        folder = target / model
+    served = {model: model for model in models}
+    served |= {old: model for old, model in OLD_NAMES.items() if model in models}
+    for name, model in served.items():
+        is_alias = name != model and model != UNARY_MODEL  # the unary model keeps nothing: a second one is its alias
+        template = TEMPLATES / (ALIAS if is_alias else model) / "1" / "model.py"
+        if not template.is_file():
+            raise ServerError(f"{template} is missing: install edge-vlm from its repository")
+        folder = target / name
         (folder / "1").mkdir(parents=True)
-        shutil.copyfile(TEMPLATES / model / "1" / "model.py", folder / "1" / "model.py")
-        (folder / "config.pbtxt").write_text(f"{config_text(model)}{published}", encoding="utf-8")
+        shutil.copyfile(template, folder / "1" / "model.py")
+        (folder / "config.pbtxt").write_text(f"{config_text(model, name)}{published}", encoding="utf-8")
         settings.write(folder / "1")
     return card
 

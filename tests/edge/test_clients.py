@@ -254,7 +254,7 @@ def test_an_http_url_may_have_a_prefix(server: TritonServer) -> None:
     """Behind a proxy Triton may live in a folder; here that folder is one Triton knows, so the rest is not found."""
     with HttpClient(f"http://{server.http_url}/") as client:
         assert client.server()[0] == "triton"
-    with HttpClient(f"http://{server.http_url}/v2/models/qwen3_vl/ready") as client, pytest.raises(NotFound):
+    with HttpClient(f"http://{server.http_url}/v2/models/edge_vlm/ready") as client, pytest.raises(NotFound):
         client.server()
 
 

@@ -28,7 +28,7 @@ from tests.edge.ways import WAYS, Way, every_way, text
 from tiny_model.scenes import shapes_scene
 
 SHORT = Sampling(max_tokens=4)
-LEAVES = "Request for unknown model: 'qwen3_vl' has no available versions"
+LEAVES = "Request for unknown model: 'edge_vlm' has no available versions"
 
 
 @pytest.fixture(scope="module")

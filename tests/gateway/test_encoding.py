@@ -63,7 +63,7 @@ def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:
 def test_a_picture_is_encoded_while_another_answer_streams(slow: Gateway) -> None:
     long, short = picture(3), picture(4)
     stream = slow.client().chat.completions.create(
-        model="qwen3_vl", messages=[user(picture_part(long), "Describe the image.")], stream=True, max_tokens=3000,
+        model="edge_vlm", messages=[user(picture_part(long), "Describe the image.")], stream=True, max_tokens=3000,
         extra_body={"ignore_eos": True},
     )  # type: ignore[call-overload]  # fmt: skip
     next(stream)

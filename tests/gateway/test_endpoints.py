@@ -21,7 +21,7 @@ from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import data_url, drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 
-MODEL = "qwen3_vl"
+MODEL = "edge_vlm"
 SCENE, (QUESTION, *_) = drawn(2)
 PICTURE = data_url(SCENE.image)
 INPUT: Any = [{"role": "user", "content": [

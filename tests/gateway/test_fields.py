@@ -91,7 +91,7 @@ def test_a_camera_sends_frames(client: openai.OpenAI) -> None:
     said = []
     for part in (as_list, as_url):
         completion = client.chat.completions.create(
-            model="qwen3_vl", messages=[user(part, "What moves?")], max_tokens=20  # type: ignore[list-item]
+            model="edge_vlm", messages=[user(part, "What moves?")], max_tokens=20  # type: ignore[list-item]
         )  # fmt: skip
         assert completion.usage is not None
         details = completion.usage.to_dict()["prompt_tokens_details"]

@@ -57,7 +57,7 @@ def sent(gateway: Gateway, body: dict[str, Any], receive_buffer: int = 0) -> soc
 def test_leaving_a_stream_of_the_official_client(gateway: Gateway, server: TritonServer) -> None:
     before, ended = cancelled(server), gateway.counted("request_seconds_count")
     stream = gateway.client().chat.completions.create(
-        model="qwen3_vl", messages=QUESTION, stream=True, max_tokens=3000, extra_body={"ignore_eos": True}  # type: ignore[arg-type]
+        model="edge_vlm", messages=QUESTION, stream=True, max_tokens=3000, extra_body={"ignore_eos": True}  # type: ignore[arg-type]
     )  # fmt: skip
     for _, chunk in zip(range(4), stream, strict=False):
         assert isinstance(chunk, openai.types.chat.ChatCompletionChunk)

@@ -65,7 +65,7 @@ def test_the_names_it_was_given(strict: Gateway) -> None:
     assert [model.id for model in client.models.list()] == ["eyes", "qwen"]
     assert client.models.retrieve("qwen").id == "qwen"
     with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("qwen3_vl")
+        client.models.retrieve("edge_vlm")
     completion = client.chat.completions.create(model="qwen", messages=HELLO["messages"])  # type: ignore[arg-type]
     assert completion.model == "eyes"
     assert completion.usage is not None
@@ -175,13 +175,13 @@ def test_so_many_a_minute(bundle_folder: Path, server: TritonServer) -> None:
         assert 1 <= int(headers["Retry-After"]) <= 20
         assert gateway.ask(body=HELLO, **key(KEYS[1]))[0] == 200  # each key has its own
         with pytest.raises(openai.RateLimitError):
-            gateway.client(KEYS[0]).chat.completions.create(model="qwen3_vl", messages=HELLO["messages"])  # type: ignore[call-overload]
+            gateway.client(KEYS[0]).chat.completions.create(model="edge_vlm", messages=HELLO["messages"])  # type: ignore[call-overload]
 
 
 def test_so_many_at_once(bundle_folder: Path, server: TritonServer) -> None:
     with gateway_process(bundle_folder, server.grpc_url, "--max-concurrency", "1") as gateway:
         stream = gateway.client().chat.completions.create(
-            model="qwen3_vl", messages=HELLO["messages"], stream=True, max_tokens=3000, extra_body={"ignore_eos": True}
+            model="edge_vlm", messages=HELLO["messages"], stream=True, max_tokens=3000, extra_body={"ignore_eos": True}
         )  # type: ignore[call-overload]
         next(stream)
         status, answer, headers = gateway.ask(body=HELLO)
@@ -228,6 +228,6 @@ def test_tls(bundle_folder: Path, server: TritonServer, tmp_path: Path) -> None:
         assert gateway.url.startswith("https://")
         trusting = httpx2.Client(verify=ssl.create_default_context(cafile=chain))
         client = gateway.client(http_client=trusting)
-        assert [model.id for model in client.models.list()] == ["qwen3_vl"]
+        assert [model.id for model in client.models.list()] == ["edge_vlm", "qwen3_vl"]
         with pytest.raises(openai.APIConnectionError):
             gateway.client().models.list()

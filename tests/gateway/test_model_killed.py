@@ -25,7 +25,7 @@ def model_processes(server: TritonServer) -> list[int]:
             if (
                 is_ours
                 and not any(b"guardian" in word for word in words)
-                and any(b"/qwen3_vl/1" in w for w in words[:2])
+                and any(b"/edge_vlm/1" in w for w in words[:2])
             ):
                 found.append(int(folder.name))
     return found

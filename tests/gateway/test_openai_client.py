@@ -10,7 +10,7 @@ from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import data_url, drawn, moving, picture_part, user, video_part
 from tiny_model.scenes import shapes_scene, text_scene
 
-MODEL = "qwen3_vl"
+MODEL = "edge_vlm"
 
 
 def ask(client: openai.OpenAI, *messages: object, **options: object) -> openai.types.chat.ChatCompletion:

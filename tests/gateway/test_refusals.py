@@ -197,7 +197,7 @@ def test_it_is_said_what_is_wrong(gateway: Gateway, name: str) -> None:
 
 def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model="qwen3_vl", messages=HELLO, temperature=-1)  # type: ignore[arg-type]
+        client.chat.completions.create(model="edge_vlm", messages=HELLO, temperature=-1)  # type: ignore[arg-type]
     assert bad.value.param == "temperature"
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="other", messages=HELLO)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ def test_a_page_of_another_site_is_kept_out(gateway: Gateway) -> None:
 def test_after_all_that_it_answers(client: openai.OpenAI) -> None:
     scene, (question, *_) = drawn(2)
     completion = client.chat.completions.create(
-        model="qwen3_vl",
+        model="edge_vlm",
         messages=[user(picture_part(scene.image), question.text)],  # type: ignore[list-item]
     )
     assert completion.choices[0].message.content == question.answer

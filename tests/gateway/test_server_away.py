@@ -70,4 +70,4 @@ def test_a_server_lost_in_the_middle_and_then_away(behind: Gateway, door: Door) 
     assert (status, said["error"]["type"], headers["Retry-After"]) == (503, "server_error", "1")
     assert "is Triton running" in said["error"]["message"]
     with pytest.raises(openai.InternalServerError):
-        behind.client().chat.completions.create(model="qwen3_vl", messages=HELLO["messages"])  # type: ignore[call-overload]
+        behind.client().chat.completions.create(model="edge_vlm", messages=HELLO["messages"])  # type: ignore[call-overload]

@@ -31,7 +31,7 @@ def parent(pid: int) -> int:
 
 
 def core_of(server: TritonServer) -> tuple[int, int] | None:
-    """vLLM's EngineCore under this server's qwen3_vl, and the worker under it."""
+    """vLLM's EngineCore under this server's edge_vlm, and the worker under it."""
     model, found = pid_of(server, f"{MODEL}/1"), processes()
     cores = [pid for pid, words in found.items() if words[0] == "VLLM::EngineCore" and parent(pid) == model]
     workers = [pid for pid, words in found.items() if words[0] == "VLLM::Worker" and parent(pid) in cores]

@@ -355,6 +355,11 @@ def test_rows_over_every_door(
             (lambda v, p: stream(strict.grpc_url, v, parameters=p), None),
             (lambda v, p: unary(strict.grpc_url, v, parameters=p), f"StatusCode.{grpc_status}"),
             (lambda v, p: unary(strict.http_url, v, httpclient, parameters=p), str(status)),
+            (lambda v, p: stream(strict.grpc_url, v, model="qwen3_vl", parameters=p), None),
+            (
+                lambda v, p: unary(strict.grpc_url, v, model="qwen3_vl_unary", parameters=p),
+                f"StatusCode.{grpc_status}",
+            ),
         ):
             with pytest.raises(InferenceServerException) as refused:
                 ask(values, parameters or None)

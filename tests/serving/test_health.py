@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from serving.settings import Settings
 from serving.triton import guardian
 from serving.triton.guardian import Watch
@@ -107,7 +107,7 @@ def test_it_takes_three_faults_in_a_row(answers, is_dead, monkeypatch):
 
 
 def test_every_model_has_a_probe():
-    assert set(PROBES) == {MODEL, UNARY_MODEL, VISION_MODEL}
+    assert set(PROBES) == {MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES}
 
 
 def test_the_command(mortal):

@@ -6,7 +6,7 @@ from tritonclient.grpc import model_config_pb2
 
 from contract.errors import BundleError, ServerError
 from contract.limits import Limits
-from contract.names import MODEL, UNARY_MODEL, VISION_MODEL
+from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, OUTPUTS, VISION_INPUTS, VISION_OUTPUTS
 from serving.settings import Settings
 from serving.triton import repository
@@ -24,10 +24,11 @@ def datatype(number):
     return "BYTES" if name == "STRING" else name
 
 
-@pytest.mark.parametrize("model", [MODEL, UNARY_MODEL, VISION_MODEL])
-def test_config_is_the_contract(model):
-    config = text_format.Parse(config_text(model), model_config_pb2.ModelConfig())
-    assert config.name == model
+@pytest.mark.parametrize("name", [MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES])
+def test_config_is_the_contract(name):
+    model = OLD_NAMES.get(name, name)
+    config = text_format.Parse(config_text(model, name), model_config_pb2.ModelConfig())
+    assert config.name == name
     assert config.max_batch_size == 0
     assert config.model_transaction_policy.decoupled == (model == MODEL)
     ours = (VISION_INPUTS, VISION_OUTPUTS) if model == VISION_MODEL else (INPUTS, OUTPUTS)
@@ -40,7 +41,7 @@ def test_config_is_the_contract(model):
 def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
     settings = Settings(str(reference.language), limits=Limits(max_active=3))
     render_repository(tmp_path / "models", settings)
-    for model in (MODEL, UNARY_MODEL):
+    for model in (MODEL, UNARY_MODEL, "qwen3_vl", "qwen3_vl_unary"):
         config = parse(tmp_path / "models" / model / "config.pbtxt")
         values = {name: value.string_value for name, value in config.parameters.items()}
         assert values["hidden_size"] == "64"
@@ -51,6 +52,7 @@ def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
         assert values["engine"] == "transformers"
         assert not any("/" in value for value in values.values())
         assert Settings.read(tmp_path / "models" / model / "1") == settings
+    assert len(list((tmp_path / "models").iterdir())) == 4  # without a bundle there is no vision model
 
 
 def test_a_template_is_no_model():
@@ -62,7 +64,9 @@ def test_a_template_is_no_model():
 def test_two_instances_are_refused(reference, monkeypatch, model):
     written = repository.config_text
     monkeypatch.setattr(
-        repository, "config_text", lambda name: written(name).replace("count: 1", f"count: {1 + (name == model)}")
+        repository,
+        "config_text",
+        lambda of, name: written(of, name).replace("count: 1", f"count: {1 + (name == model)}"),
     )
     with pytest.raises(ServerError, match="asks for 2 instances, 1 is allowed"):
         TritonServer(Settings(str(reference.language), num_threads=1)).start()

@@ -61,7 +61,7 @@ def inputs(client: types.ModuleType, values: dict[str, Any]) -> list[Any]:
 
 
 @contextmanager
-def opened(url: str, values: dict[str, Any], **options: Any) -> Iterator[tuple[Any, queue.Queue]]:
+def opened(url: str, values: dict[str, Any], model: str = MODEL, **options: Any) -> Iterator[tuple[Any, queue.Queue]]:
     """A client with one running stream, and the queue of its (result, error) pairs. Cancelled when the block ends."""
     answers: queue.Queue = queue.Queue()
     is_ended = threading.Event()  # cancelling what has ended can keep this Triton from unloading the model
@@ -73,7 +73,7 @@ def opened(url: str, values: dict[str, Any], **options: Any) -> Iterator[tuple[A
 
     with grpcclient.InferenceServerClient(url) as client:
         client.start_stream(callback=receive)
-        client.async_stream_infer(MODEL, inputs(grpcclient, values), **options)
+        client.async_stream_infer(model, inputs(grpcclient, values), **options)
         try:
             yield client, answers
         finally:
@@ -84,10 +84,10 @@ def is_final(result: Any) -> bool:
     return result.get_response().parameters["triton_final_response"].bool_param
 
 
-def stream(url: str, values: dict[str, Any], **options: Any) -> tuple[tuple[int, ...], str, str]:
+def stream(url: str, values: dict[str, Any], model: str = MODEL, **options: Any) -> tuple[tuple[int, ...], str, str]:
     """Tokens, text and finish reason of one streamed answer; raises tritonclient's error."""
     tokens, text, count = [], b"", 0
-    with opened(url, values, **options) as (_, answers):
+    with opened(url, values, model, **options) as (_, answers):
         while True:
             result, error = answers.get(timeout=TIMEOUT_SECONDS)
             if error is not None:
@@ -99,10 +99,12 @@ def stream(url: str, values: dict[str, Any], **options: Any) -> tuple[tuple[int,
                 return tuple(tokens), text.decode(), result.as_numpy("finish_reason")[0].decode()
 
 
-def unary(url: str, values: dict[str, Any], client: types.ModuleType = grpcclient, **options: Any) -> Any:
+def unary(
+    url: str, values: dict[str, Any], client: types.ModuleType = grpcclient, model: str = UNARY_MODEL, **options: Any
+) -> Any:
     """The one response of the unary model, over gRPC or HTTP with binary tensors."""
     with client.InferenceServerClient(url) as connection:
-        return connection.infer(UNARY_MODEL, inputs(client, values), **options)
+        return connection.infer(model, inputs(client, values), **options)
 
 
 __all__ = ["grpcclient", "httpclient", "inputs", "is_final", "opened", "stream", "tensors", "unary"]

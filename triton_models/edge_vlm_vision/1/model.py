@@ -1,4 +1,4 @@
-"""Pictures in, their embeddings out, for clients that cannot encode; on request qwen3_vl keeps them and keys come back.
+"""Pictures in, their embeddings out, for clients that cannot encode; on request edge_vlm keeps them and keys come back.
 
 Triton's side only: triton_models.tower does the work, in two threads (one picture is decoded while another is encoded).
 execute returns at once, so that a refusal, and the sign of life the launcher asks for, never wait for a tower.
@@ -26,7 +26,7 @@ KEPT = ("vision_embeddings", "deepstack_embeddings", "image_grid_thw", "video_gr
 
 class TritonPythonModel:
     def initialize(self, args):
-        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # as in qwen3_vl
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # as in edge_vlm
         settings = Settings.read(Path(args["model_repository"]) / args["model_version"])
         self.limits = settings.limits
         self.tower = Tower(settings.bundle, settings.limits, settings.num_threads)
@@ -67,7 +67,7 @@ class TritonPythonModel:
         return outputs({name: array for name, array in found.items() if name in wanted})
 
     def keep(self, found):
-        """The keys under which qwen3_vl now holds the items, (k,); empty ones where the server keeps nothing."""
+        """The keys under which edge_vlm now holds the items, (k,); empty ones where the server keeps nothing."""
         if not self.limits.max_reuse_bytes:
             num_items = sum(len(found.get(name, ())) for name in ("image_grid_thw", "video_grid_thw"))
             return np.array([b""] * num_items, np.object_)
