@@ -3,13 +3,9 @@
 // (x0 + y1) (x1 + y0) less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for
 // Inner Product, IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
 #pragma once
-#include <cstddef>
-#include <cstdint>
+#include "panel.h"
 
 namespace edge_vlm {
-
-constexpr int kPanel = 64;  // columns of a packed panel
-constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
 
 constexpr bool kHasPairs = true;
 constexpr int kByteShift = 0;

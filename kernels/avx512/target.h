@@ -1,29 +1,8 @@
 // Sizes and types of AVX-512 with VNNI.
 #pragma once
-#include <cstddef>
-#include <cstdint>
+#include "bytes.h"
 
 namespace edge_vlm {
-
-constexpr int kPanel = 64;  // columns of a packed panel
-constexpr int kRows = 6;    // rows of a tile: its sums, a few columns and a row element fill the vector registers
-
-constexpr bool kHasPairs = false;
-constexpr int kByteShift = 0;
-using Row8 = uint8_t;
-using Column8 = int8_t;  // panel: [depth / 4][64][4]
-constexpr bool kPacksAtLoad = true;
-constexpr size_t kDepth8 = size_t{1} << 40;  // all of it
-
-// Attention multiplies bytes.
-using Query = int8_t;
-using Key = uint8_t;
-using Share = uint8_t;
-using Value = int8_t;
-constexpr size_t kGroup = 4;
-constexpr int32_t kZeroOfKeys = 128;  // one side has to be unsigned
-constexpr bool kMixesChannels = true;
-constexpr float kLargestQuery = 127, kLargestKey = 127, kLargestShare = 255, kLargestValue = 127;
 
 constexpr size_t kFloatDepth = 512;
 constexpr bool kIsBestInFloats = true;

@@ -15,7 +15,7 @@ from export.graph.operators import DOMAIN, FUNCTIONS
 from export.graph.quantise import BLOCK, int4_blocks, int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
-KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/avx512/target.h
+KEYS_PER_BLOCK, PANEL = 128, 64  # kKeysPerBlock of kernels/heads.h, kPanel of kernels/panel.h
 FLOAT = TensorProto.FLOAT
 Array = NDArray[np.float32]
 Inputs = dict[str, tuple[int, int]]  # names of running inputs to type and rank
