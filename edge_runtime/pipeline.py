@@ -9,7 +9,7 @@ from contract.errors import InvalidInput
 from edge_runtime import families
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, MakeItem
-from edge_runtime.items.preparation import Progress
+from edge_runtime.items.preparation import FramesRead
 from edge_runtime.items.workers import DecodingLimits, Workers
 from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
@@ -51,7 +51,7 @@ class Pipeline:
         max_pixels: int | None = DEVICE_MAX_PIXELS,
         fetch: Fetcher | None = None,
         allowed_local_media_path: str | PathLike[str] | None = None,
-        progress: Progress | None = None,
+        progress: FramesRead | None = None,
         decoding: DecodingLimits | None = None,
     ) -> None:
         self.encoder = encoder

@@ -33,9 +33,9 @@ from export.graph.tower import Tower
 from export.integers import balance, calibration
 from export.integers.balance import Read
 from export.integers.rotation import Rotation
-from export.integers.sensitivity import kept_layers
+from export.integers.sensitivity import half_layers
 from export.place import check_place
-from export.plan import KEPT, Plan
+from export.plan import HALF, Plan
 from export.precision import Precision, precision_named
 from export.progress import WRITE_FLOP, Done, Progress
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
@@ -61,7 +61,7 @@ class VisionExport:
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckedCheckpoint:
     """A checkpoint that passed every check that needs no tensor."""
 
     checkpoint: Checkpoint
@@ -86,12 +86,12 @@ class Original:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is written: a reader of tensors, factors and kept layers as in export.graph.layers.Layers, and facts for the
+    """What is written: a reader of tensors, factors and half layers as in export.graph.layers.Layers, and facts for the
     manifest."""
 
     read: Read
     factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    kept: tuple[str, ...] = ()
+    half: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -118,12 +118,12 @@ def write_bundle(
         weights = Weights(tower.reader(checkpoint.tower_tensor))
         if precision.is_integer:
             weights = _prepared_for_integers(source, original, calibration_folder)
-            layers = ", ".join(weights.kept)
+            layers = ", ".join(weights.half)
             progress.note(f"calibration on {calibration_folder or 'drawn pictures'}; in fp16 stay {layers}")
         with progress.stage("graph") as done:
             read, path = _counted(weights.read, done), work / GRAPH
             num_nodes = write_graph(
-                source.family, tower, read, image, path, precision.linear, weights.factors, weights.kept
+                source.family, tower, read, image, path, precision.linear, weights.factors, weights.half
             )
         num_bytes = sum(path.stat().st_size for path in work.glob(f"{GRAPH}*"))
         progress.note(f"graph       {num_nodes} nodes, {num_bytes / 1e6:.1f} MB, {precision.name}")
@@ -142,7 +142,7 @@ def write_bundle(
     return VisionExport(str(out), card.encoder_fingerprint, precision.name, num_nodes, seconds, progress.seconds, worst)
 
 
-def checked_source(model: str, out: Path, precision: Precision, progress: Progress) -> Source:
+def checked_source(model: str, out: Path, precision: Precision, progress: Progress) -> CheckedCheckpoint:
     """Refuse everything that can be refused before the first tensor is read; see export.vision.export_vision."""
     checkpoint = Checkpoint(local_folder(model, lambda name: families.local_name(name) is not None))
     check_place(out, checkpoint.folder, MANIFEST)
@@ -157,7 +157,7 @@ def checked_source(model: str, out: Path, precision: Precision, progress: Progre
     for notice in notices(checkpoint):
         progress.note(f"warning     {notice}")
     plan.require_disk(out)
-    return Source(checkpoint, family, tower, plan)
+    return CheckedCheckpoint(checkpoint, family, tower, plan)
 
 
 def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifest:
@@ -178,12 +178,12 @@ def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifes
     return input_gates(checkpoint.folder, work, manifest)
 
 
-def _oracle(source: Source, read: Read) -> Oracle:
+def _oracle(source: CheckedCheckpoint, read: Read) -> Oracle:
     checkpoint = source.checkpoint
     return Oracle(checkpoint.facts, checkpoint.image, list(checkpoint.tower_shapes), read)
 
 
-def _ask_original(source: Source, precision: Precision, folder: Path | None, done: Done) -> Original:
+def _ask_original(source: CheckedCheckpoint, precision: Precision, folder: Path | None, done: Done) -> Original:
     """Everything that the original is asked; its memory is free afterwards."""
     checkpoint, tower = source.checkpoint, source.tower
     packs, largest = packs_for(tower), first_level_packs_for(tower)
@@ -197,21 +197,21 @@ def _ask_original(source: Source, precision: Precision, folder: Path | None, don
     return Original(packs, answers, largest, first_level, pictures, rows, peaks)
 
 
-def _prepared_for_integers(source: Source, original: Original, folder: Path | None) -> Weights:
+def _prepared_for_integers(source: CheckedCheckpoint, original: Original, folder: Path | None) -> Weights:
     """Weights rotated and balanced, and the layers that rounding would cost most; a tower of tiles as it is, because a norm
     before its blocks lets no rotation through."""
     tower, read = source.tower, source.checkpoint.tower_tensor
     described = calibration.describe(folder, original.pictures)
     if tower.fixed_side is not None:
-        facts = {"calibration": described, "kept_fp16": list(KEPT), "balanced_layers": 0}
-        return Weights(tower.reader(read), {}, KEPT, facts)
+        facts = {"calibration": described, "kept_fp16": list(HALF), "balanced_layers": 0}
+        return Weights(tower.reader(read), {}, HALF, facts)
     factors = balance.factors(original.peaks, read)
     changed = balance.divided(Rotation(tower, read), factors)
     prepared = _oracle(source, changed)
     prepared.multiply_inputs(factors)
-    kept = kept_layers(tower, prepared, min(original.pictures, key=lambda batch: len(batch[0])))
-    facts = {"calibration": described, "kept_fp16": list(kept), "balanced_layers": len(factors)}
-    return Weights(changed, factors, kept, facts)
+    half = half_layers(tower, prepared, min(original.pictures, key=lambda batch: len(batch[0])))
+    facts = {"calibration": described, "kept_fp16": list(half), "balanced_layers": len(factors)}
+    return Weights(changed, factors, half, facts)
 
 
 def _write_codec_numbers(work: Path, original: Original, folder: Path | None, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from export.progress import READ_FLOP, WRITE_FLOP
 
 FP16 = BY_NAME["fp16"]
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
-KEPT = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will keep
+HALF = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will leave in fp16
 INPUTS_FLOP = 2e11  # what the gates of processor and prompts take, of any checkpoint
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
@@ -40,7 +40,7 @@ class Plan:
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
             is_matrix = kind == "weight" and len(shape) > 1 and owner not in FLOAT32
-            stored_as = FP16 if precision.is_integer and owner.startswith(KEPT) else precision
+            stored_as = FP16 if precision.is_integer and owner.startswith(HALF) else precision
             stored += math.prod(shape) * (stored_as.weight_bytes if is_matrix else 4)
         fp32 = 4 * sum(math.prod(shape) for shape in shapes.values())
         whole, largest = packs_for(tower), first_level_packs_for(tower)

@@ -1,6 +1,6 @@
 """What the device does for a family: one module each, found by transformers' `model_type` (contract.families)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -14,6 +14,7 @@ from contract.preprocessing import ImageProcessing, VideoProcessing
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
+    from edge_runtime.items.clip import Clip
     from edge_runtime.items.item import Item
     from edge_runtime.items.picture_options import PictureOptions
     from edge_runtime.items.video_options import VideoOptions
@@ -52,22 +53,8 @@ class Family(Protocol):
             MediaError: its aspect ratio is too large, or the options contradict each other.
         """
 
-    def clip(
-        self,
-        images: Iterable[Image.Image],
-        indices: NDArray[np.int64],
-        fps: float,
-        how: VideoProcessing,
-        card: ModelCard,
-        options: "VideoOptions",
-        max_pixels: int | None,
-    ) -> "Item":
+    def clip(self, clip: "Clip", how: VideoProcessing, card: ModelCard) -> "Item":
         """A video as the tower wants it.
-
-        Args:
-            images: its frames, RGB; decoded while they are read.
-            indices: their places in the source, int64 (frames,), which runs at `fps` frames per second.
-            max_pixels: most pixels of a frame, whatever the options and the bundle allow.
 
         Raises:
             MediaError: frames differ in size, or the options contradict each other.

@@ -4,10 +4,8 @@ Pictures and videos have the same pad, so a video travels as a picture whose pad
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
@@ -15,10 +13,10 @@ from contract.errors import InvalidInput
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
 from edge_runtime.families.tiles import arrange, check_picture, frame_indices, frame_pixels, item, mode, tiles_of
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import canvas
-from edge_runtime.items.video_options import VideoOptions
 
 __all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
@@ -34,18 +32,10 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
     return item(pixels, tiles, 1, len(pixels) * tiles.num_rows)
 
 
-def clip(
-    images: Iterable[Image.Image],
-    indices: NDArray[np.int64],
-    fps: float,
-    how: VideoProcessing,
-    card: ModelCard,
-    options: VideoOptions,
-    max_pixels: int | None,
-) -> Item:
+def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """One run a frame; see edge_runtime.families.Family."""
     tiles = tiles_of(card)
-    pixels = frame_pixels(images, options, tiles.side)
+    pixels = frame_pixels(clip.images, clip.options, tiles.side)
     return item(pixels, tiles, len(pixels), tiles.num_rows, (FRAMES, 0, 0))
 
 

@@ -1,19 +1,15 @@
 """LLaVA-1.5 on the device: one tile a picture, cropped or padded as the checkpoint's processor says."""
 
-from collections.abc import Iterable
-
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.families.tiles import arrange, check_picture, frame_indices, item, mode, tiles_of, write
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import one_tile
-from edge_runtime.items.video_options import VideoOptions
 
 __all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
@@ -27,14 +23,6 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
     return item(one_tile(image, tiles), tiles, 1, tiles.num_rows)
 
 
-def clip(
-    images: Iterable[Image.Image],
-    indices: NDArray[np.int64],
-    fps: float,
-    how: VideoProcessing,
-    card: ModelCard,
-    options: VideoOptions,
-    max_pixels: int | None,
-) -> Item:
+def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """See edge_runtime.families.Family."""
     raise MediaError("a video was given, this model takes pictures only: send its frames as pictures")

@@ -1,6 +1,6 @@
 """Qwen3-VL on the device: pictures and clips on a grid of merge blocks, a timestamp before each pair of video frames."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from contract.card import ModelCard
 from contract.errors import InvalidInput, MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item, resized
 from edge_runtime.items.patches import to_patches
 from edge_runtime.items.picture_options import PictureOptions
@@ -32,30 +33,22 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
     return Item(*_patches(resized(image, height, width, how.resample)[None], card))
 
 
-def clip(
-    images: Iterable[Image.Image],
-    indices: NDArray[np.int64],
-    fps: float,
-    how: VideoProcessing,
-    card: ModelCard,
-    options: VideoOptions,
-    max_pixels: int | None,
-) -> Item:
+def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """Frames, resized as they come, with the time of each temporal patch; see edge_runtime.families.Family."""
     depth, factor = card.temporal_patch_size, card.patch_size * card.merge_size
     pixels: list[NDArray[np.uint8]] = []
     original = size = (0, 0)
-    for image in images:
+    for image in clip.images:
         if not pixels:
             original = image.size
-            size = options.size(len(indices), image.height, image.width, factor, depth, how, max_pixels)
-        elif image.size != original and options.resized_height is None:
+            size = clip.options.size(len(clip.indices), image.height, image.width, factor, depth, how, clip.max_pixels)
+        elif image.size != original and clip.options.resized_height is None:
             raise MediaError(
                 f"video frames have sizes {original} and {image.size}, one size is expected: give resized_height and "
                 "resized_width for all"
             )
         pixels.append(resized(image, *size, how.resample))
-    return Item(*_patches(np.stack(pixels), card), timestamps(indices, fps, depth))
+    return Item(*_patches(np.stack(pixels), card), timestamps(clip.indices, clip.fps, depth))
 
 
 def _patches(frames: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:

@@ -10,7 +10,7 @@ from edge_runtime.request import Delta
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPart:
     """What a delta adds to an answer."""
 
     text: str = ""
@@ -35,7 +35,7 @@ class AnswerReader:
         self._calls = ToolCallParser(chat.tools, chat.max_calls) if chat.tools and not chat.is_forced else None
         self._finish_reason = ""
 
-    def add(self, delta: Delta) -> Piece:
+    def add(self, delta: Delta) -> AnswerPart:
         """What is known now; the last delta gives out what was held back."""
         is_last, text, reasoning = bool(delta.finish_reason), delta.text, ""
         self.num_tokens += len(delta.token_ids)
@@ -54,7 +54,7 @@ class AnswerReader:
         elif self._calls is not None:
             text, calls = self._calls.feed(text, is_last)
         self.num_calls += len(calls)
-        return Piece(text, reasoning, calls)
+        return AnswerPart(text, reasoning, calls)
 
     @property
     def reason(self) -> str:

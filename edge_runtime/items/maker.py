@@ -13,7 +13,7 @@ from contract.manifest import plain, read_card
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
-from edge_runtime.items.preparation import Progress, picture_item, video_item
+from edge_runtime.items.preparation import FramesRead, picture_item, video_item
 from edge_runtime.items.video_options import VideoOptions
 
 Options = PictureOptions | VideoOptions
@@ -72,7 +72,7 @@ class ItemMaker:
     image: ImageProcessing
     video: VideoProcessing
     max_pixels: int | None = None
-    progress: Progress | None = None
+    progress: FramesRead | None = None
 
     def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
         if isinstance(options, PictureOptions):

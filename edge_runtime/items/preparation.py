@@ -11,6 +11,7 @@ from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import families
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from edge_runtime.media.video_file import VideoFile
 
 Video = Source | OpenedFile | Sequence[Picture] | NDArray[np.uint8]
-Progress = Callable[[int, int], None]
+FramesRead = Callable[[int, int], None]  # with the number of frames read and the number wanted
 DEFAULTS = VideoOptions()
 PICTURE_DEFAULTS = PictureOptions()
 
@@ -53,7 +54,7 @@ def _repeated(images: Iterable[Image.Image], indices: NDArray[np.int64]) -> Iter
         yield from (image for _ in range(count))
 
 
-def _counted(images: Iterable[Image.Image], total: int, progress: Progress | None) -> Iterator[Image.Image]:
+def _counted(images: Iterable[Image.Image], total: int, progress: FramesRead | None) -> Iterator[Image.Image]:
     for done, image in enumerate(images, 1):
         yield image
         if progress is not None:
@@ -66,7 +67,7 @@ def frames_item(
     card: ModelCard,
     options: VideoOptions = DEFAULTS,
     max_pixels: int | None = None,
-    progress: Progress | None = None,
+    progress: FramesRead | None = None,
 ) -> Item:
     """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
 
@@ -82,7 +83,8 @@ def frames_item(
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or 2.0
     images = _counted(map(load_picture, frames), len(frames), progress)
-    return families.find(card.family).clip(images, np.arange(len(frames)), fps, how, card, options, max_pixels)
+    clip = Clip(images, np.arange(len(frames)), fps, options, max_pixels)
+    return families.find(card.family).clip(clip, how, card)
 
 
 def video_item(
@@ -91,7 +93,7 @@ def video_item(
     card: ModelCard,
     options: VideoOptions = DEFAULTS,
     max_pixels: int | None = None,
-    progress: Progress | None = None,
+    progress: FramesRead | None = None,
 ) -> Item:
     """A video from a file, its bytes, a list of frames, or a folder of frames (sorted by name).
 
@@ -114,7 +116,8 @@ def video_item(
     with _opened(found) as video:
         indices = families.find(card.family).indices(video.num_frames, video.fps, how, options)
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
-        return families.find(card.family).clip(images, indices, video.fps, how, card, options, max_pixels)
+        clip = Clip(images, indices, video.fps, options, max_pixels)
+        return families.find(card.family).clip(clip, how, card)
 
 
 def _opened(found: bytes | OpenedFile) -> "VideoFile | Animation":

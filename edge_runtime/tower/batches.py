@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edge_runtime.items.item import Item
 
-Piece = tuple[NDArray[np.uint8], tuple[int, int, int]]  # patches (count, patch_width) and their grid
+Patches = tuple[NDArray[np.uint8], tuple[int, int, int]]  # patches (count, patch_width) and their grid
 
 
-def _pieces(items: Sequence[Item], max_patches: int) -> Iterator[Piece]:
+def _patches_of(items: Sequence[Item], max_patches: int) -> Iterator[Patches]:
     for item in items:
         frames, height, width = item.tower_thw
         step = max(1, max_patches // (height * width))
@@ -30,9 +30,9 @@ def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[n
     Args:
         max_patches: most patches of one call; a single frame with more is a call of its own.
     """
-    batch: list[Piece] = []
+    batch: list[Patches] = []
     held = 0
-    for piece in _pieces(items, max_patches):
+    for piece in _patches_of(items, max_patches):
         if batch and held + len(piece[0]) > max_patches:
             yield _joined(batch)
             batch, held = [], 0
@@ -42,6 +42,6 @@ def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[n
         yield _joined(batch)
 
 
-def _joined(batch: list[Piece]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _joined(batch: list[Patches]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     patches = batch[0][0] if len(batch) == 1 else np.concatenate([patches for patches, _ in batch])
     return patches, np.array([grid for _, grid in batch], np.int64)

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from contract.preprocessing import ImageProcessing
 from export.graph.builder import Builder
-from export.graph.linear import FP32, Source
+from export.graph.linear import FP32, LinearSource
 from export.graph.tower import Tower
 
 Read = Callable[[str], NDArray[np.float32]]
@@ -73,7 +73,7 @@ class PatchEmbedding:
         """(patches, 3, 1, area) to (patches, hidden)."""
         width = 3 * self._area
         rows = self._graph.op("Reshape", [values, self._graph.ints(0, width)])
-        return FP32(self._graph, rows, Source(name, width, self._hidden, weight, bias))
+        return FP32(self._graph, rows, LinearSource(name, width, self._hidden, weight, bias))
 
     def _weight(self) -> NDArray[np.float32]:
         return self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)

@@ -16,7 +16,7 @@ from contract.preprocessing import ImageProcessing
 from export.graph.builder import Builder
 from export.graph.group import Group
 from export.graph.layers import Layers
-from export.graph.linear import FP32, Source
+from export.graph.linear import FP32, LinearSource
 from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
 
 PATCH = "patch_embed.proj"
@@ -166,7 +166,7 @@ def _embedded(graph: Builder, layers: Layers, tower: TileTower, group: Group) ->
     def weight() -> NDArray[np.float32]:
         return read(f"{PATCH}.weight").reshape(hidden, width)
 
-    rows = FP32(graph, pixels, Source(PATCH, width, hidden, weight, lambda: read(f"{PATCH}.bias")))
+    rows = FP32(graph, pixels, LinearSource(PATCH, width, hidden, weight, lambda: read(f"{PATCH}.bias")))
     tiles = op("Concat", [group.frames, graph.ints(tower.side**2, hidden)], axis=0)
     rows = op("Reshape", [rows, tiles])
 

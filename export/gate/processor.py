@@ -15,6 +15,7 @@ from PIL import Image
 from contract.errors import MediaError, ParityError
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.patches import normalised
 from edge_runtime.items.picture_options import PictureOptions
@@ -104,9 +105,7 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
         frames = np.stack([drawn(seed, height, width) for seed in range(count)])
         indices = VideoOptions().indices(count, fps, manifest.video)
         chosen = (Image.fromarray(frames[index]) for index in indices)
-        ours = families.find(manifest.card.family).clip(
-            chosen, indices, fps, manifest.video, manifest.card, VideoOptions(), None
-        )
+        ours = families.find(manifest.card.family).clip(Clip(chosen, indices, fps), manifest.video, manifest.card)
         metadata = VideoMetadata(total_num_frames=count, fps=fps)
         theirs = reference.video_processor(frames, video_metadata=[metadata], return_metadata=True, return_tensors="np")
         _same(name, "frames", indices.tolist(), [*map(int, theirs["video_metadata"][0].frames_indices)])

@@ -2,7 +2,7 @@
 
 Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
 only attention sees frames. What kernels/ computes in one go is one node, an operator of export/graph/operators.py; a layer that
-is kept in fp16 in an integer tower falls back to the plain form.
+stays in fp16 in an integer tower falls back to the plain form.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from contract.errors import BundleError
 from export.graph.builder import CONTRIB, Builder
-from export.graph.linear import FP32, Linear, Source
+from export.graph.linear import FP32, Linear, LinearSource
 from export.graph.operators import DOMAIN, NORM_EPSILON
 from export.graph.tower import Tower
 
@@ -24,7 +24,7 @@ class Layers:
         linear: how matrices are stored and multiplied.
         factors: for some linear layers, what their input channels are multiplied with, float32 (in,); `read` gives
             those layers' weights already divided by it.
-        kept: prefixes of the layers that stay in fp16 where `linear` is an integer one.
+        half: prefixes of the layers that stay in fp16 where `linear` is an integer one.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Layers:
         read: Callable[[str], NDArray[np.float32]],
         linear: Linear = FP32,
         factors: Mapping[str, NDArray[np.float32]] | None = None,
-        kept: tuple[str, ...] = (),
+        half: tuple[str, ...] = (),
     ) -> None:
         self._graph, self._tower, self.read = graph, tower, read
-        self._linear, self._factors, self._kept = linear, factors or {}, kept
+        self._linear, self._factors, self._half = linear, factors or {}, half
         self._shapes = tower.shapes
         # what the operators of whole half blocks compute; other towers run layer by layer
         self._is_fused = tower.norm_epsilon == NORM_EPSILON and tower.activation == "gelu_pytorch_tanh"
@@ -52,19 +52,19 @@ class Layers:
             rows = self._graph.op("Mul", [rows, factors])
         return self._linear(self._graph, rows, self._source(name))
 
-    def _source(self, name: str) -> Source:
+    def _source(self, name: str) -> LinearSource:
         num_outputs, num_inputs = self._shapes[f"{name}.weight"]
-        return Source(
+        return LinearSource(
             name,
             num_inputs,
             num_outputs,
             lambda: self.read(f"{name}.weight"),
             lambda: self.read(f"{name}.bias"),
-            self._is_kept(name),
+            self._is_half(name),
         )
 
-    def _is_kept(self, name: str) -> bool:
-        return name.startswith(self._kept)
+    def _is_half(self, name: str) -> bool:
+        return name.startswith(self._half)
 
     def norm(self, rows: str, name: str, epsilon: float | None = None) -> str:
         """Layer normalisation with the tower's epsilon, or another."""
@@ -92,21 +92,21 @@ class Layers:
         name, op = f"blocks.{number}", self._graph.op
         bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
-        if not self._is_fused or self._is_kept(qkv):
+        if not self._is_fused or self._is_half(qkv):
             packed = self.linear(self.norm(rows, f"{name}.norm1"), qkv)
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
             packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
         attended = self.attention(self._linear.attention, packed, rotary, frames)
-        if self._is_kept(proj):
+        if self._is_half(proj):
             rows = op("Add", [rows, self.linear(attended, proj)])
         else:
             inputs = [attended, *self._stored(proj), rows]
             rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
         if (
             not self._is_fused
-            or self._is_kept(first)
-            or self._is_kept(second)
+            or self._is_half(first)
+            or self._is_half(second)
             or has_factors != (second in self._factors)
         ):
             return self._mlp(rows, name)

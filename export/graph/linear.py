@@ -16,8 +16,8 @@ from export.graph.quantise import int4_blocks, int8_columns
 
 
 @dataclass(frozen=True)
-class Source:
-    """One linear layer of the checkpoint: readers of weight (num_outputs, num_inputs) and bias, float32. A kept one
+class LinearSource:
+    """One linear layer of the checkpoint: readers of weight (num_outputs, num_inputs) and bias, float32. A half one
     stays in fp16 where the precision is an integer."""
 
     name: str
@@ -25,7 +25,7 @@ class Source:
     num_outputs: int
     weight: Callable[[], NDArray[np.float32]]
     bias: Callable[[], NDArray[np.float32]]
-    is_kept: bool = False
+    is_half: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,43 +39,43 @@ class Linear:
     """
 
     bits: str
-    stored: Callable[[Builder, Source], tuple[str, ...]]
+    stored: Callable[[Builder, LinearSource], tuple[str, ...]]
     attention: str = "FrameAttention32"
 
     @property
     def is_integer(self) -> bool:
         return self.bits in INTEGER_BITS
 
-    def sizes(self, source: Source) -> dict[str, int]:
+    def sizes(self, source: LinearSource) -> dict[str, int]:
         """Attributes of every operator over such a layer: blocks of four bits do not tell them."""
         return dict(zip(SIZES, (source.num_inputs, source.num_outputs), strict=True)) if self.bits == "4" else {}
 
-    def __call__(self, graph: Builder, rows: str, source: Source) -> str:
-        """Add one layer: (patches, in) to (patches, out). A layer kept in an integer tower may be multiplied in bf16, still
+    def __call__(self, graph: Builder, rows: str, source: LinearSource) -> str:
+        """Add one layer: (patches, in) to (patches, out). A half layer of an integer tower may be multiplied in bf16, still
         finer than its neighbours."""
-        if self.is_integer and source.is_kept:
+        if self.is_integer and source.is_half:
             return FP16(graph, rows, source)
         attributes = self.sizes(source)
         if self.bits == "16":
-            attributes["accuracy_level"] = BF16 if source.is_kept else FLOAT32
+            attributes["accuracy_level"] = BF16 if source.is_half else FLOAT32
         stored = self.stored(graph, source)
         return graph.op(f"Linear{self.bits}", [rows, *stored], source.name, domain=DOMAIN, **attributes)
 
 
-def stored_fp32(graph: Builder, source: Source) -> tuple[str, ...]:
+def stored_fp32(graph: Builder, source: LinearSource) -> tuple[str, ...]:
     """Weight float32 (out, in) as the checkpoint stores it, and bias (out,)."""
     weight = graph.weight(f"{source.name}.weight", source.weight)
     return weight, graph.weight(f"{source.name}.bias", source.bias)
 
 
-def stored_fp16(graph: Builder, source: Source) -> tuple[str, ...]:
+def stored_fp16(graph: Builder, source: LinearSource) -> tuple[str, ...]:
     """Weight fp16 (out, in) and bias (out,): half the file. A kernel reads the halves where they lie, and without one
     onnxruntime makes float32 of them when it loads the graph."""
     half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
     return half, graph.weight(f"{source.name}.bias", source.bias)
 
 
-def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
+def stored_int8(graph: Builder, source: LinearSource) -> tuple[str, ...]:
     """Weight int8 (in, out), steps (out,), and column sums times steps over bias (2, out)."""
 
     def stored() -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
@@ -87,7 +87,7 @@ def stored_int8(graph: Builder, source: Source) -> tuple[str, ...]:
     return graph.weights(names, stored)
 
 
-def stored_int4(graph: Builder, source: Source) -> tuple[str, ...]:
+def stored_int4(graph: Builder, source: LinearSource) -> tuple[str, ...]:
     """Blocks of 32 weights uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)) and bias (out,)."""
     names = tuple(f"{source.name}.{part}" for part in ("weight_int4", "steps", "zeros"))
     packed = graph.weights(names, lambda: int4_blocks(source.weight()))

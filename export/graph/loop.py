@@ -43,7 +43,7 @@ def write_graph(
     path: Path,
     linear: Linear = FP32,
     factors: Mapping[str, NDArray[np.float32]] | None = None,
-    kept: tuple[str, ...] = (),
+    half: tuple[str, ...] = (),
 ) -> int:
     """Write the graph and its weights to `path` and `path` + .data; returns the number of nodes.
 
@@ -54,7 +54,7 @@ def write_graph(
     Args:
         read: gives a tower tensor by its tower-local name.
         image: how pixels were normalised for the tower.
-        linear, factors, kept: as in Layers.
+        linear, factors, half: as in Layers.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
     # A pack whose grids ask for another number of patches fails here instead of being cut short.
@@ -69,7 +69,7 @@ def write_graph(
         graph.op("SequenceConstruct", [graph.weight(f"no_{name}", partial(np.zeros, shape, np.float32))])
         for name, shape in empties.items()
     ]
-    layers = Layers(graph, tower, family.for_bytes(read, image), linear, factors, kept)
+    layers = Layers(graph, tower, family.for_bytes(read, image), linear, factors, half)
     turn = _turn(graph, layers, tower, family, patches, num_items)
     has_items = graph.op("Squeeze", [graph.op("Greater", [num_items, graph.ints(0)])])
     cursor = [graph.ints(0)] * 3

@@ -1,8 +1,8 @@
 """Which layers of a tower the integer precisions leave in fp16: those whose rounding costs its outputs most.
 
 Trained towers differ: in one the first block carries what all others build on, in another a late one. So every block is
-rounded alone, in the original's own code, and the outputs are compared with those of no rounding. Kept are the worst
-block, and the last layer of the output that is worst off when all the others are rounded. Measured on one small picture.
+rounded alone, in the original's own code, and the outputs are compared with those of no rounding. The worst block stays
+in fp16, and the last layer of the output that is worst off when all the others are rounded. Measured on one small picture.
 """
 
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 
 
-def kept_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]:
+def half_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]:
     """Prefixes of layer names: a block, and a merger's last layer.
 
     Args:

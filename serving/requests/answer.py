@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.engine import Delta
-from serving.requests.request import Request
+from serving.requests.request import ParsedRequest
 
 CANCELLED, ERROR = "cancelled", "error"
 
@@ -21,7 +21,7 @@ CANCELLED, ERROR = "cancelled", "error"
 class Answer:
     """The responses of one request, in order."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ParsedRequest) -> None:
         self._request, self._echo = request, request.echo
         self.is_begun = False  # something was given out, so a failure must be a response, too
 

@@ -35,7 +35,7 @@ SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 
 @dataclass(frozen=True)
-class Request:
+class ParsedRequest:
     """A request that passed every check. echo is the text that goes before the answer, empty unless asked for."""
 
     prompt: Prompt
@@ -91,7 +91,7 @@ class RequestParser:
 
     def parse(
         self, tensors: Tensors, parameters: Mapping[str, Any], is_wanted: Callable[[], bool] = lambda: True
-    ) -> Request:
+    ) -> ParsedRequest:
         """Check one request.
 
         Args:
@@ -112,7 +112,7 @@ class RequestParser:
         if not flag(tensors, "exclude_input_in_output", True):
             ids = prompt.input_ids.tolist()
             echo = prompt_text or self._tokenizer.decode(ids, skip_special_tokens=False)
-        return Request(
+        return ParsedRequest(
             prompt,
             sampling,
             echo,

@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 PACKED = "edge_vlm_packed"
 
 
-class Piece(Protocol):
+class PackedTokens(Protocol):
     """Consecutive tokens of one sequence. mask is bool (1, 1, n, past + n), None where sdpa needs none."""
 
     @property
@@ -32,7 +32,7 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    pieces: list[Piece],
+    pieces: list[PackedTokens],
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query (1, heads, T, head dim), key and value (1, kv heads, T, head dim), to (1, T, heads, head dim)."""

@@ -34,7 +34,7 @@ from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
-from serving.vllm.request import Request, sampling_params
+from serving.vllm.request import VllmRequest, sampling_params
 from serving.vllm.slots import CLOSING, Slots
 from serving.vllm.tensors import check_tensors
 
@@ -155,7 +155,7 @@ class VllmEngine:
                 check="queue",
             )
 
-    def _request(self, prompt: Prompt, sampling: Sampling) -> Request:
+    def _request(self, prompt: Prompt, sampling: Sampling) -> VllmRequest:
         """What vLLM needs of a request; packs and hashes 0.6 ms a MiB, so not in an event loop where there are many."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
@@ -173,7 +173,7 @@ class VllmEngine:
                 check="kv-bytes",
             )
         ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._end_ids)
-        return Request(
+        return VllmRequest(
             engine_input(prompt, self._card, self._dtype),
             adapter(self._adapters, prompt),
             sampling_params(sampling, max_tokens, ends),
@@ -182,7 +182,7 @@ class VllmEngine:
             (num_tokens + max_tokens) * self._kv_bytes_per_token,
         )
 
-    async def _deltas(self, request: Request, queue_seconds: float) -> AsyncGenerator[Delta, None]:
+    async def _deltas(self, request: VllmRequest, queue_seconds: float) -> AsyncGenerator[Delta, None]:
         name, is_first = next(self._names), True
         stream = self._host.llm.generate(request.prompt, request.params, name, lora_request=request.adapter)
         self._running.add(name)

@@ -14,7 +14,7 @@ from serving.vllm.answer import Answer
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class VllmRequest:
     """What vLLM is given of a request, and what makes deltas of its outputs."""
 
     prompt: Any

@@ -21,7 +21,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return key, chain
 
 
-class Door(grpc.GenericRpcHandler):
+class Door(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes every call on as bytes; `seen` holds the metadata of each. `guests` is whom it lets in, by certificate."""
 
     def __init__(

@@ -67,7 +67,7 @@ def in_bf16(x: NDArray) -> NDArray[np.float32]:
 @pytest.mark.skipif(sys.platform != "linux" or not kernels.library(), reason="no library of operators for this machine")
 def test_matrix_tiles_change_no_bit_of_integers(tmp_path: Path) -> None:
     exact: set[str] = set()
-    kept_layers: dict[str, tuple[NDArray, dict[str, NDArray]]] = {}
+    half_layers: dict[str, tuple[NDArray, dict[str, NDArray]]] = {}
 
     def add(kind: str, inputs: Inputs, constants: dict[str, NDArray], feeds: dict[str, NDArray], **attributes: float) -> str:  # fmt: skip
         name = f"{kind}_{len(list(tmp_path.glob('*.onnx')))}"
@@ -86,7 +86,7 @@ def test_matrix_tiles_change_no_bit_of_integers(tmp_path: Path) -> None:
         factors = {"factors": np.exp2(RNG.integers(-3, 4, num_outputs)).astype(np.float32)}
         exact.add(add("NormMlpAdd8", ROWS, mlp | norms | factors, {"rows": x}))
         layer = kept(num_inputs, num_outputs, "16")
-        kept_layers[add("Linear16", ROWS, layer, {"rows": x}, accuracy_level=BF16)] = x, layer
+        half_layers[add("Linear16", ROWS, layer, {"rows": x}, accuracy_level=BF16)] = x, layer
     for frames, hw, heads, dim in HEADS:
         angles = RNG.uniform(0, 6, (hw, dim // 2)).astype(np.float32)
         packed = 2 * floats(frames * hw, 3 * heads * dim)
@@ -107,7 +107,7 @@ def test_matrix_tiles_change_no_bit_of_integers(tmp_path: Path) -> None:
             np.testing.assert_array_equal(got, on_vectors, err_msg=name)
             np.testing.assert_array_equal(got, np.load(tmp_path / f"{name}.1.False.tiles.npy"), err_msg=name)
             continue
-        x, layer = kept_layers[name]
+        x, layer = half_layers[name]
         alike(on_vectors, product(x, layer), 0.01)
         if printed[0].strip() == "True":
             close(got, product(in_bf16(x), layer | {"weight": in_bf16(layer["weight"])}), 2e-5)

@@ -11,6 +11,7 @@ from contract.errors import BundleError
 from contract.language import read_language_card
 from edge_runtime import Bundle
 from edge_runtime.families import find
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.preparation import picture_item
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.prompts.chat_template import render
@@ -50,9 +51,7 @@ def test_a_layout_means_what_it_means_to_transformers(tmp_path: Path, change: Ch
     frames = np.stack([drawn(seed, 64, 96) for seed in range(30)])
     indices = VideoOptions().indices(len(frames), CLIP_FPS, manifest.video)
     chosen = (Image.fromarray(frames[index]) for index in indices)
-    clip = find(manifest.card.family).clip(
-        chosen, indices, CLIP_FPS, manifest.video, manifest.card, VideoOptions(), None
-    )
+    clip = find(manifest.card.family).clip(Clip(chosen, indices, CLIP_FPS), manifest.video, manifest.card)
     template = processor.chat_template or processor.tokenizer.chat_template
     messages = [
         {"role": "system", "content": "Be short."},

@@ -43,7 +43,7 @@ class Written:
             checkpoint.image,
             self.path,
             BY_NAME[precision].linear,
-            kept=("blocks.0.",),
+            half=("blocks.0.",),
         )
 
     def rows(self, edit: Callable[[onnx.GraphProto, list[NodeProto]], None]) -> list[parity.Row]:

@@ -21,7 +21,7 @@ from export import families, language, progress, vision
 from export.families import local_name as tower_name
 from export.gate import packs
 from export.graph.loop import GROUP_PATCHES, write_graph
-from export.plan import KEPT, Plan
+from export.plan import HALF, Plan
 from export.precision import BY_NAME
 from export.progress import Progress
 from export.source.checkpoint import Checkpoint
@@ -114,7 +114,7 @@ def test_planned_sizes_are_those_of_the_files(tmp_path: Path) -> None:
             source.image,
             tmp_path / "vision.onnx",
             BY_NAME[precision].linear,
-            kept=KEPT,
+            half=HALF,
         )
         size = (tmp_path / "vision.onnx.data").stat().st_size
         assert Plan.of(tower, BY_NAME[precision]).bundle_bytes == pytest.approx(size, rel=0.08)

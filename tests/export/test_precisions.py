@@ -26,7 +26,7 @@ from export.graph.quantise import BLOCK, int4_blocks, int8_columns
 from export.integers import balance
 from export.integers.mixing import Mixing
 from export.integers.rotation import Rotation
-from export.integers.sensitivity import kept_layers
+from export.integers.sensitivity import half_layers
 from export.precision import BY_NAME
 from export.source.checkpoint import Checkpoint
 from export.vision import export_vision, main
@@ -62,11 +62,11 @@ class Loud:
         self.read: Read = balance.divided(Rotation(self.tower, self.source.tower_tensor), self.factors)
         self.prepared = Oracle(self.source.config, self.source.image, list(self.source.tower_shapes), self.read)
         self.prepared.multiply_inputs(self.factors)
-        self.kept = kept_layers(self.tower, self.prepared, batches[0])
+        self.half = half_layers(self.tower, self.prepared, batches[0])
 
     def rows(self, precision: str, *, is_prepared: bool = True, use_kernels: bool = False) -> list[parity.Row]:
         read, factors = (self.read, self.factors) if is_prepared else (self.source.tower_tensor, {})
-        kept = self.kept if is_prepared else ()
+        half = self.half if is_prepared else ()
         write_graph(
             families.find(self.source.config["model_type"]),
             self.tower,
@@ -75,7 +75,7 @@ class Loud:
             self.graph,
             BY_NAME[precision].linear,
             factors,
-            kept,
+            half,
         )
         expected = parity.answers(self.tower, self.oracle, PACKS)
         return parity.measure(self.graph, self.tower, expected, PACKS, use_kernels=use_kernels)
@@ -152,9 +152,9 @@ def test_the_prepared_tower_is_the_same_before_it_is_rounded(mid: Loud) -> None:
 
 
 def test_the_block_that_costs_most_is_kept(mid: Loud) -> None:
-    assert len(mid.kept) == 2
-    assert mid.kept[0] == "blocks.0."
-    assert mid.kept[1].endswith(".linear_fc2")
+    assert len(mid.half) == 2
+    assert mid.half[0] == "blocks.0."
+    assert mid.half[1].endswith(".linear_fc2")
 
     def read(name: str) -> NDArray[np.float32]:
         values = mid.read(name)
@@ -166,10 +166,10 @@ def test_the_block_that_costs_most_is_kept(mid: Loud) -> None:
     loud = Oracle(mid.source.config, mid.source.image, list(mid.source.tower_shapes), read)
     loud.multiply_inputs(mid.factors)
     batch = (pixels(mid.tower, PACKS[1], 90), np.array(PACKS[1]))
-    assert kept_layers(mid.tower, loud, batch)[0] == "blocks.2."
+    assert half_layers(mid.tower, loud, batch)[0] == "blocks.2."
 
 
-def test_kept_layers_take_error_away(mid: Loud, harsh: Loud) -> None:
+def test_half_layers_take_error_away(mid: Loud, harsh: Loud) -> None:
     for loud in (mid, harsh):
         write_graph(
             families.find(loud.source.config["model_type"]),

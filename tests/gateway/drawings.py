@@ -9,7 +9,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from tiny_model.clips import Clip, moving_clip
+from tiny_model.clips import DrawnClip, moving_clip
 from tiny_model.questions import CLAIMED, Question, about_clip, about_scene
 from tiny_model.scenes import Scene, shapes_scene
 
@@ -36,7 +36,7 @@ def drawn(seed: int) -> tuple[Scene, list[Question]]:
     return scene, [question for question in about_scene(random, scene) if question.kind in CLAIMED]
 
 
-def clip_file(path: Path, clip: Clip) -> Path:
+def clip_file(path: Path, clip: DrawnClip) -> Path:
     """The clip as MP4, two frames a second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=2)

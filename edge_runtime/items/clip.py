@@ -1,0 +1,28 @@
+"""A video between its file and its item: the frames that are looked at, and what the caller wants of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_runtime.items.video_options import VideoOptions
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a family makes an item of.
+
+    Attributes:
+        images: the frames, RGB; decoded while they are read, once.
+        indices: their places in the source, int64 (frames,).
+        fps: frames of the source per second.
+        max_pixels: most pixels of a frame, whatever the options and the bundle allow; None sets no limit.
+    """
+
+    images: Iterable[Image.Image]
+    indices: NDArray[np.int64]
+    fps: float
+    options: VideoOptions = field(default_factory=VideoOptions)
+    max_pixels: int | None = None
