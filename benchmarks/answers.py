@@ -16,7 +16,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures as Features
 
 from edge_runtime import Encoder
-from edge_runtime.items.preparation import Item as EdgeItem
+from edge_runtime.items.item import Item as EdgeItem
 from tiny_model.batches import IGNORE, Batch, Collator, Item
 
 MODEL = Path("models/tiny")
@@ -63,7 +63,8 @@ class Answers:
             mm_encoder_outputs={"video" if batch.is_video else "image": features},
             use_cache=False,
         ).logits
-        return logits[batch.labels != IGNORE].double().log_softmax(-1)
+        found: torch.Tensor = logits[batch.labels != IGNORE].double().log_softmax(-1)
+        return found
 
     def cost(self, rows: Sequence[Rows]) -> Cost:
         """What it costs to answer from these rows, item by item."""
@@ -77,8 +78,8 @@ class Answers:
             margins += (best.values[:, 0] - best.values[:, 1])[is_changed].tolist()
             num_lost += int(((before == labels) & (now != labels)).sum())
             answers = batch.branches[batch.labels != IGNORE]
-            num_answers += len(answers.unique())
-            num_changed_answers += len(answers[is_changed].unique())
+            num_answers += len(torch.unique(answers))
+            num_changed_answers += len(torch.unique(answers[is_changed]))
         tokens = 1000 / self.num_tokens
         return Cost(
             float(f"{max(divergence, 0) / self.num_tokens:.3g}"),

@@ -36,7 +36,7 @@ def flop(config: transformers.PreTrainedConfig, grid: tuple[int, int, int]) -> f
     merger = (merged**2 + merged * config.out_hidden_size) / config.spatial_merge_size**2
     pixels = 3 * config.temporal_patch_size * config.patch_size**2
     levels = 1 + len(config.deepstack_visual_indexes)
-    return 2.0 * patches * (pixels * width + config.depth * block + levels * merger)
+    return float(2 * patches) * float(pixels * width + config.depth * block + levels * merger)
 
 
 def matrix_peak(threads: int, size: int = 1024) -> float:
@@ -63,7 +63,7 @@ def measure(model: Path, threads: int, rounds: int) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     tower = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).model.visual.eval()
     with tempfile.TemporaryDirectory() as folder:
-        export = [sys.executable, "-m", "export.vision", model, f"{folder}/bundle"]
+        export: list[str | Path] = [sys.executable, "-m", "export.vision", model, f"{folder}/bundle"]
         subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
         encoder = Encoder.from_bundle(f"{folder}/bundle", threads=threads)
         manifest, peak, rows = encoder.bundle.manifest, matrix_peak(threads), []

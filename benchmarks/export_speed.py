@@ -11,7 +11,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def stock_inputs(tower: Any, values: np.ndarray, grid: np.ndarray) -> dict[str, 
     }
 
 
-def timed(calls: list[Callable[[], object]], *, is_reversed: bool) -> list[tuple[float, float]]:
+def timed(calls: Sequence[Callable[[], object]], *, is_reversed: bool) -> list[tuple[float, float]]:
     """Wall and processor seconds of each call, in the order of `calls`, run the other way round if reversed."""
     found = []
     for call in calls[::-1] if is_reversed else calls:

@@ -103,15 +103,15 @@ def measure(server: TritonServer, trees: dict[str, Path], round_trip_s: float, r
                         if turn >= 0:
                             times[way][build].append(ms)
             medians = {way: {b: statistics.median(ms) for b, ms in builds.items()} for way, builds in times.items()}
-            for way, builds in medians.items():
+            for way, found in medians.items():
                 own = medians[f"{way.split()[0]} direct"]
                 row: dict[str, object] = {
                     "what": what,
                     "way": way,
-                    "median_ms": {build: round(ms, 1) for build, ms in builds.items()},
+                    "median_ms": {build: round(ms, 1) for build, ms in found.items()},
                 }
                 if not way.endswith("direct"):
-                    row["round_trips"] = {b: round((ms - own[b]) / 1e3 / round_trip_s, 2) for b, ms in builds.items()}
+                    row["round_trips"] = {b: round((ms - own[b]) / 1e3 / round_trip_s, 2) for b, ms in found.items()}
                 if "before" in trees:
                     pairs = zip(times[way]["before"], times[way]["now"], strict=True)
                     row["median_times_faster"] = round(statistics.median(a / b for a, b in pairs), 2)

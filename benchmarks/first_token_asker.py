@@ -6,6 +6,7 @@ It runs in the tree of any build, so it uses only what all of them have. Argumen
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from edge_runtime import GrpcClient, HttpClient, Request, Sampling, Tls
 from edge_runtime.request import EncodedItem
 
 
-def request(facts: dict, side: int, seed: int) -> Request:
+def request(facts: dict[str, Any], side: int, seed: int) -> Request:
     """A picture of noise, four words of question."""
     random, rows = np.random.default_rng(seed), side * side // 4
     item = EncodedItem(
@@ -28,7 +29,7 @@ def request(facts: dict, side: int, seed: int) -> Request:
 
 def main(kind: str, url: str, chain: str, facts_json: str) -> None:
     facts = json.loads(facts_json)
-    client = {"grpc": GrpcClient, "http": HttpClient}[kind](url, tls=Tls(chain) if chain else None)
+    client: Any = {"grpc": GrpcClient, "http": HttpClient}[kind](url, tls=Tls(chain) if chain else None)
     seed = time.time_ns() % 2**32
     known = request(facts, 8, seed)
     one, keep = Sampling(max_tokens=1), Sampling(max_tokens=0)

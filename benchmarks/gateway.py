@@ -165,7 +165,7 @@ def measure(bundle: Path, server: TritonServer, args: argparse.Namespace) -> dic
             connection, image = http.client.HTTPConnection(*place, timeout=60), picture(1)
             with GrpcClient(server.grpc_url) as client:
                 ours, theirs = partial(in_process, pipeline, client, image), partial(through_gateway, connection, image)
-                rows = {
+                rows: dict[str, Any] = {
                     "request_ms": compared(ours, theirs, 5 * args.rounds, 2, lambda times: times[1][0] - times[0]),
                     # the whole answer over its tokens: single gaps are the scheduler's
                     "token_ms": compared(

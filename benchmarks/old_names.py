@@ -26,7 +26,14 @@ from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 
 OLD = next(old for old, model in OLD_NAMES.items() if model == MODEL)
-WIDE = {"hidden_size": 2048, "num_hidden_layers": 3, "intermediate_size": 64}
+WIDE = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 3,
+    "intermediate_size": 64,
+    "vocab_size": 512,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 NUM_TOKENS = 32
 SIDE = 32  # patches: 256 rows of 4 x 2048 numbers in fp16 are 4 MiB
 

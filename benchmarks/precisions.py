@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
             out = Path(folder) / precision
-            command = [sys.executable, "-m", "export.vision", MODEL, out, "--precision", precision]
+            command: list[str | Path] = [sys.executable, "-m", "export.vision", MODEL, out, "--precision", precision]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             encoder = Encoder.from_bundle(out, threads=1)
             rows_of[precision] = [encode(encoder, item) for item in items]

@@ -9,7 +9,11 @@ flow control of HTTP/2, which the two ends do themselves, is.
 import asyncio
 import ssl
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 BLOCK_BYTES = 1 << 16
 
@@ -68,7 +72,7 @@ class Relay:
 
         self._run(abort())
 
-    def _run(self, coroutine):  # type: ignore[no-untyped-def]
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _end(self) -> None:

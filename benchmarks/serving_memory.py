@@ -112,14 +112,14 @@ def measure_memory(small: Path, num_requests: int, picture: Path | None) -> dict
             for start in range(0, num_requests, step):
                 list(pool.map(work, range(NUM_WARM + start, NUM_WARM + start + step)))
                 samples.append(resident(server))
-    counts = [step * number for number in range(len(samples))]
+    counts = [float(step * number) for number in range(len(samples))]
     totals = [sum(sample.values()) for sample in samples]
     if picture:
         series = {name: list(zip(counts, (s[name] for s in samples), strict=True)) for name in samples[0]}
         draw_chart("Resident memory, MiB", "requests", [Panel("", series)], picture)
     slope = statistics.linear_regression(counts, totals).slope
     return {
-        "requests": counts[-1],
+        "requests": int(counts[-1]),
         "after_warm_up_mib": {name: round(value, 1) for name, value in samples[0].items()},
         "at_the_end_mib": {name: round(value, 1) for name, value in samples[-1].items()},
         "growth_mib": round(totals[-1] - totals[0], 1),

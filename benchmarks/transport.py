@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def floor(asked: Request) -> None:
         digest.hexdigest()
 
 
+def streamed(client: GrpcClient, asked: Request) -> object:
+    return list(client.stream(asked, KEEP))
+
+
+def whole(client: HttpClient, asked: Request) -> object:
+    return client.infer(asked, KEEP)
+
+
 def measure(server: TritonServer, rounds: int) -> list[dict[str, object]]:
     """One row for each size: median milliseconds of every way."""
     rows: list[dict[str, object]] = []
@@ -71,8 +80,8 @@ def measure(server: TritonServer, rounds: int) -> list[dict[str, object]]:
                 how = {"precision": kind, "shared_memory": shared}
                 grpc = stack.enter_context(GrpcClient(server.grpc_url, **how))  # type: ignore[arg-type]
                 http = stack.enter_context(HttpClient(server.http_url, **how))  # type: ignore[arg-type]
-                ways[f"grpc {name}"] = lambda asked, c=grpc: list(c.stream(asked, KEEP))
-                ways[f"http {name}"] = lambda asked, c=http: c.infer(asked, KEEP)
+                ways[f"grpc {name}"] = partial(streamed, grpc)
+                ways[f"http {name}"] = partial(whole, http)
         keyed = stack.enter_context(GrpcClient(server.grpc_url))
         ways["grpc key"] = lambda asked: list(keyed.stream(asked, KEEP))
         for side in SIDES:

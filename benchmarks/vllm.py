@@ -99,7 +99,7 @@ def write_prompts(folder: Path, path: Path, streams: int) -> dict[str, np.ndarra
     """One prompt a stream, a picture and some text, drawn once for every side; the first axis is the stream's."""
     card, random = read_language_card(folder), np.random.default_rng(0)
     n, width, levels = SIDE**2 // card.merge_size**2, card.hidden_size, card.num_deepstack_levels
-    picture = [card.vision_start_token_id, *[card.image_token_id] * n, card.vision_end_token_id]
+    picture: list[Any] = [card.vision_start_token_id, *[card.image_token_id] * n, card.vision_end_token_id]
     text = random.integers(0, 256, (streams, TEXT_TOKENS))
     prompts = {
         "input_ids": np.concatenate([np.tile(picture, (streams, 1)), text], axis=1),
@@ -107,7 +107,7 @@ def write_prompts(folder: Path, path: Path, streams: int) -> dict[str, np.ndarra
         "deepstack_embeddings": random.standard_normal((streams, levels, n, width), np.float32).astype(np.float16),
         "image_grid_thw": np.tile(np.array([1, SIDE, SIDE]), (streams, 1, 1)),
     }
-    np.savez(path, **prompts)
+    np.savez(path, **prompts)  # type: ignore[arg-type]
     return prompts
 
 
@@ -115,8 +115,8 @@ def bare(stack: ExitStack, folder: Path, path: Path, how: Engine, limits: Limits
     """AsyncLLM in a process of vLLM's environment; ready when this returns."""
     environment = stub_environment(*vllm_folders())
     arguments = json.dumps([how.dtype, asdict(limits), how.arguments])
-    line = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    line: list[str | Path] = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, arguments]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process: Any = stack.enter_context(subprocess.Popen(line, cwd=ROOT, **pipes))
     stack.callback(process.stdin.close)
 

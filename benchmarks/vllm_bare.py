@@ -8,10 +8,12 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -24,7 +26,7 @@ from serving.vllm.host import set_environment
 from serving.vllm.prompt import engine_input
 
 
-def prompts(path: Path, folder: Path, dtype):
+def prompts(path: Path, folder: Path, dtype: torch.dtype) -> Iterator[Any]:
     """vLLM's inputs, made beforehand: packing and hashing are not AsyncLLM's."""
     card, arrays = read_language_card(folder), np.load(path)
     for i, ids in enumerate(arrays["input_ids"]):
@@ -41,12 +43,12 @@ def prompts(path: Path, folder: Path, dtype):
         yield engine_input(prompt, card, dtype)
 
 
-async def measure(llm, inputs, number, streams, tokens):
+async def measure(llm: Any, inputs: list[Any], number: int, streams: int, tokens: int) -> dict[str, Any]:
     kind = RequestOutputKind.DELTA
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True, detokenize=False, output_kind=kind)
 
-    async def one(i):
-        count, first = 0, None
+    async def one(i: int) -> float:
+        count, first = 0, 0.0
         async for output in llm.generate(inputs[i], params, f"{number}-{i}"):
             first = first or time.perf_counter()
             count += len(output.outputs[0].token_ids)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from contract.families.mrope import mrope_positions
 from edge_runtime.items.patches import normalised, to_patches
 from tiny_model.architecture import MERGE_SIZE
-from tiny_model.clips import Clip, moving_clip, slideshow_clip
+from tiny_model.clips import DrawnClip, moving_clip, slideshow_clip
 from tiny_model.questions import Question, about_clip, about_scene
 from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Scene, shapes_scene, text_scene
 
@@ -42,7 +42,7 @@ def _shrink(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _targets(subject: Scene | Clip, grid: tuple[int, int, int]) -> NDArray[np.int64]:
+def _targets(subject: Scene | DrawnClip, grid: tuple[int, int, int]) -> NDArray[np.int64]:
     """Class of what covers the middle of each patch, 0 for nothing; rows in merge-block order."""
     t, h, w = grid
     targets = np.zeros((3, t, h, w), np.int64)
@@ -72,7 +72,7 @@ def scene_item(random: Random, scene: Scene, width: int, height: int) -> Item:
     return Item(patches, grid, False, prefix, about_scene(random, scene), _targets(scene, grid))
 
 
-def clip_item(random: Random, clip: Clip, width: int, height: int) -> Item:
+def clip_item(random: Random, clip: DrawnClip, width: int, height: int) -> Item:
     """A clip sampled at a random rate, with its timestamp texts."""
     frames = np.stack([_shrink(frame, width, height) for frame in clip.frames])
     patches, grid = to_patches(frames)
@@ -123,8 +123,12 @@ class Collator:
     """Turns items into a batch."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
-        self.pads = (tokenizer.token_to_id("<|image_pad|>"), tokenizer.token_to_id("<|video_pad|>"))
+        self._tokenizer = tokenizer
+        (self._image_pad,), (self._video_pad,) = self.encode("<|image_pad|>"), self.encode("<|video_pad|>")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens that it does not write."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def __call__(self, items: list[Item], chained: bool = False) -> Batch:
         """Collate; chained makes the questions the turns of one conversation instead of branches."""
@@ -163,8 +167,8 @@ class Collator:
         ids = self.encode(item.prefix)
         labels, branches = [IGNORE] * len(ids), [-1] * len(ids)
         empty, grid = np.zeros((0, 3), np.int64), np.array([item.grid])
-        grids = (empty, grid) if item.is_video else (grid, empty)
-        start, delta = mrope_positions(np.array(ids), *grids, *self.pads, MERGE_SIZE)
+        images, videos = (empty, grid) if item.is_video else (grid, empty)
+        start, delta = mrope_positions(np.array(ids), images, videos, self._image_pad, self._video_pad, MERGE_SIZE)
         pieces, after = [start], len(ids) + delta
         for number, question in enumerate(item.questions):
             opening = "\n<|im_start|>user\n" if chained and number else ""

@@ -14,7 +14,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 @dataclass(frozen=True)
-class Clip:
+class DrawnClip:
     """Frames and what happens: `direction` of a moving shape, or one `shown` shape per temporal pair.
 
     `shapes` holds the shape as it stands in the first frame of every pair.
@@ -35,7 +35,7 @@ def _shape(random: Random, x: float, y: float, width: int, height: int) -> Shape
     )
 
 
-def moving_clip(random: Random, width: int, height: int, num_pairs: int, scale: int = 1) -> Clip:
+def moving_clip(random: Random, width: int, height: int, num_pairs: int, scale: int = 1) -> DrawnClip:
     """One shape that crosses a good part of the canvas in a straight line; 2 * num_pairs frames."""
     direction = random.choice(list(DIRECTIONS))
     dx, dy = DIRECTIONS[direction]
@@ -50,15 +50,15 @@ def moving_clip(random: Random, width: int, height: int, num_pairs: int, scale: 
     path = [(still_x + dx * reach_x * s, still_y + dy * reach_y * s) for s in steps]
     placed = [Shape(shape.kind, shape.color, x, y, shape.radius, region(x, y, width, height)) for x, y in path]
     frames = tuple(render((p,), width, height, ground, scale) for p in placed)
-    return Clip(frames, tuple(placed[::2]), direction)
+    return DrawnClip(frames, tuple(placed[::2]), direction)
 
 
-def slideshow_clip(random: Random, width: int, height: int, num_pairs: int, scale: int = 1) -> Clip:
+def slideshow_clip(random: Random, width: int, height: int, num_pairs: int, scale: int = 1) -> DrawnClip:
     """One other shape in every temporal pair; 2 * num_pairs frames."""
-    ground, shapes = random.choice(GROUNDS), []
+    ground, shapes = random.choice(GROUNDS), list[Shape]()
     while len(shapes) < num_pairs:
         shape = _shape(random, random.uniform(20, width - 20), random.uniform(20, height - 20), width, height)
         if all(shape.kind != other.kind and shape.color != other.color for other in shapes):
             shapes.append(shape)
     frames = [render((shape,), width, height, ground, scale) for shape in shapes for _ in range(2)]
-    return Clip(tuple(frames), tuple(shapes))
+    return DrawnClip(tuple(frames), tuple(shapes))

@@ -27,7 +27,10 @@ Features = tuple[torch.Tensor, list[torch.Tensor]]  # main (N, H), deepstack lev
 def held_out_items(per_kind: int, seed: int = HELD_OUT_SEED) -> list[Item]:
     """Fresh pictures and clips of all sizes, with `per_kind` questions of every kind in all."""
     random, items, asked = Random(seed), [], Counter[str]()
-    missing = lambda: [k for k in (*IMAGE_KINDS, *VIDEO_KINDS) if asked[k] < per_kind]  # noqa: E731
+
+    def missing() -> list[str]:
+        return [k for k in (*IMAGE_KINDS, *VIDEO_KINDS) if asked[k] < per_kind]
+
     while short := missing():
         subject = next(name for name, kinds in SUBJECTS.items() if short[0] in kinds)
         is_clip = subject in ("moving", "slideshow")
@@ -69,7 +72,8 @@ def predictions(model: Qwen3VLForConditionalGeneration, batch: Batch, fault: str
         mm_encoder_outputs={"video" if batch.is_video else "image": features},
         use_cache=False,
     ).logits
-    return logits.argmax(-1)
+    best: torch.Tensor = logits.argmax(-1)
+    return best
 
 
 def accuracy(

@@ -6,7 +6,7 @@ Every question has a kind; the evaluation table is per kind, and CLAIMED names t
 from dataclasses import dataclass
 from random import Random
 
-from tiny_model.clips import Clip
+from tiny_model.clips import DrawnClip
 from tiny_model.scenes import COLORS, SHAPES, Scene, Shape
 
 DESCRIBE = ("Describe the image.", "Describe this image.", "What is in the image?", "What do you see?")
@@ -110,14 +110,17 @@ def about_scene(random: Random, scene: Scene) -> list[Question]:
     ]
 
 
-def about_clip(random: Random, clip: Clip, timestamps: list[str]) -> list[Question]:
+def about_clip(random: Random, clip: DrawnClip, timestamps: list[str]) -> list[Question]:
     """Questions about a clip; timestamps are the texts that stand before each temporal pair, such as "1.2"."""
     if clip.direction:
         answer = f"The {clip.shapes[0].kind} moves {clip.direction}."
         text = random.choice(["Which way does the shape move?", "Where does the shape move?"])
         return [Question("motion", text, answer)]
     pair = random.randrange(len(clip.shown))
-    say = lambda shape: f"{an(shape.name)[0].upper()}{an(shape.name)[1:]}."  # noqa: E731
+
+    def say(shape: Shape) -> str:
+        return f"{an(shape.name)[0].upper()}{an(shape.name)[1:]}."
+
     return [
         Question("first", "What appears first?", say(clip.shown[0])),
         Question("last", "What appears last?", say(clip.shown[-1])),

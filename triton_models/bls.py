@@ -1,5 +1,8 @@
 """Asking another model from inside the server, as the models in front of one do."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import triton_python_backend_utils as pb_utils
 
 from contract.errors import from_wire
@@ -7,9 +10,11 @@ from contract.names import MODEL, VISION_MODEL
 from contract.tensors import OUTPUTS
 
 
-def call(inputs, request_id, parameters=None, timeout_us=0):
+def call(
+    inputs: Sequence[Any], request_id: str, parameters: Mapping[str, Any] | None = None, timeout_us: int = 0
+) -> Iterable[Any]:
     """The responses of the streaming model. Read them to the end: it never unloads behind an iterator left early."""
-    return pb_utils.InferenceRequest(
+    responses: Iterable[Any] = pb_utils.InferenceRequest(
         model_name=MODEL,
         request_id=request_id,
         inputs=inputs,
@@ -17,9 +22,16 @@ def call(inputs, request_id, parameters=None, timeout_us=0):
         parameters=parameters or {},
         timeout=timeout_us,
     ).exec(decoupled=True)
+    return responses
 
 
-def encode(inputs, request_id, output_names, parameters=None, timeout_us=0):
+def encode(
+    inputs: Sequence[Any],
+    request_id: str,
+    output_names: Sequence[str],
+    parameters: Mapping[str, Any] | None = None,
+    timeout_us: int = 0,
+) -> list[Any]:
     """The output tensors of the vision model.
 
     Raises:
@@ -33,10 +45,12 @@ def encode(inputs, request_id, output_names, parameters=None, timeout_us=0):
         parameters=parameters or {},
         timeout=timeout_us,
     ).exec()
-    return checked(response).output_tensors()
+    return [*checked(response).output_tensors()]
 
 
-def answer(inputs, request_id, parameters=None, timeout_us=0):
+def answer(
+    inputs: Sequence[Any], request_id: str, parameters: Mapping[str, Any] | None = None, timeout_us: int = 0
+) -> list[Any]:
     """The output tensors of a request with stream = false.
 
     Raises:
@@ -46,7 +60,7 @@ def answer(inputs, request_id, parameters=None, timeout_us=0):
     return [tensor for one in answers for tensor in one.output_tensors()]
 
 
-def checked(response):
+def checked(response: Any) -> Any:
     """The response, where it is no error.
 
     Raises:

@@ -8,6 +8,8 @@ import glob
 import json
 import os
 import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, shown
 from contract.sampling import MAX_CHARACTERS
@@ -19,7 +21,11 @@ MAX_TIMEOUT_US = 1 << 62
 FIELDS = "json_fields"  # request parameters as one JSON text: a BLS request carries no fractions and no large numbers
 
 
-def accept_each(requests, accept, refused=None):
+def accept_each(
+    requests: Iterable[Any],
+    accept: Callable[[Any, Any], None],
+    refused: Callable[[EdgeVlmError], None] | None = None,
+) -> None:
     """Call accept(request, sender) for each; what it raises is the request's answer, and `refused` is told."""
     for request in requests:
         sender = request.get_response_sender()
@@ -32,12 +38,12 @@ def accept_each(requests, accept, refused=None):
             sender.send(failure(known), flags=FINAL)
 
 
-def as_known(error):
+def as_known(error: Exception) -> EdgeVlmError:
     """The EdgeVlmError for the client: the one being handled, or the one that stands for a bug."""
     return error if isinstance(error, EdgeVlmError) else unexpected()
 
 
-def parameters(request):
+def parameters(request: Any) -> tuple[dict[str, Any], int]:
     """The request parameters by name, and the timeout in microseconds, 0 for none.
 
     JSON fields that are no inputs arrive as parameters, `id` and `timeout` among them. Triton has read `id`; it reads
@@ -51,7 +57,7 @@ def parameters(request):
         raise InvalidInput(
             f"the request parameters have {len(text)} characters, {MAX_CHARACTERS} are allowed", check="sampling-length"
         )
-    found = json.loads(text)
+    found: dict[str, Any] = json.loads(text)
     if (packed := _unpacked(found.get(FIELDS))) is not None:
         del found[FIELDS]
         found |= packed
@@ -66,7 +72,7 @@ def parameters(request):
     return found, timeout_us
 
 
-def _unpacked(text):
+def _unpacked(text: Any) -> dict[str, Any] | None:
     """The fields that the other model packed; None for a client's own parameter of that name, which is then unknown."""
     try:
         fields = json.loads(text)
@@ -75,7 +81,7 @@ def _unpacked(text):
     return fields if isinstance(fields, dict) else None
 
 
-def cancelled_id(request):
+def cancelled_id(request: Any) -> str:
     """The id that a request with `cancel` is about.
 
     Raises:
@@ -85,18 +91,18 @@ def cancelled_id(request):
         raise InvalidInput(
             "cancel comes without a request id: send the id of the request that it ends", check="cancel-id"
         )
-    return request.request_id()
+    return str(request.request_id())
 
 
 class Watcher(threading.Thread):
     """Calls `look` every POLL_SECONDS until `end`. Ends the process when Triton is gone, which leaves it as an orphan."""
 
-    def __init__(self, look=lambda: None):
+    def __init__(self, look: Callable[[], None] = lambda: None) -> None:
         super().__init__(name="watcher", daemon=True)
         self._look, self._closing, self._parent = look, threading.Event(), os.getppid()
         self.start()
 
-    def run(self):
+    def run(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
             if os.getppid() != self._parent:
                 _leave()
@@ -105,12 +111,12 @@ class Watcher(threading.Thread):
             except Exception:
                 unexpected()  # logged; the next round tries again
 
-    def end(self):
+    def end(self) -> None:
         self._closing.set()
         self.join(5)
 
 
-def _leave():
+def _leave() -> None:
     """Take the shared memory of a killed server away, and this process with it. Nobody else is left to do so."""
     if prefix := os.environ.get(SHM_PREFIX):
         for region in glob.glob(f"/dev/shm/{glob.escape(prefix)}*"):

@@ -5,14 +5,20 @@ nobody. So a thread gives it, one response of a request at a time. A response is
 as a rule; where sending lags by more than a reader would notice, it is all that waits.
 """
 
+import asyncio
 import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from contract.errors import DeadlineExceeded
+from contract.errors import DeadlineExceeded, EdgeVlmError
 from serving.engine import Delta
+from serving.metrics import Timing
 from serving.requests.answer import ERROR, Answer, nothing
+from serving.requests.request import ParsedRequest
 from triton_models.replies import FINAL, failure, outputs, unexpected
 
 MERGE_AFTER_SECONDS = 0.05
@@ -24,27 +30,34 @@ class Job:
     parsed is None until `read` is told what the request asks for.
     """
 
-    def __init__(self, request, sender, timeout_us, timing, thread):
-        self.id, self.timing, self.parsed = request.request_id(), timing, None
+    def __init__(self, request: Any, sender: Any, timeout_us: int, timing: Timing, thread: ThreadPoolExecutor) -> None:
+        self.id: str = request.request_id()
+        self.timing = timing
+        self.parsed: ParsedRequest | None = None
         self.timeout_seconds = timeout_us / 1e6  # 0: none
         self.deadline = time.monotonic() + (self.timeout_seconds or math.inf)
-        self.task, self.keys, self.num_tokens = None, (), 0
+        self.task: asyncio.Task[None] | None = None
+        self.keys: Sequence[str] = ()
+        self.num_tokens = 0
         self.is_ended = False  # its last delta was put
         self.is_left = False  # who still reads the request may stop
-        self._sender, self._thread, self._answer = sender, thread, None
-        self._waiting, self._is_sending, self._lock = deque(), False, threading.Lock()
-        self._error, self._is_released, self._releasing = None, False, threading.Lock()
+        self._sender, self._thread = sender, thread
+        self._answer: Answer | None = None
+        self._waiting: deque[tuple[float, Delta]] = deque()  # since when
+        self._is_sending, self._lock = False, threading.Lock()
+        self._error: EdgeVlmError | None = None
+        self._is_released, self._releasing = False, threading.Lock()
 
-    def read(self, parsed):
+    def read(self, parsed: ParsedRequest) -> None:
         self.parsed, self._answer = parsed, Answer(parsed)
 
-    def put(self, delta):
+    def put(self, delta: Delta) -> None:
         """Send it, when the one before is sent; collect it where the answer is wanted as a whole."""
         self.num_tokens += len(delta.token_ids)
         self.is_ended = delta.finish_reason is not None
         with self._lock:
             self._waiting.append((time.monotonic(), delta))
-            if self._is_sending or not (self.is_ended or self.parsed.is_stream):
+            if self._is_sending or not (self.is_ended or self._is_stream()):
                 return
             self._is_sending = True
         if self.num_tokens == len(delta.token_ids):  # the first is waited for
@@ -52,62 +65,66 @@ class Job:
         else:
             self._thread.submit(self._send)
 
-    def fail(self, error):
+    def fail(self, error: EdgeVlmError) -> None:
         """End with an EdgeVlmError, which is counted."""
         self.timing.failed(error)
         self._error = error
         self.put(Delta((), "", ERROR))
 
-    def is_late(self):
+    def is_late(self) -> bool:
         return time.monotonic() > self.deadline
 
-    def is_abandoned(self):
+    def is_abandoned(self) -> bool:
         """Whether nobody waits any more. From any thread, never the loop's: it asks Triton.
 
         Triton releases a request with its last response, and asking about it then would crash the server.
         """
         with self._releasing:
-            return not self._is_released and (self._sender.is_cancelled() or self.is_late())
+            return not self._is_released and (bool(self._sender.is_cancelled()) or self.is_late())
 
-    def check_time(self):
+    def check_time(self) -> None:
         if self.is_late() and not self.num_tokens:
             raise DeadlineExceeded(
                 f"the timeout of {self.timeout_seconds} s was over before the first token: allow more", check="timeout"
             )
 
-    def _break(self, error):
+    def _is_stream(self) -> bool:
+        return self.parsed is not None and self.parsed.is_stream
+
+    def _break(self, error: EdgeVlmError) -> None:
+        assert self.task is not None  # for mypy: it put what could not be sent
         self.task.cancel()
         self.fail(error)
 
-    def _send(self):
+    def _send(self) -> None:
         while deltas := self._next():
             try:
                 self._respond(deltas)
             except Exception:
                 error = unexpected()
-                if not self._error:  # else telling failed
+                if not self._error and self.task is not None:  # else telling failed
                     self.task.get_loop().call_soon_threadsafe(self._break, error)
 
-    def _next(self):
+    def _next(self) -> list[Delta]:
         """The deltas of the next response; none when nothing waits."""
         with self._lock:
             self._is_sending = bool(self._waiting)
             if not self._waiting:
                 return []
             lag = time.monotonic() - self._waiting[0][0]
-            is_all = lag > MERGE_AFTER_SECONDS or self.parsed is None or not self.parsed.is_stream
+            is_all = lag > MERGE_AFTER_SECONDS or not self._is_stream()
             return [self._waiting.popleft()[1] for _ in range(len(self._waiting) if is_all else 1)]
 
-    def _respond(self, deltas):
+    def _respond(self, deltas: list[Delta]) -> None:
         if self._is_released:
             return
         reason = deltas[-1].finish_reason
-        if reason == ERROR and not (self._answer and self._answer.is_begun):
+        if self._error and reason == ERROR and not (self._answer and self._answer.is_begun):
             response = failure(self._error)
         elif self._answer is None:
-            response = outputs(nothing(reason))
+            response = outputs(nothing(reason or ""))
         else:
-            error = self._error.wire() if reason == ERROR else ""
+            error = self._error.wire() if self._error and reason == ERROR else ""
             response = outputs(self._answer.outputs(deltas, self.keys, error))
         if reason is not None:
             with self._releasing:

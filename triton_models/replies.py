@@ -5,32 +5,34 @@ The code of an error stands in its text as well, because on streams and through 
 
 import json
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from contract.errors import ServerError
+from contract.errors import EdgeVlmError, ServerError
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
-def outputs(tensors):
+def outputs(tensors: Mapping[str, Any]) -> Any:
     """A response of the named arrays."""
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in tensors.items()])
 
 
-def failure(error):
+def failure(error: EdgeVlmError) -> Any:
     """A response that is an EdgeVlmError; allowed as a request's first and only one."""
     code = getattr(pb_utils.TritonError, error.code, pb_utils.TritonError.UNAVAILABLE)  # no DEADLINE_EXCEEDED there
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), code))
 
 
-def unexpected():
+def unexpected() -> ServerError:
     """The error for the client in place of the exception being handled, whose traceback goes to the log."""
     pb_utils.Logger.log_error(traceback.format_exc())
     return ServerError("the server failed on this request, its log says why")
 
 
-def refuse_copies(args):
+def refuse_copies(args: Mapping[str, str]) -> None:
     """Called by `initialize`. A request's cancel, its keys' tensors and the limits would each be known to one copy only."""
     groups = json.loads(args["model_config"])["instance_group"]
     count = sum(group["count"] * max(1, len(group.get("gpus", []))) for group in groups)

@@ -95,7 +95,7 @@ def prepare(cache: Path, depth: int, variant: str) -> None:
     for _, height, width in SIZES.values():
         for part, rows in zip(("positions", "cosines", "sines"), positions((height, width)), strict=True):
             arrays[f"{height}x{width}.{part}"] = rows
-    np.savez(table, **arrays)
+    np.savez(table, **arrays)  # type: ignore[arg-type]
 
 
 def _convert(tower: Any, path: Path) -> None:

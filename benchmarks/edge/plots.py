@@ -17,7 +17,7 @@ STYLES = {
     "transformers": ("v", "--"),
     "torch.compile": ("D", "--"),
 }
-COLOURS = colormaps["tab20"].colors
+COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
 EXACT = 1e-7  # the lowest loss that the axis shows
 
 

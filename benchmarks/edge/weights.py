@@ -60,5 +60,5 @@ def prepare(cache: Path, depth: int, variant: str) -> None:
     """
     folder = bundle_folder(cache, depth, variant)
     if not folder.is_dir():
-        command = [sys.executable, "-m", "export.vision", checkpoint(cache, depth), folder]
+        command: list[str | Path] = [sys.executable, "-m", "export.vision", checkpoint(cache, depth), folder]
         subprocess.run([*command, "--precision", variant.split()[0]], check=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 PROMPT_TOKENS = 24  # of text around the picture
 
@@ -31,7 +32,7 @@ def request(facts: dict[str, str], grid: tuple[int, int, int], max_tokens: int, 
     text = random.integers(10, 200, PROMPT_TOKENS)
     marks = int(facts["vision_start_token_id"]), int(facts["vision_end_token_id"])
     ids = [*text[:4], marks[0], *[int(facts["image_token_id"])] * rows, marks[1], *text[4:]]
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "input_ids": np.array(ids, np.int64),  # (S,)
         "vision_embeddings": (0.1 * random.standard_normal((rows, hidden))).astype(np.float16),  # (N, H)
         "image_grid_thw": np.array([grid], np.int64),  # (1, 3)

@@ -30,7 +30,7 @@ def fetch() -> None:
 
 def build() -> None:
     """LIBRARY."""
-    folders = ["-S", Path(__file__).parent, "-B", LIBRARY.parent, f"-DLLAMA_CPP={SOURCE.resolve()}"]
+    folders: list[str | Path] = ["-S", Path(__file__).parent, "-B", LIBRARY.parent, f"-DLLAMA_CPP={SOURCE.resolve()}"]
     subprocess.run([*CMAKE, *folders, "-DCMAKE_BUILD_TYPE=Release"], check=True)
     subprocess.run([*CMAKE, "--build", LIBRARY.parent, "--target", "tower", "-j2"], check=True)
 

@@ -21,6 +21,6 @@ def prepare(cache: Path, depth: int, variant: str) -> None:
         if failed := library().tower_quantise(f16, str(partial).encode(), 2):
             raise SystemExit(f"llama.cpp does not quantise: {failed}")
     else:
-        convert = [sys.executable, SOURCE / "convert_hf_to_gguf.py", "--mmproj", "--outtype", variant]
+        convert: list[str | Path] = [sys.executable, SOURCE / "convert_hf_to_gguf.py", "--mmproj", "--outtype", variant]
         subprocess.run([*convert, "--outfile", partial, weights.checkpoint(cache, depth)], check=True)
     partial.rename(path)

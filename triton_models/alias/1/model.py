@@ -3,6 +3,9 @@
 The unary model's old name has no need of it, for that model asks the streaming one from wherever it stands.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -10,10 +13,10 @@ from contract.names import MODEL, OLD_NAMES
 from contract.tensors import INPUTS, VISION_INPUTS
 from serving.requests.answer import CANCELLED, ERROR
 from triton_models.bls import call, checked, encode
-from triton_models.forwarder import Forwarder
+from triton_models.forwarder import Forwarded, Forwarder
 
 
-def stream(job):
+def stream(job: Forwarded) -> Any:
     """Send what the streaming model sends, each response at once; returns the last one.
 
     A BLS caller learns after a response that it was the last. So finish_reason is always asked for, and left out again.
@@ -34,7 +37,7 @@ def stream(job):
     return last
 
 
-def see(job):
+def see(job: Forwarded) -> Any:
     """The one response of the vision model."""
     names = list(job.output_names)
     return pb_utils.InferenceResponse(
@@ -43,12 +46,12 @@ def see(job):
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         is_text = OLD_NAMES[args["model_name"]] == MODEL
         self.forwarder = Forwarder(args, INPUTS if is_text else VISION_INPUTS, stream if is_text else see)
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[Any]) -> None:
         self.forwarder.execute(requests)
 
-    def finalize(self):
+    def finalize(self) -> None:
         self.forwarder.close()

@@ -7,9 +7,11 @@ hang), the final flag must be sent whatever happens (a client would), and cancel
 
 import asyncio
 import locale
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -21,7 +23,7 @@ from serving.engine import Delta
 from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
 from serving.requests.answer import CANCELLED
-from serving.requests.request import RequestParser, flag
+from serving.requests.request import ParsedRequest, RequestParser, flag
 from serving.requests.shared_store import SharedStore
 from serving.requests.store import ReuseStore
 from serving.requests.tokenizer import load_tokenizer
@@ -36,7 +38,7 @@ NUM_KEEPERS = 2  # threads that hash and copy, so many that uploads leave cores 
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         refuse_copies(args)
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # the stub starts in the C locale, whatever the environment says
         settings = Settings.read(Path(args["model_repository"]) / args["model_version"])
@@ -58,13 +60,13 @@ class TritonPythonModel:
         self.loop = self.thread.loop
         self.engine = settings.load_engine(self.thread)
         self.meter = Meter(pb_utils.MetricFamily)
-        self.jobs = set()
+        self.jobs: set[Job] = set()
         self.watcher = Watcher(self.look)
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[Any]) -> None:
         accept_each(requests, self.accept, self.meter.failed)
 
-    def accept(self, request, sender):
+    def accept(self, request: Any, sender: Any) -> None:
         """What costs nothing is done here, in Triton's only thread of this process; a reader does the rest."""
         timing = Timing(self.meter)
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -76,47 +78,54 @@ class TritonPythonModel:
         job = Job(request, sender, timeout_us, timing, self.sender)
         self.loop.call_soon_threadsafe(self.start, job, tensors, fields)
 
-    def check_engine(self):
+    def check_engine(self) -> None:
         """Told to everyone, so also to the health check, which has the server replaced."""
         if self.engine.is_dead():
             raise ServerError("the engine died: the server is about to be started again", check="engine")
         if self.engine.stalled_seconds() > STALL_SECONDS:
             raise ServerError("the engine makes no progress: the server is about to be started again", check="engine")
 
-    def start(self, job, tensors, fields):
+    def start(self, job: Job, tensors: dict[str, Any], fields: dict[str, Any]) -> None:
         job.task = self.loop.create_task(self.serve(job, tensors, fields))
         self.jobs.add(job)
         job.task.add_done_callback(lambda _: self.end(job))
 
-    def cancel(self, request_id, sender):
+    def cancel(self, request_id: str, sender: Any) -> None:
         found = [job for job in self.jobs if job.id == request_id]
         for job in found:
-            job.task.cancel()
+            self.end_task(job)
         missing = failure(NotFound(f"no request with id {shown(request_id)} is running", check="cancel"))
         sender.send(pb_utils.InferenceResponse([]) if found else missing, flags=FINAL)
 
-    async def read(self, job, tensors, fields):
+    @staticmethod
+    def end_task(job: Job) -> None:
+        if job.task is not None:
+            job.task.cancel()
+
+    async def read(self, job: Job, tensors: dict[str, Any], fields: dict[str, Any]) -> ParsedRequest:
         """The request's meaning. Whoever leaves meanwhile has the reader stop at its next piece of text."""
         if self.num_reading >= self.num_places:
             raise Unavailable(f"{self.num_places} requests are being read: try again later", check="queue")
         self.num_reading += 1
         try:
-            await self.loop.run_in_executor(
-                self.readers, lambda: job.read(self.parser.parse(tensors, fields, lambda: not job.is_left))
+            parsed = await self.loop.run_in_executor(
+                self.readers, lambda: self.parser.parse(tensors, fields, lambda: not job.is_left)
             )
         finally:
             self.num_reading -= 1
+        job.read(parsed)
+        return parsed
 
-    async def serve(self, job, tensors, fields):
+    async def serve(self, job: Job, tensors: dict[str, Any], fields: dict[str, Any]) -> None:
         try:
-            await self.read(job, tensors, fields)
+            parsed = await self.read(job, tensors, fields)
             tensors.clear()
-            prompt = job.parsed.prompt
+            prompt = parsed.prompt
             keys = self.loop.run_in_executor(
                 self.keepers, self.store.keep, prompt.contents
             )  # beside the prompt's steps
             job.check_time()
-            if job.parsed.sampling.max_tokens == 0:
+            if parsed.sampling.max_tokens == 0:
                 if len(self.jobs) > self.num_places:  # the engine, which bounds the others, is not asked
                     raise Unavailable(
                         f"{self.num_places} requests are running or waiting: try again later", check="queue"
@@ -124,7 +133,7 @@ class TritonPythonModel:
                 job.keys = await keys
                 job.put(Delta((), "", "length"))
                 return
-            async with aclosing(self.engine.generate(prompt, job.parsed.sampling)) as deltas:
+            async with aclosing(self.engine.generate(prompt, parsed.sampling)) as deltas:
                 async for delta in deltas:
                     job.timing.add(delta)
                     if not job.num_tokens:
@@ -134,7 +143,7 @@ class TritonPythonModel:
             if not job.is_ended:
                 job.fail(as_known(error))
 
-    def end(self, job):
+    def end(self, job: Job) -> None:
         """A cancelled task ends without a last response, even before its first line, so it is sent here."""
         self.jobs.discard(job)
         job.is_left = True
@@ -147,14 +156,14 @@ class TritonPythonModel:
             except DeadlineExceeded as error:
                 job.fail(error)
 
-    def look(self):
+    def look(self) -> None:
         """By the watcher: end requests that nobody waits for, and publish what happened. Both ask Triton."""
         for job in list(self.jobs):
             if job.is_abandoned():
-                self.loop.call_soon_threadsafe(job.task.cancel)
+                self.loop.call_soon_threadsafe(self.end_task, job)
         self.meter.publish(vars(self.engine.stats()) | vars(self.store.stats()))
 
-    def finalize(self):
+    def finalize(self) -> None:
         self.watcher.end()
         self.engine.close()  # every running request ends with Unavailable
         self.thread.submit(self.drain()).result(5)
@@ -164,5 +173,5 @@ class TritonPythonModel:
         self.store.close()
         self.readers.shutdown(cancel_futures=True)
 
-    async def drain(self):
-        await asyncio.gather(*(job.task for job in self.jobs), return_exceptions=True)
+    async def drain(self) -> None:
+        await asyncio.gather(*(job.task for job in self.jobs if job.task), return_exceptions=True)

@@ -1,15 +1,18 @@
 """The same request with one response, for HTTP infer and unary gRPC, which Triton refuses on a decoupled model."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from contract.errors import InvalidInput
 from contract.tensors import INPUTS
 from triton_models.bls import answer
-from triton_models.forwarder import Forwarder
+from triton_models.forwarder import Forwarded, Forwarder
 
 
-def ask(job):
+def ask(job: Forwarded) -> Any:
     """The one response of the streaming model."""
     inputs = [tensor for name, tensor in job.inputs.items() if name != "stream"]
     if not inputs:
@@ -19,11 +22,11 @@ def ask(job):
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         self.forwarder = Forwarder(args, INPUTS, ask)
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[Any]) -> None:
         self.forwarder.execute(requests)
 
-    def finalize(self):
+    def finalize(self) -> None:
         self.forwarder.close()

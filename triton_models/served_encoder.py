@@ -4,29 +4,36 @@ The very same code and bundle as on a device, with the device's limits on decodi
 Nothing is fetched and no file is named: a picture is the bytes of its file, or a data: URL where it comes as JSON.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import InvalidInput, MediaError
 from contract.grids import check_items, num_rows
+from contract.limits import Limits
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_bytes
 
+Tensors = dict[str, NDArray[Any]]
 
-class Tower:
+
+class ServedEncoder:
     """A tower over a bundle folder. Safe to share between threads.
 
     Raises:
         BundleError: the bundle is damaged.
     """
 
-    def __init__(self, bundle, limits, num_threads):
+    def __init__(self, bundle: str, limits: Limits, num_threads: int | None) -> None:
         self.encoder = Encoder.from_bundle(bundle, threads=num_threads or 0)
         self.card, self.limits = self.encoder.bundle.manifest.card, limits
         self.pipeline = Pipeline(self.encoder, allowed_local_media_path="")
 
-    def check(self, tensors):
+    def check(self, tensors: Tensors) -> None:
         """Refuse what can be refused without decoding anything.
 
         Raises:
@@ -57,7 +64,12 @@ class Tower:
                     f"image[{place}] is empty: send the bytes of a JPEG, PNG, WebP … file", check="no-bytes"
                 )
 
-    def check_pixels(self, pixel_values, image_grid_thw, video_grid_thw):
+    def check_pixels(
+        self,
+        pixel_values: NDArray[np.float32],
+        image_grid_thw: NDArray[np.int64] | None,
+        video_grid_thw: NDArray[np.int64] | None,
+    ) -> None:
         if self.card.tiles is not None:
             raise InvalidInput("pixel_values was sent, this model cuts tiles itself: send image", check="source")
         images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
@@ -70,14 +82,14 @@ class Tower:
                 f"pixel_values has shape {list(pixel_values.shape)}, the grids ask for {expected}", check="patches"
             )
 
-    def check_rows(self, rows):
+    def check_rows(self, rows: int) -> None:
         if rows > self.limits.max_prompt_tokens:
             raise InvalidInput(
                 f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed",
                 check="picture-rows",
             )
 
-    def encode(self, tensors):
+    def encode(self, tensors: Tensors) -> Tensors:
         """The output tensors of a checked request, by the names of contract.tensors.VISION_OUTPUTS but vision_keys.
 
         Raises:
@@ -87,7 +99,7 @@ class Tower:
         """
         items = self.pictures(tensors["image"]) if "image" in tensors else self.patches(tensors)
         found = self.encoder.encode(items)
-        outputs = {
+        outputs: Tensors = {
             "vision_embeddings": found.image_embeds.astype(np.float16),  # (N, H)
             "deepstack_embeddings": found.deepstack_embeds.astype(np.float16),  # (L, N, H)
             "encoder_fingerprint": np.array([self.card.encoder_fingerprint.encode()], np.object_),
@@ -97,9 +109,10 @@ class Tower:
                 outputs[name] = np.array(grids, np.int64)  # (k, 3)
         return outputs
 
-    def pictures(self, files):
+    def pictures(self, files: Iterable[bytes]) -> list[Item]:
         """Items of picture files, one decoded after the other, so that too many are refused before they are held."""
-        items, rows = [], 0
+        items: list[Item] = []
+        rows = 0
         for data in files:
             source = data.decode("ascii", "replace") if data.startswith(b"data:") else data
             content = [{"type": "image", "image": source}]
@@ -108,9 +121,9 @@ class Tower:
             self.check_rows(rows)
         return items
 
-    def patches(self, tensors):
+    def patches(self, tensors: Tensors) -> list[Item]:
         """Items of patches that the client made; their timestamps are its own business."""
-        image, items, start = self.encoder.bundle.manifest.image, [], 0
+        image, items, start = self.encoder.bundle.manifest.image, list[Item](), 0
         patches = to_bytes(tensors["pixel_values"], image.mean, image.std)
         for name in ("image_grid_thw", "video_grid_thw"):
             for t, h, w in tensors.get(name, np.zeros((0, 3), np.int64)).tolist():
