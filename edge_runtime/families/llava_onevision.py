@@ -3,7 +3,7 @@
 transformers counts the pictures of a conversation (`batch_num_images`), so a picture's rows depend on its company.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.tiles import Tiles
 from edge_runtime.bundle import Bundle
 from edge_runtime.families.tiles import check_picture, frame_indices, frame_pixels, item, tiles_of, write
+from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import anyres, padded
 from edge_runtime.items.unpad import bilinear, num_rows, unpadded
-from edge_runtime.items.video_options import VideoOptions, timestamps
+from edge_runtime.items.video_options import timestamps
 
 __all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
@@ -46,20 +47,12 @@ def _pooled_side(tiles: Tiles) -> int:
     return -(-tiles.side_rows // 2)
 
 
-def clip(
-    images: Iterable[Image.Image],
-    indices: NDArray[np.int64],
-    fps: float,
-    how: VideoProcessing,
-    card: ModelCard,
-    options: VideoOptions,
-    max_pixels: int | None,
-) -> Item:
+def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """All frames in one run, a newline behind the last; see edge_runtime.families.Family."""
     tiles = tiles_of(card)
-    pixels = frame_pixels(images, options, tiles.side)
+    pixels = frame_pixels(clip.images, clip.options, tiles.side)
     rows = len(pixels) * _pooled_side(tiles) ** 2 + 1
-    return item(pixels, tiles, 1, rows, (FRAMES, 0, 0), timestamps(indices, fps, 1))
+    return item(pixels, tiles, 1, rows, (FRAMES, 0, 0), timestamps(clip.indices, clip.fps, 1))
 
 
 def arrange(rows: NDArray[np.float32], items: Sequence[Item], bundle: Bundle) -> NDArray[np.float32]:
