@@ -4,7 +4,6 @@ The very same code and bundle as on a device, with the device's limits on decodi
 Nothing is fetched and no file is named: a picture is the bytes of its file, or a data: URL where it comes as JSON.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,7 @@ class ServedEncoder:
                 outputs[name] = np.array(grids, np.int64)  # (k, 3)
         return outputs
 
-    def pictures(self, files: Iterable[bytes]) -> list[Item]:
+    def pictures(self, files: NDArray[np.object_]) -> list[Item]:
         """Items of picture files, one decoded after the other, so that too many are refused before they are held."""
         items: list[Item] = []
         rows = 0
