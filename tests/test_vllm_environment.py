@@ -1,5 +1,7 @@
 """Where vLLM is not installed, the launcher says how to install it and starts nothing."""
 
+from pathlib import Path
+
 import pytest
 
 from contract.errors import MissingExtra
@@ -9,7 +11,7 @@ from serving.triton.launcher import TritonServer
 from serving.triton.vllm_environment import COMMAND
 
 
-def test_the_command_is_named(language_folder, tmp_path, monkeypatch):
+def test_the_command_is_named(language_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_VLM_CACHE", str(tmp_path))
     server = TritonServer(Settings(str(language_folder), engine="vllm"))
     with pytest.raises(MissingExtra, match=COMMAND):
@@ -18,6 +20,6 @@ def test_the_command_is_named(language_folder, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_engine_itself_names_the_extra(language_folder):
+def test_the_engine_itself_names_the_extra(language_folder: Path) -> None:
     with pytest.raises(MissingExtra, match=r"edge-vlm\[vllm\]"):
         Settings(str(language_folder), engine="vllm").load_engine(LoopThread("tests"))

@@ -51,13 +51,13 @@ def quiet_error(got: NDArray[np.float32], true: NDArray[np.float32]) -> float:
 
 @pytest.mark.parametrize(("name", "most"), [("int8c", 1e-4), ("int4", 1.6e-2), ("ecq", 3e-2)])
 @pytest.mark.parametrize("loud", [1, 20])
-def test_loud_channels_cost_the_quiet_ones_nothing(name: str, most: float, loud: float):
+def test_loud_channels_cost_the_quiet_ones_nothing(name: str, most: float, loud: float) -> None:
     true = rows(100, 2, loud, 256)
     got, _ = coded(name, true, numbers(loud, 256))
     assert quiet_error(got, true) < most
 
 
-def test_without_channel_scales_they_do():
+def test_without_channel_scales_they_do() -> None:
     """The reason for them, and the proof that the test above can fail."""
     true = rows(100, 2, 20, 256)
     main, deepstack = int8.dequantise(*int8.quantise(true[0], true[1:]))
@@ -66,7 +66,7 @@ def test_without_channel_scales_they_do():
     assert quiet_error(got, true) > 0.1
 
 
-def test_bytes_of_the_2b_at_512():
+def test_bytes_of_the_2b_at_512() -> None:
     """Those of a fixed length to the byte, and ecq on the distribution it is made for."""
     known, true = numbers(20, 2048), rows(256, 3, 20, 2048)
     sizes = {name: coded(name, true, known)[1] for name in CODECS}
@@ -76,7 +76,7 @@ def test_bytes_of_the_2b_at_512():
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 100])
-def test_every_size_comes_back_as_the_steps_say(count: int):
+def test_every_size_comes_back_as_the_steps_say(count: int) -> None:
     """Against the definition, written out value by value."""
     known, true = numbers(), rows(count, 4)
     true[1, 0] = 0  # a row of zeros
@@ -95,7 +95,7 @@ def test_every_size_comes_back_as_the_steps_say(count: int):
     assert stream.dtype == np.uint8
 
 
-def test_streams_take_what_their_table_says():
+def test_streams_take_what_their_table_says() -> None:
     """rANS within 2 % of the entropy, lanes included, and the same bytes on every machine."""
     known, true = numbers(1, 256), rows(300, 5, 1, 256)
     stream, steps = ecq.encode(true[0], true[1:], known)
@@ -112,7 +112,7 @@ def test_streams_take_what_their_table_says():
     assert hashlib.sha256(states.tobytes() + words.tobytes()).hexdigest()[:16] == "df179d2e2afcdfcd"
 
 
-def test_streams_of_any_table_come_back():
+def test_streams_of_any_table_come_back() -> None:
     random = np.random.default_rng(6)
     for count in (1, 255, 256, 5000, 70_000):
         for skew in (0.0, 3.0, 12.0):
@@ -127,7 +127,7 @@ def test_streams_of_any_table_come_back():
             assert used == len(words)
 
 
-def test_damaged_streams_are_refused():
+def test_damaged_streams_are_refused() -> None:
     """As they arrive every one is; with the checksum made right none decodes past its size or fails otherwise."""
     known, true, random = numbers(), rows(12, 7), Random(8)
     stream, steps = ecq.encode(true[0], true[1:], known)
@@ -148,7 +148,7 @@ def test_damaged_streams_are_refused():
     assert num_passed < NUM_DAMAGED // 40
 
 
-def test_a_small_stream_cannot_grow():
+def test_a_small_stream_cannot_grow() -> None:
     """What it decodes to is the grid's, whatever it says."""
     known = numbers()
     steps = np.ones((LEVELS, 2000), np.float16)
@@ -158,7 +158,7 @@ def test_a_small_stream_cannot_grow():
     assert time.monotonic() - begun < 5
 
 
-def test_numbers_travel_in_a_file(tmp_path: Path):
+def test_numbers_travel_in_a_file(tmp_path: Path) -> None:
     known = numbers()
     known.about["pictures"] = 3
     known.write(tmp_path)
@@ -178,7 +178,7 @@ def test_numbers_travel_in_a_file(tmp_path: Path):
     shutil.rmtree(tmp_path)
 
 
-def test_each_codec_is_named_by_its_own_numbers():
+def test_each_codec_is_named_by_its_own_numbers() -> None:
     known = numbers()
     changed = {
         "int4_steps": CodecNumbers(known.channel_scales, known.int4_steps * 2, known.ecq_steps, known.ecq_frequencies),
@@ -195,7 +195,7 @@ def test_each_codec_is_named_by_its_own_numbers():
         CodecNumbers(known.channel_scales, known.int4_steps, known.ecq_steps, known.ecq_frequencies + np.uint32(1))
 
 
-def test_a_key_knows_its_codec():
+def test_a_key_knows_its_codec() -> None:
     arrays = np.zeros((4, 2, 8), np.int8), np.ones((4, 2), np.float16)
     item = ItemRows(False, (1, 2, 4), slice(0, 2))
     names = ("", "int8c:0123456789abcdef", "int8c:0123456789abcdee")

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from contract.embeddings import is_finite
 from contract.items import ItemRows, ItemTensors, item_key
 
 
-def test_every_half_is_judged_as_numpy_does():
+def test_every_half_is_judged_as_numpy_does() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     assert [is_finite(halves[i : i + 1]) for i in range(1 << 16)] == np.isfinite(halves).tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_one_bad_value_among_many(dtype):
+def test_one_bad_value_among_many(dtype: Any) -> None:
     values = np.random.default_rng(1).standard_normal((50, 30)).astype(dtype)
     assert is_finite(values)
     for bad in (np.nan, -np.nan, np.inf, -np.inf):
@@ -29,7 +30,7 @@ def test_one_bad_value_among_many(dtype):
     assert is_finite(values[:0])
 
 
-def test_quantised_rows_are_within_half_a_step():
+def test_quantised_rows_are_within_half_a_step() -> None:
     main, deepstack = (np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(((9, 64), (3, 9, 64))))
     main[4] = 0
     main[5] *= 1e4
@@ -42,7 +43,7 @@ def test_quantised_rows_are_within_half_a_step():
     np.testing.assert_array_equal(dequantise(values, scales)[0], values[0] * scales[0].astype(np.float32)[:, None])
 
 
-def test_a_key_is_a_hash_of_what_travels_and_of_nothing_else():
+def test_a_key_is_a_hash_of_what_travels_and_of_nothing_else() -> None:
     """Written out by hand, because clients in other languages compute it, too."""
     main, deepstack = np.arange(8, dtype=np.float16).reshape(2, 4), np.ones((1, 2, 4), np.float16)
     item = ItemRows(False, (1, 2, 4), slice(3, 5))
@@ -64,7 +65,7 @@ def test_a_key_is_a_hash_of_what_travels_and_of_nothing_else():
 class SlowName(str):
     """A fingerprint whose hash begins when it is told to."""
 
-    def __new__(cls, name: str, go: threading.Event):
+    def __new__(cls, name: str, go: threading.Event) -> Any:
         found = super().__new__(cls, name)
         found.go, found.num_hashes = go, 0
         return found
@@ -75,7 +76,7 @@ class SlowName(str):
         return str(self)
 
 
-def test_an_item_is_hashed_once_and_holds_up_no_other():
+def test_an_item_is_hashed_once_and_holds_up_no_other() -> None:
     """Python 3.11's cached_property lets the second item wait for the first."""
     arrays = np.zeros((2, 4), np.float16), np.zeros((1, 2, 4), np.float16)
     go = threading.Event()

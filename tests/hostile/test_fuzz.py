@@ -4,6 +4,8 @@
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,6 +17,7 @@ from tests.engine import settings as server_settings
 from tests.hostile.doors import BROKEN, HANG, INTERNAL, REFUSED, SERVED, Doors, Outcome
 from tests.hostile.neighbour import NUM_TOKENS, Neighbour
 from tests.hostile.requests import Hostile, bodies, good, requests
+from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
 from tests.serving.wire import tensors
 
@@ -30,7 +33,7 @@ seen: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="module")
-def target(reference, cases, tmp_path_factory):
+def target(reference: Reference, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     log_file = tmp_path_factory.mktemp("hostile") / "log"
     with TritonServer(server_settings(reference.language, LIMITS, dtype="fp32"), log_file=log_file) as server:
         pid = pid_of(server, "bin/tritonserver")
@@ -59,7 +62,7 @@ def check(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("door", ["stream", "unary", "infer"])
-def test_tensors_and_parameters(target, door):
+def test_tensors_and_parameters(target: Any, door: str) -> None:
     doors, bases = target
 
     @QUICK
@@ -71,7 +74,7 @@ def test_tensors_and_parameters(target, door):
 
 
 @pytest.mark.parametrize("door", ["generate", "generate_stream"])
-def test_json_bodies(target, door):
+def test_json_bodies(target: Any, door: str) -> None:
     doors, _ = target
 
     @QUICK

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 @pytest.fixture(scope="session")
-def server(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
+def server(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     log_file = tmp_path_factory.mktemp("triton") / "triton.log"
     with TritonServer(settings(reference.language, dtype="fp32"), log_file=log_file) as running:
         yield running
@@ -51,7 +52,7 @@ class GatedPasses:
         self.passes: list[list[tuple[int, int, int]]] = []
         self.gate = threading.Event()
 
-    def forward(self, model, pieces):
+    def forward(self, model: Any, pieces: Any) -> Any:
         assert self.gate.wait(20)
         self.passes.append([(piece.sequence.num_prompt_tokens, piece.start, piece.end) for piece in pieces])
         return step.forward(model, pieces)

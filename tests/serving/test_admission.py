@@ -2,32 +2,36 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
 from contract.errors import DeadlineExceeded, InvalidInput, Unavailable
 from contract.limits import Limits
+from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.transformers_engine import sequence
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.transformers_engine.kv import kv_bytes
+from tests.serving.reference import Case, Reference
 
 LONG = Sampling(max_tokens=1000, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
-def model(reference):
+def model(reference: Reference) -> Any:
     return load_language_model(reference.language, "fp32")
 
 
 @pytest.fixture
-def start(model):
+def start(model: Any) -> Iterator[Any]:
     """Engines under limits, closed at the end."""
     engines = []
 
-    def made(**limits):
+    def made(**limits: Any) -> Any:
         engines.append(TransformersEngine(model, Limits(**limits)))
         return engines[-1]
 
@@ -36,25 +40,27 @@ def start(model):
         engine.close()
 
 
-def need(model, prompt, sampling):
+def need(model: Any, prompt: Prompt, sampling: Sampling) -> Any:
     return kv_bytes(model, prompt.input_ids.size + sampling.max_tokens)
 
 
-async def collect(engine, prompt, sampling):
+async def collect(engine: TransformersEngine, prompt: Prompt, sampling: Sampling) -> Any:
     return tuple([t async for delta in engine.generate(prompt, sampling) for t in delta.token_ids])
 
 
-async def until(condition):
+async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
 
 
-def num_present(stats):
+def num_present(stats: Any) -> Any:
     return stats.num_active + stats.num_waiting
 
 
-def test_a_request_too_large_for_the_memory_is_refused_with_both_numbers(reference, cases, model, start):
+def test_a_request_too_large_for_the_memory_is_refused_with_both_numbers(
+    reference: Reference, cases: dict[str, Case], model: Any, start: Any
+) -> None:
     prompt, sampling = cases["text"].prompt(reference.card), Sampling(max_tokens=20)
     bytes_needed = need(model, prompt, sampling)
     with pytest.raises(InvalidInput, match=rf"need {bytes_needed} bytes .* {bytes_needed - 1} are allowed"):
@@ -62,20 +68,24 @@ def test_a_request_too_large_for_the_memory_is_refused_with_both_numbers(referen
     assert asyncio.run(collect(start(max_kv_bytes=bytes_needed), prompt, sampling)) == cases["text"].expected
 
 
-def test_max_tokens_beyond_the_context_reserve_the_context_only(reference, cases, model, start):
+def test_max_tokens_beyond_the_context_reserve_the_context_only(
+    reference: Reference, cases: dict[str, Case], model: Any, start: Any
+) -> None:
     engine = start(max_kv_bytes=kv_bytes(model, reference.card.max_position_embeddings))
     many = Sampling(max_tokens=100_000, stop_token_ids=(cases["text"].expected[2],))
     assert asyncio.run(collect(engine, cases["text"].prompt(reference.card), many)) == cases["text"].expected[:3]
 
 
-def test_memory_is_never_overdrawn_and_the_queue_is_fair(reference, cases, model, start, gated):
+def test_memory_is_never_overdrawn_and_the_queue_is_fair(
+    reference: Reference, cases: dict[str, Case], model: Any, start: Any, gated: Any
+) -> None:
     """A large request behind small ones is not overtaken by the small ones behind it, though they would fit."""
     small, large = cases["text"].prompt(reference.card), cases["mixed"].prompt(reference.card)
     short = Sampling(max_tokens=15)
     room = max(3 * need(model, small, short), need(model, large, short))
     engine, ends = start(max_kv_bytes=room), []
 
-    async def one(name, prompt):
+    async def one(name: Any, prompt: Prompt) -> Any:
         tokens = []
         async for delta in engine.generate(prompt, short):
             tokens += delta.token_ids
@@ -84,7 +94,7 @@ def test_memory_is_never_overdrawn_and_the_queue_is_fair(reference, cases, model
         ends.append(name)
         return tuple(tokens)
 
-    async def all_of_them():
+    async def all_of_them() -> Any:
         tasks = []
         for name, prompt in (("a", small), ("b", small), ("large", large), ("c", small), ("d", small)):
             tasks.append(asyncio.create_task(one(name, prompt)))
@@ -99,11 +109,11 @@ def test_memory_is_never_overdrawn_and_the_queue_is_fair(reference, cases, model
     asyncio.run(until(lambda: not engine.stats().kv_bytes))
 
 
-def test_waiting_ends_at_its_limit(reference, cases, start):
+def test_waiting_ends_at_its_limit(reference: Reference, cases: dict[str, Case], start: Any) -> None:
     prompt = cases["text"].prompt(reference.card)
     engine = start(max_active=1, max_queue_seconds=0.2)
 
-    async def run():
+    async def run() -> Any:
         async with aclosing(engine.generate(prompt, LONG)) as running:
             await anext(running)
             started = time.monotonic()
@@ -118,11 +128,13 @@ def test_waiting_ends_at_its_limit(reference, cases, start):
     assert (engine.stats().num_failed, engine.stats().num_cancelled) == (1, 1)
 
 
-def test_leaving_the_queue_counts_and_lets_the_next_in(reference, cases, start):
+def test_leaving_the_queue_counts_and_lets_the_next_in(
+    reference: Reference, cases: dict[str, Case], start: Any
+) -> None:
     prompt = cases["text"].prompt(reference.card)
     engine = start(max_active=1)
 
-    async def run():
+    async def run() -> None:
         async with aclosing(engine.generate(prompt, LONG)) as running:
             await anext(running)
             waiting = asyncio.create_task(collect(engine, prompt, LONG))
@@ -134,11 +146,13 @@ def test_leaving_the_queue_counts_and_lets_the_next_in(reference, cases, start):
     asyncio.run(run())
 
 
-def test_no_memory_for_one_request_is_its_own_trouble(reference, cases, start, monkeypatch):
+def test_no_memory_for_one_request_is_its_own_trouble(
+    reference: Reference, cases: dict[str, Case], start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, real = start(), sequence.reserve
     monkeypatch.setattr(sequence, "reserve", lambda model, n: real(model, n if n < 1000 else 1 << 50))
 
-    async def both():
+    async def both() -> Any:
         prompt = cases["text"].prompt(reference.card)
         requests = (collect(engine, prompt, LONG), collect(engine, prompt, Sampling(max_tokens=20)))
         return await asyncio.gather(*requests, return_exceptions=True)

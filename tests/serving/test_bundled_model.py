@@ -5,7 +5,10 @@ Trained weights leave little to chance between the first and the second token, s
 """
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +16,9 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.language import read_language_card
 from contract.limits import Limits
-from contract.prompt import check_prompt
+from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
+from edge_runtime import Pipeline
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from tests.conftest import CHECKPOINT
@@ -24,7 +28,7 @@ from tiny_model.scenes import shapes_scene, text_scene
 NUM_TOKENS = 32
 
 
-def questions():
+def questions() -> Iterator[Any]:
     random = Random(5)
     for size in ((96, 96), (128, 160), (160, 96), (128, 128)):
         yield shapes_scene(random, *size, 3).image, "Describe the image."
@@ -32,7 +36,7 @@ def questions():
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_tokens_are_those_of_generate(pipeline, language_folder, dtype):
+def test_tokens_are_those_of_generate(pipeline: Pipeline, language_folder: Path, dtype: str) -> None:
     card = read_language_card(language_folder)
     model = load_language_model(language_folder, dtype)
     original = Qwen3VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=model.dtype).eval()
@@ -44,11 +48,11 @@ def test_tokens_are_those_of_generate(pipeline, language_folder, dtype):
         prompts.append(check_prompt(card, Limits(), input_ids=request.input_ids, embeddings=rows, **rest))
     engine = TransformersEngine(model, prefill_chunk_tokens=40)
 
-    async def one(prompt):
+    async def one(prompt: Prompt) -> Any:
         sampling = Sampling(max_tokens=NUM_TOKENS)
         return [token async for delta in engine.generate(prompt, sampling) for token in delta.token_ids]
 
-    async def together():
+    async def together() -> Any:
         return await asyncio.gather(*map(one, prompts))
 
     for prompt, answer in zip(prompts, asyncio.run(together()), strict=True):

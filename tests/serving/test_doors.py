@@ -20,8 +20,9 @@ from tritonclient.utils import InferenceServerException
 from tritonclient.utils import shared_memory as shm
 
 from contract.names import MODEL, UNARY_MODEL
+from serving.triton.launcher import TritonServer
 from tests.scrape import wait_for
-from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS
+from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS, Case
 from tests.serving.test_triton import post
 from tests.serving.wire import (
     TIMEOUT_SECONDS,
@@ -80,7 +81,7 @@ def region(connection: Any, size: int) -> Iterator[tuple[str, Any]]:
 # streams
 
 
-def test_one_response_a_token_and_the_last_one_is_final(server, cases):
+def test_one_response_a_token_and_the_last_one_is_final(server: TritonServer, cases: dict[str, Case]) -> None:
     with opened(server.grpc_url, tensors(cases["text"])) as (_, answers):
         results = [answers.get(timeout=TIMEOUT_SECONDS)[0] for _ in range(MAX_NEW_TOKENS)]
         assert [is_final(result) for result in results] == [False] * (MAX_NEW_TOKENS - 1) + [True]
@@ -89,7 +90,7 @@ def test_one_response_a_token_and_the_last_one_is_final(server, cases):
             answers.get(timeout=0.2)
 
 
-def test_requests_that_share_a_stream_keep_their_own_order(server, cases):
+def test_requests_that_share_a_stream_keep_their_own_order(server: TritonServer, cases: dict[str, Case]) -> None:
     names = ("text", "one image", "video", "mixed")
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         answers: queue.Queue = queue.Queue()
@@ -108,7 +109,9 @@ def test_requests_that_share_a_stream_keep_their_own_order(server, cases):
 
 
 @CLIENTS
-def test_infer_on_the_streaming_model_says_what_to_use(server, cases, client):
+def test_infer_on_the_streaming_model_says_what_to_use(
+    server: TritonServer, cases: dict[str, Case], client: Any
+) -> None:
     url = server.grpc_url if client is grpcclient else server.http_url
     with (
         client.InferenceServerClient(url) as connection,
@@ -118,7 +121,7 @@ def test_infer_on_the_streaming_model_says_what_to_use(server, cases, client):
     assert refused.value.status() in ("501", "StatusCode.UNIMPLEMENTED")
 
 
-def test_log_probabilities_are_told_on_request(server, cases):
+def test_log_probabilities_are_told_on_request(server: TritonServer, cases: dict[str, Case]) -> None:
     values = tensors(cases["text"], sampling={"logprobs": 2, "max_tokens": 5})
     told = []
     with opened(server.grpc_url, values) as (_, answers):
@@ -138,7 +141,7 @@ def test_log_probabilities_are_told_on_request(server, cases):
 # generate, by curl
 
 
-def test_curl_asks_about_text(server, cases):
+def test_curl_asks_about_text(server: TritonServer, cases: dict[str, Case]) -> None:
     expected = list(cases["text"].expected[:6])
     body = json.dumps({"text_input": "Tell me something.", "max_tokens": 6, "return_finish_reason": True})
     status, answer = curl(server, f"{UNARY_MODEL}/generate", body)
@@ -149,7 +152,7 @@ def test_curl_asks_about_text(server, cases):
     assert [event["finish_reason"] for event in found] == [""] * 5 + ["length"]
 
 
-def test_curl_asks_about_a_picture_by_its_key(server, cases):
+def test_curl_asks_about_a_picture_by_its_key(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     kept = unary(server.http_url, tensors(case, sampling={"max_tokens": 0}), httpclient)
     key = kept.as_numpy("vision_keys")[0].decode()
@@ -158,7 +161,7 @@ def test_curl_asks_about_a_picture_by_its_key(server, cases):
     assert (status, tuple(event["token_ids"] for event in events(answer))) == (200, case.expected)
 
 
-def test_generate_on_the_streaming_model_takes_one_answer(server):
+def test_generate_on_the_streaming_model_takes_one_answer(server: TritonServer) -> None:
     asked = {"text_input": "Tell me something.", "max_tokens": 3}
     status, answer = curl(server, f"{MODEL}/generate", json.dumps(asked | {"stream": False}))
     assert (status, len(json.loads(answer)["token_ids"])) == (200, 3)
@@ -182,7 +185,7 @@ def test_generate_on_the_streaming_model_takes_one_answer(server):
     ],
 )
 @pytest.mark.parametrize("path", [f"{UNARY_MODEL}/generate", f"{MODEL}/generate_stream"])
-def test_curl_with_nonsense_gets_an_error(server, cases, path, body):
+def test_curl_with_nonsense_gets_an_error(server: TritonServer, cases: dict[str, Case], path: str, body: str) -> None:
     status, answer = curl(server, path, body)
     assert 400 <= status <= 500
     assert "error" in answer
@@ -190,7 +193,7 @@ def test_curl_with_nonsense_gets_an_error(server, cases, path, body):
     assert stream(server.grpc_url, tensors(cases["one image"]))[0] == cases["one image"].expected
 
 
-def test_errors_of_an_event_stream_come_before_its_first_event(server):
+def test_errors_of_an_event_stream_come_before_its_first_event(server: TritonServer) -> None:
     status, answer = post(server, f"{MODEL}/generate_stream", text_input="hi", temperature=-1)
     assert status == 400
     (event,) = events(answer)
@@ -201,7 +204,7 @@ def test_errors_of_an_event_stream_come_before_its_first_event(server):
 
 
 @CLIENTS
-def test_tensors_that_do_not_fit_the_model(server, cases, client):
+def test_tensors_that_do_not_fit_the_model(server: TritonServer, cases: dict[str, Case], client: Any) -> None:
     url = server.grpc_url if client is grpcclient else server.http_url
     good = inputs(client, tensors(cases["text"]))
     wrong_type = client.InferInput("input_ids", [3], "INT32")
@@ -231,7 +234,7 @@ def test_tensors_that_do_not_fit_the_model(server, cases, client):
         assert tuple(connection.infer(UNARY_MODEL, good).as_numpy("token_ids").tolist()) == cases["text"].expected
 
 
-def test_bytes_that_are_not_the_shapes(server, cases):
+def test_bytes_that_are_not_the_shapes(server: TritonServer, cases: dict[str, Case]) -> None:
     values = inputs(grpcclient, tensors(cases["one image"]))
     for tensor in values:
         if tensor.name() == "vision_embeddings_fp32":
@@ -248,7 +251,9 @@ def test_bytes_that_are_not_the_shapes(server, cases):
 
 
 @pytest.mark.parametrize(("client", "is_stream"), [(grpcclient, False), (grpcclient, True), (httpclient, False)])
-def test_embeddings_in_shared_memory(server, cases, client, is_stream):
+def test_embeddings_in_shared_memory(
+    server: TritonServer, cases: dict[str, Case], client: Any, is_stream: bool
+) -> None:
     """Inputs from one region at two offsets."""
     case, url = cases["one image"], server.grpc_url if client is grpcclient else server.http_url
     rows = {"vision_embeddings_fp32": case.main, "deepstack_embeddings_fp32": case.deepstack}
@@ -286,7 +291,7 @@ def _streamed(server: Any, values: list[Any]) -> tuple[int, ...]:
 
 
 @CLIENTS
-def test_outputs_in_shared_memory(server, cases, client):
+def test_outputs_in_shared_memory(server: TritonServer, cases: dict[str, Case], client: Any) -> None:
     case, url = cases["one image"], server.grpc_url if client is grpcclient else server.http_url
     with client.InferenceServerClient(url) as connection, region(connection, 8 * MAX_NEW_TOKENS) as (name, handle):
         output = client.InferRequestedOutput("token_ids")
@@ -298,7 +303,7 @@ def test_outputs_in_shared_memory(server, cases, client):
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/generate_stream", f"{UNARY_MODEL}/generate"])
-def test_id_and_timeout_are_fields_of_generate(server, path):
+def test_id_and_timeout_are_fields_of_generate(server: TritonServer, path: str) -> None:
     question = {"text_input": "Tell me something.", "max_tokens": 2}
     for extra in ({"id": "abc"}, {"timeout": 60_000_000}, {"id": "abc", "timeout": 60_000_000}):
         status, body = post(server, path, **question, **extra)
@@ -310,7 +315,7 @@ def test_id_and_timeout_are_fields_of_generate(server, path):
         assert (status, "[INVALID_ARG] timeout is" in body) == (400, True), body
 
 
-def test_fields_of_generate_are_the_same_for_both_models(server):
+def test_fields_of_generate_are_the_same_for_both_models(server: TritonServer) -> None:
     """Fractions and large numbers too, which a request from model to model cannot carry as they are."""
     question = {"text_input": "Tell me something.", "max_tokens": 6, "seed": 3}
     for extra in ({"temperature": 0.7}, {"temperature": 0.9, "top_p": 0.5}, {"min_p": 1e-320, "temperature": 1.5}):
@@ -340,12 +345,12 @@ def test_fields_of_generate_are_the_same_for_both_models(server):
     ],
     ids=str,
 )
-def test_extreme_sampling_is_served(server, cases, extreme):
+def test_extreme_sampling_is_served(server: TritonServer, cases: dict[str, Case], extreme: Any) -> None:
     tokens, _, reason = stream(server.grpc_url, tensors(cases["text"], sampling={"max_tokens": 6} | extreme))
     assert (len(tokens), reason) == (6, "length")
 
 
-def test_refused_values_are_shortened(server, cases):
+def test_refused_values_are_shortened(server: TritonServer, cases: dict[str, Case]) -> None:
     for sampling in ({"max_tokens": "x" * 100_000}, {"stop": ["y" * 300] * 16}, {"z" * 100_000: 1}, {"seed": 10**4000}):
         for ask in (
             lambda values: stream(server.grpc_url, values),
@@ -357,7 +362,7 @@ def test_refused_values_are_shortened(server, cases):
             assert len(refused.value.message()) < 1500
 
 
-def test_shared_memory_that_is_not_there(server, cases):
+def test_shared_memory_that_is_not_there(server: TritonServer, cases: dict[str, Case]) -> None:
     """Offsets beyond the region, regions nobody registered: refused, and the server lives."""
     case = cases["one image"]
     values = tensors(case)
@@ -374,7 +379,7 @@ def test_shared_memory_that_is_not_there(server, cases):
     assert stream(server.grpc_url, values)[0] == case.expected
 
 
-def test_the_fingerprint_is_published_where_clients_look_for_it(server):
+def test_the_fingerprint_is_published_where_clients_look_for_it(server: TritonServer) -> None:
     """Metadata of both models, so that a client adapts before it encodes."""
     for model in (MODEL, UNARY_MODEL):
         with grpcclient.InferenceServerClient(server.grpc_url) as client:

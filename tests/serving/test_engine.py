@@ -2,7 +2,10 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,28 +14,29 @@ import torch
 from contract.errors import BundleError, InvalidInput, ServerError, Unavailable
 from contract.families.mrope import mrope_positions
 from contract.limits import Limits
+from contract.prompt import Prompt
 from contract.sampling import Sampling
-from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
 from serving.transformers_engine.engine import TransformersEngine
-from tests.serving.reference import MAX_NEW_TOKENS, Reference, forced_logprobs, remove_tensor, write_config
+from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference, forced_logprobs, remove_tensor, write_config
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 VISUAL = ("one image", "several sizes", "video", "mixed", "multi-turn", "two videos")
 
 
 @pytest.fixture(scope="module")
-def model(reference):
+def model(reference: Reference) -> Any:
     return load_language_model(reference.language, "fp32")
 
 
 @pytest.fixture(scope="module")
-def engine(model):
+def engine(model: LanguageModel) -> Iterator[Any]:
     engine = TransformersEngine(model)
     yield engine
     engine.close()
 
 
-async def collect(engine, prompt, sampling=GREEDY):
+async def collect(engine: TransformersEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     tokens, text, reason = [], "", None
     async for delta in engine.generate(prompt, sampling):
         tokens += delta.token_ids
@@ -41,28 +45,32 @@ async def collect(engine, prompt, sampling=GREEDY):
     return tuple(tokens), text, reason
 
 
-def answer(engine, prompt, sampling=GREEDY):
+def answer(engine: TransformersEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     return asyncio.run(collect(engine, prompt, sampling))
 
 
 @pytest.mark.parametrize("name", ["text", *VISUAL, "long text"])
-def test_tokens_equal_transformers_on_the_pixels(reference, cases, engine, name):
+def test_tokens_equal_transformers_on_the_pixels(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, name: Any
+) -> None:
     tokens, _, reason = answer(engine, cases[name].prompt(reference.card))
     assert tokens == cases[name].expected
     assert reason == "length"
 
 
-def test_concurrent_answers_equal_those_alone_and_interleave(reference, cases, engine):
+def test_concurrent_answers_equal_those_alone_and_interleave(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     order = []
 
-    async def one(case):
+    async def one(case: Case) -> Any:
         tokens = []
         async for delta in engine.generate(case.prompt(reference.card), GREEDY):
             tokens += delta.token_ids
             order.append(case.name)
         return tuple(tokens)
 
-    async def all_of_them():
+    async def all_of_them() -> Any:
         return await asyncio.gather(*(one(case) for case in cases.values()))
 
     assert asyncio.run(all_of_them()) == [case.expected for case in cases.values()]
@@ -71,7 +79,7 @@ def test_concurrent_answers_equal_those_alone_and_interleave(reference, cases, e
     assert switches > len(cases) * MAX_NEW_TOKENS // 2
 
 
-def test_prompt_in_chunks(reference, cases, model):
+def test_prompt_in_chunks(reference: Reference, cases: dict[str, Case], model: LanguageModel) -> None:
     engine = TransformersEngine(model, prefill_chunk_tokens=7)  # cuts inside pictures
     for case in cases.values():
         assert answer(engine, case.prompt(reference.card))[0] == case.expected
@@ -79,7 +87,7 @@ def test_prompt_in_chunks(reference, cases, model):
 
 
 @pytest.mark.parametrize("kind", [{"tied": True}, {"is_moe": True}], ids=["tied embeddings", "mixture of experts"])
-def test_other_checkpoints(tmp_path, kind):
+def test_other_checkpoints(tmp_path: Path, kind: Any) -> None:
     reference = Reference(tmp_path, **kind)
     case = reference.case("other", "Look ", (1, 8, 8), " now", (2, 4, 4), seed=3)
     engine = TransformersEngine(load_language_model(reference.language, "fp32"))
@@ -88,7 +96,7 @@ def test_other_checkpoints(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", VISUAL)
-def test_deepstack_matters(reference, cases, engine, name):
+def test_deepstack_matters(reference: Reference, cases: dict[str, Case], engine: TransformersEngine, name: Any) -> None:
     case = cases[name]
     swapped = case.prompt(reference.card, deepstack_embeddings=case.deepstack[::-1].copy())
     absent = case.prompt(reference.card, deepstack_embeddings=np.zeros_like(case.deepstack))
@@ -96,23 +104,32 @@ def test_deepstack_matters(reference, cases, engine, name):
     assert answer(engine, absent)[0] != case.expected
 
 
-def _flat(input_ids, *_):
+def _flat(input_ids: Any, *_: Any) -> Any:
     return np.broadcast_to(np.arange(len(input_ids)), (3, len(input_ids))), 0
 
 
-def _stale(*args):
+def _stale(*args: Any) -> Any:
     positions, delta = mrope_positions(*args)
     return positions, delta + 5
 
 
 @pytest.mark.parametrize("name", VISUAL)
 @pytest.mark.parametrize("mutation", [_flat, _stale])
-def test_positions_matter(reference, cases, engine, name, mutation, monkeypatch):
+def test_positions_matter(
+    reference: Reference,
+    cases: dict[str, Case],
+    engine: TransformersEngine,
+    name: Any,
+    mutation: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("contract.families.qwen3_vl.mrope_positions", mutation)
     assert answer(engine, cases[name].prompt(reference.card))[0] != cases[name].expected
 
 
-def test_end_token_ends(reference, cases, engine, model):
+def test_end_token_ends(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, model: LanguageModel
+) -> None:
     case = cases["text"]
     ending = replace(model, end_ids=frozenset([case.expected[3]]))
     other = TransformersEngine(ending)
@@ -126,7 +143,7 @@ def test_end_token_ends(reference, cases, engine, model):
     other.close()
 
 
-def test_stop_string_and_stop_token(reference, cases, engine):
+def test_stop_string_and_stop_token(reference: Reference, cases: dict[str, Case], engine: TransformersEngine) -> None:
     case = cases["text"]
     whole = reference.tokenizer.decode(case.expected)
     stop = whole[4:6]
@@ -137,11 +154,13 @@ def test_stop_string_and_stop_token(reference, cases, engine):
     assert answer(engine, case.prompt(reference.card), by_id)[0] == case.expected[:6]
 
 
-def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
+def test_a_seed_repeats_whatever_runs_beside(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     prompt = cases["one image"].prompt(reference.card)
     sampling = Sampling(max_tokens=12, temperature=1.0, top_k=50, top_p=0.95, seed=11)
 
-    async def beside():
+    async def beside() -> Any:
         others = [collect(engine, cases[name].prompt(reference.card), GREEDY) for name in VISUAL]
         return (await asyncio.gather(collect(engine, prompt, sampling), *others))[0]
 
@@ -150,12 +169,12 @@ def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
     assert other != first
 
 
-def test_leaving_frees_the_slot(reference, cases, model):
+def test_leaving_frees_the_slot(reference: Reference, cases: dict[str, Case], model: LanguageModel) -> None:
     engine = TransformersEngine(model, Limits(max_active=1, max_waiting=0))
     prompt = cases["text"].prompt(reference.card)
     long = Sampling(max_tokens=1000, ignore_eos=True)
 
-    async def leave():
+    async def leave() -> Any:
         stream = engine.generate(prompt, long)
         await anext(stream)
         with pytest.raises(Unavailable, match="1 are allowed"):
@@ -177,11 +196,11 @@ def test_leaving_frees_the_slot(reference, cases, model):
     engine.close()
 
 
-def test_one_bad_request_fails_alone(reference, cases, engine):
+def test_one_bad_request_fails_alone(reference: Reference, cases: dict[str, Case], engine: TransformersEngine) -> None:
     good, bad = cases["text"], cases["one image"]
     huge = bad.prompt(reference.card, deepstack_embeddings=np.full_like(bad.deepstack, 3e38))  # their sum is inf
 
-    async def both():
+    async def both() -> Any:
         return await asyncio.gather(
             collect(engine, huge), collect(engine, good.prompt(reference.card)), return_exceptions=True
         )
@@ -191,7 +210,7 @@ def test_one_bad_request_fails_alone(reference, cases, engine):
     assert served[0] == good.expected
 
 
-def test_values_too_large_for_float16(reference, cases):
+def test_values_too_large_for_float16(reference: Reference, cases: dict[str, Case]) -> None:
     engine = TransformersEngine(load_language_model(reference.language, "fp16"))
     case = cases["one image"]
     with pytest.raises(InvalidInput, match="too large"):
@@ -199,7 +218,9 @@ def test_values_too_large_for_float16(reference, cases):
     engine.close()
 
 
-def test_a_dead_engine_refuses(reference, cases, model, monkeypatch):
+def test_a_dead_engine_refuses(
+    reference: Reference, cases: dict[str, Case], model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = TransformersEngine(model)
     monkeypatch.setattr(engine, "_turn_over", lambda: 1 / 0)
     prompt = cases["text"].prompt(reference.card)
@@ -211,10 +232,10 @@ def test_a_dead_engine_refuses(reference, cases, model, monkeypatch):
     assert engine.stats().num_active == 0
 
 
-def test_close_ends_running_requests(reference, cases, model):
+def test_close_ends_running_requests(reference: Reference, cases: dict[str, Case], model: LanguageModel) -> None:
     engine = TransformersEngine(model)
 
-    async def run():
+    async def run() -> None:
         stream = engine.generate(cases["text"].prompt(reference.card), Sampling(max_tokens=1000, ignore_eos=True))
         await anext(stream)
         await asyncio.to_thread(engine.close)
@@ -225,13 +246,15 @@ def test_close_ends_running_requests(reference, cases, model):
         asyncio.run(run())
 
 
-def test_log_probabilities_are_those_of_the_raw_logits(reference, cases, engine):
+def test_log_probabilities_are_those_of_the_raw_logits(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     """Penalties and temperature move the choice, not what is told about it."""
     case = cases["mixed"]
     prompt = case.prompt(reference.card)
     sampling = Sampling(max_tokens=12, logprobs=3, temperature=1.5, repetition_penalty=1.5, presence_penalty=1, seed=5)
 
-    async def told():
+    async def told() -> Any:
         return [t async for delta in engine.generate(prompt, sampling) for t in delta.logprobs]
 
     entries = asyncio.run(told())
@@ -248,8 +271,10 @@ def test_log_probabilities_are_those_of_the_raw_logits(reference, cases, engine)
         assert all(not other.top for other in entry.top)
 
 
-def test_log_probabilities_on_request_only(reference, cases, engine):
-    async def deltas(sampling):
+def test_log_probabilities_on_request_only(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
+    async def deltas(sampling: Sampling) -> Any:
         return [d async for d in engine.generate(cases["text"].prompt(reference.card), sampling)]
 
     assert all(delta.logprobs == () for delta in asyncio.run(deltas(GREEDY)))
@@ -264,19 +289,21 @@ def test_log_probabilities_on_request_only(reference, cases, engine):
         (Sampling(max_tokens=0), "at least 1 token"),
     ],
 )
-def test_what_this_engine_does_not_have(reference, cases, engine, sampling, message):
+def test_what_this_engine_does_not_have(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, sampling: Sampling, message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         answer(engine, cases["text"].prompt(reference.card), sampling)
 
 
-def test_context_ends_the_answer(reference, cases, engine):
+def test_context_ends_the_answer(reference: Reference, cases: dict[str, Case], engine: TransformersEngine) -> None:
     prompt = reference.case("full", "x" * 2040, seed=1).prompt(reference.card)
     tokens, _, reason = answer(engine, prompt, Sampling(max_tokens=100, ignore_eos=True))
     assert (len(tokens), reason) == (8, "length")
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bf16", torch.bfloat16), ("auto", torch.float32)])
-def test_number_formats(reference, dtype, expected):
+def test_number_formats(reference: Reference, dtype: str, expected: Any) -> None:
     model = load_language_model(reference.language, dtype)
     if model.device.type == "cpu":
         assert model.dtype == expected
@@ -285,7 +312,7 @@ def test_number_formats(reference, dtype, expected):
     assert not any("visual" in name for name in names)
 
 
-def test_bad_checkpoints(reference, tmp_path):
+def test_bad_checkpoints(reference: Reference, tmp_path: Path) -> None:
     remove_tensor(reference.language, tmp_path / "hole", "layers.2.mlp.up_proj.weight")
     with pytest.raises(BundleError, match=r"layers\.2\.mlp\.up_proj"):
         load_language_model(tmp_path / "hole")

@@ -18,6 +18,7 @@ from serving.triton.health import fault, is_ready
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import published, wait_for
+from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
 from tests.serving.test_launcher import processes
 from tests.serving.test_triton import LONG
@@ -39,7 +40,7 @@ def core_of(server: TritonServer) -> tuple[int, int] | None:
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["EngineCore", "worker"])
-def test_a_dead_core_is_replaced(reference, cases, victim):
+def test_a_dead_core_is_replaced(reference: Reference, cases: dict[str, Case], victim: int) -> None:
     """A running stream ends with UNAVAILABLE in its last response, one that waits with the error; both at once."""
     long, short = tensors(cases["text"], sampling=LONG), tensors(cases["one image"])
     with TritonServer(settings(reference.language, Limits(max_active=1), dtype="fp32")) as server:

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -324,7 +325,7 @@ def arrays(values: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def strict(reference: Reference, tmp_path_factory: pytest.TempPathFactory):
+def strict(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """A server of small limits, in the number format with the smallest range."""
     log_file = tmp_path_factory.mktemp("triton") / "strict.log"
     with TritonServer(settings(reference.language, LIMITS, dtype="fp16"), log_file=log_file) as running:

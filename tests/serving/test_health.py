@@ -7,8 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tritonclient.utils import InferenceServerException
@@ -20,6 +23,7 @@ from serving.triton.guardian import Watch
 from serving.triton.health import PROBES, fault, is_ready
 from serving.triton.launcher import TritonServer
 from tests.scrape import wait_for
+from tests.serving.reference import Case, Reference
 from tests.serving.test_launcher import processes, start
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, is_final, opened, stream, tensors
@@ -43,14 +47,14 @@ def is_refused(url: str, values: dict) -> bool:
 
 
 @pytest.fixture(scope="module")
-def mortal(reference, tmp_path_factory):
+def mortal(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     settings = Settings(str(reference.language), dtype="fp32", num_threads=1)
     with TritonServer(settings, log_file=tmp_path_factory.mktemp("mortal") / "log") as server:
         yield server
 
 
 @pytest.mark.parametrize("victim", [f"{MODEL}/1", f"{UNARY_MODEL}/1", "bin/tritonserver"])
-def test_back_after_a_kill(mortal, cases, victim):
+def test_back_after_a_kill(mortal: Any, cases: dict[str, Case], victim: str) -> None:
     """No client waits for the dead: the one with a running stream gets an error within 2 s."""
     wait_for(lambda: fault(mortal.http_url) is None)
     pid = pid_of(mortal, victim)
@@ -69,16 +73,16 @@ def test_back_after_a_kill(mortal, cases, victim):
 
 
 @pytest.mark.parametrize(("answers", "is_dead"), [("ok bad bad ok bad bad ok", False), ("ok bad bad bad", True)])
-def test_it_takes_three_faults_in_a_row(answers, is_dead, monkeypatch):
+def test_it_takes_three_faults_in_a_row(answers: str, is_dead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One fault may be a full /dev/shm; restarting for it would end every stream."""
     monkeypatch.setattr(guardian, "PROBE_SECONDS", 0.05)
     left = answers.split()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.answer("")
 
-        def do_POST(self):
+        def do_POST(self) -> Any:
             if "generate" not in self.path:
                 return self.answer(json.dumps([{"name": MODEL, "state": "READY"}]))
             word = left.pop(0)
@@ -86,13 +90,13 @@ def test_it_takes_three_faults_in_a_row(answers, is_dead, monkeypatch):
                 watch._ended.set()
             return self.answer("[NOT_FOUND] no request" if word == "ok" else "Stub process is not healthy")
 
-        def answer(self, text):
+        def answer(self, text: Any) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(200)
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_):
+        def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -106,11 +110,11 @@ def test_it_takes_three_faults_in_a_row(answers, is_dead, monkeypatch):
     assert ("not healthy" in watch.verdict) == is_dead
 
 
-def test_every_model_has_a_probe():
+def test_every_model_has_a_probe() -> None:
     assert set(PROBES) == {MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES}
 
 
-def test_the_command(mortal):
+def test_the_command(mortal: Any) -> None:
     wait_for(lambda: fault(mortal.http_url) is None)
     line = [sys.executable, "-m", "serving.health"]
     done = subprocess.run([*line, mortal.http_url], capture_output=True, text=True, timeout=30)
@@ -120,7 +124,7 @@ def test_the_command(mortal):
     assert "does not answer" in done.stdout
 
 
-def test_a_dead_engine_is_replaced(mortal, cases, tmp_path):
+def test_a_dead_engine_is_replaced(mortal: Any, cases: dict[str, Case], tmp_path: Path) -> None:
     """The engine's thread is made to die in the running model; its process and Triton's readiness notice nothing."""
     wait_for(lambda: fault(mortal.http_url) is None)
     once, model = tmp_path / "once", mortal._folder / "models" / MODEL / "1" / "model.py"
@@ -143,7 +147,7 @@ def test_a_dead_engine_is_replaced(mortal, cases, tmp_path):
     assert stream(mortal.grpc_url, tensors(cases["one image"]))[0] == cases["one image"].expected
 
 
-def test_running_streams_end_before_the_server_does(reference, cases):
+def test_running_streams_end_before_the_server_does(reference: Reference, cases: dict[str, Case]) -> None:
     with start("--model", reference.language, "--dtype", "fp32") as process:
         words = process.stdout.readline().split()
         url, http_url = words[3], words[1].removeprefix("http://")
@@ -162,7 +166,7 @@ def test_running_streams_end_before_the_server_does(reference, cases):
         assert process.wait(TIMEOUT_SECONDS) == 0
 
 
-def test_two_servers_on_one_machine(server, mortal, cases):
+def test_two_servers_on_one_machine(server: TritonServer, mortal: Any, cases: dict[str, Case]) -> None:
     assert not {server.ports.http, server.ports.grpc, server.ports.metrics} & {
         mortal.ports.http,
         mortal.ports.grpc,

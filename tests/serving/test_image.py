@@ -7,6 +7,7 @@ import re
 import shlex
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -46,7 +47,7 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_is_copied_exists_and_reaches_the_build(name):
+def test_what_is_copied_exists_and_reaches_the_build(name: Any) -> None:
     recipe = RECIPES[name]
     assert {word for word, _ in recipe.steps} <= ACCEPTED
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
@@ -56,7 +57,7 @@ def test_what_is_copied_exists_and_reaches_the_build(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_packages_of_an_image_import_no_other(name):
+def test_the_packages_of_an_image_import_no_other(name: Any) -> None:
     copied = {source for source in RECIPES[name].copied() if source in PACKAGES}
     files = [path for package in copied for path in (ROOT / package).rglob("*.py")]
     assert files
@@ -71,7 +72,7 @@ def test_the_packages_of_an_image_import_no_other(name):
 @pytest.mark.parametrize(
     ("name", "extras"), [("Dockerfile.triton", {"server"}), ("Dockerfile.edge", {"serve", "video"})]
 )
-def test_it_installs_what_make_setup_installs(name, extras):
+def test_it_installs_what_make_setup_installs(name: str, extras: Any) -> None:
     """The same files with the same constraints; what an extra means stands in pyproject.toml alone."""
     (install,) = [line for line in RECIPES[name].all("RUN") if "pip install" in line]
     words = shlex.split(install)
@@ -83,7 +84,7 @@ def test_it_installs_what_make_setup_installs(name, extras):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_runs_as_nobody_special(name):
+def test_it_runs_as_nobody_special(name: Any) -> None:
     words = [word for word, _ in RECIPES[name].steps]
     user, group = RECIPES[name].one("USER").split(":")
     assert int(user) > 0
@@ -91,12 +92,12 @@ def test_it_runs_as_nobody_special(name):
     assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
 
 
-def test_the_base_is_pinned_once():
+def test_the_base_is_pinned_once() -> None:
     assert RECIPES["Dockerfile.triton"].one("FROM") == f"nvcr.io/nvidia/tritonserver:{IMAGE.release}-py3"
     assert re.fullmatch(r"python:3\.\d+-slim-\w+", RECIPES["Dockerfile.edge"].one("FROM"))
 
 
-def test_the_server_starts_with_what_its_environment_says(monkeypatch):
+def test_the_server_starts_with_what_its_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = RECIPES["Dockerfile.triton"]
     for name, value in recipe.environment().items():
         if name.startswith("EDGE_VLM_"):
@@ -111,7 +112,7 @@ def test_the_server_starts_with_what_its_environment_says(monkeypatch):
     assert recipe.one("EXPOSE").split() == [str(ports.http), str(ports.grpc), str(ports.metrics)]
 
 
-def test_the_health_checks_start():
+def test_the_health_checks_start() -> None:
     check = json.loads(RECIPES["Dockerfile.triton"].one("HEALTHCHECK").partition("CMD ")[2])
     assert check == ["python", "-m", "serving.health"]
     assert importlib.util.find_spec("serving.health") is not None
@@ -122,7 +123,7 @@ def test_the_health_checks_start():
     assert '"/health"' in (ROOT / "edge_runtime" / "gateway" / "app.py").read_text()
 
 
-def test_every_variable_is_read_and_documented():
+def test_every_variable_is_read_and_documented() -> None:
     code = "".join(path.read_text() for folder in PACKAGES - {"tests"} for path in (ROOT / folder).rglob("*.py"))
     given = {name for recipe in RECIPES.values() for name in recipe.environment()}
     given |= {name for service in COMPOSE.values() for name in service["environment"]}
@@ -134,7 +135,7 @@ def test_every_variable_is_read_and_documented():
         assert name in readme, name
 
 
-def test_compose_fits_the_recipes(monkeypatch):
+def test_compose_fits_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     triton, gateway = COMPOSE["triton"], COMPOSE["gateway"]
     for service in (triton, gateway):
         assert (ROOT / service["build"]["dockerfile"]).is_file()

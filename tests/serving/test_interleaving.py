@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from contract.sampling import Sampling
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.transformers_engine.kv import kv_bytes
-from tests.serving.reference import MAX_NEW_TOKENS, forced_logprobs
+from tests.serving.reference import MAX_NEW_TOKENS, Case, forced_logprobs
 
 MAX_REQUESTS = 5
 HEALTHY = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -43,11 +44,11 @@ visits = st.lists(
 )
 
 
-async def attend(engine, card, cases, planned):
+async def attend(engine: TransformersEngine, card: Any, cases: dict[str, Case], planned: Any) -> Any:
     """The tokens of every visit, in order."""
     given_out, running = 0, 0
 
-    async def one(visit):
+    async def one(visit: Any) -> Any:
         nonlocal given_out, running
         while given_out < visit.comes and running:
             await asyncio.sleep(0.0005)
@@ -70,7 +71,7 @@ async def attend(engine, card, cases, planned):
 
 
 @pytest.fixture(scope="module", params=["dense", "mixture of experts"])
-def kind(request):
+def kind(request: pytest.FixtureRequest) -> Any:
     reference = request.getfixturevalue("reference" if request.param == "dense" else "mixture")
     cases = request.getfixturevalue("cases") if request.param == "dense" else reference.cases()
     return load_language_model(reference.language, "fp32"), reference.card, list(cases.values())
@@ -83,7 +84,9 @@ def kind(request):
     max_active=st.integers(1, MAX_REQUESTS),
     room=st.integers(1, 3),
 )
-def test_tokens_are_those_of_generate_alone(kind, caplog, planned, chunk, max_active, room):
+def test_tokens_are_those_of_generate_alone(
+    kind: Any, caplog: pytest.LogCaptureFixture, planned: Any, chunk: Any, max_active: Any, room: Any
+) -> None:
     model, card, cases = kind
     largest = max(len(case.input_ids) for case in cases) + MAX_NEW_TOKENS
     limits = Limits(max_active=max_active, max_kv_bytes=room * kv_bytes(model, largest))
@@ -99,7 +102,9 @@ def test_tokens_are_those_of_generate_alone(kind, caplog, planned, chunk, max_ac
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("bf16", 0.06), ("fp16", 0.01)])
-def test_low_precision_rounds_as_transformers_does(kind, request, dtype, tolerance):
+def test_low_precision_rounds_as_transformers_does(
+    kind: Any, request: pytest.FixtureRequest, dtype: str, tolerance: float
+) -> None:
     """The same weights in the same format: eight answers made together against transformers' one pass over each."""
     _, card, cases = kind
     reference = request.getfixturevalue("mixture" if card.family.endswith("moe") else "reference")
@@ -107,11 +112,11 @@ def test_low_precision_rounds_as_transformers_does(kind, request, dtype, toleran
     original = type(reference.model).from_pretrained(reference.full, dtype=model.dtype).eval()
     engine = TransformersEngine(model, prefill_chunk_tokens=50)
 
-    async def one(case):
+    async def one(case: Case) -> Any:
         sampling = Sampling(max_tokens=MAX_NEW_TOKENS, logprobs=0)
         return [t for d in [d async for d in engine.generate(case.prompt(card), sampling)] for t in d.logprobs]
 
-    async def together():
+    async def together() -> Any:
         return await asyncio.gather(*map(one, cases))
 
     for case, answer in zip(cases, asyncio.run(together()), strict=True):

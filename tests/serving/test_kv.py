@@ -5,11 +5,12 @@ from transformers import DynamicCache
 
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.kv import kv_bytes, reserve
+from tests.serving.reference import Reference
 
 HEAD = 32  # of the reference model: 4 layers, 2 heads for keys and values
 
 
-def test_same_states_as_the_dynamic_cache_in_place(reference):
+def test_same_states_as_the_dynamic_cache_in_place(reference: Reference) -> None:
     model = load_language_model(reference.language, "fp32")
     dynamic, reserved = DynamicCache(config=model.decoder.config), reserve(model, 30)
     generator = torch.Generator().manual_seed(1)
@@ -24,14 +25,14 @@ def test_same_states_as_the_dynamic_cache_in_place(reference):
     assert [layer.get_seq_length() for layer in reserved.layers] == [30] * 4
 
 
-def test_what_is_counted_is_what_is_allocated(reference):
+def test_what_is_counted_is_what_is_allocated(reference: Reference) -> None:
     for dtype, size in (("fp32", 4), ("bf16", 2)):
         model = load_language_model(reference.language, dtype)
         first = reserve(model, 30).layers[0]._key_room
         assert first.untyped_storage().nbytes() == kv_bytes(model, 30) == 2 * 4 * 2 * HEAD * 30 * size
 
 
-def test_crop_forgets_the_end(reference):
+def test_crop_forgets_the_end(reference: Reference) -> None:
     model = load_language_model(reference.language, "fp32")
     layer = reserve(model, 8).layers[0]
     kept, dropped, added = (torch.randn((2, 1, 2, length, HEAD), device=model.device) for length in (3, 2, 1))

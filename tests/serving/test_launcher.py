@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ from serving.triton.cache import cache_folder, made_once
 from serving.triton.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
 from serving.triton.orphans import marked
 from tests.scrape import wait_for
-from tests.serving.reference import remove_tensor
+from tests.serving.reference import Case, Reference, remove_tensor
 from tests.serving.wire import stream, tensors
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def start(*options: str | Path, **environment: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left(reference, cases, number):
+def test_nothing_is_left(reference: Reference, cases: dict[str, Case], number: Any) -> None:
     with start("--model", reference.language, "--dtype", "fp32") as process:
         words = process.stdout.readline().split()
         assert words[::2] == ["ready", "grpc", "metrics"]
@@ -93,7 +94,7 @@ def test_nothing_is_left(reference, cases, number):
     wait_until_gone(prefix)
 
 
-def test_a_killed_guardian_is_replaced(reference, cases):
+def test_a_killed_guardian_is_replaced(reference: Reference, cases: dict[str, Case]) -> None:
     """Nothing of the old server is left, the new one has its ports, and SIGTERM still ends everything."""
     with start("--model", reference.language, "--dtype", "fp32") as process:
         url = process.stdout.readline().split()[3]
@@ -111,7 +112,7 @@ def test_a_killed_guardian_is_replaced(reference, cases):
     wait_until_gone(prefix)
 
 
-def test_nothing_is_left_of_launcher_and_guardian_killed_at_once(reference):
+def test_nothing_is_left_of_launcher_and_guardian_killed_at_once(reference: Reference) -> None:
     """The models notice that Triton is gone, and take the shared memory with them."""
     with start("--model", reference.language, "--dtype", "fp32") as process:
         process.stdout.readline()
@@ -125,7 +126,7 @@ def test_nothing_is_left_of_launcher_and_guardian_killed_at_once(reference):
     wait_until_gone(prefix)
 
 
-def is_served(url, values, expected):
+def is_served(url: str, values: Any, expected: Any) -> Any:
     try:
         return stream(url, values)[0] == expected
     except InferenceServerException:
@@ -133,7 +134,7 @@ def is_served(url, values, expected):
 
 
 @pytest.mark.parametrize("kind", ["absent", "full checkpoint", "no JSON"])
-def test_a_folder_that_is_no_language_checkpoint(reference, tmp_path, kind):
+def test_a_folder_that_is_no_language_checkpoint(reference: Reference, tmp_path: Path, kind: str) -> None:
     folder = reference.full if kind == "full checkpoint" else tmp_path / "model"
     if kind == "no JSON":
         folder.mkdir()
@@ -148,7 +149,7 @@ def test_a_folder_that_is_no_language_checkpoint(reference, tmp_path, kind):
     assert str(folder) in err
 
 
-def test_damaged_weights(reference, tmp_path):
+def test_damaged_weights(reference: Reference, tmp_path: Path) -> None:
     """Found before anything starts, in one line that names the file."""
     shutil.copytree(reference.language, tmp_path / "model")
     path = tmp_path / "model" / "model.safetensors"
@@ -161,7 +162,7 @@ def test_damaged_weights(reference, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
-def test_a_number_that_no_port_has(reference, option):
+def test_a_number_that_no_port_has(reference: Reference, option: str) -> None:
     with start("--model", reference.language, option, "70000") as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, "")
@@ -171,7 +172,7 @@ def test_a_number_that_no_port_has(reference, option):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "server.example"])
-def test_the_wheels_triton_is_for_this_machine(reference, host):
+def test_the_wheels_triton_is_for_this_machine(reference: Reference, host: str) -> None:
     with start("--model", reference.language, "--host", host) as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, "")
@@ -182,7 +183,7 @@ def test_the_wheels_triton_is_for_this_machine(reference, host):
         TritonServer(Settings(str(reference.language)), host=own)
 
 
-def test_the_unit_file_starts_the_launcher_again():
+def test_the_unit_file_starts_the_launcher_again() -> None:
     text = (ROOT / "deploy" / "edge-vlm-server.service").read_text()
     assert "\nRestart=always\n" in text
     line = re.search(r"^ExecStart=\S+/python -m serving (.*)$", text, re.MULTILINE)
@@ -191,7 +192,7 @@ def test_the_unit_file_starts_the_launcher_again():
     assert {service["restart"] for service in services.values()} == {"unless-stopped"}
 
 
-def test_a_model_that_does_not_load(reference, tmp_path):
+def test_a_model_that_does_not_load(reference: Reference, tmp_path: Path) -> None:
     remove_tensor(reference.language, tmp_path / "model", "layers.1.mlp.up_proj.weight")
     server = TritonServer(Settings(str(tmp_path / "model"), num_threads=1))
     with pytest.raises(ServerError, match=r"layers\.1\.mlp\.up_proj"):
@@ -199,7 +200,7 @@ def test_a_model_that_does_not_load(reference, tmp_path):
     wait_until_gone(server.shm_prefix)
 
 
-def test_a_port_in_use(reference):
+def test_a_port_in_use(reference: Reference) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -208,7 +209,7 @@ def test_a_port_in_use(reference):
             TritonServer(Settings(str(reference.language)), Ports(port, 0, 0)).start()
 
 
-def test_chosen_ports_are_nobody_elses_until_triton_listens():
+def test_chosen_ports_are_nobody_elses_until_triton_listens() -> None:
     with _free_ports(ANY_PORTS, HOST) as held:
         assert len(set(astuple(held))) == 3
         for port in astuple(held):
@@ -220,18 +221,18 @@ def test_chosen_ports_are_nobody_elses_until_triton_listens():
                 listener.listen()
 
 
-def test_nothing_starts_for_a_bad_folder(tmp_path):
+def test_nothing_starts_for_a_bad_folder(tmp_path: Path) -> None:
     server = TritonServer(Settings(str(tmp_path)))
     with pytest.raises(BundleError):
         server.start()
     server.stop()
 
 
-def test_made_once(tmp_path, monkeypatch):
+def test_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_VLM_CACHE", str(tmp_path))
     made = []
 
-    def make(work):
+    def make(work: Any) -> None:
         time.sleep(0.05)
         made.append(work)
         (work / "file").write_text("x")
@@ -241,7 +242,7 @@ def test_made_once(tmp_path, monkeypatch):
     assert folders == {tmp_path / "thing"}
     assert len(made) == 1
 
-    def fail(work):
+    def fail(work: Any) -> NoReturn:
         raise ServerError("no")
 
     with pytest.raises(ServerError):
@@ -249,13 +250,13 @@ def test_made_once(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["other.lock", "thing", "thing.lock"]
 
 
-def test_cache_folder(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDGE_VLM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "edge-vlm"
 
 
-def test_no_shared_libpython_names_the_package(monkeypatch, tmp_path):
+def test_no_shared_libpython_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stub_environment, "SYSTEM_FOLDERS", ())
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     minor = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -263,7 +264,7 @@ def test_no_shared_libpython_names_the_package(monkeypatch, tmp_path):
         stub_environment.find_interpreter()
 
 
-def test_the_image_differs_in_three_flags(tmp_path):
+def test_the_image_differs_in_three_flags(tmp_path: Path) -> None:
     wheel, image = (
         set(command(build, tmp_path, tmp_path, Ports(), Limits(), host="127.0.0.1", shm_prefix="p_", backends=tmp_path))
         for build in (WHEEL, IMAGE)
@@ -273,12 +274,12 @@ def test_the_image_differs_in_three_flags(tmp_path):
     assert image - wheel == {"--allow-gpu-metrics=true", "--allow-client-shm=true", limit}
 
 
-def test_the_image_is_pinned_once():
+def test_the_image_is_pinned_once() -> None:
     dockerfile = (Path(__file__).parents[2] / "Dockerfile.triton").read_text()
     assert f"FROM nvcr.io/nvidia/tritonserver:{IMAGE.release}-py3\n" in dockerfile
 
 
-def test_the_image_entry_point(reference, cases, tmp_path):
+def test_the_image_entry_point(reference: Reference, cases: dict[str, Case], tmp_path: Path) -> None:
     """What the image runs, over a stand-in for its Triton: the wheel's, which lacks the newer flags."""
     stub = stub_environment.stub_environment()
     (tmp_path / "bin").mkdir()
@@ -309,13 +310,13 @@ exec {wheel_folder()}/bin/tritonserver "${{kept[@]}}"
     assert "Started GRPCInferenceService" not in log  # it came before the line that says ready
 
 
-def test_every_limit_is_an_option():
+def test_every_limit_is_an_option() -> None:
     line = [word for f in fields(Limits) for word in (f"--{f.name.replace('_', '-')}", str(f.default * 2))]
     options = _options().parse_args(["--model", "x", *line])
     assert all(getattr(options, f.name) == f.default * 2 for f in fields(Limits))
 
 
-def test_stopping_what_was_never_started(tmp_path):
+def test_stopping_what_was_never_started(tmp_path: Path) -> None:
     server = TritonServer(Settings(model=str(tmp_path)))
     server.stop()
     assert server.poll() == 0

@@ -13,11 +13,12 @@ from contract.names import MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import LATE, at_rest, fresh, published, wait_for
+from tests.serving.reference import Case, Reference
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, grpcclient, httpclient, inputs, is_final, opened, stream, tensors, unary
 
 
-def test_a_closed_http_stream(server):
+def test_a_closed_http_stream(server: TritonServer) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     connection = http.client.HTTPConnection(server.http_url, timeout=TIMEOUT_SECONDS)
     body = {"text_input": "Tell me something.", "sampling_parameters": json.dumps(LONG)}
@@ -30,7 +31,7 @@ def test_a_closed_http_stream(server):
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_a_deadline_of_a_stream(server, cases):
+def test_a_deadline_of_a_stream(server: TritonServer, cases: dict[str, Case]) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     values = tensors(cases["text"], sampling=LONG)
     tokens, _, reason = stream(server.grpc_url, values, timeout=1_000_000)  # microseconds
@@ -39,7 +40,7 @@ def test_a_deadline_of_a_stream(server, cases):
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_a_client_that_gives_up_waiting(server, cases):
+def test_a_client_that_gives_up_waiting(server: TritonServer, cases: dict[str, Case]) -> None:
     """tritonclient's own deadline for the stream, which ends the call."""
     before = at_rest(server)["cancelled_requests_total"]
     answers: queue.Queue = queue.Queue()
@@ -53,7 +54,7 @@ def test_a_client_that_gives_up_waiting(server, cases):
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_too_long_in_the_queue(reference, cases):
+def test_too_long_in_the_queue(reference: Reference, cases: dict[str, Case]) -> None:
     limits = Limits(max_active=1, max_queue_seconds=0.3)
     short = tensors(cases["one image"])
     with TritonServer(settings(reference.language, limits, dtype="fp32")) as narrow:

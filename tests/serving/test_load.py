@@ -15,12 +15,13 @@ from benchmarks.chart import Panel, draw_chart
 from benchmarks.perf_analyzer import folder, read
 from examples.perf_analyzer.make_inputs import write_inputs
 from serving.triton.build import IMAGE
+from serving.triton.launcher import TritonServer
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "examples" / "perf_analyzer" / "README.md").read_text()
 
 
-def test_the_commands_of_the_guide(server, tmp_path):
+def test_the_commands_of_the_guide(server: TritonServer, tmp_path: Path) -> None:
     (block,) = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
     make, *loads = block.splitlines()
     assert [shlex.split(line)[0] for line in loads] == ["perf_analyzer", "perf_analyzer"]
@@ -41,7 +42,7 @@ def test_the_commands_of_the_guide(server, tmp_path):
     assert f"tritonserver:{IMAGE.release}-py3-sdk" in GUIDE
 
 
-def test_both_doors_are_measured(server, tmp_path, capsys):
+def test_both_doors_are_measured(server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = load.measure(server, (1, 4, 4), 4, [1, 2], 200)
     assert [(row.door, row.concurrency) for row in rows] == [
         (door, n) for n in (1, 2) for door in ("grpc stream", "http unary")
@@ -57,7 +58,7 @@ def test_both_doors_are_measured(server, tmp_path, capsys):
     assert load.table(rows).count("\n") == 2 + len(rows)
 
 
-def test_figures_of_a_known_export(tmp_path):
+def test_figures_of_a_known_export(tmp_path: Path) -> None:
     """Two requests, half a second apart; the second one is cut off and does not count."""
     requests = [
         {"timestamp": 0, "response_timestamps": [100_000_000, 120_000_000, 140_000_000]},
@@ -70,7 +71,7 @@ def test_figures_of_a_known_export(tmp_path):
     assert (row.first_token_p50_ms, row.latency_p50_ms, row.inter_token_p50_ms) == (80.0, 320.0, 20.0)
 
 
-def test_inputs_differ_and_fit_the_server(server, tmp_path):
+def test_inputs_differ_and_fit_the_server(server: TritonServer, tmp_path: Path) -> None:
     options = write_inputs(tmp_path, server.http_url, (1, 4, 8), 5)
     requests = json.loads((tmp_path / "inputs.json").read_text())["data"]
     assert len({json.dumps(request["vision_embeddings"]) for request in requests}) == len(requests)
@@ -78,7 +79,7 @@ def test_inputs_differ_and_fit_the_server(server, tmp_path):
     assert "--shape=deepstack_embeddings:3,8,64" in options
 
 
-def test_a_chart_is_the_same_twice(tmp_path):
+def test_a_chart_is_the_same_twice(tmp_path: Path) -> None:
     panel = Panel("up", {"a": [(1, 2.0), (2, 3.5)], "b": [(1, 0.5), (2, 0.25)]})
     for name in ("1.png", "2.png"):
         draw_chart("title", "x", [panel], tmp_path / name)

@@ -12,7 +12,9 @@ from tritonclient.utils import InferenceServerException
 
 from contract.limits import Limits
 from serving.metrics import METRICS, PREFIX, TIMES, codes
+from serving.triton.launcher import TritonServer
 from tests.scrape import at_rest, fresh, published, wait_for
+from tests.serving.reference import Case
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, opened, stream, tensors
 
@@ -23,7 +25,7 @@ def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, floa
     return {name: value - before[name] for name, value in after.items()}
 
 
-def test_one_answer_is_counted_once(server, cases):
+def test_one_answer_is_counted_once(server: TritonServer, cases: dict[str, Case]) -> None:
     before, case = at_rest(server), cases["one image"]
     stream(server.grpc_url, tensors(case))
     change = changes(before, at_rest(server))
@@ -38,7 +40,7 @@ def test_one_answer_is_counted_once(server, cases):
     assert 0 <= change["queue_seconds_sum"] < first
 
 
-def test_the_wait_for_a_slot_is_told(server, cases):
+def test_the_wait_for_a_slot_is_told(server: TritonServer, cases: dict[str, Case]) -> None:
     """Every slot is taken until its reader leaves, half a second after one more was seen to wait."""
     long = tensors(cases["text"], sampling=LONG)
     with ThreadPoolExecutor(1) as pool:
@@ -55,7 +57,7 @@ def test_the_wait_for_a_slot_is_told(server, cases):
     assert 0.5 < change["queue_seconds_sum"] < change["time_to_first_token_seconds_sum"]
 
 
-def test_gauges_follow_a_running_request(server, cases):
+def test_gauges_follow_a_running_request(server: TritonServer, cases: dict[str, Case]) -> None:
     assert at_rest(server)["kv_bytes"] == 0
     with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
@@ -65,7 +67,7 @@ def test_gauges_follow_a_running_request(server, cases):
     assert at_rest(server)["kv_bytes"] == 0
 
 
-def test_errors_by_code(server, cases):
+def test_errors_by_code(server: TritonServer, cases: dict[str, Case]) -> None:
     before = at_rest(server)
     assert {name for name in before if "errors_total" in name} == {f'errors_total{{code="{code}"}}' for code in codes()}
     with pytest.raises(InferenceServerException):
@@ -75,7 +77,7 @@ def test_errors_by_code(server, cases):
     assert change['errors_total{code="INTERNAL"}'] == 0
 
 
-def test_the_dashboard_asks_for_what_is_published(server):
+def test_the_dashboard_asks_for_what_is_published(server: TritonServer) -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     queries += [item["query"] for item in dashboard["templating"]["list"]]

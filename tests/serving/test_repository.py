@@ -1,5 +1,8 @@
 """The model repository that the launcher writes says what the contract says."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -13,19 +16,20 @@ from serving.triton import repository
 from serving.triton.config import config_text
 from serving.triton.launcher import TritonServer
 from serving.triton.repository import TEMPLATES, render_repository
+from tests.serving.reference import Reference
 
 
-def parse(path):
+def parse(path: Any) -> Any:
     return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
 
 
-def datatype(number):
+def datatype(number: Any) -> Any:
     name = model_config_pb2.DataType.Name(number).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
 
 
 @pytest.mark.parametrize("name", [MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES])
-def test_config_is_the_contract(name):
+def test_config_is_the_contract(name: Any) -> None:
     model = OLD_NAMES.get(name, name)
     config = text_format.Parse(config_text(model, name), model_config_pb2.ModelConfig())
     assert config.name == name
@@ -38,7 +42,7 @@ def test_config_is_the_contract(name):
     assert all(tensor.optional for tensor in config.input)
 
 
-def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
+def test_rendered_copy_publishes_facts_and_no_path(reference: Reference, tmp_path: Path) -> None:
     settings = Settings(str(reference.language), limits=Limits(max_active=3))
     render_repository(tmp_path / "models", settings)
     for model in (MODEL, UNARY_MODEL, "qwen3_vl", "qwen3_vl_unary"):
@@ -55,13 +59,13 @@ def test_rendered_copy_publishes_facts_and_no_path(reference, tmp_path):
     assert len(list((tmp_path / "models").iterdir())) == 4  # without a bundle there is no vision model
 
 
-def test_a_template_is_no_model():
+def test_a_template_is_no_model() -> None:
     with pytest.raises(BundleError, match="python -m serving"):
         Settings.read(TEMPLATES / MODEL / "1")
 
 
 @pytest.mark.parametrize("model", [MODEL, UNARY_MODEL])
-def test_two_instances_are_refused(reference, monkeypatch, model):
+def test_two_instances_are_refused(reference: Reference, monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     written = repository.config_text
     monkeypatch.setattr(
         repository,

@@ -15,7 +15,7 @@ from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import at_rest
-from tests.serving.reference import FINGERPRINT, Case
+from tests.serving.reference import FINGERPRINT, Case, Reference
 from tests.serving.test_triton import post
 from tests.serving.wire import httpclient, stream, tensors, unary
 
@@ -34,7 +34,7 @@ def tokens(result: Any) -> tuple[int, ...]:
     return tuple(result.as_numpy("token_ids").tolist())
 
 
-def expected_keys(reference, case: Case) -> list[str]:
+def expected_keys(reference: Reference, case: Case) -> list[str]:
     items = prompt_items(case.input_ids, case.image_grid_thw, case.video_grid_thw, reference.card)
     return [item_key(FINGERPRINT, item, case.main[item.rows], case.deepstack[:, item.rows]) for item in items]
 
@@ -46,7 +46,9 @@ def keyed(case: Case, keys: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["one image", "several sizes", "video", "mixed"])
-def test_an_answer_names_its_items_and_keys_give_the_same_answer(server, cases, reference, name):
+def test_an_answer_names_its_items_and_keys_give_the_same_answer(
+    server: TritonServer, cases: dict[str, Case], reference: Reference, name: str
+) -> None:
     case = cases[name]
     keys = answered_keys(unary(server.http_url, tensors(case), httpclient))
     assert keys == expected_keys(reference, case)
@@ -54,7 +56,9 @@ def test_an_answer_names_its_items_and_keys_give_the_same_answer(server, cases, 
     assert tokens(unary(server.http_url, keyed(case, keys), httpclient)) == case.expected
 
 
-def test_held_and_sent_items_mix_in_prompt_order(server, cases, reference):
+def test_held_and_sent_items_mix_in_prompt_order(
+    server: TritonServer, cases: dict[str, Case], reference: Reference
+) -> None:
     """Every subset of a prompt of two pictures around a video may travel."""
     case = cases["mixed"]
     keys = answered_keys(unary(server.grpc_url, tensors(case)))
@@ -76,7 +80,9 @@ def test_held_and_sent_items_mix_in_prompt_order(server, cases, reference):
         assert answered_keys(result) == keys
 
 
-def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
+def test_keeping_computes_nothing_and_needs_no_prompt(
+    server: TritonServer, cases: dict[str, Case], reference: Reference
+) -> None:
     case = reference.case("kept", "Look ", (1, 6, 8), " and ", (2, 6, 4), " now", seed=31)
     before = at_rest(server)["input_tokens_total"]
     values = tensors(case, sampling={"max_tokens": 0})
@@ -89,7 +95,7 @@ def test_keeping_computes_nothing_and_needs_no_prompt(server, cases, reference):
     assert at_rest(server)["input_tokens_total"] == before + case.input_ids.size
 
 
-def test_a_key_can_be_asked_for_alone(server, cases):
+def test_a_key_can_be_asked_for_alone(server: TritonServer, cases: dict[str, Case]) -> None:
     """Is it still held? No prompt, no tensors, plain JSON; the answer says so, and the item counts as used."""
     keys = answered_keys(unary(server.grpc_url, tensors(cases["several sizes"])))
     status, body = post(server, f"{UNARY_MODEL}/generate", vision_keys=keys, max_tokens=0)
@@ -99,7 +105,7 @@ def test_a_key_can_be_asked_for_alone(server, cases):
 
 
 @pytest.mark.parametrize("door", [f"{UNARY_MODEL}/generate", f"{MODEL}/generate_stream"])
-def test_plain_json_asks_by_key(server, cases, reference, door):
+def test_plain_json_asks_by_key(server: TritonServer, cases: dict[str, Case], reference: Reference, door: str) -> None:
     """The grids come from the store, so a question is text, a key, and nothing else."""
     case = cases["one image"]
     key = answered_keys(unary(server.grpc_url, tensors(case)))[0]
@@ -115,7 +121,7 @@ def test_plain_json_asks_by_key(server, cases, reference, door):
     assert (status, isinstance(from_wire(body), NotFound)) == (400, True)
 
 
-def test_quantised_rows_answer_as_what_they_stand_for(server, cases):
+def test_quantised_rows_answer_as_what_they_stand_for(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["mixed"]
     values, scales = quantise(case.main, case.deepstack)
     sent = {k: v for k, v in tensors(case).items() if not k.endswith("_fp32")}
@@ -127,13 +133,13 @@ def test_quantised_rows_answer_as_what_they_stand_for(server, cases):
     assert tokens(unary(server.grpc_url, keyed(case, answered_keys(quantised)))) == tokens(plain)
 
 
-def test_one_item_has_one_name_packed_or_not(server, cases):
+def test_one_item_has_one_name_packed_or_not(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     first, second = (answered_keys(unary(server.grpc_url, tensors(case, twin=twin))) for twin in ("fp16", "packed"))
     assert first == second
 
 
-def test_unknown_keys_are_not_found(server, cases):
+def test_unknown_keys_are_not_found(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     with pytest.raises(InferenceServerException) as absent:
         stream(server.grpc_url, keyed(case, ["f" * 64]))
@@ -145,7 +151,7 @@ def test_unknown_keys_are_not_found(server, cases):
     assert stream(server.grpc_url, tensors(case))[0] == case.expected
 
 
-def test_metrics_count_what_keys_saved(server, cases):
+def test_metrics_count_what_keys_saved(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["several sizes"]
     keys = answered_keys(unary(server.grpc_url, tensors(case)))
     before = at_rest(server)
@@ -157,7 +163,7 @@ def test_metrics_count_what_keys_saved(server, cases):
     assert saved <= after["reuse_bytes"] <= Limits.max_reuse_bytes
 
 
-def test_a_server_that_keeps_nothing_says_so(reference, cases):
+def test_a_server_that_keeps_nothing_says_so(reference: Reference, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     with TritonServer(settings(reference.language, Limits(max_reuse_bytes=0), dtype="fp32")) as small:
         assert answered_keys(unary(small.grpc_url, tensors(case))) == [""]

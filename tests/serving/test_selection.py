@@ -1,6 +1,7 @@
 """Each sampling name does to the logits what transformers' generate does under the same name."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def chosen(sampling: Sampling, logits: torch.Tensor, times: int = 300) -> list[i
     return [selection.choose(logits) for _ in range(times)]
 
 
-def test_greedy_takes_the_largest():
+def test_greedy_takes_the_largest() -> None:
     assert set(chosen(Sampling(), torch.tensor([0.0, 3.0, 1.0]), 5)) == {1}
 
 
@@ -32,25 +33,25 @@ def test_greedy_takes_the_largest():
         ({"min_p": 0.4}, {0, 1}),
     ],
 )
-def test_filters(values, allowed):
+def test_filters(values: Any, allowed: Any) -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert set(chosen(Sampling(temperature=1, seed=1, **values), logits)) == allowed
 
 
-def test_temperature_sharpens():
+def test_temperature_sharpens() -> None:
     logits = torch.tensor([0.6, 0.4]).log()
     cold, hot = (chosen(Sampling(temperature=t, seed=1), logits).count(0) / 300 for t in (0.2, 5.0))
     assert cold > 0.8
     assert hot < 0.62
 
 
-def test_no_seed_differs():
+def test_no_seed_differs() -> None:
     logits = torch.zeros(1000)
     assert chosen(Sampling(temperature=1), logits, 20) != chosen(Sampling(temperature=1), logits, 20)
 
 
 @pytest.mark.parametrize("penalty", [1.3, 0.8])
-def test_repetition_penalty_and_min_tokens_as_generate_has_them(reference: Reference, penalty):
+def test_repetition_penalty_and_min_tokens_as_generate_has_them(reference: Reference, penalty: float) -> None:
     ids = torch.tensor([reference.tokenizer.encode("again and again").ids])
     kwargs = {"max_new_tokens": 16, "do_sample": False, "repetition_penalty": penalty, "min_new_tokens": 8}
     reference.model.model.rope_deltas = None
@@ -78,12 +79,12 @@ def test_repetition_penalty_and_min_tokens_as_generate_has_them(reference: Refer
         ({"presence_penalty": -0.5}, [7, 7, 7, 7]),
     ],
 )
-def test_presence_and_frequency_penalties(values, expected):
+def test_presence_and_frequency_penalties(values: Any, expected: Any) -> None:
     logits = torch.tensor([0.0] * 7 + [2.0, 1.9, 1.5])
     assert chosen(Sampling(**values), logits, 4) == expected
 
 
-def test_penalties_come_after_the_repetition_penalty_and_spare_the_prompt():
+def test_penalties_come_after_the_repetition_penalty_and_spare_the_prompt() -> None:
     """Against vLLM's formula written out, with a prompt that holds the same tokens."""
     sampling = Sampling(repetition_penalty=1.4, presence_penalty=0.7, frequency_penalty=-0.3)
     prompt, generator = [3, 3, 5], torch.Generator().manual_seed(4)

@@ -20,7 +20,7 @@ def item(seed: int, rows: int = 4) -> ItemTensors:
 SIZE = item(0).num_bytes
 
 
-def test_the_longest_unused_goes_first():
+def test_the_longest_unused_goes_first() -> None:
     store = ReuseStore(3 * SIZE)
     keys = store.keep([item(0), item(1), item(2)])
     assert len(set(keys)) == 3
@@ -34,7 +34,7 @@ def test_the_longest_unused_goes_first():
     assert stats.reuse_saved_bytes == 2 * SIZE
 
 
-def test_the_same_content_is_kept_once_and_counts_as_used():
+def test_the_same_content_is_kept_once_and_counts_as_used() -> None:
     store = ReuseStore(2 * SIZE)
     first, second = store.keep([item(0), item(1)])
     assert store.keep([item(0)]) == [first]
@@ -45,12 +45,12 @@ def test_the_same_content_is_kept_once_and_counts_as_used():
         store.find(second)
 
 
-def test_what_is_larger_than_the_store_has_no_key():
+def test_what_is_larger_than_the_store_has_no_key() -> None:
     assert ReuseStore(SIZE - 1).keep([item(0)]) == [""]
     assert ReuseStore(0).keep([item(0)]) == [""]
 
 
-def test_a_piece_of_a_request_does_not_keep_the_rest_of_it():
+def test_a_piece_of_a_request_does_not_keep_the_rest_of_it() -> None:
     packed = np.zeros((10_000, 3, 8), np.float16)
     arrays = packed[:4, 0], packed[:4, 1:].transpose(1, 0, 2)
     store = ReuseStore(1 << 20)
@@ -60,7 +60,7 @@ def test_a_piece_of_a_request_does_not_keep_the_rest_of_it():
     assert kept.key == key == ItemTensors("f", False, (1, 2, 8), kept.arrays).key
 
 
-def test_many_threads():
+def test_many_threads() -> None:
     store, start = ReuseStore(20 * SIZE), threading.Barrier(8)
 
     def work(seed: int) -> None:

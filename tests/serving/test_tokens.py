@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ WORDS = st.lists(
 
 
 @pytest.fixture(scope="module")
-def readers():
+def readers() -> Any:
     """Of the bundled model and of the real vocabulary."""
     found = [TextReader(t, 1 << 20) for t in (TINY, Tokenizer.from_str(qwen_tokenizer_json()))]
     assert all(reader._is_cut for reader in found)
@@ -37,7 +38,7 @@ def readers():
 
 @settings(max_examples=200, deadline=None)
 @given(parts=WORDS)
-def test_pieces_are_the_whole(readers, parts):
+def test_pieces_are_the_whole(readers: Any, parts: Any) -> None:
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokens, "PIECE_CHARACTERS", 3)
@@ -45,13 +46,13 @@ def test_pieces_are_the_whole(readers, parts):
             assert reader.ids(text).tolist() == reader._tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def test_a_text_without_blanks_is_one_piece():
+def test_a_text_without_blanks_is_one_piece() -> None:
     text = "x" * 100_000
     assert TextReader(TINY, 1 << 20).ids(text).tolist() == TINY.encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("change", ["no splitter", "a normaliser", "a blank in front"])
-def test_other_tokenizers_are_not_cut(change):
+def test_other_tokenizers_are_not_cut(change: str) -> None:
     other = Tokenizer.from_str(TINY.to_str())
     if change == "no splitter":
         other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -65,13 +66,13 @@ def test_other_tokenizers_are_not_cut(change):
     assert TextReader(other, 1 << 20).ids(text).tolist() == other.encode(text, add_special_tokens=False).ids
 
 
-def count_calls(reader):
+def count_calls(reader: Any) -> Any:
     calls, encode = [], reader._encode
     reader._encode = lambda text: calls.append(len(text)) or encode(text)
     return calls
 
 
-def test_reading_ends_where_the_text_is_too_long():
+def test_reading_ends_where_the_text_is_too_long() -> None:
     reader = TextReader(TINY, 1000)
     calls = count_calls(reader)
     with pytest.raises(InvalidInput, match="more than 1000 tokens"):
@@ -79,7 +80,7 @@ def test_reading_ends_where_the_text_is_too_long():
     assert len(calls) == 1
 
 
-def test_reading_ends_where_nobody_waits():
+def test_reading_ends_where_nobody_waits() -> None:
     reader = TextReader(TINY, 1 << 20)
     calls = count_calls(reader)
     with pytest.raises(Unavailable, match="client left"):
@@ -87,11 +88,11 @@ def test_reading_ends_where_nobody_waits():
     assert len(calls) == 2
 
 
-def test_other_threads_run_meanwhile():
+def test_other_threads_run_meanwhile() -> None:
     """One call for 400,000 letters: a thread that wants to run every 5 ms is served while it lasts."""
     gaps, is_read = [], threading.Event()
 
-    def tick():
+    def tick() -> None:
         last = time.monotonic()
         while not is_read.is_set():
             time.sleep(0.005)

@@ -5,6 +5,7 @@ import queue
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +19,14 @@ from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import ENGINE, settings
 from tests.scrape import at_rest, published, wait_for
-from tests.serving.reference import MAX_NEW_TOKENS
+from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 from tests.serving.wire import TIMEOUT_SECONDS, inputs, is_final, opened, stream, tensors, unary
 
 LONG = {"max_tokens": 1900, "ignore_eos": True}
 ALL = ("text", "one image", "several sizes", "video", "mixed", "multi-turn", "two videos", "long text")
 
 
-def post(server, path, **body):
+def post(server: TritonServer, path: Any, **body: Any) -> Any:
     request = urllib.request.Request(f"http://{server.http_url}/v2/models/{path}", json.dumps(body).encode())
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
@@ -35,7 +36,7 @@ def post(server, path, **body):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_stream(server, cases, name):
+def test_stream(server: TritonServer, cases: dict[str, Case], name: Any) -> None:
     tokens, _, reason = stream(server.grpc_url, tensors(cases[name]))
     assert tokens == cases[name].expected
     assert reason == "length"
@@ -43,7 +44,7 @@ def test_stream(server, cases, name):
 
 @pytest.mark.parametrize("client", [grpcclient, httpclient])
 @pytest.mark.parametrize("name", ALL)
-def test_unary(server, cases, name, client):
+def test_unary(server: TritonServer, cases: dict[str, Case], name: Any, client: Any) -> None:
     url = server.grpc_url if client is grpcclient else server.http_url
     result = unary(url, tensors(cases[name]), client)
     assert tuple(result.as_numpy("token_ids").tolist()) == cases[name].expected
@@ -51,25 +52,25 @@ def test_unary(server, cases, name, client):
 
 
 @pytest.mark.parametrize("twin", ["fp16", "packed"])
-def test_half_precision_twins(server, cases, twin):
+def test_half_precision_twins(server: TritonServer, cases: dict[str, Case], twin: str) -> None:
     results = [stream(server.grpc_url, tensors(cases["mixed"], twin=kind)) for kind in ("fp16", twin)]
     assert results[0] == results[1]
 
 
-def test_concurrent_streams_equal_those_alone(server, cases):
+def test_concurrent_streams_equal_those_alone(server: TritonServer, cases: dict[str, Case]) -> None:
     with ThreadPoolExecutor(len(ALL)) as pool:
         results = pool.map(lambda name: stream(server.grpc_url, tensors(cases[name])), ALL)
         assert [tokens for tokens, _, _ in results] == [cases[name].expected for name in ALL]
 
 
-def test_concurrent_unary_requests_run_beside_each_other(server, cases):
+def test_concurrent_unary_requests_run_beside_each_other(server: TritonServer, cases: dict[str, Case]) -> None:
     with ThreadPoolExecutor(len(ALL)) as pool:
         results = pool.map(lambda name: unary(server.http_url, tensors(cases[name]), httpclient), ALL)
         found = [tuple(result.as_numpy("token_ids").tolist()) for result in results]
     assert found == [cases[name].expected for name in ALL]
 
 
-def test_extra_outputs(server, cases):
+def test_extra_outputs(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     asked = {f"return_{name}": np.array([True]) for name in ("num_input_tokens", "num_output_tokens")}
     result = unary(server.grpc_url, tensors(case) | asked)
@@ -78,7 +79,7 @@ def test_extra_outputs(server, cases):
     assert result.as_numpy("error") is None
 
 
-def test_json(server, cases, reference):
+def test_json(server: TritonServer, cases: dict[str, Case], reference: Reference) -> None:
     expected = list(cases["text"].expected[:6])
     status, body = post(server, f"{UNARY_MODEL}/generate", text_input="Tell me something.", max_tokens=6)
     assert status == 200
@@ -91,7 +92,7 @@ def test_json(server, cases, reference):
     assert json.loads(body)["text_output"].startswith("Tell me something.")
 
 
-def test_metadata(server, reference):
+def test_metadata(server: TritonServer, reference: Reference) -> None:
     with httpclient.InferenceServerClient(server.http_url) as client:
         values = {k: v["string_value"] for k, v in client.get_model_config(MODEL)["parameters"].items()}
         assert client.get_model_metadata(UNARY_MODEL)["name"] == UNARY_MODEL
@@ -100,7 +101,7 @@ def test_metadata(server, reference):
     assert int(values["max_embedding_bytes"]) == 1 << 30
 
 
-def test_a_request_the_engine_fails_on_fails_alone(server, cases):
+def test_a_request_the_engine_fails_on_fails_alone(server: TritonServer, cases: dict[str, Case]) -> None:
     case = cases["one image"]
     values = tensors(case) | {"deepstack_embeddings_fp32": np.full_like(case.deepstack, 3e38)}  # their sum is inf
     code, status = {"transformers": ("INTERNAL", "500"), "vllm": ("INVALID_ARG", "400")}[
@@ -114,7 +115,7 @@ def test_a_request_the_engine_fails_on_fails_alone(server, cases):
     assert stream(server.grpc_url, tensors(case))[0] == case.expected
 
 
-def test_unknown_parameters_are_refused(server, cases):
+def test_unknown_parameters_are_refused(server: TritonServer, cases: dict[str, Case]) -> None:
     status, body = post(server, f"{MODEL}/generate_stream", text_input="hi", max_tokns=3)
     assert status == 400
     assert "'max_tokns'" in body
@@ -128,21 +129,21 @@ def test_unknown_parameters_are_refused(server, cases):
         unary(server.grpc_url, {"return_finish_reason": np.array([True])})
 
 
-def test_sampling_over_the_wire(server, cases):
+def test_sampling_over_the_wire(server: TritonServer, cases: dict[str, Case]) -> None:
     warm = {"temperature": 1.0, "seed": 4, "max_tokens": 8}
     results = {stream(server.grpc_url, tensors(cases["text"], sampling=warm))[0] for _ in range(2)}
     assert len(results) == 1
     assert results != {cases["text"].expected[:8]}
 
 
-def test_leaving_a_stream_frees_the_slot(server, cases):
+def test_leaving_a_stream_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_leaving_a_unary_request_frees_the_slot(server, cases):
+def test_leaving_a_unary_request_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     errors: queue.Queue = queue.Queue()
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
@@ -157,7 +158,7 @@ def test_leaving_a_unary_request_frees_the_slot(server, cases):
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_cancel_request(server, cases):
+def test_cancel_request(server: TritonServer, cases: dict[str, Case]) -> None:
     values = {"cancel": np.array([True])}
     with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), request_id="long") as (_client, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
@@ -174,7 +175,7 @@ def test_cancel_request(server, cases):
     assert absent.value.status() == "StatusCode.NOT_FOUND"
 
 
-def test_cancel_without_an_id(server, cases):
+def test_cancel_without_an_id(server: TritonServer, cases: dict[str, Case]) -> None:
     """It would end every request that has no id: refused, and a stream without an id goes on."""
     values = {"cancel": np.array([True])}
     with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
@@ -189,7 +190,7 @@ def test_cancel_without_an_id(server, cases):
         assert not is_final(answers.get(timeout=TIMEOUT_SECONDS)[0])
 
 
-def test_a_prompt_of_no_tokens(server, cases):
+def test_a_prompt_of_no_tokens(server: TritonServer, cases: dict[str, Case]) -> None:
     """Refused at every door, and no slot is taken."""
     for path in (f"{MODEL}/generate_stream", f"{MODEL}/generate", f"{UNARY_MODEL}/generate"):
         status, body = post(server, path, text_input="")
@@ -199,7 +200,7 @@ def test_a_prompt_of_no_tokens(server, cases):
     assert at_rest(server)["active_requests"] == 0
 
 
-def test_cancel_request_of_a_unary_one(server, cases):
+def test_cancel_request_of_a_unary_one(server: TritonServer, cases: dict[str, Case]) -> None:
     before = at_rest(server)["output_tokens_total"]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(unary, server.http_url, tensors(cases["text"], sampling=LONG), httpclient, request_id="u")
@@ -210,13 +211,13 @@ def test_cancel_request_of_a_unary_one(server, cases):
     assert len(result.as_numpy("token_ids")) > 0
 
 
-def test_a_deadline_ends_a_request(server, cases):
+def test_a_deadline_ends_a_request(server: TritonServer, cases: dict[str, Case]) -> None:
     result = unary(server.grpc_url, tensors(cases["text"], sampling=LONG), timeout=1_000_000)  # microseconds
     assert result.as_numpy("finish_reason")[0] == b"cancelled"
     assert result.as_numpy("token_ids").size
 
 
-def test_a_deadline_before_the_first_token(server, cases):
+def test_a_deadline_before_the_first_token(server: TritonServer, cases: dict[str, Case]) -> None:
     values = tensors(cases["text"])
     with pytest.raises(InferenceServerException) as streamed:
         stream(server.grpc_url, values, timeout=1)
@@ -229,7 +230,7 @@ def test_a_deadline_before_the_first_token(server, cases):
     assert stream(server.grpc_url, values)[0] == cases["text"].expected
 
 
-def test_a_full_server_says_so(reference, cases):
+def test_a_full_server_says_so(reference: Reference, cases: dict[str, Case]) -> None:
     limits = Limits(max_active=1, max_waiting=0)
     long, short = tensors(cases["text"], sampling=LONG), tensors(cases["one image"])
     with TritonServer(settings(reference.language, limits, dtype="fp32")) as small:

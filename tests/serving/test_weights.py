@@ -3,6 +3,8 @@
 import contextlib
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,32 +12,33 @@ from hypothesis import strategies as st
 
 from contract.errors import BundleError
 from serving.weights import INDEX, check_weights
+from tests.serving.reference import Reference
 
 
 @pytest.fixture
-def folder(reference, tmp_path):
+def folder(reference: Reference, tmp_path: Path) -> Any:
     shutil.copytree(reference.language, tmp_path / "model")
     return tmp_path / "model"
 
 
-def header_of(data):
+def header_of(data: Any) -> Any:
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
-def with_header(header, data):
+def with_header(header: Any, data: Any) -> Any:
     text = json.dumps(header).encode() if isinstance(header, dict) else header
     return len(text).to_bytes(8, "little") + text + data
 
 
-def test_whole_weights_pass(folder):
+def test_whole_weights_pass(folder: Path) -> None:
     check_weights(folder)
 
 
-def changed(entry):
+def changed(entry: Any) -> Any:
     """A change of one tensor's entry in the header."""
 
-    def change(data):
+    def change(data: Any) -> Any:
         header, rest = header_of(data)
         name = next(name for name in header if name != "__metadata__")
         header[name] = entry if not isinstance(entry, dict) else header[name] | entry
@@ -67,7 +70,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_one_typed_error(folder, damage):
+def test_damage_is_one_typed_error(folder: Path, damage: Any) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(BundleError, match=r"model\.safetensors .*copy the checkpoint again"):
@@ -76,7 +79,7 @@ def test_damage_is_one_typed_error(folder, damage):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400), new=st.binary(max_size=40))
-def test_any_bytes_in_the_header(folder, cut, new):
+def test_any_bytes_in_the_header(folder: Path, cut: Any, new: Any) -> None:
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:cut] + new + whole[cut + len(new) :])
@@ -110,13 +113,13 @@ def test_any_bytes_in_the_header(folder, cut, new):
         ),
     ],
 )
-def test_an_index_names_files_beside_it(folder, index):
+def test_an_index_names_files_beside_it(folder: Path, index: Any) -> None:
     (folder / INDEX).write_text(index)
     with pytest.raises(BundleError):
         check_weights(folder)
 
 
-def test_no_weights(folder):
+def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(BundleError, match="has no"):
         check_weights(folder)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.vllm.conftest import KV_BYTES, LOOP, run
 from tests.vllm.test_engine import answer, collect
 
 
-def as_published(folder):
+def as_published(folder: Path) -> None:
     """Experts transposed and normalised, as the published checkpoints have them and transformers 5 no longer writes them."""
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["norm_topk_prob"] = True
@@ -35,7 +36,7 @@ def as_published(folder):
     ],
     ids=["mixture of experts", "tied embeddings on two processes", "tokens guessed from the prompt"],
 )
-def test_tokens_equal_transformers(tmp_path, kind, given):
+def test_tokens_equal_transformers(tmp_path: Path, kind: Any, given: Any) -> None:
     reference = Reference(tmp_path, **kind)
     case = reference.case("other", "Look ", (1, 8, 8), " now", (2, 4, 4), seed=3)
     if kind.get("is_moe"):
@@ -62,7 +63,7 @@ def write_adapter(folder: Path, reference: Reference, layer: int = 1, rank: int 
 
 
 @pytest.mark.parametrize("has_free_slot", [True, False])
-def test_an_adapter_for_pictures(tmp_path, monkeypatch, has_free_slot):
+def test_an_adapter_for_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_free_slot: bool) -> None:
     """Requests with a picture get it, those without do not, in one batch; without the free slot they would, too."""
     if not has_free_slot:
         monkeypatch.setattr(adapters, "check_adapters", lambda _: 1)
@@ -75,7 +76,7 @@ def test_an_adapter_for_pictures(tmp_path, monkeypatch, has_free_slot):
     given = {"enable_lora": True, "max_lora_rank": 8, "default_mm_loras": {"image": str(tmp_path / "adapter")}}
     engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1, given)
 
-    async def beside():
+    async def beside() -> Any:
         return await asyncio.gather(*(collect(engine, case.prompt(reference.card)) for case in plain.values()))
 
     found = [answered[0] for answered in run(beside())]

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -14,9 +16,10 @@ import torch
 
 from contract.errors import DeadlineExceeded, InvalidInput, Unavailable
 from contract.limits import Limits
+from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.vllm.engine import VllmEngine
-from tests.serving.reference import MAX_NEW_TOKENS
+from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 from tests.vllm.conftest import KV_BYTES, LOOP, run
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
@@ -26,7 +29,7 @@ ALL = ("text", *VISUAL, "long text")
 PIECES = (1, 16, 16), "What is it?", "Where is it?"
 
 
-async def collect(engine, prompt, sampling=GREEDY):
+async def collect(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     tokens, text, reason, logprobs = [], "", None, []
     async for delta in engine.generate(prompt, sampling):
         tokens += delta.token_ids
@@ -36,11 +39,11 @@ async def collect(engine, prompt, sampling=GREEDY):
     return tuple(tokens), text, reason, logprobs
 
 
-def answer(engine, prompt, sampling=GREEDY):
+def answer(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     return run(collect(engine, prompt, sampling))
 
 
-async def until(condition):
+async def until(condition: Any) -> None:
     for _ in range(3000):
         if condition():
             return
@@ -49,22 +52,24 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_tokens_equal_transformers_on_the_pixels(reference, cases, engine, name):
+def test_tokens_equal_transformers_on_the_pixels(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine, name: Any
+) -> None:
     tokens, text, reason, _ = answer(engine, cases[name].prompt(reference.card))
     assert tokens == cases[name].expected
     assert text == reference.tokenizer.decode(tokens)
     assert reason == "length"
 
 
-def test_concurrent_answers_equal_those_alone(reference, cases, engine):
-    async def all_of_them():
+def test_concurrent_answers_equal_those_alone(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
+    async def all_of_them() -> Any:
         return await asyncio.gather(*(collect(engine, case.prompt(reference.card)) for case in cases.values()))
 
     assert [found[0] for found in run(all_of_them())] == [case.expected for case in cases.values()]
 
 
 @pytest.mark.parametrize("name", VISUAL)
-def test_deepstack_matters(reference, cases, engine, name):
+def test_deepstack_matters(reference: Reference, cases: dict[str, Case], engine: VllmEngine, name: Any) -> None:
     case = cases[name]
     absent = case.prompt(reference.card, deepstack_embeddings=np.zeros_like(case.deepstack))
     assert answer(engine, absent)[0] != case.expected
@@ -73,14 +78,14 @@ def test_deepstack_matters(reference, cases, engine, name):
 @pytest.mark.parametrize(
     "how", [{"is_wrapped": False}, {"between": "<|vision_start|><|vision_end|>"}], ids=["no marks", "stray marks"]
 )
-def test_frames_are_found_by_their_pads(reference, engine, how):
+def test_frames_are_found_by_their_pads(reference: Reference, engine: VllmEngine, how: Any) -> None:
     """vLLM's own rule looks for `<|vision_start|>`: it would fail, or take another place for the frame."""
     case = reference.case("marks", "Watch ", (3, 8, 4), " and ", (1, 4, 8), " say", seed=21, **how)
     assert answer(engine, case.prompt(reference.card))[0] == case.expected
 
 
-def test_tokens_come_one_by_one(reference, cases, engine):
-    async def count():
+def test_tokens_come_one_by_one(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
+    async def count() -> Any:
         return [len(delta.token_ids) async for delta in engine.generate(cases["video"].prompt(reference.card), GREEDY)]
 
     counts = run(count())
@@ -88,7 +93,7 @@ def test_tokens_come_one_by_one(reference, cases, engine):
     assert len(counts) > MAX_NEW_TOKENS // 2
 
 
-def test_stop_strings_end_tokens_and_lengths(reference, cases, engine):
+def test_stop_strings_end_tokens_and_lengths(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
     case = cases["text"]
     whole = reference.tokenizer.decode(case.expected)
     stop = whole[4:6]
@@ -101,11 +106,11 @@ def test_stop_strings_end_tokens_and_lengths(reference, cases, engine):
     assert case.expected[5] not in later[:8]
 
 
-def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
+def test_a_seed_repeats_whatever_runs_beside(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
     prompt = cases["one image"].prompt(reference.card)
     sampling = Sampling(max_tokens=12, temperature=1.0, top_k=50, top_p=0.95, seed=11)
 
-    async def beside():
+    async def beside() -> Any:
         others = [collect(engine, cases[name].prompt(reference.card), GREEDY) for name in VISUAL]
         return (await asyncio.gather(collect(engine, prompt, sampling), *others))[0]
 
@@ -114,7 +119,7 @@ def test_a_seed_repeats_whatever_runs_beside(reference, cases, engine):
     assert other != first
 
 
-def test_logprobs_are_those_of_the_raw_logits(reference, cases, engine):
+def test_logprobs_are_those_of_the_raw_logits(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
     case = cases["text"]
     sampling = replace(GREEDY, logprobs=3, repetition_penalty=1.3)
     tokens, _, _, found = answer(engine, case.prompt(reference.card), sampling)
@@ -142,7 +147,9 @@ SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2, 3]}}, "required"
     ],
     ids=["choice", "regex", "json"],
 )
-def test_structured_outputs(reference, cases, engine, constraint, pattern):
+def test_structured_outputs(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine, constraint: Any, pattern: str
+) -> None:
     sampling = Sampling(max_tokens=30, structured_outputs=constraint)
     _, text, reason, _ = answer(engine, cases["one image"].prompt(reference.card), sampling)
     assert re.fullmatch(pattern, text)
@@ -154,18 +161,22 @@ def test_structured_outputs(reference, cases, engine, constraint, pattern):
 @pytest.mark.parametrize(
     "constraint", [{"regex": "("}, {"json": "{"}, {"colour": 1}, {}, {"regex": "a", "choice": ["b"]}]
 )
-def test_a_grammar_that_is_none_is_refused_alone(reference, cases, engine, constraint):
+def test_a_grammar_that_is_none_is_refused_alone(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine, constraint: Any
+) -> None:
     with pytest.raises(InvalidInput):
         answer(engine, cases["text"].prompt(reference.card), Sampling(structured_outputs=constraint))
     assert answer(engine, cases["text"].prompt(reference.card))[0] == cases["text"].expected
 
 
-def test_a_second_question_reuses_the_picture(reference, engine, monkeypatch):
+def test_a_second_question_reuses_the_picture(
+    reference: Reference, engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the content key, across prompts; another picture under the same tokens reuses nothing of it."""
     cached = []
     generate = engine._host.llm.generate
 
-    async def watched(*args, **named):
+    async def watched(*args: Any, **named: Any) -> AsyncIterator[Any]:
         async for output in generate(*args, **named):
             cached.append(output.num_cached_tokens)
             yield output
@@ -180,10 +191,10 @@ def test_a_second_question_reuses_the_picture(reference, engine, monkeypatch):
     assert reused == [0, 64, 0]  # two blocks of 32 tokens; the third has the first tokens of the question
 
 
-def test_leaving_frees_the_slot(reference, cases, engine):
+def test_leaving_frees_the_slot(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
     before = engine.stats().num_cancelled
 
-    async def leave():
+    async def leave() -> None:
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
         await anext(stream)
         assert engine.stats().num_active == 1
@@ -202,12 +213,14 @@ def test_leaving_frees_the_slot(reference, cases, engine):
     assert engine.stats().kv_bytes == 0
 
 
-def test_the_core_sleeps_while_its_worker_computes(reference, cases, engine):
+def test_the_core_sleeps_while_its_worker_computes(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine
+) -> None:
     """vLLM's own wait takes as much of a processor as the model."""
     core = psutil.Process(engine._host.llm.engine_core.resources.engine_manager.processes[0].pid)
     worker = next(child for child in core.children() if child.name() == "VLLM::Worker")
 
-    def cpu_seconds():
+    def cpu_seconds() -> Any:
         return np.array([sum(process.cpu_times()[:2]) for process in (core, worker)])  # user and system
 
     before = cpu_seconds()
@@ -216,7 +229,7 @@ def test_the_core_sleeps_while_its_worker_computes(reference, cases, engine):
     assert of_core < of_worker / 2
 
 
-def test_too_long_for_the_cache(reference, cases, engine):
+def test_too_long_for_the_cache(reference: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
     prompt = cases["text"].prompt(reference.card)
     narrow = engine._max_tokens
     engine._max_tokens = 30
@@ -225,13 +238,13 @@ def test_too_long_for_the_cache(reference, cases, engine):
     engine._max_tokens = narrow
 
 
-def test_the_context_ends_an_answer(reference, engine):
+def test_the_context_ends_an_answer(reference: Reference, engine: VllmEngine) -> None:
     prompt = reference.case("full", "x" * 2040, seed=1).prompt(reference.card)
     tokens, _, reason, _ = answer(engine, prompt, Sampling(max_tokens=100, ignore_eos=True))
     assert (len(tokens), reason) == (8, "length")
 
 
-def test_a_small_engine(reference, cases):
+def test_a_small_engine(reference: Reference, cases: dict[str, Case]) -> None:
     """Prompts in chunks that cut pictures, a queue of one, a wait that ends; arguments come from engine_args.json."""
     limits = Limits(max_kv_bytes=KV_BYTES, max_active=1, max_waiting=1, max_queue_seconds=2)
     given = {"max_num_batched_tokens": 16, "max_num_seqs": 1}
@@ -239,7 +252,7 @@ def test_a_small_engine(reference, cases):
     for case in cases.values():
         assert answer(engine, case.prompt(reference.card))[0] == case.expected
 
-    async def full():
+    async def full() -> Any:
         prompt = cases["text"].prompt(reference.card)
         first = engine.generate(prompt, LONG)
         await anext(first)
@@ -256,7 +269,7 @@ def test_a_small_engine(reference, cases):
 
     assert run(full())[0] == cases["text"].expected
 
-    async def close():
+    async def close() -> None:
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
         await anext(stream)
         await asyncio.to_thread(engine.close)
@@ -268,12 +281,12 @@ def test_a_small_engine(reference, cases):
     assert not engine.is_dead()
 
 
-def test_a_dead_engine_says_so(reference, cases):
+def test_a_dead_engine_says_so(reference: Reference, cases: dict[str, Case]) -> None:
     torch.set_num_threads(2)
     engine = VllmEngine.load(reference.language, Limits(max_kv_bytes=KV_BYTES), LOOP, "fp32", 1)
     assert torch.get_num_threads() == 1  # others would spin beside vLLM's processes
 
-    async def die():
+    async def die() -> None:
         stream = engine.generate(cases["text"].prompt(reference.card), LONG)
         await anext(stream)
         for process in engine._host.llm.engine_core.resources.engine_manager.processes:

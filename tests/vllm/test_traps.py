@@ -5,6 +5,8 @@ and only what its checks refuse or its own model answers rightly.
 """
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,12 @@ import pytest
 from contract.errors import BundleError, InvalidInput
 from contract.limits import Limits
 from serving.vllm.engine import VllmEngine
-from tests.serving.reference import remove_tensor
+from tests.serving.reference import Case, Reference, remove_tensor
 from tests.vllm.conftest import KV_BYTES, LOOP
 from tests.vllm.test_engine import answer
 
 
-def with_nan(case):
+def with_nan(case: Case) -> Any:
     rows = case.main.copy()
     rows[0, 0] = np.nan
     return {"vision_embeddings": rows}
@@ -39,7 +41,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_refused_and_the_next_request_is_answered(reference, cases, engine, fault):
+def test_refused_and_the_next_request_is_answered(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine, fault: Any
+) -> None:
     case, (check, changed) = cases["one image"], REFUSED[fault]
     with pytest.raises(InvalidInput) as refused:
         answer(engine, case.prompt(reference.card, **changed(case)))
@@ -49,7 +53,9 @@ def test_refused_and_the_next_request_is_answered(reference, cases, engine, faul
 
 
 @pytest.mark.parametrize("how", ["other rows", "other grid"])
-def test_a_name_is_of_the_whole_content(reference, cases, engine, how):
+def test_a_name_is_of_the_whole_content(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine, how: str
+) -> None:
     """Two items that differ in rows or grid alone have two names, so neither answers for the other."""
     case = cases["one image"]
     if how == "other rows":
@@ -66,12 +72,12 @@ def test_a_name_is_of_the_whole_content(reference, cases, engine, how):
         assert second == other.expected
 
 
-def test_frames_without_a_start_token_are_a_prompt_like_any_other(reference, engine):
+def test_frames_without_a_start_token_are_a_prompt_like_any_other(reference: Reference, engine: VllmEngine) -> None:
     case = reference.case("bare", "Watch ", (3, 8, 4), " and say", seed=21, is_wrapped=False)
     assert answer(engine, case.prompt(reference.card))[0] == case.expected
 
 
-def test_a_missing_tensor_is_found_before_vllm_starts(reference, tmp_path):
+def test_a_missing_tensor_is_found_before_vllm_starts(reference: Reference, tmp_path: Path) -> None:
     """Half of a tensor that vLLM joins."""
     remove_tensor(reference.language, tmp_path / "hole", "layers.2.mlp.up_proj.weight")
     with pytest.raises(BundleError, match=r"layers\.2\.mlp\.up_proj"):
