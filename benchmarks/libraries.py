@@ -35,7 +35,7 @@ def sessions(bundle: Bundle, libraries: list[Path], threads: int) -> list[onnxru
 
 
 def measure(running: list[onnxruntime.InferenceSession], size: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    """Of each session: wall_ms and cpu_ms (medians), best_ms, and ratios to the first one's; cosines of rows to the first's."""
+    """Results by session: wall_ms and cpu_ms (medians), best_ms, and ratios to the first one's; cosines of rows to the first's."""
     frames, height, width = SIZES[size]
     patches = np.random.default_rng(4).integers(0, 256, (frames * height * width, 1536), np.uint8)
     feeds = {"patches": patches, "grid_thw": np.array([SIZES[size]], np.int64)}

@@ -79,7 +79,7 @@ def cosines(expected: Path, found: Path) -> dict[str, Any]:
 
 
 def measure_size(workers: dict[str, Worker], size: str, rounds: int, deadline: float) -> dict[str, dict[str, Any]]:
-    """Of every engine: wall_ms, cpu_ms (medians), num_runs, peak_mib, cosine; or error.
+    """Results by engine: wall_ms, cpu_ms (medians), num_runs, peak_mib, cosine; or error.
 
     The first call warms up and is compared, and is not timed; nor is the first of each turn, where it is short. No round
     after the first MIN_ROUNDS starts after `deadline` (time.monotonic).

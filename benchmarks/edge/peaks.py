@@ -1,6 +1,6 @@
 """What this CPU reaches: matrix products of the tower's own shape by type, and its memory; the best of several runs.
 
-Of the libraries that are here, the quickest one says what a type can do.
+The quickest of the libraries that are here says what a type can do.
 """
 
 from collections.abc import Callable

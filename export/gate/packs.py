@@ -57,7 +57,7 @@ LARGE: tuple[Pack, ...] = (
     ((8, 24, 24),),
     LARGEST,
 )
-# Of the large packs together, on top of 1.8e12 for the others at a 2B tower: seconds on any machine.
+# All large packs together may cost this, on top of 1.8e12 for the others at a 2B tower: seconds on any machine.
 BUDGET_FLOP = 1.2e12
 
 

@@ -137,7 +137,7 @@ class Prompts:
             return text, f"{type(error).__name__}: {error}"
 
     def _their_ids(self, text: str, pictures: list[Any], clips: list[Message]) -> list[int]:
-        """Of a text and its media; many options of a conversation make the same text."""
+        """The ids of a text and its media; many options of a conversation make the same text."""
         frames = [frame for clip in clips for frame in clip["video"]]
         rates = [(clip["sample_fps"], len(clip["video"])) for clip in clips]
         key = (text, len(pictures), *rates, *((image.size, image.tobytes()) for image in [*pictures, *frames]))

@@ -1,6 +1,6 @@
 """Where a checkpoint lies: a folder as it is, or a hub id brought into the local cache.
 
-Of a hub checkpoint the tower's export fetches the small files first, and then only the shards that hold the tower:
+The tower's export fetches the small files of a hub checkpoint first, and then only the shards that hold the tower:
 two of four for an 8B model, instead of 17 GB.
 """
 

@@ -67,7 +67,7 @@ def blocks(num_inputs: int, num_outputs: int, number: str = "") -> dict[str, NDA
 def _read(
     layer: dict[str, NDArray], num_inputs: int, number: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Of a layer of `blocks`: values less their zeros and steps, both (out, in), and the largest a column could hold."""
+    """A layer of `blocks` as values less their zeros and steps, both (out, in), and the largest that a column could hold."""
     packed, steps, zeros = (layer[f"{name}{number}"] for name in ("weight", "steps", "zeros"))
     flat = packed.reshape(len(packed), -1)
     values, zeros = (np.stack([part & 15, part >> 4], -1).reshape(len(part), -1).astype(np.float32) for part in (flat, zeros))  # fmt: skip
