@@ -79,7 +79,7 @@ def made(nodes: list[NodeProto], output: str) -> NodeProto:
 
 
 def all_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """The nodes of the graph and of its loop's body."""
+    """The tensors of the graph and of its loop's body."""
     bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
     return [tensor for owner in (graph, *bodies) for tensor in owner.initializer]
 

@@ -30,7 +30,7 @@ WORDS = st.lists(
 
 @pytest.fixture(scope="module")
 def readers() -> Any:
-    """The tokenizers of the bundled model and of the real vocabulary."""
+    """Readers with the tokenizers of the bundled model and of the real vocabulary."""
     found = [TextReader(t, 1 << 20) for t in (TINY, Tokenizer.from_str(qwen_tokenizer_json()))]
     assert all(reader._is_cut for reader in found)
     return found

@@ -141,7 +141,7 @@ def test_a_phones_screen(page: Page, drawn: tuple[Path, dict[str, Question]]) ->
 
 
 def prompt_tokens(page: Page) -> int:
-    """The pictures of the last turn, as the page shows them."""
+    """The tokens of the last turn, as the page shows them."""
     found = re.search(r"(\d+) tokens, \d+ visual", page.locator("#costs").inner_text())
     assert found is not None
     return int(found[1])
