@@ -26,7 +26,7 @@ def accept_each(
     accept: Callable[[Any, Any], None],
     refused: Callable[[EdgeVlmError], None] | None = None,
 ) -> None:
-    """Call accept(request, sender) for each; what it raises is the request's answer, and `refused` is told."""
+    """Call accept(request, sender) for each; what it raises is the request's answer, and `refused` gets it."""
     for request in requests:
         sender = request.get_response_sender()
         try:

@@ -99,7 +99,7 @@ class Forwarder:
         except Exception as error:
             last = failure(as_known(error))
         with self._lock:
-            del self._jobs[job.inner_id]  # first: who is answered finds a place for the next
+            del self._jobs[job.inner_id]  # first, so that an answered client finds a place for its next request
         job.send(last)
 
     def _cancel(self, inner_ids: Sequence[str], job: Forwarded | None = None) -> None:

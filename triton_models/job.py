@@ -1,8 +1,8 @@
 """A request of edge_vlm that is being answered: Triton's sender, its deadline, and what is still to be sent.
 
 Triton takes a response from the model's process in a third of a millisecond, in which a loop that gave it would serve
-nobody. So a thread gives it, one response of a request at a time. A response is what the engine gave at once, a token
-as a rule; where sending lags by more than a reader would notice, it is all that waits.
+nobody. So a thread gives it, one response of a request at a time. A response is what the engine gave at once, usually a
+token. Where sending lags by more than a reader would notice, a response is all that waits.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ MERGE_AFTER_SECONDS = 0.05
 class Job:
     """A request that is being answered. Its methods belong to the loop's thread, but for `is_abandoned`.
 
-    parsed is None until `read` is told what the request asks for.
+    parsed is None until `read` gets what the request asks for.
     """
 
     def __init__(self, request: Any, sender: Any, timeout_us: int, timing: Timing, thread: ThreadPoolExecutor) -> None:
@@ -40,7 +40,7 @@ class Job:
         self.keys: Sequence[str] = ()
         self.num_tokens = 0
         self.is_ended = False  # its last delta was put
-        self.is_left = False  # who still reads the request may stop
+        self.is_left = False  # a reader of the request may stop
         self._sender, self._thread = sender, thread
         self._answer: Answer | None = None
         self._waiting: deque[tuple[float, Delta]] = deque()  # since when
@@ -75,7 +75,7 @@ class Job:
         return time.monotonic() > self.deadline
 
     def is_abandoned(self) -> bool:
-        """Whether nobody waits any more. From any thread, never the loop's: it asks Triton.
+        """Whether the client has left or its time is over. Any thread but the loop's may ask, because this asks Triton.
 
         Triton releases a request with its last response, and asking about it then would crash the server.
         """

@@ -28,7 +28,7 @@ class Answer:
     def outputs(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]]:
         """Outputs of one response for all of the deltas.
 
-        The last one's finish_reason may be CANCELLED, or ERROR with its message. keys are the items', told once.
+        The last one's finish_reason may be CANCELLED, or ERROR with its message. keys are the items'; the first response has them.
         """
         request, reason = self._request, deltas[-1].finish_reason or ""
         tokens = [token for delta in deltas for token in delta.token_ids]

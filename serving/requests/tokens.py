@@ -1,4 +1,4 @@
-"""Text to token ids, in pieces: a long text is given up as soon as it is too long, or as nobody waits for it.
+"""Text to token ids, in pieces: the reader gives a text up as soon as it is too long, or its client has left.
 
 The tokenizers library computes a whole text in one call, 1 s and 200 MB a million characters, and no call can be
 ended. So a long text is cut where the tokenizer never joins characters, and the pieces' ids are the text's ids. Each
@@ -34,7 +34,7 @@ class TextReader:
 
         Raises:
             InvalidInput: the text has more than max_tokens tokens.
-            Unavailable: nobody waits for it any more.
+            Unavailable: its client has left.
         """
         found: list[int] = []
         for piece in self._pieces(text):

@@ -1,7 +1,7 @@
 """A small process between the launcher and Triton: starts it again when it is dead, cleans up when the launcher ends.
 
 Run as `-m serving.triton.guardian SHM_PREFIX FOLDER GRACE_SECONDS HTTP_URL COMMAND...` with the standard library alone. Its stdin
-is a pipe held by the launcher, so a killed launcher is an end of file. It then stops Triton, kills what is left of its
+is a pipe that the launcher holds, so the end of a launcher is an end of file. It then stops Triton, kills what is left of its
 process group (a hung server, orphaned stubs) and removes their shared memory and FOLDER.
 
 This Triton neither notices nor restarts a killed Python process; the clients of that process would wait for ever. The

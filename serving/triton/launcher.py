@@ -243,9 +243,9 @@ def _linked_backends(triton: Path, folder: Path) -> Path:
 
 @contextmanager
 def _free_ports(wanted: Ports, host: str) -> Iterator[Ports]:
-    """Replace zeros by free ports. All are held to the end of the block, so that they differ and nobody else is given them.
+    """Replace zeros by free ports. The block holds all of them to its end, so that they differ and no other process gets them.
 
-    Triton takes them meanwhile: a socket that may be reused and does not listen is in nobody's way who asks for its port.
+    Triton takes them meanwhile: a socket that may be reused and does not listen leaves its port to others.
 
     Raises:
         ServerError: a port that was asked for is in use.

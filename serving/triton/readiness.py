@@ -1,6 +1,6 @@
 """A door for balancers: whether to send requests here. It says no some time before the server stops.
 
-Triton closes its ports in the moment it is told to stop, with requests on their way. So the launcher first says here
+Triton closes its ports as soon as it has to stop, with requests on their way. So the launcher first says here
 that the server leaves, serves on for a while, and stops when nobody sends any more.
 """
 

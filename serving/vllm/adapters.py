@@ -1,7 +1,7 @@
 """Adapters (LoRA) of engine_args.json: which one a request gets.
 
 `default_mm_loras` is vLLM's own argument, `{"image": FOLDER, "video": FOLDER}`, but its web servers apply it, not its engine:
-handed on alone it would be ignored without a word. The rule here is theirs. One slot more than adapters is asked for: on a
+AsyncLLM alone ignores it without a word. The rule here is that of vLLM's web servers. One slot more than adapters is asked for: on a
 CPU vLLM 0.32 gives a request without an adapter the last slot (index -1) whenever it shares a batch with one that has any.
 """
 

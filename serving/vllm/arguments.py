@@ -76,7 +76,7 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
     )
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
-    # a JSON grammar would let a weak model write blanks for ever; only a named backend can be told not to
+    # a JSON grammar lets a weak model write blanks for ever; only a named backend takes the wish for none
     usual["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
     if num_slots:
         usual["max_loras"] = num_slots

@@ -57,7 +57,7 @@ class VllmEngine:
         value_bytes = 1 if cache.cache_dtype.startswith("fp8") else self._dtype.itemsize
         text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
         self._kv_bytes_per_token = kv_bytes_per_token(text_config, value_bytes)
-        # never more than vLLM runs at once (engine_args.json may say less), so that who waits, waits in front of it
+        # never more than vLLM runs at once (engine_args.json may say less), so that requests wait in front of it
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
         self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
         self._stats = Stats(max_kv_bytes=(cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token)
@@ -211,7 +211,7 @@ class VllmEngine:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """vLLM's failures as those that a client is told."""
+        """The errors for the client in place of vLLM's failures."""
         try:
             yield
         except EdgeVlmError:

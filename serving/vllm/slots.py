@@ -1,4 +1,4 @@
-"""The places in vLLM, and the wait for one: who waits, waits in front of it, where a full server can say so."""
+"""The places in vLLM, and the wait for one: requests wait in front of vLLM, where a full server can refuse them."""
 
 import asyncio
 import time

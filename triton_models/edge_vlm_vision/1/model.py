@@ -84,5 +84,5 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self.watcher.end()
-        self.is_closing = True  # those in the queue are told
+        self.is_closing = True  # requests in the queue get an error
         self.pool.shutdown(wait=True)
