@@ -86,7 +86,7 @@ class Pipeline:
         """Pictures and videos of the messages in prompt order: decoded, resized and cut, unless their rows are known.
 
         Args:
-            asker: who waits for them; where `decoding` is set, its leaving ends the work.
+            asker: the caller that waits for them; where `decoding` is set, its leaving ends the work.
 
         Raises:
             MediaError: one of them cannot be used.

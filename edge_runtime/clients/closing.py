@@ -1,4 +1,4 @@
-"""`with` and `async with` for the clients: whoever has a `close` is closed at the end of the block."""
+"""`with` and `async with` for the clients: the end of the block calls their `close`."""
 
 from types import TracebackType
 from typing import Protocol, TypeVar

@@ -177,7 +177,7 @@ class Call:
         """The piece of text in an answer, if it has one.
 
         Raises:
-            InvalidInput: the server refuses the request; NotFound, Unavailable, DeadlineExceeded, ServerError likewise.
+            InvalidInput, NotFound, Unavailable, DeadlineExceeded, ServerError: what the server says.
         """
         if isinstance(answer, Failure):
             self.ended = True

@@ -49,7 +49,7 @@ class GrpcClient(GrpcConnection, Blocking):
             deadline_s: longest time for the whole answer, in seconds; None bounds only the wait for each piece.
 
         Raises:
-            InvalidInput: the server refuses the request; NotFound, ServerError likewise.
+            InvalidInput, NotFound, ServerError: what the server says.
             DeadlineExceeded: deadline_s has passed, or the request waited too long in the server's queue.
             Unavailable: nobody listens, the next piece is late, or the connection was lost in the middle of the answer.
         """

@@ -73,7 +73,7 @@ class HttpCall:
         connection.held.add(delta.vision_keys)
         learn_keys(request.items, delta.vision_keys, connection.precision)
         if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
-            raise self.patience.late()  # the server was told the deadline, and was first
+            raise self.patience.late()  # the server knows the deadline, and was first
 
     def stream(self, request: Request, sampling: Sampling) -> Steps:
         """Pictures the server does not hold, then the question; the pieces of its answer come through `piece`.
@@ -215,7 +215,7 @@ class HttpCall:
     def _infer_ask(self, tensors: Tensors, region: Region | None, is_upload: bool) -> Ask:
         self._num_uploaded = max(self._num_uploaded, num_items(tensors))
         self._upload_bytes += sent_bytes(tensors, region)
-        left_s = self.patience.left_s  # told to the server, which does not notice when such a client leaves
+        left_s = self.patience.left_s  # the server gets it, because it does not notice when such a client leaves
         timeout_us = None if left_s is None else max(1, int(left_s * 1e6))
         make = triton.InferenceServerClient.generate_request_body
         body, json_size = make(infer_inputs(triton, tensors, region), timeout=timeout_us)

@@ -33,7 +33,7 @@ class HttpClient(Connection, Blocking):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._address = HttpAddress.of(self)
-        finalize(self, self.idle.drop)  # a client that nobody closed leaves nothing open
+        finalize(self, self.idle.drop)  # a client without a close leaves nothing open
 
     def close(self) -> None:
         """Give back what is held between requests: the idle connections, and shared memory where that is on."""

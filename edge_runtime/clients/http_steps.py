@@ -34,7 +34,7 @@ class Ask:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether it may be sent again where nobody knows if it was received."""
+        """Whether it may be sent again where the client cannot know if the server received it."""
         return self.body is None or self.is_upload
 
 

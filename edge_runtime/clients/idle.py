@@ -27,7 +27,7 @@ class Idle(Generic[T]):
 
     Args:
         max_idle: keep at most this many; a further one is closed at once.
-        idle_s: close a connection that nobody used for this long.
+        idle_s: close a connection that no request used for this long.
     """
 
     def __init__(self, max_idle: int = MAX_IDLE, idle_s: float = IDLE_S) -> None:

@@ -1,4 +1,4 @@
-"""How long one request may take, how long it may wait for a piece, and how long for somebody to listen.
+"""How long one request may take, how long it may wait for a piece, and how long for a server that starts.
 
 Only a request that never left, or that a server sent away untouched, is sent again for the network's sake: any other may
 have been answered.

@@ -24,7 +24,7 @@ UNREGISTER_TRIES, UNREGISTER_PAUSE_S = 20, 0.05
 
 
 class Region:
-    """Shared memory under a name of its own. is_registered: the server was told."""
+    """Shared memory under a name of its own. is_registered: the server knows it."""
 
     def __init__(self, num_bytes: int) -> None:
         self.name = f"edge_vlm_client_{os.getpid()}_{uuid4().hex}"

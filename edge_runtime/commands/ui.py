@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
     with TemporaryDirectory(prefix="edge-vlm-uploads-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # also read then: uploads lie among nobody else's files
+        os.environ["GRADIO_TEMP_DIR"] = folder  # also read then: uploads lie in a folder of their own
         try:
             from edge_runtime.ui.page import create_page, serve
             from edge_runtime.ui.uploads import Uploads

@@ -1,4 +1,4 @@
-"""A caller as those see it who work for it: who it is, and when it goes away."""
+"""A caller, for the code that works for it: its name, and when it goes away."""
 
 import threading
 from collections.abc import Callable, Iterator

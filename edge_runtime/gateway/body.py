@@ -59,7 +59,7 @@ class Bodies:
         self._reading: Counter[bytes] = Counter()
 
     async def read(self, scope: Scope, receive: Receive, caller: bytes) -> tuple[bytearray, Held]:
-        """A whole body, unpacked, and what it holds: whoever is done with the body releases it.
+        """A whole body, unpacked, and what it holds: its user releases it when it is done.
 
         Raises:
             Failure: 400 both lengths, 408 too slow, 413 too large, 415 packed in another way than gzip, 429 too much for

@@ -14,7 +14,7 @@ MAX_CALLERS = 4096  # remembered at once; the one silent for longest is forgotte
 
 
 class Callers:
-    """Those who may use /v1."""
+    """The callers that may use /v1."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]

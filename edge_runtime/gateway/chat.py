@@ -1,4 +1,4 @@
-"""The endpoints that answer: one request from its first byte to its last, whoever leaves in between.
+"""The endpoints that answer: one request from its first byte to its last, also when its caller leaves in between.
 
 The status is sent with the first token, so what the server refuses still has a status of its own. A caller who goes away
 ends the request wherever it is: waiting for the tower it is dropped, on the server it is cancelled.
@@ -34,7 +34,7 @@ from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # text that needs more of them is no text
 NUM_PARSERS = 2  # threads
-GONE = 499  # nginx's number for a caller who went away; never sent
+GONE = 499  # nginx's number for a caller that went away; never sent
 
 
 class Chat:
@@ -94,7 +94,7 @@ class Chat:
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if exchange.is_complete:  # the end of an answer looks like a caller who left
+            if exchange.is_complete:  # the end of an answer looks like a caller that left
                 await work
             if not work.done():
                 raise ClientDisconnect

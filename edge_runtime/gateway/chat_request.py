@@ -130,7 +130,7 @@ def read_chat(values: dict[str, Any], settings: Settings) -> ChatRequest:
 def check_fields(
     given: dict[str, Any], known: tuple[str, ...], neutral: dict[str, Any], settings: Settings
 ) -> tuple[str, ...]:
-    """The names nobody knows, which are ignored.
+    """The unknown names, which are ignored.
 
     Raises:
         Failure: 400, a field changes the answer and is not had here, or is almost a known one; with `strict` any other.

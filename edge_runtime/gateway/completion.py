@@ -25,7 +25,7 @@ class Completion:
         self._logprobs: list[dict[str, Any]] = []
 
     def first(self) -> list[dict[str, Any]]:
-        """The chunk before all others, which says who speaks."""
+        """The chunk before all others, which names the role."""
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:

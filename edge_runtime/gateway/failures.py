@@ -77,7 +77,7 @@ class Failure(Exception):
 
 
 def failure_of(error: Exception) -> Failure:
-    """Any exception as a Failure; what nobody foresaw is logged and not shown."""
+    """Any exception as a Failure; an unexpected one is logged and not shown."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, HTTPException):

@@ -17,7 +17,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 def check_keys(
     value: Mapping[str, Any], known: Collection[str], param: str, elsewhere: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse a key that nobody knows. A null says nothing, so it may stand under any name.
+    """Refuse an unknown key. A null says nothing, so it may stand under any name.
 
     Args:
         param: where the object stands in the body.

@@ -44,7 +44,7 @@ def is_own_name(name: str) -> bool:
 
 
 class HostGuard:
-    """ASGI middleware that answers only those who name this server right.
+    """ASGI middleware that answers only requests that name this server right.
 
     Args:
         is_allowed: whether a name in the Host header is one of ours.

@@ -79,7 +79,7 @@ class Preparation:
 
         Args:
             template: variables for the chat template.
-            caller: who asks: one caller has at most half of what is decoded at once.
+            caller: its name; one caller has at most half of what is decoded at once.
 
         Raises:
             Failure, InvalidInput: something cannot be read or encoded.
@@ -92,7 +92,7 @@ class Preparation:
         if not parts:
             return Prepared(await self._in(self._writers, write))
         most = self._settings.max_waiting
-        # a caller who has less than half of them waiting finds room beside one who filled the queue
+        # a caller that has less than half of them waiting finds room beside one that filled the queue
         if self.num_waiting >= (most if self._waiting[caller] >= max(1, most // 2) else 2 * most):
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
@@ -105,7 +105,7 @@ class Preparation:
         except MediaError as error:  # which of several it was is not known
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
-            asker.leave()  # ends the decoding of one who went away
+            asker.leave()  # ends the decoding for a caller that went away
             self.num_waiting -= 1
             self._waiting[caller] -= 1
             if not self._waiting[caller]:
@@ -173,7 +173,7 @@ class Preparation:
 
                 future = self._encoders.submit(encode)
                 is_encoding = True
-                # whoever asked may be gone while the thread still works: only its end releases the names
+                # the caller may be gone while the thread still works: only the thread's end releases the names
                 future.add_done_callback(lambda _: _later(loop, release))
                 return await asyncio.wrap_future(future)
         finally:

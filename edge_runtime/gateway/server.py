@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 from contract.errors import InvalidInput
 from edge_runtime.gateway.connection import PatientProtocol
 
-STOP_S = 10  # answers under way may take this long when the gateway is told to stop
+STOP_S = 10  # answers under way may take this long when the gateway stops
 BACKLOG = 256
 
 
@@ -53,7 +53,7 @@ def serve(
         ws="none",
         lifespan="on",
         server_header=False,
-        # whoever reaches us directly writes any header he likes: only proxies that were named are believed
+        # a client can write any header: only the named proxies are believed
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
         ssl_keyfile=key,

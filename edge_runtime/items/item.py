@@ -21,7 +21,7 @@ class Item:
         patches: uint8 (t * h * w, 3 * temporal_patch * patch^2).
         grid_thw: frames (pairs, for a video), height, width in patches.
         timestamps: seconds of each temporal patch of a video; empty for a picture.
-        tiles_thw: the grid that the tower is told, where the rows of the prompt stand on another.
+        tiles_thw: the grid that the tower gets, where the rows of the prompt stand on another.
         arranged: how the tower's rows become those of the prompt, where the family has several ways: its name and, if
             rows follow from it, the height and width of the picture in pixels.
     """

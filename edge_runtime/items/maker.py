@@ -20,10 +20,10 @@ Options = PictureOptions | VideoOptions
 
 
 class Asker(Protocol):
-    """Somebody who waits for an item and may leave.
+    """A caller that waits for an item and may leave.
 
     Attributes:
-        caller: who is behind it; callers share workers fairly.
+        caller: its name; callers share workers fairly.
     """
 
     caller: bytes

@@ -77,7 +77,7 @@ class _Following:
         return bytes(receive(self._link)[1])
 
     def drop(self) -> None:
-        """Read those that nobody asked for."""
+        """Read the ones that were not asked for."""
         while self._num_left > 0:
             self.next()
 

@@ -1,7 +1,7 @@
 """Items of media that others sent, made in processes that can be killed: decoders have no limits of their own.
 
 A process takes one job at a time and is ended when the job passes a limit or its asker leaves; the next job starts
-another. A caller holds at most its share of the processes, so one with slow media keeps nobody else waiting.
+another. A caller holds at most its share of the processes, so slow media of one keep no other waiting.
 """
 
 import json
@@ -99,7 +99,7 @@ class _Worker:
         return answer, patches
 
     def kill(self) -> None:
-        """End the process; whoever waits for its answer gets the end of the socket."""
+        """End the process; a thread that waits for its answer gets the end of the socket."""
         self.process.kill()
         with suppress(OSError):
             self.link.shutdown(socket.SHUT_RDWR)

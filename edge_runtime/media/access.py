@@ -27,7 +27,7 @@ Pixels = Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MediaAccess:
-    """Reads nothing but what it was told it may.
+    """Reads only what its options allow.
 
     Attributes:
         fetch: reads http and https URLs; None refuses them.

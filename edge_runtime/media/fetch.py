@@ -1,6 +1,6 @@
-"""Media from http and https, for a device that was told to allow it.
+"""Media from http and https, where an option of the device allows it.
 
-What is fetched may have been named by somebody else, so an address is judged after its name is resolved, at every
+A message may come from somebody else and name any URL, so an address is judged after its name is resolved, at every
 redirect, and the connection goes to the very address that was judged. Proxies of the environment are not used: one
 would resolve the name itself.
 """

@@ -17,7 +17,7 @@ FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OpenedFile:
-    """A regular file, open for reading until nobody holds this object.
+    """A regular file, open for reading as long as this object lives.
 
     Two objects are equal where they are the same file of the same size and time, so a file that was rewritten in between
     is another one.

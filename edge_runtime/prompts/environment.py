@@ -1,6 +1,6 @@
 """The sandbox that chat templates run in: what transformers gives them, and bounds that it does not have.
 
-A template comes with a checkpoint, so it is somebody else's program. It must mean here what it means to transformers
+A template comes with a checkpoint, so it is a foreign program. It must mean here what it means to transformers
 (`_compile_jinja_template` of transformers.utils.chat_template_utils, 5.23), and it must end: a loop that runs too long
 and a text that grows too large raise `TooMuch`. A single filter of Jinja's is not interrupted.
 """

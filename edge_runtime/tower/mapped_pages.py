@@ -1,4 +1,4 @@
-"""Pages of a mapped file, given back to the system while somebody else reads the file from one end to the other.
+"""Pages of a mapped file, given back to the system while another thread reads the file from one end to the other.
 
 onnxruntime maps the weights and copies them into the order its kernels like, and does not let go of the mapping of a
 loop's weights before the session ends: a device would hold both, which is twice a tower in float32. What has been copied is

@@ -21,8 +21,7 @@ def session_options(
 
     Args:
         use_kernels: the project's own operators replace what the graph says of them, where this processor has them.
-        low_memory: weights are not copied into another order, which some operators of ours, told when they are
-            registered, do all the same.
+        low_memory: onnxruntime and our operators do not repack weights; without it they repack where that pays.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,4 +1,4 @@
-"""One visitor's conversation: what the model is told, turn by turn, and what each turn cost.
+"""One visitor's conversation: what the model gets, turn by turn, and what each turn cost.
 
 The model sees what is shown beside the chat, and nothing else: a picture goes into the turn it was first shown for, later
 turns carry it along (neither the tower nor the wire sees it again), and one that was removed is in no later prompt. A turn
@@ -76,7 +76,7 @@ class Conversation:
     pending: Said | None = None
 
     def settle(self) -> str:
-        """End what is being said. What can be read of it is kept; where nothing can, the question is given back."""
+        """End the running answer. Its readable part stays; where there is none, the question comes back."""
         pending, self.pending = self.pending, None
         if pending is None:
             return ""

@@ -76,7 +76,7 @@ class Page:
 
 
 def history(conversation: Conversation) -> History:
-    """The chat as Gradio draws it. It is drawn from the conversation kept here, never from what a browser sends back."""
+    """The chat as Gradio draws it. This page draws it from its own conversation, never from what a browser sends back."""
     drawn: History = []
     for said in conversation.said:
         drawn += [*_asked(said.question, said.media), {"role": "assistant", "content": said.answer}]

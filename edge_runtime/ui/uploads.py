@@ -1,8 +1,8 @@
 """Files that reach the page's handlers: those a visitor uploaded to this process, and no others.
 
-A browser names its uploads by path, and whoever speaks to the page's queue can write any path there. So every name is
+A browser names its uploads by path, and any client of the page's queue can write any path there. So every name is
 resolved, links followed, and held against the folder of this process's uploads before anything opens it. A file there lies
-under the hash of its content: who names it has had it.
+under the hash of its content, so a client that names it has had it.
 """
 
 from abc import ABCMeta
