@@ -3,7 +3,7 @@
 A real Triton stands behind a relay that delays every byte by half a round trip in each direction. The picture is on the
 server already, so a question is a key and some tokens. The same questions go to the server without the relay; what the
 relay adds, in round trips, is what the way costs. Both builds take turns in one run: this one, and an older one whose
-tree is named, each in a process of its own that asks when told. The last line is JSON.
+tree is named, each in a process of its own that asks on command. The last line is JSON.
 
     git worktree add /tmp/before 69ce114
     python -m benchmarks.first_token --before /tmp/before --out benchmarks/results/first_token.json

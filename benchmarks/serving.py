@@ -148,12 +148,12 @@ def measure_overhead(server: TritonServer, engine: Engine, num_streams: int, rou
 
 
 def least(values: list[float]) -> float:
-    """The lowest tenth: on a shared machine, what a side does when nobody is in its way."""
+    """The lowest tenth: on a shared machine, what a side does undisturbed."""
     return statistics.quantiles(values, n=10, method="inclusive")[0]
 
 
 def measure_large(server: TritonServer, rounds: int) -> dict[str, float]:
-    """A 16 MiB request that is kept, one that is refused at once, a copy of the bytes. New values every time."""
+    """A 16 MiB request that the server keeps, one that it refuses at once, a copy of the bytes. New values every time."""
     card, width = server.card, server.card.hidden_size
     random = np.random.default_rng(0)
     main = (0.1 * random.standard_normal((LARGE_ROWS, width))).astype(np.float16)  # (N, H)

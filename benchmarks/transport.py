@@ -1,7 +1,7 @@
 """How embeddings reach a server on the same machine: gRPC and HTTP, fp16 and int8, in the message and in shared memory.
 
 The checkpoint has random weights and the width of the 2B. `max_tokens` 0 keeps the items and computes nothing, so what
-is timed is the way alone: converting, sending, checking and naming on the other side. The floor is what nobody can leave out: one conversion to fp16 and one SHA-256 of the result,
+is timed is the way alone: converting, sending, checking and naming on the other side. The floor is what no way can leave out: one conversion to fp16 and one SHA-256 of the result,
 in this process. Every upload is new content; rounds are interleaved; the last line is JSON.
 
     python -m benchmarks.transport --out benchmarks/results/transport.json
@@ -35,7 +35,7 @@ WIDE = {"hidden_size": 2048, "num_hidden_layers": 4, "intermediate_size": 256}  
 
 
 def request(card: ModelCard, side: int, seed: int) -> Request:
-    """Pictures of noise; nobody has sent them before."""
+    """Pictures of noise that no client has sent before."""
     random, rows = np.random.default_rng(seed), side * side // card.merge_size**2
     items = tuple(
         EncodedItem(

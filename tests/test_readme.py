@@ -30,7 +30,7 @@ def folder(tmp_path: Path, bundle_folder: Path) -> Path:
 
 
 def test_python_block(folder: Path, bundle_folder: Path, server: TritonServer, pipeline: Pipeline) -> None:
-    """It answers what the block below it says, and its except is reached where nobody listens."""
+    """It answers what the block below it says, and reaches its except where no server listens."""
     (folder / "bundle").symlink_to(bundle_folder)
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line]) <= 8

@@ -48,7 +48,7 @@ class Kind:
 
     Attributes:
         module, files: names in this package of what loads it and what prepares it; "" where the checkpoint is enough.
-        variant: what both are told.
+        variant: what both get.
         operand: the type whose peak it is held against: fp32, bf16 or int8.
         settings: how it is run, for the reader of the results.
     """

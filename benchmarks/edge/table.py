@@ -23,7 +23,7 @@ def _accuracy(cell: dict[str, Any]) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown of what `python -m benchmarks.edge` found; errors are told below, engine by engine."""
+    """Markdown of what `python -m benchmarks.edge` found; errors stand below, engine by engine."""
     sizes = list(result["tflop"])
     engines = {name: engine for name, engine in result["engines"].items() if "error" not in engine}
     cells = {name: [engine["sizes"].get(size, {}) for size in sizes] for name, engine in engines.items()}

@@ -55,7 +55,7 @@ void Softmax(float* scores, size_t count, bool is_first, float* sums, float* lev
   Store(sums, sum);
 }
 
-// keys [row / 64][depth][64]; nobody looks at rows that are missing to 64.
+// keys [row / 64][depth][64]; rows beyond the last key are never read.
 void PackKeys(const Head& head, size_t depth, float* panels) {
   float key[kMaxHeadDim + kFloatGroup] = {};
   for (size_t row = 0; row < head.num_rows; ++row) {

@@ -63,7 +63,7 @@ def test_a_key_is_a_hash_of_what_travels_and_of_nothing_else() -> None:
 
 
 class SlowName(str):
-    """A fingerprint whose hash begins when it is told to."""
+    """A fingerprint whose hash begins on command."""
 
     def __new__(cls, name: str, go: threading.Event) -> Any:
         found = super().__new__(cls, name)

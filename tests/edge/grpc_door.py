@@ -11,7 +11,7 @@ import grpc
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A key and a certificate for 127.0.0.1 that nobody vouches for."""
+    """A key and a self-signed certificate for 127.0.0.1."""
     openssl = shutil.which("openssl")
     assert openssl is not None
     key, chain = folder / "key.pem", folder / "chain.pem"

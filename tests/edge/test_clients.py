@@ -205,7 +205,7 @@ def test_a_lost_connection_is_said_and_nothing_is_sent_twice(
             session.ask(request_, LONG)
         assert way.num_asked(door) == 1
     at_rest(server)
-    with session, way.door(server, door.port) as door:  # the same client, once somebody listens there again
+    with session, way.door(server, door.port) as door:  # the same client, once a server listens there again
         assert text(session.ask(request_, SHORT)) == answer
         assert way.num_asked(door) == 1
 
@@ -223,7 +223,7 @@ def test_tls_and_headers_reach_the_server(
             assert sum(sent.count(b"Authorization: Bearer 7\r\n") for sent in door.seen) == len(door.paths()) > 1
         else:
             assert door.seen[0]["authorization"] == "Bearer 7"
-        with pytest.raises(Unavailable):  # a certificate nobody vouches for
+        with pytest.raises(Unavailable):  # a self-signed certificate
             way.ask(door.url, request_, sampling=SHORT, tls=Tls(), timeout_s=10)
         assert way.num_asked(door) == asked == 1
     with pytest.raises(InvalidInput, match="cannot be read"):

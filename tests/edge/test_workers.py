@@ -1,4 +1,4 @@
-"""Media of others is decoded in processes that end: at a limit, and when nobody waits any more."""
+"""Processes that end decode foreign media: they end at a limit, and when their caller leaves."""
 
 import io
 import os

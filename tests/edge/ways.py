@@ -55,7 +55,7 @@ class Way:
 
 
 class Session:
-    """A client that is kept, whatever its kind."""
+    """A client that stays open, whatever its kind."""
 
     def __init__(self, way: Way, client: Any) -> None:
         self.way, self.client = way, client

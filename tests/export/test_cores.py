@@ -38,7 +38,7 @@ def test_an_error_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
         begun.append(number)
         if number == 0:
             raise RuntimeError("pass 0")
-        time.sleep(0.1)  # five seconds for all of them, if nobody ended them
+        time.sleep(0.1)  # five seconds for all of them, without an end before
 
     with pytest.raises(RuntimeError, match="pass 0"):
         each_on_a_core(work, [5.0] + [1.0] * 50, lambda *_: None)

@@ -123,4 +123,4 @@ def test_thirty_two_callers_at_once(bundle_folder: Path, server: TritonServer) -
                 right += sum(pool.map(one, range(100 + 32 * wave, 132 + 32 * wave)))
             peaks.append(gateway.peak_bytes())
         assert right >= 0.9 * 96
-        assert peaks[2] - peaks[0] < 40 << 20  # 64 more pictures, whose embeddings are kept
+        assert peaks[2] - peaks[0] < 40 << 20  # 64 more pictures, whose embeddings stay in memory

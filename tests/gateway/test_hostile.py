@@ -1,4 +1,4 @@
-"""Callers who announce, trickle, pack and invent: the others are answered all the while, and afterwards nothing is held."""
+"""Callers that announce, trickle, pack and invent: the gateway answers the others all the while, and holds nothing afterwards."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Hundreds of callers who leave: no thread, descriptor, shared memory or growing memory stays behind them."""
+"""Hundreds of callers leave: no thread, descriptor, shared memory or growing memory stays behind them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

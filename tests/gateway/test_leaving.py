@@ -1,4 +1,4 @@
-"""Callers who go away, read nothing or say nothing: their request ends here and on the server, and nothing stays behind."""
+"""Callers go away, read nothing or say nothing: their request ends here and on the server, and nothing stays behind."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""A well-behaved client beside the hostile ones: one stream after another, whose tokens and gaps are kept."""
+"""A well-behaved client beside the hostile ones: one stream after another, with a record of tokens and gaps."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Requests as nobody sane sends them: a good one with some of its parts replaced, as it goes over each door.
+"""Hostile requests: a good one with some of its parts replaced, as it goes over each door.
 
 A request is built field by field, not by tritonclient, which would refuse most of these itself.
 """

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
+    """Wait until a server listens."""
     give_up = time.monotonic() + 15
     while True:
         try:
@@ -53,7 +53,7 @@ def balanced(
 ) -> Iterator[tuple[str, str, Callable[[int | None], None]]]:
     """A balancer by name; gives its host:port for gRPC and for HTTP, and how to take a server out by its place.
 
-    haproxy asks the servers themselves; nginx is told by its configuration, which it reads again on SIGHUP.
+    haproxy asks the servers themselves; nginx reads its configuration, again on SIGHUP.
     """
     suffix = {"haproxy": "cfg", "nginx": "conf"}[name]
     text = (ROOT / f"deploy/{name}.{suffix}").read_text()

@@ -363,7 +363,7 @@ def test_refused_values_are_shortened(server: TritonServer, cases: dict[str, Cas
 
 
 def test_shared_memory_that_is_not_there(server: TritonServer, cases: dict[str, Case]) -> None:
-    """Offsets beyond the region, regions nobody registered: refused, and the server lives."""
+    """The server refuses offsets beyond the region and unregistered regions, and lives."""
     case = cases["one image"]
     values = tensors(case)
     with httpclient.InferenceServerClient(server.http_url) as connection, region(connection, 1024) as (name, _):

@@ -249,7 +249,7 @@ def test_close_ends_running_requests(reference: Reference, cases: dict[str, Case
 def test_log_probabilities_are_those_of_the_raw_logits(
     reference: Reference, cases: dict[str, Case], engine: TransformersEngine
 ) -> None:
-    """Penalties and temperature move the choice, not what is told about it."""
+    """Penalties and temperature move the choice, not the reported log-probabilities."""
     case = cases["mixed"]
     prompt = case.prompt(reference.card)
     sampling = Sampling(max_tokens=12, logprobs=3, temperature=1.5, repetition_penalty=1.5, presence_penalty=1, seed=5)

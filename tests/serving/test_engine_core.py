@@ -1,4 +1,4 @@
-"""vLLM's processes die under a real Triton: who waits is told, the server is replaced, nothing of the old one stays.
+"""vLLM's processes die under a real Triton: waiting clients get an error, a new server starts, nothing of the old one stays.
 
 Runs with $EDGE_VLM_TEST_ENGINE=vllm only (tests/conftest.py). The engine's own words in-process are in tests/vllm.
 """

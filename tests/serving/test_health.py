@@ -30,7 +30,7 @@ from tests.serving.wire import TIMEOUT_SECONDS, is_final, opened, stream, tensor
 
 
 def pid_of(server: TritonServer, word: str) -> int | None:
-    """The process of this server, "bin/tritonserver" or a model's name, and not the guardian that is told both."""
+    """The process of this server, "bin/tritonserver" or a model's name, and not the guardian, whose command names both."""
     for pid, words in processes().items():
         is_ours = any(server.shm_prefix in w for w in words) and not any("guardian" in w for w in words)
         if is_ours and any(f"/{word}" in w for w in words[:2]):

@@ -1,4 +1,4 @@
-"""Reuse on the real server: items are kept by content, named by keys that both machines compute, and asked about again."""
+"""Reuse on the real server: it keeps items by content, under keys that both machines compute, and clients ask about them again."""
 
 import json
 from typing import Any

@@ -47,7 +47,7 @@ def test_masks_travel_with_their_rows() -> None:
 
 
 def test_numbers_of_another_server_are_not_guessed() -> None:
-    """The item of a store that servers with unlike codec numbers share: the client is told to send its tensors."""
+    """The item of a store that servers with unlike codec numbers share: the error asks the client for its tensors."""
     with pytest.raises(NotFound, match="int8c:abc"):
         coded().floats(None)
 

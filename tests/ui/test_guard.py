@@ -29,7 +29,7 @@ def call(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, st
 
 
 def asked(url: str, picture: Any) -> str:
-    """What the queue answers when somebody asks about a file by a call of his own."""
+    """What the queue answers to a call that names a file."""
     _, text = call(url, "/config")
     calls = json.loads(text)["dependencies"]
     (index,) = {one["id"] for one in calls if len(one["inputs"]) > 4}

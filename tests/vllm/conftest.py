@@ -12,7 +12,7 @@ from tests.serving.conftest import cases, reference  # noqa: F401
 from tests.serving.reference import Reference
 
 KV_BYTES = 128 << 20
-LOOP = LoopThread("tests")  # the engines' own, so that of whoever reads their streams
+LOOP = LoopThread("tests")  # the engines' own, which also reads their streams
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
