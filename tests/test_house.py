@@ -80,6 +80,19 @@ def test_nothing_is_pickled() -> None:
             assert "torch.load" not in path.read_text(), path
 
 
+def test_a_word_means_one_thing() -> None:
+    """Each of these names a class of one package only; a second meaning has a name of its own."""
+    words = ("Tower", "Source", "Request", "Piece", "Progress", "Clip")
+    for word in words:
+        places = [
+            path.relative_to(ROOT).as_posix()
+            for folder in ("contract", "edge_runtime", "export", "serving", "triton_models", "kernels", "tiny_model")
+            for path in (ROOT / folder).rglob("*.py")
+            if re.search(rf"^(class {word}\b|{word} = )", path.read_text(), re.MULTILINE)
+        ]
+        assert len(places) <= 1, f"{word}: {places}"
+
+
 FAMILY = re.compile(r"qwen|llava|internvl|internvit|siglip|smolvlm|clip_vision", re.IGNORECASE)
 ALLOWED = {  # what is no family: names of services, and of a package whose options are ours
     "contract/names.py": {'"qwen3_vl"', '"qwen3_vl_unary"', '"qwen3_vl_vision"'},
