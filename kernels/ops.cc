@@ -119,7 +119,7 @@ OrtStatus* AddAllTo(OrtCustomOpDomain* domain) {
   return nullptr;
 }
 
-// Whether weights may be copied into another order, which is what onnxruntime's own layers ask too.
+// Whether weights may be copied into another order, by the option that onnxruntime's own layers read.
 OrtStatus* MayCopy(const OrtSessionOptions* options, bool* may_copy) {
   constexpr const char* kKey = "session.disable_prepacking";
   int is_set = 0;

@@ -21,10 +21,10 @@ struct Tensor {
 
 OrtStatus* Refuse(const char* why);
 
-// Of a kernel that is being made: weights do not change any more.
+// The weights of a kernel that is being made: they do not change any more.
 OrtStatus* Constant(const OrtKernelInfo* info, size_t index, Tensor* tensor);
 
-// Of a kernel that runs.
+// The tensors of a kernel that runs.
 OrtStatus* Input(OrtKernelContext* context, size_t index, Tensor* tensor);
 
 // An input of two dimensions, the second of which is `width`.

@@ -31,7 +31,7 @@ struct Cut {
   size_t rows_per_task, most_panels_per_task, rows_per_tile;
   size_t depth;  // of a block of columns
 };
-// Blocks of columns that are made where they are used serve many rows; packed ones stay in the second cache beside theirs.
+// A block of columns that is made where it is used serves many rows; a packed one stays in the second cache beside its rows.
 constexpr size_t kMostRows = 43 * kRows;  // of a tile; just above a power of two
 constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
 constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // of what may not be copied

@@ -17,7 +17,7 @@ constexpr float kLogOfLargestShare = 7.99435344f;  // kLargestShare is 255
 __m512i Join(__m512i a, __m512i b, std::true_type) { return _mm512_max_epi32(a, b); }
 __m512i Join(__m512i a, __m512i b, std::false_type) { return _mm512_add_epi32(a, b); }
 
-// The highest lane of each row, or the sum of its lanes, one behind another; behind those of kCount rows stands anything.
+// The highest lane of each row, or the sum of its lanes, one behind another; numbers behind those of kCount rows mean nothing.
 // Each round joins two vectors into one, and halves the lanes that a row still has.
 template <int kCount, class IsHighest>
 __m512i AcrossLanes(const __m512i (&rows)[kCount], IsHighest is_highest) {
