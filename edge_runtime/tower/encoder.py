@@ -117,6 +117,8 @@ class Encoder:
         grids = np.array([item.grid_thw for item in items], np.int64).reshape(-1, 3)
         main, deepstack = self._run(items)
         main = families.find(card.family).arrange(main, items, self.bundle)
+        if not card.num_deepstack_levels:  # arranged rows are more or fewer than the tower's
+            deepstack = np.zeros((0, *main.shape), np.float32)
         return Embeddings(main, deepstack, grids, tuple(item.num_rows(card) for item in items))
 
     def _run(self, items: Sequence[Item]) -> Rows:

@@ -42,6 +42,13 @@ def test_together_they_say_what_they_say_alone(served: Served) -> None:
     assert asyncio.run(together()) == [served.expected(turns) for turns in asked]
 
 
+def test_device_and_server_give_an_item_one_name(served: Served) -> None:
+    """In every conversation: a name that differs costs an upload each time."""
+    for turns in conversations(served.card.family).values():
+        request = served.request(turns)
+        assert list(served.prompt(request).keys) == request.keys("fp32")
+
+
 def test_the_cards_agree_and_the_bundle_says_what_was_compared(served: Served) -> None:
     manifest = read_manifest(served.bundle)
     assert manifest.card == served.card
