@@ -51,6 +51,10 @@ INPUTS = (
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "per picture: frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "per video: frame pairs, height, width in patches"),
     TensorSpec(
+        "image_rows", "INT64", (-1,), "instead of image_grid_thw where the layout is rows: rows of each picture"
+    ),
+    TensorSpec("video_rows", "INT64", (-1,), "instead of video_grid_thw where the layout is rows: rows of each video"),
+    TensorSpec(
         "vision_keys", "BYTES", (-1,), "per item in prompt order: its key, or empty where its tensors come along"
     ),
     TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),

@@ -22,6 +22,7 @@ from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemTensors, is_pad
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt, max_prompt_tokens
+from contract.row_counts import ROW_COUNTS, grids_or_rows
 from contract.rows import MaskReader
 from contract.sampling import Sampling
 from contract.tensors import INPUTS, check_ranks
@@ -176,7 +177,10 @@ class RequestParser:
             raise InvalidInput(
                 f"vision_keys has {keys.size} entries, {self._limits.max_items} are allowed", check="max-keys"
             )
-        return check_items(tensors.get("image_grid_thw"), tensors.get("video_grid_thw"), self._card, self._limits)
+        images, videos = (
+            grids_or_rows(name, tensors.get(name), tensors.get(count), self._card) for name, count in ROW_COUNTS.items()
+        )
+        return check_items(images, videos, self._card, self._limits)
 
     def _all_grids(
         self,

@@ -42,6 +42,7 @@ from serving.requests.request import RequestParser
 from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
+from tests.families import test_wire
 from tests.serving import test_doors, test_life, test_reuse, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
 from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
@@ -57,6 +58,8 @@ LIMITS = Limits(
 ROWS, H = 24, 64  # of the case that is asked about
 ELSEWHERE = {
     "keep-off": test_reuse.test_a_server_that_keeps_nothing_says_so,
+    "rows-or-grid": test_wire.test_rows_that_lie_are_refused_alone,
+    "rows-count": test_wire.test_rows_that_lie_are_refused_alone,
     "queue": test_triton.test_a_full_server_says_so,
     "queue-time": test_life.test_too_long_in_the_queue,
     "timeout": test_triton.test_a_deadline_before_the_first_token,
@@ -177,6 +180,10 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "max-tokens": [sampled(max_tokens=65)],
         "max-keys": [keys(*["x"] * 5)],
         "max-items": [{"image_grid_thw": np.ones((5, 3), np.int64)}],
+        "rows-layout": [
+            {"image_grid_thw": None, "image_rows": np.array([ROWS])},
+            {"video_rows": np.array([ROWS])},
+        ],
         "grid-side": [{"image_grid_thw": np.array([grid])} for grid in ([1, 1 << 62, 1 << 62], [1, 0, 4], [1, -2, 4])],
         "grid-even": [{"image_grid_thw": np.array([[1, 9, 12]])}],
         "grid-frames": [{"image_grid_thw": np.array([[2, 8, 6]])}],
