@@ -4,9 +4,11 @@ A request always gets its final flag, whatever fails, or its client would wait f
 """
 
 import contextlib
+import faulthandler
 import glob
 import json
 import os
+import select
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -95,17 +97,18 @@ def cancelled_id(request: Any) -> str:
 
 
 class Watcher(threading.Thread):
-    """Calls `look` every POLL_SECONDS until `end`. Ends the process when Triton is gone, which leaves it as an orphan."""
+    """Calls `look` every POLL_SECONDS until `end`. A second thread ends the process when Triton is gone, which leaves it
+    as an orphan: `look` asks Triton, and a dead Triton may never answer."""
 
     def __init__(self, look: Callable[[], None] = lambda: None) -> None:
         super().__init__(name="watcher", daemon=True)
-        self._look, self._closing, self._parent = look, threading.Event(), os.getppid()
+        self._look, self._closing = look, threading.Event()
+        faulthandler.enable(file=2)  # a crash writes into Triton's log where it happened; the guardian repeats it
+        threading.Thread(target=_outlive, args=[os.getppid()], name="orphan", daemon=True).start()
         self.start()
 
     def run(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
-            if os.getppid() != self._parent:
-                _leave()
             try:
                 self._look()
             except Exception:
@@ -114,6 +117,16 @@ class Watcher(threading.Thread):
     def end(self) -> None:
         self._closing.set()
         self.join(5)
+
+
+def _outlive(parent: int) -> None:
+    """Wait until the parent process is dead, then leave. The kernel wakes this thread: Triton's own code in this process
+    looks every 300 ms, and its orderly exit may wait for threads that wait for Triton."""
+    with contextlib.suppress(ProcessLookupError):  # dead already
+        waiting = select.poll()
+        waiting.register(os.pidfd_open(parent), select.POLLIN)
+        waiting.poll()
+    _leave()
 
 
 def _leave() -> None:

@@ -28,6 +28,10 @@ class TritonBuild:
     has_known_flaws: bool  # published security advisories (docs/security.md)
 
 
+# How long Triton waits for a model's process to start, before it even loads the model. Its own 30 s are not enough on a
+# machine that is busy with something else, and what follows there is an abort or a server that never becomes ready.
+STUB_START_SECONDS = 600
+
 WHEEL = TritonBuild(
     "24.10",
     "2.51.0",
@@ -102,8 +106,8 @@ def command(
         "allow-gpu-metrics": str(build.has_gpu).lower(),
         "pinned-memory-pool-byte-size": "0",
         "exit-timeout-secs": EXIT_TIMEOUT_SECONDS,
-        "backend-config": f"python,shm-region-prefix-name={shm_prefix}",
     }
+    python = {"shm-region-prefix-name": shm_prefix, "stub-timeout-seconds": STUB_START_SECONDS}
     for protocol in ("http", "grpc", "metrics"):
         flags[f"{protocol}-address"] = host
         flags[f"{protocol}-port"] = getattr(ports, protocol)
@@ -112,5 +116,6 @@ def command(
     if build.has_shm_switch:
         flags["allow-client-shm"] = "true"
     options = [f"--{name}={value}" for name, value in flags.items()]
+    options += [f"--backend-config=python,{name}={value}" for name, value in python.items()]
     options.append("--disable-auto-complete-config")  # ours are complete; saves a second start of every stub
     return [str(folder / "bin" / "tritonserver"), *options]

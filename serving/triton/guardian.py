@@ -5,7 +5,7 @@ is a pipe that the launcher holds, so the end of a launcher is an end of file. I
 process group (a hung server, orphaned stubs) and removes their shared memory and FOLDER.
 
 This Triton neither notices nor restarts a killed Python process; the clients of that process would wait for ever. The
-guardian looks at the models' processes every twentieth of a second and asks for a sign of life every second. Where a
+guardian is told by the kernel when one ends, and asks for a sign of life every second. Where a
 process is gone, or no sign comes, the whole server goes: clients get an error at once and a new server within seconds.
 A busy server is not a dead one: while its processes compute, silence is borne for MAX_BUSY_SECONDS.
 """
@@ -17,6 +17,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -26,12 +27,15 @@ from pathlib import Path
 from serving.triton.health import SILENCE, fault, is_ready
 
 SHM_PREFIX = "EDGE_VLM_SHM_PREFIX"  # environment variable: what the models remove when all others are dead
-POLL_SECONDS = 0.05
+START_POLL_SECONDS = 0.05
+POLL_SECONDS = 0.5  # for what no file descriptor tells: the watch's verdict, a signal
 PROBE_SECONDS = 1.0
 MAX_FAULTS = 3  # in a row: one may be a full /dev/shm, which passes
 MAX_BUSY_SECONDS = 120.0  # without an answer from processes that compute
 MIN_BUSY_SHARE = 0.1  # of a core: what computes takes more, what hangs takes less
 STUB = "triton_python_backend_stub"
+CRASHES = ("Fatal Python error", "terminate called")  # how Python's and C++'s accounts of a crash begin
+LAST_WORDS_BYTES, LAST_WORDS_LINES = 16_000, 40
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,33 +50,41 @@ class Watch(threading.Thread):
         super().__init__(name="watch", daemon=True)
         self.is_begun, self.verdict = False, ""
         self._http_url, self._group, self._ended = http_url, group, threading.Event()
-        self._models: dict[int, str] = {}  # by process id: the model's name
+        self._models: dict[int, str] = {}  # by file descriptor of its process: the model's name
 
     def run(self) -> None:
         while not is_ready(self._http_url):
-            if self._ended.wait(POLL_SECONDS):
+            if self._ended.wait(START_POLL_SECONDS):
                 return
-        self._models = stubs(self._group)
+        self._models = {opened(pid): name for pid, name in stubs(self._group).items()}
         self.is_begun, num_faults, answered_seconds = True, 0, time.monotonic()
         while not self._ended.wait(PROBE_SECONDS):
-            begun_seconds, begun_cpu = time.monotonic(), cpu_seconds(self._group)
             found = fault(self._http_url)
             num_faults = num_faults + 1 if found else 0
-            if not found or not found.endswith(SILENCE):
+            is_silent = found is not None and found.endswith(SILENCE)
+            if not is_silent:
                 answered_seconds = time.monotonic()
-            share = (cpu_seconds(self._group) - begun_cpu) / (time.monotonic() - begun_seconds)
-            is_busy = share > MIN_BUSY_SHARE and time.monotonic() - answered_seconds < MAX_BUSY_SECONDS
-            if found and num_faults >= MAX_FAULTS and not (found.endswith(SILENCE) and is_busy):
+            is_patient = is_silent and time.monotonic() - answered_seconds < MAX_BUSY_SECONDS
+            if found and num_faults >= MAX_FAULTS and not (is_patient and self._is_busy()):
                 self.verdict = found
                 return
 
-    def killed_model(self) -> str:
-        """The name of a model whose process is gone, else an empty text."""
-        return next((name for pid, name in self._models.items() if _state(pid) in ("", "Z", "X")), "")
+    def _is_busy(self) -> bool:
+        """Whether the processes compute, by a look at their next second."""
+        begun_seconds, begun_cpu = time.monotonic(), cpu_seconds(self._group)
+        self._ended.wait(PROBE_SECONDS)
+        return (cpu_seconds(self._group) - begun_cpu) / (time.monotonic() - begun_seconds) > MIN_BUSY_SHARE
+
+    def killed_model(self, wait_seconds: float, *others: int) -> str:
+        """The name of a model whose process is gone, else an empty text. Waits for that, and for other descriptors."""
+        ended = select.select([*self._models, *others], [], [], wait_seconds)[0]
+        return next((name for process, name in self._models.items() if process in ended), "")
 
     def end(self) -> None:
         self._ended.set()
         self.join()
+        for process in self._models:
+            os.close(process)
 
 
 def _facts(pid: int) -> list[str]:
@@ -83,8 +95,12 @@ def _facts(pid: int) -> list[str]:
         return []
 
 
-def _state(pid: int) -> str:
-    return (_facts(pid) or [""])[0]
+def opened(pid: int) -> int:
+    """A file descriptor of a process, which can be read from when the process is gone."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return os.open(os.devnull, os.O_RDONLY)  # gone already: can be read from at once
 
 
 def members(group: int) -> list[int]:
@@ -108,6 +124,22 @@ def cpu_seconds(group: int) -> float:
     """What the processes of a group have computed since they started."""
     ticks = sum(int(facts[11]) + int(facts[12]) for pid in members(group) if len(facts := _facts(pid)) > 12)
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def last_words(log: int, start: int) -> str:
+    """What a process that crashed wrote into a log file: Python's account of its threads, or C++'s of an exception.
+
+    Args:
+        log: the log's file descriptor; nothing is read where it is a terminal or a pipe.
+        start: from which byte on.
+    """
+    if not stat.S_ISREG(os.fstat(log).st_mode):
+        return ""
+    with open(f"/proc/self/fd/{log}", "rb") as file:
+        file.seek(max(start, os.fstat(log).st_size - LAST_WORDS_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    starts = [place for place, line in enumerate(lines) if line.startswith(CRASHES)]
+    return "\n".join(["", *lines[starts[0] :][:LAST_WORDS_LINES]]) if starts else ""
 
 
 def _die_with_parent() -> None:
@@ -136,6 +168,7 @@ def main(shm_prefix: str, folder: str, grace_seconds: str, http_url: str, *comma
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     while True:
+        log_start = os.fstat(1).st_size
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -144,14 +177,15 @@ def main(shm_prefix: str, folder: str, grace_seconds: str, http_url: str, *comma
             preexec_fn=_die_with_parent,
             env=os.environ | {SHM_PREFIX: shm_prefix},
         )
-        watch = Watch(http_url, process.pid)
+        triton, watch = opened(process.pid), Watch(http_url, process.pid)
         watch.start()
         killed = ""
         try:
             while not (is_asked or watch.verdict or killed) and process.poll() is None:
-                killed = watch.killed_model()
-                is_asked = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0]) or is_asked  # EOF is readable
+                killed = watch.killed_model(POLL_SECONDS, triton, sys.stdin.fileno())
+                is_asked = is_asked or bool(select.select([sys.stdin], [], [], 0)[0])  # EOF is readable
         finally:
+            os.close(triton)
             stop(process, 0 if watch.verdict or killed else float(grace_seconds))
             for region in glob.glob(f"/dev/shm/{glob.escape(shm_prefix)}*"):
                 os.unlink(region)
@@ -164,6 +198,7 @@ def main(shm_prefix: str, folder: str, grace_seconds: str, http_url: str, *comma
         watch.end()
         why = watch.verdict or (f"the process of {killed} was killed" if killed else "")
         why = why or f"Triton ended with {process.returncode}"
+        why += last_words(1, log_start)
         print(f"warning: the server is started again: {why}", file=sys.stderr, flush=True)
 
 

@@ -184,7 +184,15 @@ class TritonServer:
         )
         guard = [sys.executable, "-E", "-S", "-m", "serving.triton.guardian", self.shm_prefix, str(folder)]
         guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
-        self._command, self._environment = [*guard, *line], os.environ | {"PATH": path, "LD_LIBRARY_PATH": libraries}
+        self._command, self._environment = (
+            [*guard, *line],
+            os.environ
+            | {
+                "PATH": path,
+                "LD_LIBRARY_PATH": libraries,
+                "PYTHONFAULTHANDLER": "1",  # a model's process that crashes writes where into the log
+            },
+        )
         self._guard("wb")
 
     def _guard(self, log_mode: Literal["wb", "ab"]) -> None:

@@ -43,8 +43,8 @@ def test_a_killed_model_is_said_as_unavailable(bundle_folder: Path, language_fol
                 pass
             (process,) = model_processes(server)
             os.kill(process, signal.SIGKILL)
-            rest = answer.read()
-        assert b'data: {"error":{' in rest
+            while not (line := answer.readline()).startswith(b'data: {"error":{'):
+                assert line, "the answer ended without an error"
         statuses = []
 
         def is_back() -> bool:

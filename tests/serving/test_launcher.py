@@ -62,7 +62,7 @@ def left_of(prefix: str) -> list[str]:
 
 
 def wait_until_gone(prefix: str) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while left := left_of(prefix):
         assert time.monotonic() < give_up, left
         time.sleep(0.05)
@@ -109,6 +109,24 @@ def test_a_killed_guardian_is_replaced(reference: Reference, cases: dict[str, Ca
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
     assert err == "warning: the server is started again: its guardian ended with -9\n"
+    wait_until_gone(prefix)
+
+
+def test_a_crash_says_where(reference: Reference, cases: dict[str, Case]) -> None:
+    """The warning has the Python stack of the model's process: without it a crash on somebody's machine is a riddle."""
+    with start("--model", reference.language, "--dtype", "fp32") as process:
+        url = process.stdout.readline().split()[3]
+        prefix = guardian_of(process.pid)[1]
+        victim = next(pid for pid, words in processes().items() if prefix in " ".join(words) and "stub" in words[0])
+        os.kill(victim, signal.SIGSEGV)
+        wait_for(lambda: victim not in processes(), seconds=30)
+        wait_for(lambda: is_served(url, tensors(cases["text"]), cases["text"].expected), seconds=120)
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert err.startswith("warning: the server is started again: the process of ")
+    assert "Fatal Python error: Segmentation fault" in err
+    assert "door.py" in err
     wait_until_gone(prefix)
 
 
