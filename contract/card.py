@@ -5,9 +5,15 @@ family's module makes the card of a config.json (contract.families).
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from contract.errors import BundleError
 from contract.families import module_name
 from contract.tiles import Tiles
+from contract.typed import Between, Size, TokenId, check_fields
+
+Width = Annotated[int, Between(1, 1 << 20)]
+Side = Annotated[int, Between(1, 1 << 10)]
 
 
 @dataclass(frozen=True)
@@ -18,26 +24,33 @@ class ModelCard:
     transformers' model_type. A token id is None where the family has no such token, tiles where it has no tiles.
 
     Raises:
-        BundleError: no family has this model_type.
+        BundleError: no family has this model_type, a value does not fit its field, or the vocabulary has no token of a
+            picture.
     """
 
     family: str
-    hidden_size: int
-    num_deepstack_levels: int
-    vocab_size: int
-    max_position_embeddings: int
-    image_token_id: int
-    video_token_id: int | None
-    vision_start_token_id: int | None
-    vision_end_token_id: int | None
-    patch_size: int
-    merge_size: int
-    temporal_patch_size: int
+    hidden_size: Width
+    num_deepstack_levels: Annotated[int, Between(0, 1 << 10)]
+    vocab_size: Size
+    max_position_embeddings: Size
+    image_token_id: TokenId
+    video_token_id: TokenId | None
+    vision_start_token_id: TokenId | None
+    vision_end_token_id: TokenId | None
+    patch_size: Side
+    merge_size: Side
+    temporal_patch_size: Side
     encoder_fingerprint: str
     tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "card")
         module_name(self.family)
+        if max(self.pad_token_ids) >= self.vocab_size:
+            raise BundleError(
+                f"the tokens of pictures and videos are {list(self.pad_token_ids)}, vocab_size is {self.vocab_size}: is "
+                "this a complete checkpoint?"
+            )
 
     @property
     def pad_token_ids(self) -> tuple[int, ...]:

@@ -6,11 +6,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from contract.errors import BundleError
 
 Identity = tuple[int, int, int, int, int]  # device, inode, bytes, time of the content, time of the inode
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name that a file carries can only mean a file beside it."""
+    return (
+        bool(name)
+        and PurePath(name).name == name
+        and "\0" not in name
+        and len(name.encode(errors="replace")) <= 255
+        and name != ".."
+    )
 
 
 def sha256(path: Path) -> str:

@@ -6,14 +6,16 @@ Everything else in the folder is a plain transformers checkpoint without its vis
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.families import find
-from contract.manifest import plain, read_card
+from contract.manifest import plain
+from contract.typed import check, read
 
 FORMAT_VERSION = 1
-NAME = "edge_vlm.json"
+NAME, CONFIG = "edge_vlm.json", "config.json"
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,29 @@ def read_language_card(folder: Path) -> ModelCard:
     """The card of a language checkpoint.
 
     Raises:
-        BundleError: the folder is no language checkpoint, or of another format version.
+        BundleError: the folder is no language checkpoint, of another format version, or has a wrong value.
     """
     try:
-        mark = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        mark, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (NAME, CONFIG))
     except FileNotFoundError as error:
         raise BundleError(
             f"{error.filename} does not exist: {folder} is no language checkpoint (python -m export.language makes one)"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder}: {NAME} or config.json is no JSON: {error}") from error
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{folder}: {NAME} or {CONFIG} is no JSON: {error}") from error
     if not isinstance(mark, dict) or mark.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{folder / NAME}: format_version must be {FORMAT_VERSION}: export the checkpoint again")
-    fingerprint = mark.get("encoder_fingerprint")
-    if not isinstance(fingerprint, str) or not fingerprint:
+    found = read(LanguageCheckpoint, mark, str(folder / NAME))
+    if not found.encoder_fingerprint:
         raise BundleError(f"{folder / NAME} has no encoder_fingerprint: export the checkpoint again")
-    if mark.get("card") is not None:
-        card = read_card(mark["card"], f"{folder / NAME}: card")
-        return replace(card, encoder_fingerprint=fingerprint)
-    return find(config.get("model_type")).card(config, fingerprint)
+    if found.card is not None:
+        return replace(found.card, encoder_fingerprint=found.encoder_fingerprint)
+    source = str(folder / CONFIG)
+    for name in ("text_config", "vision_config"):
+        check(dict[str, Any], check(dict[str, Any], config, source).get(name, {}), f"{source}: {name}")
+    try:
+        return find(config.get("model_type")).card(config, found.encoder_fingerprint)
+    except BundleError as error:
+        raise BundleError(f"{source}: {error}") from error

@@ -1,15 +1,16 @@
 """manifest.json of an edge bundle: everything the device knows about its model, and the hash of every file."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contract.card import ModelCard
-from contract.errors import BundleError
-from contract.files import sha256, verify
+from contract.errors import BundleError, shown
+from contract.files import is_plain_name, sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
-from contract.tiles import Tiles
+from contract.typed import Size, read
 
 FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
@@ -33,8 +34,8 @@ class Manifest:
     video: VideoProcessing
     has_outer_video_wrapper: bool
     precision: str
-    opset: int
-    graph_version: int
+    opset: Size
+    graph_version: Size
     libraries: dict[str, str]
     parity: list[dict[str, Any]]
     quantisation: dict[str, Any] = field(default_factory=dict)
@@ -63,45 +64,23 @@ def plain(value: Any) -> dict[str, Any]:
     return values
 
 
-def read_card(values: Any, source: str) -> ModelCard:
-    """A card of JSON.
-
-    Raises:
-        BundleError: a key is missing or unknown, or the family is.
-    """
-    if isinstance(values, dict) and "tiles" in values:
-        values = values | {"tiles": Tiles.from_json(values["tiles"], f"{source}.tiles")}
-    card: ModelCard = _build(ModelCard, values, source)
-    return card
-
-
-def _build(cls: type[Any], values: Any, source: str) -> Any:
-    if not isinstance(values, dict):
-        raise BundleError(f"{source} is {type(values).__name__}, an object is expected")
-    names = {f.name for f in fields(cls)}
-    required = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
-    if missing := required - values.keys():
-        raise BundleError(f"{source} has no key {sorted(missing)[0]!r}: export the bundle again")
-    if unknown := values.keys() - names:
-        raise BundleError(f"{source} has an unknown key {sorted(unknown)[0]!r}: written by a newer version?")
-    return cls(**{k: tuple(v) if k in ("mean", "std") else v for k, v in values.items()})
-
-
 def _parse(values: Any, path: Path) -> Manifest:
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}: export the bundle again"
+            f"{path}: format_version is {shown(version)}, this version reads {FORMAT_VERSION}: export the bundle again"
         )
-    parts = {"image": ImageProcessing, "video": VideoProcessing}
-    built = {k: _build(cls, values.get(k), f"{path}: {k}") for k, cls in parts.items()}
-    built["card"] = read_card(values.get("card"), f"{path}: card")
-    manifest: Manifest = _build(Manifest, values | built, str(path))
+    manifest = read(Manifest, values, str(path))
     for name in (GRAPH, TOKENIZER, CHAT_TEMPLATE):
         if name not in manifest.files:
             raise BundleError(f"{path}: files has no {name!r}: export the bundle again")
-    if any("/" in name or name in ("..", NAME) for name in manifest.files):
-        raise BundleError(f"{path}: files may only name files of the bundle itself")
+    for name, digest in manifest.files.items():
+        if not is_plain_name(name) or name == NAME:
+            raise BundleError(f"{path}: files names {shown(name)}, only files of the bundle itself are allowed")
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise BundleError(f"{path}: files: {name} is {shown(digest)}, the 64 digits of a SHA-256 are expected")
+    if manifest.precision not in PRECISIONS:
+        raise BundleError(f"{path}: precision is {shown(manifest.precision)}, supported are {', '.join(PRECISIONS)}")
     return manifest
 
 

@@ -1,9 +1,13 @@
 """Pixel budgets, filter, frames and normalisation: what both machines must know of a checkpoint's processors."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
-Triple = tuple[float, float, float]
+from contract.errors import BundleError
+from contract.typed import Between, Pixels, Size
+
+Value = Annotated[float, Between(-1000, 1000)]
+Triple = tuple[Value, Value, Value]
 BICUBIC = 3  # Pillow's number, and so transformers'
 
 
@@ -12,11 +16,17 @@ class ImageProcessing:
     """min_pixels and max_pixels bound height x width after resizing; mean and std on the 0..1 scale, with a checkpoint's
     own rescale_factor in them; resample is the filter, one of Pillow's numbers."""
 
-    min_pixels: int
-    max_pixels: int
+    min_pixels: Pixels
+    max_pixels: Pixels
     mean: Triple
     std: Triple
-    resample: int = field(default=BICUBIC, kw_only=True)
+    resample: Annotated[int, Between(0, 5)] = field(default=BICUBIC, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.min_pixels > self.max_pixels:
+            raise BundleError(f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}: the first is larger")
+        if not all(self.std):
+            raise BundleError(f"std is {list(self.std)}, pixels are divided by it: no zero is allowed")
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,16 @@ class VideoProcessing(ImageProcessing):
             cap_pixels_per_frame); None leaves the budget to the video as a whole.
     """
 
-    fps: float | None
-    min_frames: int
-    max_frames: int
-    num_frames: int | None = field(default=None, kw_only=True)
-    max_frame_tokens: int | None = field(default=None, kw_only=True)
+    fps: Annotated[float, Between(1e-6, 1e6)] | None
+    min_frames: Size
+    max_frames: Size
+    num_frames: Size | None = field(default=None, kw_only=True)
+    max_frame_tokens: Size | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_frames > self.max_frames:
+            raise BundleError(f"min_frames is {self.min_frames}, max_frames {self.max_frames}: the first is larger")
 
 
 def facts(processing: ImageProcessing) -> dict[str, Any]:

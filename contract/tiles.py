@@ -1,9 +1,11 @@
 """How a family of fixed tiles makes square tiles of a picture, and rows of the tiles."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
-from contract.errors import BundleError
+from contract.errors import BundleError, shown
+from contract.preprocessing import Triple
+from contract.typed import Between, Size
 
 RULES = (
     "crop",  # the short side to the tile, then the middle
@@ -12,6 +14,7 @@ RULES = (
     "anyres",  # the whole picture, then the tiles of the best pinpoint
     "canvas",  # the tiles of the nearest aspect ratio, then a thumbnail
 )
+Side = Annotated[int, Between(1, 1 << 16)]
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,27 @@ class Tiles:
     """
 
     rule: str
-    side: int
-    seen: int
-    merge: int
-    patch: int
-    mean: tuple[float, float, float]
-    pinpoints: tuple[tuple[int, int], ...] = ()
-    min_tiles: int = 1
-    max_tiles: int = 1
+    side: Side
+    seen: Side
+    merge: Side
+    patch: Side
+    mean: Triple
+    pinpoints: tuple[tuple[Size, Size], ...] = ()
+    min_tiles: Size = 1
+    max_tiles: Size = 1
     has_newline: bool = False
-    max_map_tiles: int | None = field(default=None, kw_only=True)
+    max_map_tiles: Size | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
-            raise BundleError(f"tiles.rule is {self.rule!r}, supported are {', '.join(RULES)}")
+            raise BundleError(f"tiles.rule is {shown(self.rule)}, supported are {', '.join(RULES)}")
+        if self.seen > self.side or self.side_rows < 1:
+            raise BundleError(
+                f"tiles has side {self.side}, seen {self.seen}, patch {self.patch} and merge {self.merge}: a tile has no "
+                "whole row, export it again"
+            )
+        if self.min_tiles > self.max_tiles:
+            raise BundleError(f"tiles.min_tiles is {self.min_tiles}, tiles.max_tiles {self.max_tiles}: export it again")
 
     @property
     def side_patches(self) -> int:
@@ -73,18 +83,3 @@ class Tiles:
         neutral, so that encoders keep their names and bundles stay readable."""
         neutral = {one.name: one.default for one in fields(self) if one.kw_only}
         return {name: value for name, value in asdict(self).items() if name not in neutral or value != neutral[name]}
-
-    @classmethod
-    def from_json(cls, values: Any, source: str) -> "Tiles":
-        """Read what `facts` and JSON made of it.
-
-        Raises:
-            BundleError: a key is missing or unknown.
-        """
-        if not isinstance(values, dict):
-            raise BundleError(f"{source} is {type(values).__name__}, an object is expected: export it again")
-        names, later = {one.name for one in fields(cls)}, {one.name for one in fields(cls) if one.kw_only}
-        if wrong := sorted((names - later - values.keys()) | (values.keys() - names)):
-            raise BundleError(f"{source}: {wrong[0]!r} is missing or unknown: export it again")
-        changed = {"mean": tuple(values["mean"]), "pinpoints": tuple((h, w) for h, w in values["pinpoints"])}
-        return cls(**values | changed)

@@ -13,6 +13,7 @@ from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
 from contract.files import Identity, check_unchanged, verify
 from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, WEIGHTS, Manifest, parse_manifest
+from contract.npy import read_array
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Bundle:
         """
         path, width = self.folder / NEWLINE, self.manifest.card.hidden_size
         try:
-            values: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read: {error}: export the bundle again") from error
+            values = read_array(path.read_bytes(), str(path))
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}: export the bundle again") from error
         if values.shape != (width,) or values.dtype != np.float32:
             raise BundleError(f"{path} has {values.dtype} {list(values.shape)}, float32 [{width}] is expected")
         return values

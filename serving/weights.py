@@ -6,10 +6,11 @@ does so after half a minute of loading. Source of the layout: the format section
 
 import json
 import math
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError, shown
+from contract.files import is_plain_name
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -44,7 +45,7 @@ def _shards(index: Path) -> set[str]:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{index} has no weight_map of tensors to files: {AGAIN}") from error
     for name in names:
-        if not isinstance(name, str) or PurePath(name).name != name or "\0" in name or len(name) > 255:
+        if not isinstance(name, str) or not is_plain_name(name):
             raise BundleError(f"{index} names the file {shown(name)}, a file beside it is expected: {AGAIN}")
     return set(names)
 

@@ -8,6 +8,7 @@ that.
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,15 @@ from numpy.typing import NDArray
 
 from contract.codecs.rans import TOTAL
 from contract.errors import BundleError
+from contract.npy import read_array
+from contract.typed import check
 
 NAME = "codec.npz"
 VERSION = 1  # raise when a codec computes something else from the same numbers
 HASH_DIGITS = 16
+MAX_BYTES = 1 << 26  # of one array: 64 levels of 262,144 channels
+# What zipfile raises on damage: bad marks, lengths, types of compression, a password, a stream that ends early.
+DAMAGE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, RecursionError)
 SCALE_RANGE = (2.0**-24, 2.0**24)
 USED = {  # the arrays that each codec computes with
     "int8c": ("channel_scales",),
@@ -103,6 +109,15 @@ class CodecNumbers:
         return self
 
 
+def _member(file: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of one array, as many as its entry says and no more than MAX_BYTES."""
+    with file.open(f"{name}.npy") as member:
+        data = member.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{name} has more than {MAX_BYTES} bytes")
+    return data
+
+
 def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> CodecNumbers | None:
     """The numbers in a folder, None where it has none.
 
@@ -113,11 +128,12 @@ def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> C
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in ARRAYS}
-            about = json.loads(str(file["about"]))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            found = {name: read_array(_member(file, name), f"{path}: {name}") for name in (*ARRAYS, "about")}
+        about = json.loads(str(found.pop("about")))
+    except DAMAGE as error:
         raise BundleError(f"{path} holds no codec numbers: {error}: copy it again from the bundle") from error
+    check(dict[str, Any], about, f"{path}: about")
     types = {name: np.uint32 if name == "ecq_frequencies" else np.float32 for name in ARRAYS}
     if wrong := [name for name in ARRAYS if found[name].dtype != types[name]]:
         raise BundleError(f"{path}: {wrong[0]} is {found[wrong[0]].dtype}, {types[wrong[0]].__name__} is expected")

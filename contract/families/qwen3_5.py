@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.card import ModelCard
-from contract.families.qwen3_vl import LAYOUT, POSITIONS, card_with_levels, missing_key, positions, runs
+from contract.families.qwen3_vl import (
+    LAYOUT,
+    POSITIONS,
+    card_with_levels,
+    deepstack_indexes,
+    missing_key,
+    positions,
+    runs,
+)
 from contract.tiles import Tiles
 
 __all__ = ["LAYOUT", "POSITIONS", "card", "deepstack_blocks", "positions", "runs"]
@@ -12,7 +20,7 @@ __all__ = ["LAYOUT", "POSITIONS", "card", "deepstack_blocks", "positions", "runs
 
 def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
     """The tower's blocks whose output becomes a deepstack level; none in the released models."""
-    return tuple(config["vision_config"].get("deepstack_visual_indexes") or ())
+    return deepstack_indexes(config["vision_config"].get("deepstack_visual_indexes") or ())
 
 
 def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:

@@ -10,6 +10,7 @@ from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.families.mrope import mrope_positions
 from contract.tiles import Tiles
+from contract.typed import Count, check
 
 LAYOUT, POSITIONS = "grids", "mrope"
 
@@ -20,7 +21,17 @@ def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
     Raises:
         KeyError: the config does not name them.
     """
-    return tuple(config["vision_config"]["deepstack_visual_indexes"])
+    return deepstack_indexes(config["vision_config"]["deepstack_visual_indexes"])
+
+
+def deepstack_indexes(value: Any) -> tuple[int, ...]:
+    """The numbers of blocks that a config names.
+
+    Raises:
+        BundleError: it is no list of numbers.
+    """
+    found: tuple[int, ...] = check(tuple[Count, ...], value, "config.json: vision_config: deepstack_visual_indexes")
+    return found
 
 
 def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from contract.card import ModelCard
-from contract.manifest import plain, read_card
+from contract.manifest import plain
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.typed import read
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.preparation import FramesRead, picture_item, video_item
@@ -86,8 +87,9 @@ class ItemMaker:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "ItemMaker":
-        image, video = ImageProcessing(**tuples(facts["image"])), VideoProcessing(**tuples(facts["video"]))
-        return cls(read_card(facts["card"], "card"), image, video, facts["max_pixels"])
+        kinds = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
+        parts: dict[str, Any] = {name: read(kind, facts[name], name) for name, kind in kinds.items()}
+        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"])
 
 
 def tuples(value: Any) -> Any:
