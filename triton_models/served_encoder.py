@@ -16,21 +16,32 @@ from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_bytes
+from edge_runtime.items.workers import DecodingLimits
+
+DECODING = DecodingLimits(num_workers=4)
 
 Tensors = dict[str, NDArray[Any]]
 
 
 class ServedEncoder:
-    """A tower over a bundle folder. Safe to share between threads.
+    """A tower over a bundle folder. Safe to share between threads. `close` ends the processes that decode.
+
+    Args:
+        decoding: what one picture may take. The model tells no callers apart, so a half of the processes decodes at once.
 
     Raises:
         BundleError: the bundle is damaged.
     """
 
-    def __init__(self, bundle: str, limits: Limits, num_threads: int | None) -> None:
+    def __init__(
+        self, bundle: str, limits: Limits, num_threads: int | None, decoding: DecodingLimits = DECODING
+    ) -> None:
         self.encoder = Encoder.from_bundle(bundle, threads=num_threads or 0)
         self.card, self.limits = self.encoder.bundle.manifest.card, limits
-        self.pipeline = Pipeline(self.encoder, allowed_local_media_path="")
+        self.pipeline = Pipeline(self.encoder, allowed_local_media_path="", decoding=decoding)
+
+    def close(self) -> None:
+        self.pipeline.close()
 
     def check(self, tensors: Tensors) -> None:
         """Refuse what can be refused without decoding anything.
@@ -92,7 +103,7 @@ class ServedEncoder:
         """The output tensors of a checked request, by the names of contract.tensors.VISION_OUTPUTS but vision_keys.
 
         Raises:
-            MediaError: a picture cannot be decoded, or is too large.
+            MediaError: a picture cannot be decoded within the limits, or is too large.
             InvalidInput: the pictures together have more rows than a prompt may have, or pixel_values has values that
                 no picture gives.
         """

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_runtime.items.video_options import WHOLE, VideoOptions
+from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -63,8 +64,11 @@ def open_encoder(args: argparse.Namespace) -> Encoder:
     return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
 
 
-def open_pipeline(args: argparse.Namespace) -> Pipeline:
+def open_pipeline(args: argparse.Namespace, decoding: DecodingLimits | None = None) -> Pipeline:
     """The pipeline of the arguments; embeddings are kept in memory, and in --cache where it is given.
+
+    Args:
+        decoding: bounds of the processes that decode; None decodes in this one.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.
@@ -74,5 +78,6 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         fetch=Fetcher() if args.fetch else None,
-        progress=_progress if sys.stderr.isatty() else None,
+        progress=_progress if sys.stderr.isatty() and decoding is None else None,
+        decoding=decoding,
     )

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from contract.errors import InvalidInput, MissingExtra
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client
+from edge_runtime.items.workers import DecodingLimits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +35,11 @@ def run(args: argparse.Namespace) -> None:
             from edge_runtime.ui.uploads import Uploads
         except ImportError as error:
             raise MissingExtra("the page", "ui") from error
-        pipeline = open_pipeline(args)
+        pipeline = open_pipeline(args, DecodingLimits(num_workers=4))  # visitors count as one caller, which holds half
         page = create_page(pipeline, open_client(args), args.triton, Uploads(Path(folder)), args.threads)
         try:
             serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}", args.allowed_hosts)
         except OSError as error:
             raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error
+        finally:
+            pipeline.close()

@@ -201,7 +201,7 @@ class Workers:
         if has_left:
             return MediaError(LEFT)
         status = worker.process.wait()
-        limit = f"{self._limits.max_seconds:g} s are allowed (--max-decode-seconds)"
+        limit = f"{self._limits.max_seconds:g} s are allowed (the gateway's --max-decode-seconds)"
         if status == -24 or time.monotonic() >= deadline:  # SIGXCPU
             return MediaError(f"{name} takes too long to decode: {limit}; send a smaller one, or a part of it")
         return MediaError(f"{name} ends its decoder: is it damaged? Up to {self._limits.max_bytes} bytes are allowed")
@@ -214,7 +214,7 @@ class Workers:
                 raise MediaError(f"{name} cannot be decoded: its decoder answers {str(answer)[:200]}") from wrong
         if error == "MemoryError":
             raise MediaError(
-                f"{name} takes too much memory to decode: {self._limits.max_bytes} bytes are allowed (--max-decode-bytes)"
+                f"{name} takes too much memory to decode: {self._limits.max_bytes} bytes are allowed (the gateway's --max-decode-bytes)"
             )
         if error == MissingExtra.__name__:
             raise MissingExtra("video files", "video")

@@ -1,12 +1,14 @@
 """Processes that end decode foreign media: they end at a limit, and when their caller leaves."""
 
 import io
+import json
 import os
 import signal
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 from PIL import Image
 
 from contract.errors import InvalidInput, MediaError
+from contract.limits import Limits
+from contract.tiles import Tiles
 from edge_runtime import Bundle, Pipeline
 from edge_runtime.gateway.asker import GatewayAsker
 from edge_runtime.items.maker import ItemMaker
@@ -24,6 +28,7 @@ from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.items.workers import DecodingLimits, Workers
 from edge_runtime.media.access import ANY_FILE
 from tests.edge.video_files import picture, write_video
+from triton_models.served_encoder import ServedEncoder
 
 NUM_FRAMES = 1 << 20
 
@@ -191,3 +196,24 @@ def test_a_pipeline_decodes_in_workers(bundle: Bundle, pipeline: Pipeline) -> No
 def test_limits_make_sense(limits: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="at least"):
         DecodingLimits(**limits)
+
+
+def test_a_maker_travels_whole(maker: ItemMaker) -> None:
+    """Also one of a family of tiles, whose card holds an object of its own."""
+    tiles = Tiles("anyres", 28, 28, 1, 14, (0.5, 0.25, 0.125), pinpoints=((28, 56), (56, 28)), has_newline=True)
+    for made in (maker, replace(maker, card=replace(maker.card, family="llava_next", tiles=tiles))):
+        assert ItemMaker.from_facts(json.loads(json.dumps(made.facts()))) == made
+
+
+def test_the_vision_model_decodes_within_limits(bundle_folder: Path) -> None:
+    costly = png(Image.new("RGB", (8_000, 8_000)))  # 192 MB decoded
+    served = ServedEncoder(str(bundle_folder), Limits(), 1, DecodingLimits(max_bytes=1 << 26, num_workers=2))
+    try:
+        with pytest.raises(MediaError, match=r"too much memory|cannot be decoded|ends its decoder"):
+            served.encode({"image": np.array([costly], np.object_)})
+        assert served.encode({"image": np.array([png(picture(0, 96, 96))], np.object_)})["image_grid_thw"].tolist() == [
+            [1, 6, 6]
+        ]
+    finally:
+        served.close()
+    assert isinstance(ServedEncoder(str(bundle_folder), Limits(), 1).pipeline._make, Workers)  # without being told

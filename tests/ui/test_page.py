@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.gateway.drawings import moving
+from tests.serving.test_launcher import processes
 from tests.ui.ui_process import ui_process
 from tiny_model.questions import CLAIMED, Question, about_scene
 from tiny_model.scenes import shapes_scene
@@ -57,6 +58,14 @@ def last_answer(page: Page) -> str:
     return page.locator("#chat .bot").last.inner_text().strip()
 
 
+def decoders_of_pages() -> int:
+    """Processes that decode for a page, which decodes nothing itself."""
+    found = {pid: " ".join(words) for pid, words in processes().items()}
+    decoders = [pid for pid, line in found.items() if "edge_runtime.items.worker" in line]
+    parents = [int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in decoders]
+    return sum("edge_runtime ui" in found.get(parent, "") for parent in parents)
+
+
 def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dict[str, Question]]) -> None:
     path, questions = drawn
     first, second = questions["describe"], questions["count"]
@@ -73,6 +82,7 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     growing = [text for text in seen if text not in ("", "…")]
     assert len(growing) > 2, seen  # it came in pieces
     assert all(first.answer.startswith(text.split("\n")[0]) for text in growing), growing
+    assert decoders_of_pages() == 1
     costs = page.locator("#costs")
     expect(costs).to_contain_text("1 of 1 encoded")
     expect(costs).to_contain_text("1 uploaded")

@@ -86,3 +86,4 @@ class TritonPythonModel:
         self.watcher.end()
         self.is_closing = True  # requests in the queue get an error
         self.pool.shutdown(wait=True)
+        self.encoder.close()
