@@ -1,4 +1,4 @@
-"""python -m kernels.wheels [FOLDER]: a wheel for each processor with its kernels, and a source distribution without.
+"""python -m kernels.wheels [FOLDER]: a wheel for each processor, a source distribution, a bill of materials.
 
 A wheel holds the libraries of one processor and is tagged for it (manylinux 2.28, the libc they are built against). The
 source distribution has none: what is installed from it runs portable and says so when it loads.
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kernels.bill import write_bill
 from kernels.build import LIBRARIES, ROOT, TARGETS, build
 
 FILES = ("pyproject.toml", "README.md", "LICENSE")
@@ -53,6 +54,7 @@ def main(out: Path) -> None:
             build(target)
     for machine in (*dict.fromkeys(target.partition(".")[0] for target in TARGETS), None):
         print(distribution(out, machine))
+    print(write_bill(out))
 
 
 if __name__ == "__main__":

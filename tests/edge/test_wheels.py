@@ -1,16 +1,19 @@
 """Wheels carry the kernels of their processor and say so; the source distribution carries none and says that."""
 
+import json
 import os
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.tower import kernels
+from kernels.bill import write_bill
 from kernels.build import LIBRARIES, TARGETS
 from kernels.wheels import distribution
 
@@ -66,3 +69,14 @@ def test_what_has_no_kernels_says_so(tmp_path: Path) -> None:
     found, said = load(Path(sys.executable), folder)
     assert found == "None"
     assert "runs without its kernels" in said
+
+
+def test_the_bill_of_materials_names_what_an_install_brings(tmp_path: Path) -> None:
+    bill = json.loads(write_bill(tmp_path).read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "edge-vlm"
+    assert bill["metadata"]["component"]["version"] == version("edge-vlm")
+    found = {one["name"].lower(): one["version"] for one in bill["components"]}
+    assert found["onnxruntime"] == version("onnxruntime")
+    assert {"pillow", "torch", "starlette", "h11", "protobuf"} <= found.keys()  # h11 and protobuf come through others
+    assert not {"pytest", "mypy", "edge-vlm"} & found.keys()
