@@ -8,7 +8,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-scale wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -52,7 +52,13 @@ test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10
 	else echo "haproxy, nginx or redis-server is missing: sudo apt-get install haproxy nginx-light redis-server"; exit 1; fi; fi
 	$(BIN)/python -m pytest -s $(SCALE)
 
-wheels: $(READY) ## dist/: a wheel for x86_64 and one for aarch64, each with its kernels, and a source distribution
+sanitize: $(READY) ## the kernels' tests under AddressSanitizer and UBSan; installs clang where it may
+	@if ! command -v clang++-14 >/dev/null; then if [ "$$(id -u)" = 0 ]; then apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends clang-14 libclang-rt-14-dev; \
+	else echo "clang++-14 is missing: sudo apt-get install clang-14 libclang-rt-14-dev"; exit 1; fi; fi
+	$(BIN)/python -m kernels.sanitize
+
+wheels: $(READY) ## dist/: a wheel for x86_64 and one for aarch64, each with its kernels, a source distribution, a bill of materials
 	$(BIN)/python -m kernels.build
 	$(BIN)/python -m kernels.wheels dist
 

@@ -46,19 +46,17 @@ class Doors:
         self.channel.close()
 
     def stream(self, request: Hostile) -> Outcome:
-        """gRPC to the decoupled model."""
-        begun = time.monotonic()
+        """gRPC to the decoupled model, read to its end: Triton keeps some memory of each stream that is cancelled."""
+        begun, seen = time.monotonic(), None
         try:
-            answers = self.stub.ModelStreamInfer(iter([message(MODEL, request)]), timeout=BOUND_SECONDS)
-            for answer in answers:
+            for answer in self.stub.ModelStreamInfer(iter([message(MODEL, request)]), timeout=BOUND_SECONDS):
                 if answer.error_message:
-                    return judged(answer.error_message, time.monotonic() - begun, is_error=True)
-                if answer.infer_response.parameters["triton_final_response"].bool_param:
-                    answers.cancel()
-                    return judged("", time.monotonic() - begun, is_error=False)
+                    seen = judged(answer.error_message, time.monotonic() - begun, is_error=True)
+                elif answer.infer_response.parameters["triton_final_response"].bool_param:
+                    seen = seen or judged("", time.monotonic() - begun, is_error=False)
         except grpc.RpcError as error:
             return _failed(error, time.monotonic() - begun)
-        return Outcome(BROKEN, "the stream ended without a final response", time.monotonic() - begun)
+        return seen or Outcome(BROKEN, "the stream ended without a final response", time.monotonic() - begun)
 
     def unary(self, request: Hostile) -> Outcome:
         """gRPC to the model of one response."""

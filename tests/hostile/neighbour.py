@@ -31,6 +31,7 @@ class Neighbour(threading.Thread):
 
     def _ask(self) -> list[int]:
         tokens: list[int] = []
+        is_final = False
         latest = time.monotonic()
         answers = self._stub.ModelStreamInfer(iter([message(MODEL, self._request)]), timeout=GIVE_UP_SECONDS)
         for answer in answers:
@@ -42,10 +43,10 @@ class Neighbour(threading.Thread):
             for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
                 if output.name == "token_ids":
                     tokens += np.frombuffer(raw, np.int64).tolist()
-            if response.parameters["triton_final_response"].bool_param:
-                answers.cancel()
-                return tokens
-        raise RuntimeError("the stream ended without a final response")
+            is_final = response.parameters["triton_final_response"].bool_param
+        if not is_final:
+            raise RuntimeError("the stream ended without a final response")
+        return tokens
 
     def run(self) -> None:
         while not self._is_over.is_set():
