@@ -1,6 +1,6 @@
 """Each process of a server is killed while a client is in each stage of a request: what the client sees, and what is left.
 
-Also a frozen Triton and a full /dev/shm, the latter in a mount namespace of its own where the machine allows one.
+Also a frozen Triton, and what places.py fills or takes away.
 """
 
 import os
@@ -19,27 +19,27 @@ from serving.triton.orphans import marked
 from tests.hostile.doors import Doors, Outcome
 from tests.hostile.requests import Hostile, as_tensor
 from tests.serving.reference import Reference
-from tests.serving.test_launcher import guardian_of, processes, start
+from tests.serving.test_launcher import guardian_of, processes
 from tests.serving.wire import stream, tensors
 
 STAGES = ("prompt", "stream", "upload")
 VICTIMS = ("tritonserver", MODEL, UNARY_MODEL, "guardian")
 AGAIN_SECONDS = 180.0
-SMALL_SHM = "256m"
 
 
 class Launched:
     """A server of the launcher, as a process of its own."""
 
-    def __init__(self, reference: Reference, *before: str) -> None:
+    def __init__(self, reference: Reference, *before: str, flags: tuple[str, ...] = (), **environment: str) -> None:
         line = [*before, sys.executable, "-m", "serving", "--model", str(reference.language), "--dtype", "fp32"]
-        if before:
-            ports = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
-            self.process = subprocess.Popen(
-                [*line, "--threads", "1", *ports], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-        else:
-            self.process = start("--model", reference.language, "--dtype", "fp32")
+        ports = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
+        self.process = subprocess.Popen(
+            [*line, "--threads", "1", *ports, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | environment,
+        )
         assert self.process.stdout is not None
         words = self.process.stdout.readline().split()
         self.http_url, self.grpc_url = words[1].removeprefix("http://"), words[3]
@@ -54,6 +54,9 @@ class Launched:
             if words[0].endswith(f"/{name}") or any(f"/{name}/1/" in word for word in words[:2]):
                 return pid
         raise LookupError(f"no process {name}")
+
+    def kill(self, name: str, number: int) -> None:
+        os.kill(self.pid(name), number)
 
     def close(self) -> None:
         self.process.terminate()
@@ -144,48 +147,10 @@ def killed(server: Launched, reference: Reference, victim: str, stage: str, numb
     }
 
 
-def full_memory(reference: Reference) -> dict[str, Any]:
-    """A full /dev/shm, in a mount namespace of its own: refused, and served when there is room again."""
-    script = f'mount -t tmpfs -o size={SMALL_SHM} tmpfs /dev/shm && exec "$@"'
-    allowed = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
-    if allowed.returncode:
-        return {"victim": "/dev/shm full", "client_saw": "not run: no mount namespace on this machine"}
-    server = Launched(reference, "unshare", "-m", "sh", "-c", script, "sh")
-    try:
-        inside = ["nsenter", "-t", str(server.process.pid), "-m"]
-        calm = tensors(reference.cases()["video"])
-        expected = stream(server.grpc_url, calm)[0]
-        subprocess.run([*inside, "sh", "-c", "cat /dev/zero > /dev/shm/filler"], capture_output=True, check=False)
-        doors = Doors(server.http_url, server.grpc_url)
-        begun = time.monotonic()
-        big = {"text_input": "x" * 30_000_000}  # more than the pool of shared memory that a model has taken
-        seen = doors.infer(as_request(big))
-        seconds = round(time.monotonic() - begun, 2)
-        subprocess.run([*inside, "rm", "/dev/shm/filler"], check=True)
-        doors.close()
-        begun = time.monotonic()
-
-        def is_served() -> bool:
-            try:
-                return stream(server.grpc_url, calm)[0] == expected
-            except Exception:
-                return False
-
-        until(is_served, AGAIN_SECONDS)
-        again = round(time.monotonic() - begun, 2)
-    finally:
-        server.close()
-    return {
-        "victim": "/dev/shm full",
-        "client_saw": f"{seen.kind} {seen.text[:120]}",
-        "client_s": seconds,
-        "served_again_s": again if again < AGAIN_SECONDS else None,
-        "left": 0,
-    }
-
-
 def chaos(reference: Reference, _: float, __: Path) -> dict[str, Any]:
-    """Every victim in every stage, then a frozen Triton and a full /dev/shm."""
+    """Every victim in every stage, a frozen Triton, then what is full or gone."""
+    from tests.hostile.places import full_disk, full_memory, gone_store  # which use this module
+
     rows = []
     server = Launched(reference)
     try:
@@ -198,7 +163,9 @@ def chaos(reference: Reference, _: float, __: Path) -> dict[str, Any]:
     finally:
         server.close()
     left = until(lambda: not marked(server.prefix) and not list(Path("/dev/shm").glob(f"{server.prefix}*")), 20)
-    rows.append(full_memory(reference))
+    for place in (full_memory, full_disk, gone_store):
+        rows.append(place(reference))
+        print(rows[-1], file=sys.stderr, flush=True)
     is_sound = left is not None and all(
         row.get("served_again_s", 0) is not None and not row.get("left") for row in rows
     )
