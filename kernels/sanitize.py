@@ -55,7 +55,18 @@ def main() -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     tests = [f"tests/edge/test_kernel_{name}.py" for name in TESTS]
-    line = [sys.executable, "-m", "pytest", "-q", "-k", "not standard", "-p", "tests.edge.sanitized", *tests, *sys.argv[1:]]
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        "not standard",
+        "-p",
+        "tests.edge.sanitized",
+        *tests,
+        *sys.argv[1:],
+    ]
     return subprocess.run(line, cwd=ROOT, env=environment).returncode
 
 

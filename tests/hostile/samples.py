@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from serving.triton.guardian import STUB
 from serving.triton.orphans import marked
 
 Sample = tuple[float, float, int, int]  # seconds, RSS in MB, threads, descriptors
@@ -15,8 +16,7 @@ WARM_UP = 1 / 3  # of the time
 def _name(pid: int) -> str:
     """The model of a stub, else the program."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    models = [part for word in words[:2] for part in Path(word).parts if part.startswith("qwen")]
-    return models[0] if models else Path(words[0]).name
+    return Path(words[1]).parts[-3] if words[0].endswith(STUB) else Path(words[0]).name  # …/MODEL/1/model.py
 
 
 def sample(shm_prefix: str) -> dict[str, tuple[float, int, int]]:

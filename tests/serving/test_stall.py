@@ -4,15 +4,19 @@ The real server, whose copy of model.py waits 3 s in place of 120 and holds each
 """
 
 import time
+from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from contract.limits import Limits
 from contract.names import MODEL
 from serving.settings import Settings
+from serving.transformers_engine.engine import TransformersEngine
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
 from tests.scrape import wait_for
+from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, opened, stream, tensors
@@ -33,7 +37,9 @@ TransformersEngine._step = _held
 class Holding(TritonServer):
     """A server whose steps do not end while the file `flag` exists."""
 
-    def _launch(self, folder):
+    flag = ""
+
+    def _launch(self, folder: Path) -> None:
         path = folder / "models" / MODEL / "1" / "model.py"
         text = path.read_text()
         assert "\nSTALL_SECONDS = 120 " in text
@@ -41,7 +47,7 @@ class Holding(TritonServer):
         super()._launch(folder)
 
 
-def test_a_stalled_engine_is_found_and_replaced(reference, cases, tmp_path):
+def test_a_stalled_engine_is_found_and_replaced(reference: Reference, cases: dict[str, Case], tmp_path: Path) -> None:
     flag, calm = tmp_path / "hold", tensors(cases["text"])
     server = Holding(Settings(str(reference.language), dtype="fp32", num_threads=1), log_file=tmp_path / "log")
     server.flag = str(flag)
@@ -64,11 +70,8 @@ def test_a_stalled_engine_is_found_and_replaced(reference, cases, tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
-def test_an_engine_without_work_never_stalls(reference, seconds):
+def test_an_engine_without_work_never_stalls(reference: Reference, seconds: float) -> None:
     """However long ago its last step was."""
-    from contract.limits import Limits
-    from serving.transformers_engine.engine import TransformersEngine
-
     engine = TransformersEngine.load(reference.language, Limits(), "fp32", 1)
     try:
         engine._advanced_seconds -= seconds
