@@ -134,10 +134,14 @@ pictures: $(READY) ## the plots of benchmarks/results again, from their committe
 	$(BIN)/python -m benchmarks.pictures
 
 MINUTES ?= 60
-campaign: $(READY) ## hostile requests, kills and a soak against a real server, MINUTES=60 each; three JSON lines
-	$(BIN)/python -m tests.hostile.campaign fuzz --minutes $(MINUTES)
+CASES ?= 100000
+campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES=60 each, both engines; JSON lines
+	$(BIN)/python -m serving --prepare --engine vllm
+	$(BIN)/python -m tests.hostile.campaign files --cases $(CASES) --minutes $(MINUTES)
+	$(BIN)/python -m tests.edge.test_damaged_media $(CASES)
+	for engine in transformers vllm; do for part in fuzz soak; do EDGE_VLM_TEST_ENGINE=$$engine \
+	$(BIN)/python -m tests.hostile.campaign $$part --minutes $(MINUTES) || exit 1; done; done
 	$(BIN)/python -m tests.hostile.campaign chaos
-	$(BIN)/python -m tests.hostile.campaign soak --minutes $(MINUTES)
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

@@ -25,25 +25,27 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SERVED: dict[str, Callable[[Reference, float, Path], dict[str, Any]]] = {"fuzz": fuzz, "chaos": chaos, "soak": soak}
 
 
-def files(folder: Path, num_cases: int) -> dict[str, Any]:
+def files(folder: Path, num_cases: int, seconds: float) -> dict[str, Any]:
     """The fuzz of files, over the bundled model."""
     run_module("export.vision", CHECKPOINT, folder / "bundle")
     run_module("export.language", CHECKPOINT, folder / "language", "--bundle", folder / "bundle")
-    return fuzz_in(folder / "bundle", folder / "language", num_cases)
+    return fuzz_in(folder / "bundle", folder / "language", num_cases, seconds=seconds)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.campaign", description=__doc__)
     parser.add_argument("part", choices=("files", *SERVED))
-    parser.add_argument("--minutes", type=float, default=60.0, help="of fuzz and soak; chaos takes what it takes")
-    parser.add_argument("--cases", type=int, default=100_000, help="of files")
+    parser.add_argument(
+        "--minutes", type=float, default=60.0, help="of files, fuzz and soak; chaos takes what it takes"
+    )
+    parser.add_argument("--cases", type=int, default=100_000, help="of files, where the time allows")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     part, facts = options.part, {"machine": machine()}
     stem = options.out / f"campaign_{part}"
     with tempfile.TemporaryDirectory() as folder:
         if part == "files":
-            found = files(Path(folder), options.cases)
+            found = files(Path(folder), options.cases, options.minutes * 60)
         else:
             stem = stem.with_name(f"{stem.name}_{ENGINE}")
             facts |= {"engine": ENGINE} | ({} if part == "chaos" else {"minutes": options.minutes})

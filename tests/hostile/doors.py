@@ -120,6 +120,6 @@ def message(model: str, request: Hostile) -> Any:
 def _failed(error: grpc.RpcError, seconds: float) -> Outcome:
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and seconds >= BOUND_SECONDS:
         return Outcome(HANG, error.details(), seconds)
-    if error.code() is grpc.StatusCode.UNAVAILABLE and "[UNAVAILABLE]" not in error.details():
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not any(code in error.details() for code in OURS):
         return Outcome(BROKEN, error.details(), seconds)
     return judged(error.details(), seconds, is_error=True)

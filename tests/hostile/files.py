@@ -6,8 +6,10 @@ made anew, because whoever changes a file can change them too. The graph alone i
 
 import copy
 import json
+import math
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -226,14 +228,15 @@ def _framed(header: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header
 
 
-def fuzz_files(files: Files, num_cases: int, *, derandomize: bool = False) -> dict[str, Any]:
-    """What became of num_cases, in equal parts of every kind; `bad` names what raised anything but a typed error."""
-    share, counts, bad = -(-num_cases // len(files.kinds)), dict[str, Counter[str]](), list[str]()
-    for name, kind in files.kinds.items():
-        counts[name] = Counter()
-        while (left := share - counts[name].total()) > 0:
+def fuzz_files(files: Files, num_cases: int, *, seconds: float = math.inf, derandomize: bool = False) -> dict[str, Any]:
+    """What became of num_cases, of every kind in turn, or of as many as go into the time; `bad` names what raised
+    anything but a typed error."""
+    share, end = -(-num_cases // len(files.kinds)), time.monotonic() + seconds
+    counts, bad = {name: Counter[str]() for name in files.kinds}, list[str]()
+    while time.monotonic() < end and any(found.total() < share for found in counts.values()):
+        for name, kind in files.kinds.items():
             options = settings(
-                max_examples=min(left, BATCH),
+                max_examples=min(share - counts[name].total(), share if derandomize else BATCH),
                 deadline=None,
                 database=None,
                 derandomize=derandomize,
@@ -241,8 +244,8 @@ def fuzz_files(files: Files, num_cases: int, *, derandomize: bool = False) -> di
                 suppress_health_check=list(HealthCheck),
             )
             options(_asker(name, *kind, counts[name], bad))()
-            if derandomize:  # the next batch would be the same
-                break
+        if derandomize:  # the next turn would be the same
+            break
     return {
         "cases": sum(found.total() for found in counts.values()),
         "outcomes": {name: dict(found) for name, found in counts.items()},
@@ -272,7 +275,7 @@ def _asker(
     return ask
 
 
-def fuzz_in(bundle: Path, language: Path, num_cases: int, *, derandomize: bool = False) -> dict[str, Any]:
+def fuzz_in(bundle: Path, language: Path, num_cases: int, **options: Any) -> dict[str, Any]:
     """`fuzz_files` over copies in a folder that goes away."""
     with tempfile.TemporaryDirectory() as folder:
-        return fuzz_files(Files(bundle, language, Path(folder)), num_cases, derandomize=derandomize)
+        return fuzz_files(Files(bundle, language, Path(folder)), num_cases, **options)
