@@ -26,7 +26,8 @@ class Manifest:
     an integer precision what it was calibrated on and which layers stayed in fp16, and is empty for the others.
 
     `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row for
-    each kind of input that the export compared with transformers. Bundles made before lack both.
+    each kind of input that the export compared with transformers. Bundles made before lack both. `adapter` names what was
+    merged into the weights; the file has no such key where nothing was.
     """
 
     card: ModelCard
@@ -41,6 +42,7 @@ class Manifest:
     quantisation: dict[str, Any] = field(default_factory=dict)
     special_tokens: dict[str, str] = field(default_factory=dict)
     gates: list[dict[str, Any]] = field(default_factory=list)
+    adapter: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -53,9 +55,11 @@ class Manifest:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A manifest or card as JSON objects; a card without tiles has no key for them."""
+    """A manifest or card as JSON objects; a card without tiles has no key for them, a manifest none for no adapter."""
     values = asdict(value)
     tiles = (value.card if isinstance(value, Manifest) else value).tiles
+    if not values.get("adapter", True):
+        del values["adapter"]
     card = values.get("card", values)
     if tiles is None:
         del card["tiles"]

@@ -7,6 +7,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from contract.errors import EdgeVlmError, ParityError
 
@@ -18,6 +19,16 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     arguments.add_argument("out", metavar="OUT", help="folder to write; an earlier export there is replaced")
     arguments.add_argument("--json", action="store_true", help="end with one line of JSON")
     return arguments
+
+
+def add_adapter(arguments: argparse.ArgumentParser) -> None:
+    """Add --adapter to a parser."""
+    arguments.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="DIR",
+        help="LoRA folder that PEFT saved, merged into the weights; give it to both exports",
+    )
 
 
 class _Terminated(BaseException):

@@ -38,9 +38,10 @@ from export.place import check_place
 from export.plan import HALF, Plan
 from export.precision import Precision, precision_named
 from export.progress import WRITE_FLOP, Done, Progress
+from export.source.adapter import Adapter
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 from export.source.hub import local_folder
-from export.source.notices import notices
+from export.source.notices import merged_layers, notices
 from export.source.tokenizer import require_tokenizer, write_tokenizer
 
 NEWLINE_TENSOR = "image_newline"
@@ -96,11 +97,16 @@ class Weights:
 
 
 def write_bundle(
-    model: str, out: Path, precision: Precision, progress: Progress, calibration_folder: Path | None
+    model: str,
+    out: Path,
+    precision: Precision,
+    progress: Progress,
+    calibration_folder: Path | None,
+    adapter: Path | None = None,
 ) -> VisionExport:
     """See export.vision.export_vision."""
     started = time.monotonic()
-    source = checked_source(model, out, precision, progress)
+    source = checked_source(model, out, precision, progress, adapter)
     checkpoint, tower = source.checkpoint, source.tower
     progress.plan(source.plan.costs)
     with progress.stage("checkpoint") as done:
@@ -142,9 +148,12 @@ def write_bundle(
     return VisionExport(str(out), card.encoder_fingerprint, precision.name, num_nodes, seconds, progress.seconds, worst)
 
 
-def checked_source(model: str, out: Path, precision: Precision, progress: Progress) -> CheckedCheckpoint:
+def checked_source(
+    model: str, out: Path, precision: Precision, progress: Progress, adapter: Path | None = None
+) -> CheckedCheckpoint:
     """Refuse everything that can be refused before the first tensor is read; see export.vision.export_vision."""
-    checkpoint = Checkpoint(local_folder(model, lambda name: families.local_name(name) is not None))
+    folder = local_folder(model, lambda name: adapter is not None or families.local_name(name) is not None)
+    checkpoint = Checkpoint(folder, Adapter(adapter) if adapter else None)
     check_place(out, checkpoint.folder, MANIFEST)
     model_type, family = checkpoint.config["model_type"], checkpoint.family
     tower = family.tower(checkpoint.facts)
@@ -154,6 +163,8 @@ def checked_source(model: str, out: Path, precision: Precision, progress: Progre
     plan = Plan.of(tower, precision)
     num_tensors = len(checkpoint.tower_shapes)
     progress.note(f"checkpoint  {checkpoint.folder}: {model_type}, {num_tensors} tower tensors\n{plan}")
+    if checkpoint.adapter_facts:
+        progress.note(f"adapter     {merged_layers(checkpoint.adapter_facts)}")
     for notice in notices(checkpoint):
         progress.note(f"warning     {notice}")
     plan.require_disk(out)
@@ -174,6 +185,7 @@ def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifes
         graph_version=GRAPH_VERSION,
         libraries={name: version(name) for name in LIBRARIES},
         parity=[],
+        adapter=checkpoint.adapter_facts,
     )
     return input_gates(checkpoint.folder, work, manifest)
 
@@ -257,6 +269,6 @@ def _counted(read: Read, done: Done) -> Read:
     return reading
 
 
-def plan_bundle(model: str, out: Path, precision: str, progress: Progress) -> Plan:
+def plan_bundle(model: str, out: Path, precision: str, progress: Progress, adapter: Path | None = None) -> Plan:
     """See export.vision.plan_vision."""
-    return checked_source(model, out, precision_named(precision), progress).plan
+    return checked_source(model, out, precision_named(precision), progress, adapter).plan

@@ -15,9 +15,13 @@ def require(feature: str, *modules: str) -> None:
         MissingExtra: one of them is absent.
     """
     for module in modules:
-        try:
-            is_found = find_spec(module) is not None
-        except ValueError:  # the name is blocked in sys.modules
-            is_found = False
-        if not is_found:
+        if not is_installed(module):
             raise MissingExtra(f"{feature} ({module} is not installed)", "export")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # the name is blocked in sys.modules
+        return False

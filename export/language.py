@@ -1,8 +1,8 @@
 """python -m export.language MODEL OUT: the checkpoint without its vision tower, for the server.
 
-What stays is byte for byte the original: config, tokenizer, templates and every other tensor, copied in blocks, so that
-neither torch nor a checkpoint's memory is needed. A mark names the encoder
-the model belongs to, so that a server refuses the embeddings of another one.
+What stays is byte for byte the original: config, templates and every other tensor, copied in blocks, so that neither
+torch nor a checkpoint's memory is needed. An adapter changes the tensors it names. A mark names the encoder that the model
+belongs to, so that a server refuses the embeddings of another one.
 """
 
 import json
@@ -22,9 +22,10 @@ from contract.manifest import TOKENIZER, read_manifest
 from export import command
 from export.place import check_place
 from export.progress import Progress
+from export.source.adapter import Adapter
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
 from export.source.hub import INDEX, SINGLE, local_folder
-from export.source.notices import notices
+from export.source.notices import merged_layers, notices
 from export.source.processors import FILES
 from export.source.shards import write_shard
 from export.source.tokenizer import require_tokenizer, write_tokenizer
@@ -55,13 +56,18 @@ class LanguageExport:
 
 
 def export_language(
-    model: str, out: Path, progress: Progress | None = None, bundle: Path | None = None
+    model: str,
+    out: Path,
+    progress: Progress | None = None,
+    bundle: Path | None = None,
+    adapter: Path | None = None,
 ) -> LanguageExport:
     """Write the language checkpoint of `model`, a folder or hub id, to `out`.
 
     Args:
-        bundle: an edge bundle of the same checkpoint, whose codec numbers are copied: the server then takes the learned
-            codecs of devices that hold the same numbers.
+        bundle: an edge bundle of the same checkpoint, whose tokenizer and codec numbers are copied: the server then takes
+            the learned codecs of devices that hold the same numbers.
+        adapter: a LoRA folder of PEFT's layout, which is merged into the weights.
 
     Raises:
         BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out; the bundle
@@ -71,19 +77,25 @@ def export_language(
         MissingExtra: model is a hub id, and huggingface_hub is not installed.
     """
     progress, started = progress or Progress(), time.monotonic()
-    checkpoint = Checkpoint(local_folder(model, lambda _: True))
+    checkpoint = Checkpoint(local_folder(model, lambda _: True), Adapter(adapter) if adapter else None)
     check_place(out, checkpoint.folder, MARK)
+    _ = checkpoint.config  # says of an adapter alone that it is one
     require_tokenizer(checkpoint.folder)
     _ = checkpoint.chat_template  # raises where there is none
     fingerprint = checkpoint.card.encoder_fingerprint
     if bundle is not None:
         _check_bundle(bundle, fingerprint)
     progress.note(f"checkpoint  {checkpoint.folder}\nfingerprint {fingerprint}")
+    if checkpoint.adapter_facts:
+        progress.note(f"adapter     {merged_layers(checkpoint.adapter_facts)}")
     for notice in notices(checkpoint):
         progress.note(f"warning     {notice}")
     with published(out) as work:
         num_tensors, num_bytes = _copy_tensors(checkpoint, work, progress)
-        write_tokenizer(checkpoint.folder, work / TOKENIZER)
+        if bundle is not None:
+            shutil.copyfile(bundle / TOKENIZER, work / TOKENIZER)
+        elif warning := write_tokenizer(checkpoint.folder, work / TOKENIZER):
+            progress.note(f"warning     {warning}")
         for name in COPIED:
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, work / name)
@@ -135,10 +147,11 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = command.parser("export.language", "Write a checkpoint without its vision tower.")
     arguments.add_argument("--bundle", type=Path, help="edge bundle whose codec numbers the server shall know")
+    command.add_adapter(arguments)
     args = arguments.parse_args(argv)
 
     def work() -> None:
-        result = export_language(args.model, Path(args.out), Progress(sys.stdout), args.bundle)
+        result = export_language(args.model, Path(args.out), Progress(sys.stdout), args.bundle, args.adapter)
         if args.json:
             print(json.dumps(asdict(result)))
 

@@ -24,11 +24,13 @@ def export_vision(
     precision: str = PRECISIONS[0],
     progress: Progress | None = None,
     calibration: Path | None = None,
+    adapter: Path | None = None,
 ) -> "VisionExport":
     """Write the edge bundle of `model`, a folder or hub id, to `out`.
 
     Args:
         calibration: a folder of pictures, for the upload's codecs and the integer precisions; None takes drawn ones.
+        adapter: a LoRA folder of PEFT's layout, which is merged into the tower's weights.
 
     Raises:
         BundleError: the checkpoint is incomplete, damaged or of another family.
@@ -41,10 +43,16 @@ def export_vision(
     from export.edge_bundle import write_bundle
     from export.precision import precision_named
 
-    return write_bundle(model, out, precision_named(precision), progress or Progress(), calibration)
+    return write_bundle(model, out, precision_named(precision), progress or Progress(), calibration, adapter)
 
 
-def plan_vision(model: str, out: Path, precision: str = PRECISIONS[0], progress: Progress | None = None) -> "Plan":
+def plan_vision(
+    model: str,
+    out: Path,
+    precision: str = PRECISIONS[0],
+    progress: Progress | None = None,
+    adapter: Path | None = None,
+) -> "Plan":
     """What `export_vision` would cost; reads configuration and headers, writes nothing.
 
     Raises:
@@ -53,7 +61,7 @@ def plan_vision(model: str, out: Path, precision: str = PRECISIONS[0], progress:
     _require_extra()
     from export.edge_bundle import plan_bundle
 
-    return plan_bundle(model, out, precision, progress or Progress())
+    return plan_bundle(model, out, precision, progress or Progress(), adapter)
 
 
 def _require_extra() -> None:
@@ -73,14 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments.add_argument(
         "--dry-run", action="store_true", help="check the checkpoint, print sizes and memory, write nothing"
     )
+    command.add_adapter(arguments)
     args = arguments.parse_args(argv)
 
     def work() -> None:
         progress, out = Progress(sys.stdout), Path(args.out)
         if args.dry_run:
-            result: Plan | VisionExport = plan_vision(args.model, out, args.precision, progress)
+            result: Plan | VisionExport = plan_vision(args.model, out, args.precision, progress, args.adapter)
         else:
-            result = export_vision(args.model, out, args.precision, progress, args.calibration)
+            result = export_vision(args.model, out, args.precision, progress, args.calibration, args.adapter)
         if args.json:
             print(json.dumps(asdict(result)))
 

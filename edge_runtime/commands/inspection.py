@@ -14,7 +14,8 @@ def bundle_card(bundle: Bundle) -> dict[str, Any]:
     errors, cosines = (
         [row[key] for row in manifest.parity if row.get(key) is not None] for key in ("relative_error", "min_cosine")
     )
-    return {
+    adapter = {"adapter": manifest.adapter} if manifest.adapter else {}
+    return adapter | {
         "family": manifest.card.family,
         "hidden_size": manifest.card.hidden_size,
         "deepstack_levels": manifest.card.num_deepstack_levels,

@@ -5,7 +5,7 @@ checkpoint needs the memory of its largest tensor. Both exports compute the fing
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,13 @@ from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from export import families
+from export.source.adapter import ADAPTER, ADAPTER_CONFIG, WRAPPED, Adapter
 from export.source.hub import INDEX, SINGLE
-from export.source.notices import ADAPTER, WRAPPED, adapter, quantisation
+from export.source.notices import adapter as described
+from export.source.notices import quantisation
 from export.source.processors import Processors
 from export.source.shards import ITEM_BYTES, Stored, read_shard
+from export.source.template import find_template
 
 if TYPE_CHECKING:
     from export.families.tile_facts import TileFacts
@@ -34,9 +37,11 @@ HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vis
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder. Every method raises BundleError where a file or tensor is missing, damaged or of the wrong kind."""
+    """One folder, and an adapter that is merged into its tensors wherever they are read. Every method raises BundleError
+    where a file or tensor is missing, damaged or of the wrong kind."""
 
     folder: Path
+    adapter: Adapter | None = None
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder."""
@@ -54,6 +59,8 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json of a supported family."""
+        if not (self.folder / "config.json").is_file() and (self.folder / ADAPTER_CONFIG).is_file():
+            raise self._adapter_alone()
         config = self.json("config.json")
         contract_families.module_name(config.get("model_type"))  # raises where there is none
         return config
@@ -89,22 +96,7 @@ class Checkpoint:
     @cached_property
     def chat_template(self) -> str:
         """The one that transformers' processor takes, and where it has none the tokenizer's, as vLLM does."""
-        path, template = self.folder / "chat_template.jinja", None
-        for name in ("processor_config.json", "chat_template.json", path.name, "tokenizer_config.json"):
-            if name == path.name:
-                template = path.read_text(encoding="utf-8") if path.is_file() else None
-            else:
-                template = (self._optional(name) or {}).get("chat_template")
-            if isinstance(template, list):  # several named ones
-                template = {entry.get("name"): entry.get("template") for entry in template}
-            if isinstance(template, dict):
-                template = template.get("default")
-            if isinstance(template, str):
-                return template
-        raise BundleError(
-            f"{self.folder} has no chat template: chat_template.jinja, or chat_template in chat_template.json or "
-            "tokenizer_config.json"
-        )
+        return find_template(self.folder, self._optional)
 
     @cached_property
     def shards(self) -> dict[str, list[str]]:
@@ -119,13 +111,19 @@ class Checkpoint:
                 self._compare_with_index()
             return shards
         if not (self.folder / INDEX).is_file():
+            if (self.folder / ADAPTER).is_file():
+                raise self._adapter_alone()
             raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}{self._other_weights()}")
         return self._indexed
 
+    def _adapter_alone(self) -> BundleError:
+        return BundleError(
+            f"{self.folder} is an adapter alone ({described(self.folder)}): give its base model as MODEL and this folder as "
+            "--adapter"
+        )
+
     def _other_weights(self) -> str:
         """What lies in the folder instead of safetensors."""
-        if (self.folder / ADAPTER).is_file():
-            return f"; it is an adapter alone ({adapter(self)}): export the model that it was merged into"
         if others := sorted(path.name for path in self.folder.glob("*.bin")):
             return f"; it has {others[0]}: save the model again with transformers, which writes safetensors"
         return ""
@@ -165,18 +163,48 @@ class Checkpoint:
         """Headers that were read; kept, because one of a large checkpoint takes longer to parse than a tensor to read."""
         return {}
 
-    def tensors(self, file: str) -> dict[str, Stored]:
-        """All tensors of one file by name, in stored order."""
+    def _base(self, file: str) -> dict[str, Stored]:
+        """The tensors of one file as they are stored."""
         if file not in self._headers:
-            self._headers[file] = read_shard(self.folder / file)
-            tensors = self._headers[file][0]
+            tensors, metadata = read_shard(self.folder / file)
             if file != SINGLE and (missing := set(self._indexed[file]) - tensors.keys()):
                 raise BundleError(f"{self.folder / file} has no tensor {min(missing)!r}, {INDEX} says it has")
+            self._headers[file] = tensors, metadata
         return self._headers[file][0]
+
+    def tensors(self, file: str) -> dict[str, Stored]:
+        """All tensors of one file by name, in stored order, the adapter merged into them."""
+        base = self._base(file)
+        return {name: self._merged.get(name, tensor) for name, tensor in base.items()} if self.adapter else base
+
+    @cached_property
+    def _merged(self) -> Mapping[str, Stored]:
+        """The tensors that the adapter changes. Only with an adapter are all headers read."""
+        if self.adapter is None:
+            return {}
+        files = [SINGLE] if (self.folder / SINGLE).is_file() else self._indexed
+        base = {name: tensor for file in files for name, tensor in self._base(file).items()}
+        return self.adapter.merged(base, self._canonical)
+
+    def _canonical(self, name: str) -> str:
+        """One spelling of a tensor's name: tower-local, else without the wrappers around the language model."""
+        if (local := self.family.local_name(name)) is not None:
+            return f"tower:{local}"
+        parts = name.split(".")
+        while len(parts) > 1 and parts[0] in ("model", "language_model"):
+            del parts[0]
+        return ".".join(parts)
+
+    @cached_property
+    def adapter_facts(self) -> dict[str, Any]:
+        """What the manifest keeps of the adapter; empty without one."""
+        if self.adapter is None:
+            return {}
+        return self.adapter.describe(sum(self.family.local_name(name) is not None for name in self._merged))
 
     def metadata(self, file: str) -> dict[str, str] | None:
         """The free-form header of one file; transformers wants its `format`."""
-        self.tensors(file)
+        self._base(file)
         return self._headers[file][1]
 
     @cached_property

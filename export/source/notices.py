@@ -3,19 +3,21 @@
 Nothing here stops an export of the tower; the user must know it all the same, before a server does not start.
 """
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from export.source.adapter import ADAPTER, ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from export.source.checkpoint import Checkpoint
 
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
-WRAPPED = "base_model.model."  # how PEFT names the tensors of a model that it wraps
 ENGINES = {
-    "fp8": "needs the package accelerate and a GPU, or --engine vllm",
+    "fp8": "needs the package accelerate, or --engine vllm",
     "bitsandbytes": "needs the packages accelerate and bitsandbytes, or --engine vllm",
     "compressed-tensors": "needs the package compressed-tensors, or --engine vllm",
     "gptq": "needs the packages optimum and gptqmodel, or --engine vllm",
-    "awq": "needs the packages optimum and gptqmodel, or --engine vllm",
+    "awq": "needs the packages accelerate and gptqmodel, or --engine vllm",
 }
 
 
@@ -31,13 +33,14 @@ def quantisation(config: dict[str, Any]) -> str | None:
 def notices(checkpoint: "Checkpoint") -> list[str]:
     """What a user should know of a checkpoint, a sentence each."""
     found = []
-    if (checkpoint.folder / ADAPTER_CONFIG).is_file() or (checkpoint.folder / ADAPTER).is_file():
+    is_merged = checkpoint.adapter is not None and checkpoint.adapter.folder == checkpoint.folder
+    if not is_merged and any((checkpoint.folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER)):
         found.append(
-            f"the folder holds an adapter ({adapter(checkpoint)}), which is not in what is written here: the base weights "
-            "are. Merge it first (PEFT's merge_and_unload, then save_pretrained)"
+            f"the folder holds an adapter ({adapter(checkpoint.folder)}), which is not in what is written here: the base "
+            f"weights are. Give both exports --adapter {checkpoint.folder} to merge it"
         )
     if method := quantisation(checkpoint.config):
-        engine = ENGINES.get(method, "needs what transformers or vLLM ask for to load it")
+        engine = ENGINES.get(method, "needs --engine vllm, unless transformers reads it")
         found.append(f"the language model is quantised with {method}: the server {engine}")
     names = {name for names in checkpoint.shards.values() for name in names}
     tied = {**checkpoint.config.get("text_config", {}), **checkpoint.config}.get("tie_word_embeddings", False)
@@ -49,9 +52,19 @@ def notices(checkpoint: "Checkpoint") -> list[str]:
     return found
 
 
-def adapter(checkpoint: "Checkpoint") -> str:
+def adapter(folder: Path) -> str:
     """What an adapter is, in a few words."""
-    path = checkpoint.folder / ADAPTER_CONFIG
-    values = checkpoint.json(ADAPTER_CONFIG) if path.is_file() else {}
+    try:
+        values = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = {}
     named = {"peft_type": "type", "r": "rank", "base_model_name_or_path": "of"}
     return ", ".join([ADAPTER, *(f"{name} {values[key]}" for key, name in named.items() if values.get(key))])
+
+
+def merged_layers(facts: dict[str, Any]) -> str:
+    """What an adapter changed, from Checkpoint.adapter_facts."""
+    return (
+        f"{facts['name']}, rank {facts['rank']} of {facts['base']}: merged into {facts['layers']} layers, "
+        f"{facts['layers_of_the_tower']} of them in the tower"
+    )

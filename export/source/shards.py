@@ -63,6 +63,16 @@ class Stored:
         return values.reshape(self.shape)
 
 
+def stored_bytes(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]:
+    """The bytes of finite values in a safetensors dtype, each rounded to the nearest, ties to even."""
+    if dtype == "BF16":
+        bits = values.reshape(-1).view(np.uint32)
+        rounded = ((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16).astype("<u2")
+    else:
+        rounded = values.reshape(-1).astype({"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype])
+    return rounded.view(np.uint8)
+
+
 def read_shard(path: Path) -> tuple[dict[str, Stored], dict[str, str] | None]:
     """The tensors of a file by name, in stored order, and its free-form metadata. Reads the header only.
 

@@ -1,7 +1,11 @@
-"""The tokenizer's file: a checkpoint's own, or what transformers makes of vocab.json and merges.txt."""
+"""The tokenizer's file, as transformers understands it: a checkpoint's own, or what transformers makes of it."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from contract.errors import BundleError
 from contract.manifest import TOKENIZER
@@ -22,21 +26,43 @@ def require_tokenizer(folder: Path) -> None:
         )
 
 
-def write_tokenizer(folder: Path, target: Path) -> None:
-    """Copy tokenizer.json, or write it from the older files.
+def write_tokenizer(folder: Path, target: Path) -> str:
+    """Write the tokenizer that transformers makes of a checkpoint; tokenizer.json is copied where that is the same.
+
+    Some classes of transformers 5.23 take a file's vocabulary and merges and put rules of their own around them: Llama's
+    put another one before the first word, Qwen2's another normaliser. Models meet those ids, so the device writes them.
+
+    Returns:
+        A warning where transformers is not installed to ask, else nothing.
 
     Raises:
         BundleError: there is no tokenizer, or transformers cannot load it.
         MissingExtra: only the older files are there, and transformers is not installed.
     """
     require_tokenizer(folder)
-    if (folder / TOKENIZER).is_file():
-        shutil.copyfile(folder / TOKENIZER, target)
-        return
-    extra.require(f"{folder} has no {TOKENIZER}, and converting {' and '.join(PARTS)}", "transformers")
+    file = folder / TOKENIZER
+    if not file.is_file():
+        extra.require(f"{folder} has no {TOKENIZER}, and converting {' and '.join(PARTS)}", "transformers")
+    elif not extra.is_installed("transformers"):
+        shutil.copyfile(file, target)
+        return f"{TOKENIZER} is copied as it is: transformers, which may read it otherwise, is not installed"
     from transformers import AutoTokenizer
 
     try:
-        AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.save(str(target))
-    except (OSError, ValueError, AttributeError) as error:
+        made = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str(pretty=True)
+        if file.is_file() and _values(Tokenizer.from_file(str(file)).to_str()) == _values(made):
+            shutil.copyfile(file, target)
+        else:
+            target.write_text(made, encoding="utf-8")
+    except Exception as error:  # tokenizers raises the base class
         raise BundleError(f"{folder}: transformers cannot load the tokenizer: {error}") from error
+    return ""
+
+
+def _values(text: str) -> Any:
+    """A tokenizer as JSON, with one spelling for affixes that are not there."""
+    values = json.loads(text)
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if not values["model"].get(name):
+            values["model"].pop(name, None)
+    return values

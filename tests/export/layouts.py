@@ -68,6 +68,11 @@ def old_tokenizer(model: Path) -> None:
     (model / "tokenizer.json").unlink()
 
 
+def own_normaliser(model: Path) -> None:
+    """tokenizer.json lowers the case; transformers' Qwen2Tokenizer takes its vocabulary alone, and does not."""
+    change_json(model / "tokenizer.json", normalizer={"type": "Lowercase"})
+
+
 def in_shards(model: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
     """Two files and an index, beside what is there."""
     weights = weights or load_file(model / SINGLE)
@@ -129,21 +134,75 @@ def adapter_alone(model: Path) -> None:
     (model / SINGLE).unlink()
 
 
-def quantised(method: str, **config: Any) -> Change:
-    """FP8 blocks of the language model's layers; the tower stays as it is."""
+def fp8_blocks(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    rows, columns = weight.shape
+    scales = torch.ones(-(-rows // 128), -(-columns // 128))
+    return {f"{name}.weight": weight.to(torch.float8_e4m3fn), f"{name}.weight_scale_inv": scales}
+
+
+def nf4(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """bitsandbytes: two values a byte, one scale for 64 of them."""
+    state = torch.zeros(64, dtype=torch.uint8)
+    return {
+        f"{name}.weight": torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8),
+        f"{name}.weight.absmax": torch.ones(-(-weight.numel() // 64)),
+        f"{name}.weight.quant_map": torch.linspace(-1, 1, 16),
+        f"{name}.weight.quant_state.bitsandbytes__nf4": state,
+    }
+
+
+def packed(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """compressed-tensors: eight values an int32, one scale for 32 of them."""
+    rows, columns = weight.shape
+    return {
+        f"{name}.weight_packed": torch.zeros(rows, columns // 8, dtype=torch.int32),
+        f"{name}.weight_scale": torch.ones(rows, columns // 32, dtype=torch.bfloat16),
+        f"{name}.weight_shape": torch.tensor([rows, columns]),
+    }
+
+
+def gptq(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    rows, columns = weight.shape
+    return awq(name, weight.T) | {
+        f"{name}.qweight": torch.zeros(columns // 8, rows, dtype=torch.int32),
+        f"{name}.g_idx": torch.arange(columns, dtype=torch.int32) // 32,
+    }
+
+
+def awq(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    rows, columns = weight.shape
+    return {
+        f"{name}.qweight": torch.zeros(columns, rows // 8, dtype=torch.int32),
+        f"{name}.qzeros": torch.zeros(columns // 32, rows // 8, dtype=torch.int32),
+        f"{name}.scales": torch.ones(columns // 32, rows, dtype=torch.float16),
+    }
+
+
+Quantise = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
+GROUP = {"weights": {"num_bits": 4, "type": "int", "group_size": 32, "strategy": "group"}, "targets": ["Linear"]}
+# By quant_method: how a layer is stored, and the rest of quantization_config.
+METHODS: dict[str, tuple[Quantise, dict[str, Any]]] = {
+    "fp8": (fp8_blocks, {"weight_block_size": [128, 128], "activation_scheme": "dynamic"}),
+    "bitsandbytes": (nf4, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
+    "compressed-tensors": (packed, {"format": "pack-quantized", "config_groups": {"group_0": GROUP}}),
+    "gptq": (gptq, {"bits": 4, "group_size": 32, "desc_act": False}),
+    "awq": (awq, {"bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}),
+    "modelopt": (fp8_blocks, {"quant_algo": "FP8"}),
+}
+
+
+def quantised(method: str) -> Change:
+    """The linear layers of the language model as `method` stores them; the tower stays as it is."""
+    quantise, config = METHODS[method]
 
     def change(model: Path) -> None:
         found: dict[str, torch.Tensor] = {}
         for name, tensor in load_file(model / SINGLE).items():
             is_linear = tensor.ndim == 2 and "_proj" in name and ".visual." not in name
-            found[name] = tensor.to(torch.float8_e4m3fn) if is_linear else tensor
-            if is_linear:
-                found[f"{name}_scale_inv"] = torch.ones(-(-tensor.shape[0] // 128), -(-tensor.shape[1] // 128))
-        save_file(found, model / SINGLE, {"format": "pt"})
-        write_json(
-            model / "config.json",
-            read(model, "config.json") | {"quantization_config": {"quant_method": method, **config}},
-        )
+            found |= quantise(name.removesuffix(".weight"), tensor) if is_linear else {name: tensor}
+        save_file({name: value.contiguous() for name, value in found.items()}, model / SINGLE, {"format": "pt"})
+        changes = {"quantization_config": {"quant_method": method, **config}}
+        write_json(model / "config.json", read(model, "config.json") | changes)
 
     return change
 
@@ -194,6 +253,7 @@ READ: dict[str, Change] = {  # the layouts that are read, as transformers reads 
     "a cap for a frame": one(VIDEOS, cap_pixels_per_frame=True, max_video_tokens=9),
     "no video processor": lambda model: (model / VIDEOS).unlink(),
     "vocab.json and merges.txt": old_tokenizer,
+    "a normaliser of its own": own_normaliser,
     "a single file and its index": in_shards,
     "a stale index": stale_index,
     "chat_template.json": legacy_template,
@@ -214,7 +274,7 @@ REFUSED: dict[str, tuple[Change, str]] = {  # and those that are refused, by nam
     "no mean": (one(PICTURES, image_mean=None), "image_mean is None"),
     "weights that differ": (differing_shards, "transformers loads the single file"),
     "PEFT's names": (wrapped, r"named base_model\.model\.\*: PEFT saved them"),
-    "an adapter alone": (adapter_alone, "an adapter alone .*of Base/Model"),
+    "an adapter alone": (adapter_alone, "an adapter alone .*of Base/Model.*--adapter"),
     "a quantised tower": (quantised_tower, "its vision tower too"),
 }  # fmt: skip
 

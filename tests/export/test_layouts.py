@@ -114,7 +114,7 @@ def test_notices(tmp_path: Path) -> None:
         (
             (adapter_beside, "adapter_model.safetensors, type LORA, rank 8, of Base/Model"),
             (
-                quantised("fp8", weight_block_size=[128, 128]),
+                quantised("fp8"),
                 "quantised with fp8: the server needs the package accelerate",
             ),
             (untied, "it is an embedding model, which answers no text"),
