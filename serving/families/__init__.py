@@ -1,5 +1,6 @@
 """How the engines serve a family: one module each, found by transformers' `model_type` (contract.families)."""
 
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -21,6 +22,9 @@ class Family(Protocol):
     ARCHITECTURES: tuple[str, ...]
     TOWER: tuple[str, ...]
     VLLM: str
+
+    def names_taught(self) -> AbstractContextManager[None]:
+        """Inside the block transformers knows names of tensors, in checkpoints of this family, that it lacks by itself."""
 
     def shrink_tower(self, config: Any) -> None:
         """Change a transformers config so that the tower, which the checkpoint lacks, is built as small as can be."""

@@ -1,5 +1,7 @@
 """Qwen3-VL and its mixtures of experts: deepstack levels are added to the first layers' outputs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +10,24 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
 TOWER = ("model.visual.",)
 VLLM = "serving.vllm.families.qwen3_vl"
+
+
+@contextmanager
+def names_taught() -> Iterator[None]:
+    """One tensor an expert, as training tools write them: the rule with which transformers fuses those of the language
+    models that Qwen3-VL's is made of. transformers 5.23 has only the fused names for Qwen3-VL's class. The rule goes again
+    afterwards, because save_pretrained would turn it round and fail."""
+    from transformers.conversion_mapping import (
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
+
+    known, fusing = (get_checkpoint_conversion_mapping(name) or [] for name in ("qwen3_vl_moe", "qwen3_moe"))
+    register_checkpoint_conversion_mapping("qwen3_vl_moe", [*known, *fusing], overwrite=True)
+    try:
+        yield
+    finally:
+        register_checkpoint_conversion_mapping("qwen3_vl_moe", known, overwrite=True)
 
 
 def shrink_tower(config: Any) -> None:

@@ -1,11 +1,17 @@
 """What the families of fixed tiles share: a vision tower and a connector that the server lacks, one axis of positions."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 TOWER = ("model.vision_tower.", "model.multi_modal_projector.")
+
+
+def names_taught() -> AbstractContextManager[None]:
+    """None are lacking; see serving.families.Family."""
+    return nullcontext()
 
 
 def shrink_tower(config: Any) -> None:

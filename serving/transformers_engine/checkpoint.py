@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging
 
 from contract.card import ModelCard
@@ -19,6 +20,7 @@ from contract.errors import BundleError
 from contract.language import read_language_card
 from serving import families
 from serving.families import Family
+from serving.quantisation import check_quantisation, quantisation
 from serving.requests.tokenizer import load_tokenizer
 from serving.transformers_engine.attention import PACKED
 
@@ -59,19 +61,19 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     family.shrink_tower(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored: torch.dtype | str = "auto" if device.type == "cuda" else torch.float32
-    model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
+    check_quantisation(folder)
+    _check_method(folder)
+    with family.names_taught():
+        model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.TOWER))
     if missing == ["lm_head.weight"]:
         raise BundleError(
             f"{folder} has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text"
         )
-    if missing and any(".experts.0." in key for key in report["unexpected_keys"]):
-        raise BundleError(
-            f"{folder} has one tensor an expert, transformers {transformers.__version__} loads fused experts of "
-            f"{architecture} only ({missing[0]}): save it fused, or serve it with --engine vllm"
-        )
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
+    if device.type == "cpu" and all(value.is_floating_point() and value.itemsize > 1 for value in model.parameters()):
+        model = model.to(model.dtype)  # transformers widens quantised weights to what they were before, not to this
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
     return LanguageModel(card, family, tokenizer, decoder, head, end_ids(folder, config), model.dtype, device)
 
@@ -102,18 +104,26 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
         )
         return model, report
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{folder} cannot be loaded{_quantised(config)}: {error}") from error
+        raise BundleError(f"{folder} cannot be loaded{_quantised(folder)}: {error}") from error
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
 
 
-def _quantised(config: Any) -> str:
-    found = getattr(config, "quantization_config", None)
-    if found is None:
-        return ""
-    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
-    return f" (it is quantised with {method}; install what is named here, or serve it with --engine vllm)"
+def _check_method(folder: Path) -> None:
+    """Check that transformers knows the method of quantised weights: of one that it does not know it drops the scales, and
+    says so in the log only."""
+    method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if method is not None and not {method, f"{method}_4bit"} & AUTO_QUANTIZER_MAPPING.keys():
+        raise BundleError(
+            f"{folder} is quantised with {method}, which transformers {transformers.__version__} does not read: serve it with "
+            "--engine vllm"
+        )
+
+
+def _quantised(folder: Path) -> str:
+    method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return f" (it is quantised with {method}; install what is named here, or use --engine vllm)" if method else ""
 
 
 def end_ids(folder: Path, config: Any) -> frozenset[int]:

@@ -19,6 +19,7 @@ from contract.manifest import plain as as_json
 from contract.manifest import read_manifest
 from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
+from serving.quantisation import check_quantisation
 from serving.settings import Settings
 from serving.triton.config import config_text
 from serving.weights import check_weights
@@ -37,6 +38,8 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
     """
     card = read_language_card(Path(settings.model))
     check_weights(Path(settings.model))
+    if settings.engine == "transformers":
+        check_quantisation(Path(settings.model))
     published = "".join(
         f"parameters {{ key: {json.dumps(name)} value {{ string_value: {json.dumps(value)} }} }}\n"
         for name, value in model_parameters(card, settings).items()

@@ -1,24 +1,32 @@
 """Layouts of the language model: what the server loads, and what it says at once of those that it does not."""
 
+import os
+import subprocess
+import sys
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError
 from contract.sampling import Sampling
 from edge_runtime import Encoder, GrpcClient, Pipeline
 from export.gate.processor import drawn
 from export.language import export_language
-from export.vision import export_vision
+from export.progress import Progress
+from export.source.checkpoint import Checkpoint
+from export.vision import export_vision, plan_vision
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.triton.launcher import TritonServer
+from tests.conftest import ROOT
 from tests.engine import settings
-from tests.export.layouts import SINGLE, as_saved, build, endless, quantised, read, untied
-from tests.export.tiny_checkpoint import write_json
+from tests.export.experts import LAYOUTS, write_experts
+from tests.export.layouts import METHODS, SINGLE, as_saved, build, endless, quantised, untied
+from tests.export.tiny_checkpoint import BUNDLED, change_json
 from tests.processor import load_processor
 
 pytestmark = pytest.mark.usefixtures("few_packs")
@@ -30,12 +38,66 @@ def test_the_tokenizers_end_ends_an_answer(tmp_path: Path) -> None:
     assert load_language_model(tmp_path / "language").end_ids == {479}  # <|im_end|>
 
 
-def test_fp8_needs_a_package_and_says_so(tmp_path: Path) -> None:
-    model = build(quantised("fp8", weight_block_size=[128, 128], activation_scheme="dynamic"), tmp_path / "model")
-    export_vision(str(model), tmp_path / "edge")
-    export_language(str(model), tmp_path / "language")
-    with pytest.raises(BundleError, match=r"quantised with fp8.*--engine vllm.*accelerate"):
+QUANTISED = {
+    "fp8": r"is quantised with fp8: pip install accelerate, or serve it with --engine vllm",
+    "bitsandbytes": r"with bitsandbytes: pip install accelerate bitsandbytes, or serve it with --engine vllm",
+    "compressed-tensors": r"with compressed-tensors: pip install compressed-tensors, or serve it with --engine vllm",
+    "gptq": r"with gptq: pip install optimum gptqmodel, or serve it with --engine vllm",
+    "awq": r"with awq: pip install accelerate gptqmodel, or serve it with --engine vllm",
+    "modelopt": r"with modelopt, which transformers does not read: serve it with --engine vllm",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_quantised_language_model_exports_and_the_server_says_what_it_needs(tmp_path: Path, method: str) -> None:
+    """The tower is a plain one, so its bundle is the original's; the server refuses before it starts anything."""
+    model = build(quantised(method), tmp_path / "model")
+    screen = StringIO()
+    plan_vision(str(model), tmp_path / "edge", progress=Progress(screen))
+    assert Checkpoint(model).fingerprint == Checkpoint(BUNDLED).fingerprint
+    export_language(str(model), tmp_path / "language", Progress(screen))
+    assert screen.getvalue().count(f"warning     the language model is quantised with {method}: the server") == 2
+    assert (tmp_path / "language" / SINGLE).stat().st_size < (BUNDLED / SINGLE).stat().st_size
+    with pytest.raises(BundleError, match=QUANTISED[method]):
         load_language_model(tmp_path / "language")
+    with pytest.raises(BundleError, match=QUANTISED[method]):
+        TritonServer(settings(tmp_path / "language")).start()
+
+
+def test_a_method_that_transformers_does_not_know_is_refused(tmp_path: Path) -> None:
+    """It would drop the scales, and say so in the log only."""
+    export_language(str(build(quantised("fp8"), tmp_path / "model")), tmp_path / "language")
+    change_json(tmp_path / "language" / "config.json", quantization_config__quant_method="newer")
+    with pytest.raises(
+        BundleError, match=r"with newer, which transformers 5\.\d+\.\d+ does not read: serve it with --engine"
+    ):
+        load_language_model(tmp_path / "language")
+
+
+DEQUANTISED = """
+import sys, torch, tests.processor
+from pathlib import Path
+from safetensors.torch import load_file
+from serving.transformers_engine.checkpoint import load_language_model
+found = load_language_model(Path(sys.argv[1]))
+state = found.decoder.state_dict()
+for name, stored in load_file(Path(sys.argv[1]) / "model.safetensors").items():
+    local = name.removeprefix("model.language_model.")
+    if local in state:
+        assert state[local].dtype == found.dtype == torch.float32, name
+        assert torch.equal(state[local], stored.float()), name
+assert found.decoder.layers[0].mlp(torch.ones(1, 3, found.card.hidden_size)).isfinite().all()
+"""
+
+
+def test_fp8_blocks_are_served_where_accelerate_is(tmp_path: Path) -> None:
+    """Without a GPU transformers widens the blocks, here of scale 1; all weights then have one dtype."""
+    export_language(str(build(quantised("fp8"), tmp_path / "model")), tmp_path / "language")
+    done = subprocess.run(
+        [sys.executable, "-c", DEQUANTISED, tmp_path / "language"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT / '.cache' / 'peft'}:{ROOT}"}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_embedding_model_is_called_one(tmp_path: Path) -> None:
@@ -45,46 +107,24 @@ def test_an_embedding_model_is_called_one(tmp_path: Path) -> None:
         load_language_model(tmp_path / "language")
 
 
-@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "one tensor an expert"])
-def test_experts(tmp_path: Path, is_fused: bool) -> None:
-    """The hub's fused tensors (as save_pretrained writes them) load; one tensor an expert, which transformers 5.23 does not
-    load for this class, is refused by name."""
-    from tests.export.tiny_checkpoint import write_checkpoint
-
-    model = write_checkpoint(tmp_path / "model")
-    config = read(model, "config.json")
-    config |= {"model_type": "qwen3_vl_moe", "architectures": ["Qwen3VLMoeForConditionalGeneration"]}
-    config["text_config"] |= {
-        "model_type": "qwen3_vl_moe_text", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-        "decoder_sparse_step": 1, "mlp_only_layers": [],
-    }  # fmt: skip
-    config["vision_config"]["model_type"] = "qwen3_vl_moe_vision"
-    torch.manual_seed(5)
-    whole = Qwen3VLMoeForConditionalGeneration(Qwen3VLMoeConfig(**config)).eval()
-    whole.save_pretrained(model)
-    write_json(model / "config.json", config)
-    if not is_fused:
-        weights = {}
-        for name, tensor in load_file(model / SINGLE).items():
-            if name.endswith("experts.gate_up_proj"):
-                for expert, both in enumerate(whole.get_parameter(name).detach()):
-                    gate, up = both.chunk(2, 0 if both.shape[-1] == 48 else 1)
-                    for kind, value in (("gate", gate), ("up", up)):
-                        weights[name.replace("gate_up_proj", f"{expert}.{kind}_proj.weight")] = value.contiguous()
-            elif name.endswith("experts.down_proj"):
-                for expert, value in enumerate(whole.get_parameter(name).detach()):
-                    weights[name.replace("down_proj", f"{expert}.down_proj.weight")] = value.contiguous()
-            else:
-                weights[name] = tensor
-        save_file(weights, model / SINGLE, {"format": "pt"})
-    export_language(str(model), tmp_path / "language")
-    if not is_fused:
-        with pytest.raises(BundleError, match="one tensor an expert"):
-            load_language_model(tmp_path / "language", "fp32")
-        return
-    loaded = load_language_model(tmp_path / "language", "fp32")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_experts_load(tmp_path: Path, layout: str) -> None:
+    """Fused tensors either way round, and one tensor an expert, which transformers 5.23 reads for other families only."""
+    whole = write_experts(tmp_path / "model", layout)
+    export_language(str(tmp_path / "model"), tmp_path / "language")
+    loaded = load_language_model(tmp_path / "language", "fp32").decoder.state_dict()
     for name, expected in whole.model.language_model.state_dict().items():
-        assert torch.equal(loaded.decoder.state_dict()[name], expected), name
+        assert torch.equal(loaded[name], expected), name
+
+
+@pytest.mark.parametrize("layout", ["as published", "one tensor an expert"])
+def test_experts_are_served(tmp_path: Path, layout: str) -> None:
+    whole = write_experts(tmp_path / "model", layout)
+    export_vision(str(tmp_path / "model"), tmp_path / "edge")
+    export_language(str(tmp_path / "model"), tmp_path / "language")
+    expected, found = answers(tmp_path, whole)
+    assert found == expected
+    assert len(set(found)) > 3
 
 
 def test_a_newcomers_folder_is_served(tmp_path: Path) -> None:
@@ -93,29 +133,26 @@ def test_a_newcomers_folder_is_served(tmp_path: Path) -> None:
     model = build(as_saved, tmp_path / "model")
     export_vision(str(model), tmp_path / "edge")
     export_language(str(model), tmp_path / "language")
-    picture = drawn(3, 128, 160)
-    messages = [
-        {
-            "role": "user",
-            "content": [{"type": "image", "image": picture}, {"type": "text", "text": "Describe the image."}],
-        }
-    ]
-    request = Pipeline(Encoder.from_bundle(tmp_path / "edge", threads=1)).request(messages)
+    whole = Qwen3VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
+    expected, found = answers(tmp_path, whole)
+    end = load_processor(model).tokenizer.eos_token_id
+    assert found in (expected, [token for token in expected if token != end])
 
-    processor = load_processor(model)
+
+def answers(folder: Path, whole: Any) -> tuple[list[int], list[int]]:
+    """The tokens that transformers gives of folder/model, and those of the bundle and a real server over it."""
+    picture = drawn(3, 128, 160)
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "Describe the image."}]
+    messages = [{"role": "user", "content": content}]
+    request = Pipeline(Encoder.from_bundle(folder / "edge", threads=1)).request(messages)
+    assert np.isfinite(request.main).all()
+
+    processor = load_processor(folder / "model")
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = processor(text=[text], images=[picture], return_tensors="pt")
     assert request.input_ids.tolist() == inputs["input_ids"][0].tolist()
-    whole = Qwen3VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
-    expected = whole.generate(
-        **inputs, max_new_tokens=24, do_sample=False, eos_token_id=processor.tokenizer.eos_token_id
-    )
-    answer = expected[0, inputs["input_ids"].shape[1] :].tolist()
-    with (
-        TritonServer(settings(tmp_path / "language", dtype="fp32")) as server,
-        GrpcClient(server.grpc_url) as client,
-    ):
+    end = processor.tokenizer.eos_token_id
+    expected = whole.generate(**inputs, max_new_tokens=24, do_sample=False, eos_token_id=end)
+    with TritonServer(settings(folder / "language", dtype="fp32")) as server, GrpcClient(server.grpc_url) as client:
         deltas = list(client.stream(request, Sampling(max_tokens=24)))
-    found = [token for delta in deltas for token in delta.token_ids]
-    assert found == [token for token in answer if token != processor.tokenizer.eos_token_id] or found == answer
-    assert np.isfinite(request.main).all()
+    return expected[0, inputs["input_ids"].shape[1] :].tolist(), [i for delta in deltas for i in delta.token_ids]

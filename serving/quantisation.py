@@ -1,0 +1,54 @@
+"""Whether the transformers engine can read quantised weights, judged by the config before a server starts over them.
+
+vLLM reads all of these by itself; transformers asks for a package for each, one after another, half a minute into loading.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BundleError
+
+# What transformers 5.23 asks for (quantizers/quantizer_*.py, validate_environment).
+PACKAGES = {
+    "fp8": ("accelerate",),
+    "bitsandbytes": ("accelerate", "bitsandbytes"),
+    "compressed-tensors": ("compressed_tensors",),
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("accelerate", "gptqmodel"),
+}
+
+VLLM_ONLY = ("modelopt",)
+
+
+def quantisation(config: dict[str, Any]) -> str | None:
+    """The method that a config says its linear layers are quantised with; None where they are not."""
+    for place in (config, config.get("text_config") or {}):
+        found = place.get("quantization_config")
+        if isinstance(found, dict):
+            return str(found.get("quant_method", "an unnamed method"))
+    return None
+
+
+def check_quantisation(folder: Path) -> None:
+    """Check that the packages which transformers needs for a checkpoint's weights are installed.
+
+    Raises:
+        BundleError: one is missing; the message names all that are, and the other engine. transformers
+            does not read the method. config.json is no JSON.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    method = quantisation(config)
+    if method in VLLM_ONLY:
+        raise BundleError(
+            f"{folder} is quantised with {method}, which transformers does not read: serve it with --engine vllm"
+        )
+    if missing := [name for name in PACKAGES.get(method or "", ()) if find_spec(name) is None]:
+        raise BundleError(
+            f"{folder} is quantised with {method}: pip install {' '.join(missing).replace('_', '-')}, or serve it with "
+            "--engine vllm"
+        )
