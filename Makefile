@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
+# Packages that tests compare with, in folders of their own: where they are installed, transformers behaves otherwise.
+PEFT := .cache/peft
+OPTIMUM := .cache/optimum
 PEERS := .cache/peers
 LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
@@ -15,13 +18,16 @@ help: ## list the verbs
 
 setup: $(READY) ## make .venv with everything, and Triton's own small environment
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt optimum_plugin/pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	rm -rf $(TORCHVISION)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(TORCHVISION) torchvision==0.28.0
+	rm -rf $(PEFT) $(OPTIMUM)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PEFT) peft==0.21.2 accelerate==1.15.0
+	$(BIN)/python -m pip install --quiet --no-deps --target $(OPTIMUM) optimum==2.1.0 optimum-onnx==0.1.0 ./optimum_plugin
 	$(BIN)/python -m tests.edge.real_media
 	$(BIN)/python -m tests.ui.browser
 	$(BIN)/python -m kernels.build
