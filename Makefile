@@ -42,13 +42,14 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
 	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale
-	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py
+	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py tests/vllm/test_families.py -k "not test_families or llava_next"
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
 test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps, the served suites, the bundled model
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
-	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py
+	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py \
+	    tests/families/test_triton.py
 
 SCALE ?= tests/scale
 test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10 minutes; installs the three where it may

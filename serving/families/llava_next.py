@@ -5,4 +5,4 @@ from serving.families.tiles import TOWER, inputs, names_taught, parts, shrink_to
 __all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "names_taught", "parts", "shrink_tower"]
 
 ARCHITECTURES = ("LlavaNextForConditionalGeneration",)
-VLLM = ""
+VLLM = "serving.vllm.families.llava_next"

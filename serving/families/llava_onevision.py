@@ -5,4 +5,4 @@ from serving.families.tiles import TOWER, inputs, parts, shrink_tower
 __all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "parts", "shrink_tower"]
 
 ARCHITECTURES = ("LlavaOnevisionForConditionalGeneration",)
-VLLM = ""
+VLLM = "serving.vllm.families.llava_onevision"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import InvalidInput
 from contract.language import read_language_card
 from contract.limits import Limits
-from serving.vllm.capacity import kv_bytes_per_token
+from serving.vllm.capacity import kv_bytes_per_token, read_text_config
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -87,8 +87,7 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
             )
         usual["dtype"] = "float32" if dtype == "auto" else DTYPES[dtype]
         usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}
-        text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
-        token_bytes = kv_bytes_per_token(text_config, getattr(torch, usual["dtype"]).itemsize)
+        token_bytes = kv_bytes_per_token(read_text_config(folder), getattr(torch, usual["dtype"]).itemsize)
         max_tokens = min(max_tokens, limits.max_kv_bytes // token_bytes // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS)
     usual["max_model_len"] = max_tokens
     try:

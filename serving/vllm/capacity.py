@@ -1,6 +1,16 @@
 """What a token costs in the cache of keys and values: the number that decides how many users a GPU has."""
 
+from pathlib import Path
 from typing import Any
+
+
+def read_text_config(folder: Path) -> dict[str, Any]:
+    """The language model's part of a config.json, with the defaults that transformers gives to what the file leaves out."""
+    import transformers  # here, because the formula alone needs it not
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    values: dict[str, Any] = config.get_text_config().to_dict()
+    return values
 
 
 def kv_bytes_per_token(text_config: dict[str, Any], bytes_per_value: int) -> int:

@@ -5,7 +5,6 @@ and what its failures mean to a client.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -31,7 +30,7 @@ from serving.transformers_engine.checkpoint import end_ids
 from serving.vllm.adapters import adapter, adapters
 from serving.vllm.answer import Answer
 from serving.vllm.arguments import engine_arguments
-from serving.vllm.capacity import kv_bytes_per_token
+from serving.vllm.capacity import kv_bytes_per_token, read_text_config
 from serving.vllm.host import Host
 from serving.vllm.prompt import engine_input
 from serving.vllm.request import VllmRequest, sampling_params
@@ -55,8 +54,7 @@ class VllmEngine:
         self._max_tokens = model.max_model_len
         self._adapters = adapters(facts.lora_config.default_mm_loras if facts.lora_config else None)
         value_bytes = 1 if cache.cache_dtype.startswith("fp8") else self._dtype.itemsize
-        text_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
-        self._kv_bytes_per_token = kv_bytes_per_token(text_config, value_bytes)
+        self._kv_bytes_per_token = kv_bytes_per_token(read_text_config(folder), value_bytes)
         # never more than vLLM runs at once (engine_args.json may say less), so that requests wait in front of it
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
         self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
@@ -231,7 +229,8 @@ class VllmEngine:
     async def _warm_up(self) -> None:
         """One small picture: the first request allocates and compiles, which is not a client's time."""
         card, side = self._card, self._card.merge_size
-        ids = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
+        marked = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
+        ids = [token for token in marked if token is not None]
         prompt = check_prompt(
             card,
             self._limits,

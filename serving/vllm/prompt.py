@@ -21,10 +21,12 @@ from vllm.multimodal.inputs import (
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
-from contract.items import is_pad
+from contract.families import find
+from contract.items import ItemRows, is_pad
 from contract.prompt import Prompt
 
-ROWS = MultiModalFlatField(slices=[slice(None)])  # of items of one batch: one behind the other
+FLAT = MultiModalFlatField(slices=[slice(None)])  # of items of one batch: one behind the other
+EACH = MultiModalBatchedField()  # of items of one batch: a list of tensors
 GRIDS = MultiModalBatchedField(keep_on_cpu=True)
 
 
@@ -42,14 +44,25 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     items: dict[str, list[Any]] = {}
     keys: dict[str, list[str]] = {}
     places: dict[str, list[Any]] = {}
+    fields = _on_grids if find(card.family).LAYOUT == "grids" else _rows_alone
     for item, key in zip(prompt.items, prompt.keys, strict=True):
-        kind = "video" if item.is_video else "image"
-        values = {f"{kind}_embeds": MultiModalFieldElem(rows[item.rows], ROWS)}
-        values[f"{kind}_grid_thw"] = MultiModalFieldElem(torch.tensor(item.grid_thw), GRIDS)
+        kind, values = fields(item, rows[item.rows])
         items.setdefault(kind, []).append(MultiModalKwargsItem(values))
         keys.setdefault(kind, []).append(key)
         places.setdefault(kind, []).append(_place(pads[item.rows]))
     return mm_input(ids, MultiModalKwargsItems(items), keys, places)
+
+
+def _on_grids(item: ItemRows, rows: torch.Tensor) -> tuple[str, dict[str, Any]]:
+    """An item's kind and fields, where its rows stand on a grid."""
+    kind = "video" if item.is_video else "image"
+    grid = MultiModalFieldElem(torch.tensor(item.grid_thw), GRIDS)
+    return kind, {f"{kind}_embeds": MultiModalFieldElem(rows, FLAT), f"{kind}_grid_thw": grid}
+
+
+def _rows_alone(item: ItemRows, rows: torch.Tensor) -> tuple[str, dict[str, Any]]:
+    """An item's kind and field, where rows are all there is: vLLM has no such field for videos, and needs none."""
+    return "image", {"image_embeds": MultiModalFieldElem(rows, EACH)}
 
 
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:

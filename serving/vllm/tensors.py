@@ -16,6 +16,12 @@ from serving import families
 from serving.families import Family
 from serving.transformers_engine.checkpoint import check_architecture
 
+OLDER = {  # names of before transformers 4.52
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+    "image_newline": "model.image_newline",
+}
+
 
 def check_tensors(folder: Path) -> None:
     """Compare the names in the files with those of transformers' own model. Quantised checkpoints have names of their own.
@@ -37,7 +43,7 @@ def check_tensors(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                found.update(file.keys())
+                found.update(map(_spelt, file.keys()))
         except Exception as error:  # safetensors raises its own
             raise BundleError(f"{path} cannot be read: {error}") from error
     missing = sorted(_expected(config, architecture, family) - found)
@@ -50,3 +56,11 @@ def _expected(config: Any, architecture: str, family: Family) -> set[str]:
         model = getattr(transformers, architecture)(config)
     tied = set(model.all_tied_weights_keys)
     return {name for name, _ in model.named_parameters() if not name.startswith(family.TOWER) and name not in tied}
+
+
+def _spelt(name: str) -> str:
+    """A tensor's name as transformers has it in memory. It writes some families under names of before 4.52, and vLLM reads both."""
+    for older, newer in OLDER.items():
+        if name.startswith(older):
+            return newer + name.removeprefix(older)
+    return name

@@ -1,6 +1,8 @@
 """Each family exported once a run: bundle, language checkpoint, engine, and the whole model as the judge."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,18 +21,23 @@ from tests.families.served import Served
 from tests.processor import load_processor
 
 
-@pytest.fixture(scope="session", params=KINDS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp(request.param)
-    model = write(request.param, folder / "model")
+@contextmanager
+def served_from(family: str, folder: Path) -> Iterator[Served]:
+    """What is served of a family, with all its files in the folder."""
+    model = write(family, folder / "model")
     export_vision(str(model), folder / "bundle")
     export_language(str(model), folder / "language", bundle=folder / "bundle")
     engine = TransformersEngine(load_language_model(folder / "language", "fp32"), Limits(), 16)
     whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    reference = load_processor(model)
     pipeline = Pipeline(Encoder.from_bundle(folder / "bundle"))
-    yield Served(model, folder / "bundle", folder / "language", pipeline, engine, whole, reference)
+    yield Served(model, folder / "bundle", folder / "language", pipeline, engine, whole, load_processor(model))
     engine.close()
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_from(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

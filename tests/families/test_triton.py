@@ -87,7 +87,7 @@ def test_the_gateway_says_what_the_model_says(served: Served, server: TritonServ
     expected = served.reference.tokenizer.decode(served.expected(content), skip_special_tokens=True)
     flags = ("--precision", "fp32")
     with gateway_process(served.bundle, server.grpc_url, *flags) as gateway, gateway.client() as client:
-        (model,) = client.models.list()
+        model = next(iter(client.models.list()))
         answer = client.chat.completions.create(
             model=model.id,
             messages=[{"role": "user", "content": parts}],  # type: ignore[list-item, misc]

@@ -5,7 +5,7 @@ Where the tower is left out, vLLM 0.32 drops deepstack without a word. And it fi
 the rule the other engine uses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from vllm.model_executor.models import qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from contract.families.mrope import mrope_positions
+from serving.vllm.families.any_size import AnySize
 
 
 class _WithoutTower:
@@ -50,19 +51,11 @@ def _grids(features: Sequence[Any], kind: str) -> np.ndarray[Any, np.dtype[np.in
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-class _AnySize:
-    """An item may be as long as the prompt; vLLM would ask the image processor for its largest picture."""
-
-    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
-        """vLLM's hook: rows of the largest item, by kind."""
-        return dict.fromkeys(mm_counts, seq_len)
-
-
-class _DenseInfo(_AnySize, qwen3_vl.Qwen3VLProcessingInfo):  # type: ignore[misc]
+class _DenseInfo(AnySize, qwen3_vl.Qwen3VLProcessingInfo):  # type: ignore[misc]
     pass
 
 
-class _MixtureInfo(_AnySize, qwen3_vl_moe.Qwen3VLMoeProcessingInfo):  # type: ignore[misc]
+class _MixtureInfo(AnySize, qwen3_vl_moe.Qwen3VLMoeProcessingInfo):  # type: ignore[misc]
     pass
 
 
