@@ -1,6 +1,6 @@
-"""What happens in the server, on Triton's own metrics port: Triton's latencies of a decoupled model stop before the first token.
+"""The server's metrics, on Triton's own port: Triton's latencies of a decoupled model stop before the first token.
 
-The engine's counters and gauges are published as they stand, times are observed a request, errors counted by their code.
+This module publishes the engine's counters and gauges as they stand, observes times a request, and counts errors by their code.
 A call to Triton's metrics crosses processes, so everything waits in a queue for `publish`, which the adapter calls a few
 times a second beside the streams.
 """

@@ -1,4 +1,4 @@
-"""What the launcher tells the model: where the checkpoint is, which engine runs it, how much it may take.
+"""What the launcher hands to the model: where the checkpoint is, which engine runs it, how much it may take.
 
 Travels as settings.json beside model.py, in the launcher's private copy of the repository; Triton's own model
 configuration is published to clients and must not hold paths.

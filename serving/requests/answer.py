@@ -23,7 +23,7 @@ class Answer:
 
     def __init__(self, request: ParsedRequest) -> None:
         self._request, self._echo = request, request.echo
-        self.is_begun = False  # something was given out, so a failure must be a response, too
+        self.is_begun = False  # a response went out, so a failure must be a response, too
 
     def outputs(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]]:
         """Outputs of one response for all of the deltas.

@@ -1,6 +1,6 @@
 """The arrays of one request, as a server received them, to a checked prompt, its sampling and its wishes.
 
-Everything that can be wrong with a request is found here, before anything is allocated for it, and names the tensor,
+This file finds everything that can be wrong with a request, before anything is allocated for it, and names the tensor,
 its value and the allowed one. Triton checks types and fixed sizes; a rank of 0, an empty tensor, a missing tensor and an
 unknown JSON field all arrive.
 """

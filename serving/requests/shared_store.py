@@ -1,8 +1,8 @@
 """Pictures and videos that several servers share through Redis or Valkey, so that any of them answers any key.
 
-Nobody depends on it: a store that is away, slow or full only means that a client sends an item again. It is written
+No request depends on it: a store that is away, slow or full only means that a client sends an item again. It is written
 behind the requests, and asked only when a server's own memory does not hold a key. An item is one value under its key: a
-line of JSON, then the bytes of its two arrays as they travelled and of its masks. What comes back is trusted as far as its hash goes: the
+line of JSON, then the bytes of its two arrays as they travelled and of its masks. A server trusts what comes back as far as its hash goes: the
 key is the SHA-256 of the content.
 """
 

@@ -1,4 +1,4 @@
-"""Pictures and videos kept by content, so that the next question about one sends its name instead of its rows.
+"""A store of pictures and videos by content, so that the next question about one sends its name instead of its rows.
 
 Bounded in bytes, the longest unused go first. Rows are kept as they travelled: half the memory of fp32 for fp16, a
 quarter for int8, and the name stays right without hashing again.
@@ -69,7 +69,7 @@ class ReuseStore:
             return item
 
     def keep(self, items: Iterable[ItemTensors]) -> list[str]:
-        """Keep items, and tell their keys; an empty one where an item is larger than the store.
+        """Keep items and return their keys; an empty one where an item is larger than the store.
 
         Takes time (hashes, copies), so it belongs in a thread beside the request's own work.
         """

@@ -1,4 +1,4 @@
-"""Token ids to text as they come: no character is cut in two, nothing of a stop string is shown.
+"""Token ids to text as they come: no character comes in two parts, and no part of a stop string is shown.
 
 A token may hold half a character, and a stop string may span tokens; both are held back until they are decided.
 """

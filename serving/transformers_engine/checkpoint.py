@@ -1,4 +1,4 @@
-"""Loads a language checkpoint: a transformers checkpoint folder whose vision tower was taken out.
+"""Loads a language checkpoint: a transformers checkpoint folder without a vision tower.
 
 transformers would allocate the missing tower and fill it with random numbers. It is built here with no blocks and
 thrown away, so the server pays for the language model only. Everything is read from the folder, nothing from a network.
@@ -90,7 +90,7 @@ def check_architecture(folder: Path, architecture: str, family: Family) -> None:
 
 def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the missing tower is no news
+    logging.set_verbosity_error()  # the tower is missing on purpose
     logging.disable_progress_bar()
     try:
         model, report = getattr(transformers, architecture).from_pretrained(

@@ -1,6 +1,6 @@
-"""The light engine: transformers' own language model, stepped by one thread, requests joining and leaving every step.
+"""The light engine: transformers' own language model, which one thread steps; requests join and leave at every step.
 
-This file is the life around the steps: who waits, who runs, what each is sent, and what happens when a step fails. What
+This file is the life around the steps: which requests wait, which run, what each gets, and what happens when a step fails. What
 a step computes is in serving.transformers_engine.step, what more than this needs an engine such as vLLM for.
 """
 
@@ -145,7 +145,7 @@ class TransformersEngine:
             self._waiting.clear()
 
     def _turn_over(self) -> bool:
-        """Let the ended leave and the waiting in; sleeps while there is nothing to do. False when the engine closes."""
+        """Remove finished requests and admit waiting ones; sleeps while idle. False when the engine closes."""
         with self._changed:
             gone = [s for s in (*self._active, *self._waiting) if s.is_cancelled and not s.is_ended]
             self._count(num_cancelled=len(gone))
@@ -163,7 +163,7 @@ class TransformersEngine:
             return self._death is None
 
     def _has_room(self, sequence: Sequence) -> bool:
-        """Nobody overtakes the first in the queue, so a large request gets its turn."""
+        """No request overtakes the first in the queue, so a large one gets its turn."""
         has_slot = len(self._active) < self._limits.max_active
         return has_slot and self._kv_bytes() + sequence.kv_bytes <= self._limits.max_kv_bytes
 
@@ -180,14 +180,14 @@ class TransformersEngine:
         return sum(sequence.kv_bytes for sequence in self._active)
 
     def _fail_stuck(self) -> None:
-        """No step would ever end a request that has nothing to compute; the checks let none through."""
+        """No step ends a request that has nothing to compute; the checks refuse one."""
         for sequence in self._active:
             if sequence.num_cached == sequence.num_known:
                 log.error("a request has nothing to compute")
                 self._fail(sequence, ServerError("the engine failed on this request"))
 
     def _step(self, pieces: list[Piece]) -> None:
-        """Run the pieces through the model at once. Where that fails, each alone: a failure belongs to its own request."""
+        """Run the pieces through the model at once. Where that fails, run each alone: a failure belongs to its own request."""
         if not pieces:
             return
         try:

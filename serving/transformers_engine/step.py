@@ -1,6 +1,6 @@
 """One pass of the model over many sequences: the next token of each, and a bounded piece of prompts.
 
-The tokens are packed into one row, so that every matrix product is shared and nothing is padded.
+One row holds all tokens, so that they share every matrix product and nothing is padded.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Piece:
 
 
 def plan(sequences: Iterable[Sequence], max_prefill_tokens: int) -> list[Piece]:
-    """The pieces of one step. All who have begun to answer go on; prompts share the rest in order of arrival."""
+    """The pieces of one step. All sequences that answer go on; prompts share the rest in order of arrival."""
     pieces, room = [], max_prefill_tokens
     for sequence in sequences:
         length = sequence.num_known - sequence.num_cached

@@ -7,7 +7,7 @@ process group (a hung server, orphaned stubs) and removes their shared memory an
 This Triton neither notices nor restarts a killed Python process; the clients of that process would wait for ever. The
 guardian is told by the kernel when one ends, and asks for a sign of life every second. Where a
 process is gone, or no sign comes, the whole server goes: clients get an error at once and a new server within seconds.
-A busy server is not a dead one: while its processes compute, silence is borne for MAX_BUSY_SECONDS.
+A busy server is not a dead one: while its processes compute, the guardian bears silence for MAX_BUSY_SECONDS.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Whether a running server still answers: one tiny inference a model, for which no engine has to work.
 
 Triton stays "ready" when a model's Python process is killed, and knows nothing of an engine that died inside one. So
-each model is asked for something it refuses in its own words (to cancel a request that does not exist); no words, or
+the probe asks each model for something that it refuses in its own words (to cancel a request that does not exist); no words, or
 Triton's, mean it is gone. The guardian asks every second, the image's health check runs `python -m serving.health`.
 Standard library only and no sibling, because the guardian runs without packages.
 """
@@ -46,7 +46,7 @@ def fault(http_url: str = HTTP_URL, timeout_seconds: float = TIMEOUT_SECONDS) ->
                 return f"{where} is {entry.get('state', 'unknown')}: {entry.get('reason', 'no reason given')}"
             if where not in PROBES:
                 continue
-            probe = PROBES[where] | {"id": f"health-{uuid.uuid4().hex}"}  # nobody's request
+            probe = PROBES[where] | {"id": f"health-{uuid.uuid4().hex}"}  # no request has this id
             status, answer = _ask(http_url, f"models/{where}/generate", probe, timeout_seconds)
             if not any(refusal in answer for refusal in REFUSALS):
                 return f"{where} answers {status} {answer[:200]}"
@@ -59,7 +59,7 @@ def fault(http_url: str = HTTP_URL, timeout_seconds: float = TIMEOUT_SECONDS) ->
     return None
 
 
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # a proxy in the environment is for others
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # past the environment's proxy
 
 
 def _ask(http_url: str, path: str, body: object, timeout_seconds: float) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """Ends what a killed guardian leaves: Triton, its models' processes and their shared memory, each known by its mark.
 
-Triton and all that it starts inherit an environment variable with the server's unique mark, so no process of another
-server, and nobody else's, is touched.
+Triton and all that it starts inherit an environment variable with the server's unique mark, so the launcher touches no
+process of another server or program.
 """
 
 import contextlib

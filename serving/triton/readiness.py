@@ -1,7 +1,7 @@
 """A door for balancers: whether to send requests here. It says no some time before the server stops.
 
 Triton closes its ports as soon as it has to stop, with requests on their way. So the launcher first says here
-that the server leaves, serves on for a while, and stops when nobody sends any more.
+that the server leaves, serves on for a while, and stops when no request comes any more.
 """
 
 import time
