@@ -335,7 +335,7 @@ void Linear::MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_row
 Columns Linear::ColumnsOf(size_t panel) const {
   size_t width = num_panels_ * kPanel, first = panel * kPanel;
   const float* steps = columns_ + first;
-  return {steps, steps + width, steps + 2 * width, pairs_ + (kHasPairs ? first : 0)};
+  return {steps, steps + width, steps + 2 * width, pairs_ ? pairs_ + first : nullptr};
 }
 
 template <bool kHasGelu, bool kHasResidual, class Sum>

@@ -14,6 +14,7 @@ from kernels.build import ROOT, SOURCES, TARGETS, headers
 
 COMPILER = "clang++-14"
 FOLDER = ROOT / ".cache" / "sanitized"
+REPORT = FOLDER / "report"
 VARIABLE = "EDGE_VLM_SANITIZED"  # tells tests.edge.sanitized where the libraries lie
 MACHINE = {
     "x86_64.avx512": ["-march=x86-64-v3", *(f"-mavx512{name}" for name in ("f", "bw", "dq", "vl", "vnni"))],
@@ -51,8 +52,9 @@ def main() -> int:
     environment = os.environ | {
         VARIABLE: str(FOLDER),
         "LD_PRELOAD": runtime(),
-        "ASAN_OPTIONS": "detect_leaks=0",  # what Python keeps until its end is no leak of ours
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        # what Python keeps until its end is no leak of ours; pytest holds what is written to stderr
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={REPORT}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={REPORT}",
     }
     tests = [f"tests/edge/test_kernel_{name}.py" for name in TESTS]
     line = [
@@ -67,7 +69,12 @@ def main() -> int:
         *tests,
         *sys.argv[1:],
     ]
-    return subprocess.run(line, cwd=ROOT, env=environment).returncode
+    for path in FOLDER.glob(f"{REPORT.name}.*"):
+        path.unlink()
+    code = subprocess.run(line, cwd=ROOT, env=environment).returncode
+    for path in FOLDER.glob(f"{REPORT.name}.*"):
+        print(path.read_text(encoding="utf-8", errors="replace"))
+    return code
 
 
 if __name__ == "__main__":
