@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from contract.codecs import rans
 from contract.codecs.channels import Levels, divide, flattened, restored, row_steps
+from contract.codecs.native import native
 from contract.codecs.nibbles import HALVES, HAS_OUTSIDE, HIGHEST, OUTSIDE, pack, unpack
 from contract.codecs.numbers import CodecNumbers
 from contract.errors import InvalidInput
@@ -26,12 +27,9 @@ def encode(
     """vision_stream (bytes,) of one item and its vision_scales (1+L, n)."""
     levels = flattened(main, deepstack, numbers)
     steps = row_steps(levels, numbers.ecq_steps)
-    whole = divide(levels, steps)
-    symbols = np.clip(whole, OUTSIDE, -OUTSIDE).astype(np.int8)  # 8 and -8 share their four bits
-    pairs = pack(symbols).reshape(len(levels), -1)
-    outside = np.clip(whole.reshape(-1)[_places(pairs)], INT16.min, INT16.max).astype("<i2")
+    pairs, outside = _rounded(levels, steps)
     states, words = rans.encode(pairs, numbers.ecq_frequencies)
-    body = states.astype("<u4").tobytes() + words.astype("<u2").tobytes() + outside.tobytes()
+    body = states.astype("<u4").tobytes() + words.astype("<u2").tobytes() + outside.astype("<i2").tobytes()
     checksum = zlib.crc32(body).to_bytes(CHECKSUM, "little")
     return np.frombuffer(checksum + body, np.uint8), steps
 
@@ -65,6 +63,16 @@ def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: Codec
     levels = levels.reshape(num_levels, num_rows, -1)
     levels *= steps.astype(np.float32)[..., None]
     return restored(levels, numbers)
+
+
+def _rounded(levels: Levels, steps: NDArray[np.float16]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """Levels in steps: pairs (1+L, n * H/2) and the values outside the table in their order; levels are used up."""
+    if (compiled := native()) is not None:
+        return compiled.rounded(levels, np.float32(1) / steps.astype(np.float32))
+    whole = divide(levels, steps)
+    symbols = np.clip(whole, OUTSIDE, -OUTSIDE).astype(np.int8)  # 8 and -8 share their four bits
+    pairs = pack(symbols).reshape(len(levels), -1)
+    return pairs, np.clip(whole.reshape(-1)[_places(pairs)], INT16.min, INT16.max).astype(np.int16)
 
 
 def _places(pairs: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -9,6 +9,7 @@ Pairs halve the steps; their 65,536 places of a level are one table that fits a 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.codecs.native import native
 from contract.errors import InvalidInput
 
 BITS = 16
@@ -41,6 +42,8 @@ def encode(pairs: Pairs, frequencies: NDArray[np.uint32]) -> tuple[NDArray[np.ui
         the states that the decoder starts from, uint32 (num_lanes,), and the words it takes in, uint16 (words,).
     """
     lanes = num_lanes(pairs.size)
+    if (compiled := native()) is not None:
+        return compiled.encode(pairs, frequencies, lanes)
     states = np.full(lanes, TOTAL, np.uint32)
     words: list[Words] = []
     for level in range(len(pairs) - 1, -1, -1):
@@ -70,6 +73,10 @@ def decode(
     Raises:
         InvalidInput: there are fewer words than the pairs take, or the states do not end where every encoder starts.
     """
+    if (compiled := native()) is not None:
+        pairs, used, states = compiled.decode(states, words, num_pairs, frequencies)
+        _check_end(states, used, words)
+        return pairs, used
     levels, lanes, used = len(frequencies), len(states), 0
     pairs = np.empty((levels, num_pairs), np.uint8)
     states = states.copy()
@@ -88,13 +95,19 @@ def decode(
             empty = np.flatnonzero(x < TOTAL)
             taken = words[used : used + len(empty)]
             if len(taken) < len(empty):
-                raise InvalidInput(
-                    f"vision_stream ends early: it has {len(words)} words, the grid asks for more", check="stream"
-                )
+                _check_end(states, -1, words)
             x[empty] = (x[empty] << BITS) | taken
             used += len(empty)
+    _check_end(states, used, words)
+    return pairs, used
+
+
+def _check_end(states: NDArray[np.uint32], used: int, words: Words) -> None:
+    if used < 0:
+        raise InvalidInput(
+            f"vision_stream ends early: it has {len(words)} words, the grid asks for more", check="stream"
+        )
     if (states != TOTAL).any():
         raise InvalidInput(
             "vision_stream does not end as an encoder begins: it is damaged, send it again", check="stream"
         )
-    return pairs, used
