@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime import GrpcClient, HttpClient, Request, Sampling, Tls
-from edge_runtime.request import EncodedItem
+from edge_runtime.encoded_item import EncodedItem
 
 
 def request(facts: dict[str, Any], side: int, seed: int) -> Request:

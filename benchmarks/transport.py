@@ -24,7 +24,7 @@ from benchmarks.machine import machine
 from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
 from contract.card import ModelCard
 from edge_runtime import GrpcClient, HttpClient, Request, Sampling
-from edge_runtime.request import EncodedItem
+from edge_runtime.encoded_item import EncodedItem
 from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 

@@ -39,6 +39,11 @@ class RowMasks:
     kept: Mask
     copied: Mask
 
+    @classmethod
+    def whole(cls, num_rows: int) -> "RowMasks":
+        """Masks of an item all of whose rows travel."""
+        return cls(np.ones((1, num_rows), np.bool_), np.zeros((1, num_rows), np.bool_))
+
     @property
     def num_kept(self) -> int:
         return int(self.kept.sum())

@@ -16,10 +16,11 @@ from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import MediaPart, check_keys, media_parts, num_pictures, plain
-from edge_runtime.prompts.prompt import prompt_ids
+from edge_runtime.prompts.prompt import prompt_ids, with_kept
 from edge_runtime.request import Request
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
 from edge_runtime.reuse.reusing_encoder import Encoded, PreparedItem, ReusingEncoder
+from edge_runtime.row_rule import RowRule
 from edge_runtime.tower.encoder import Encoder
 
 DEVICE_MAX_PIXELS = 1 << 20
@@ -36,11 +37,14 @@ class Pipeline:
         allowed_local_media_path: the folder that files named by messages must lie in, links followed; None for any file
             (messages are the device's own), "" for none. Set it where messages come from others.
         progress: called with the number of frames read and the number wanted while a video is decoded.
+        rows: which rows of a video travel. "copy" does not send a row again that hardly differs from the last one sent at
+            its place, "copy:0.1" says below which 1 - cosine, "equal" where they are the same; "all" sends every row;
+            "drop:0.5" leaves half of a video's rows out of the prompt, which changes answers. Pictures travel whole.
         decoding: decode in processes of their own within these limits, without progress; None decodes here and without
             limits. Set it where messages come from others.
 
     Raises:
-        InvalidInput: max_pixels is below the bundle's smallest picture.
+        InvalidInput: max_pixels is below the bundle's smallest picture, or rows is none of these.
     """
 
     def __init__(
@@ -52,11 +56,12 @@ class Pipeline:
         fetch: Fetcher | None = None,
         allowed_local_media_path: str | PathLike[str] | None = None,
         progress: FramesRead | None = None,
+        rows: str = "copy",
         decoding: DecodingLimits | None = None,
     ) -> None:
         self.encoder = encoder
         self.access = MediaAccess(fetch, allowed_local_media_path)
-        self._rows = ReusingEncoder(encoder, cache)
+        self._rows = ReusingEncoder(encoder, cache, RowRule.of(rows))
         manifest = encoder.bundle.manifest
         image = manifest.image
         if max_pixels is not None and max_pixels < image.min_pixels:
@@ -142,7 +147,7 @@ class Pipeline:
             special_tokens=bundle.manifest.special_tokens,
             variables=template_variables,
         )
-        input_ids = prompt_ids(text, encoded.items, bundle)
+        input_ids = with_kept(prompt_ids(text, encoded.items, bundle), encoded.rows, bundle.manifest.card)
         return Request(input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded)
 
     def close(self) -> None:

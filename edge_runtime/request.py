@@ -5,82 +5,15 @@ A picture or video whose key the server holds is named by that key; the tensors 
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.codecs import codec, int8
-from contract.codecs.numbers import CodecNumbers
-from contract.errors import BundleError
-from contract.items import ItemRows, item_key
+from contract.rows import COPIED, KEPT, RowMasks
 from contract.sampling import Sampling
-
-Precision = Literal["fp16", "fp32", "int8", "int8c", "int4", "ecq"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-WIRE_NAMES = {  # two tensors each, and the axis their rows stand on
-    "fp16": (("vision_embeddings", 0), ("deepstack_embeddings", 1)),
-    "fp32": (("vision_embeddings_fp32", 0), ("deepstack_embeddings_fp32", 1)),
-    "int8": (("vision_embeddings_q", 1), ("vision_scales", 1)),
-    "int8c": (("vision_embeddings_q", 1), ("vision_scales", 1)),
-    "int4": (("vision_embeddings_q4", 1), ("vision_scales", 1)),
-    "ecq": (("vision_stream", 0), ("vision_scales", 1)),
-}
-
-
-@dataclass(eq=False)
-class EncodedItem:
-    """A picture or video as the tower sees it.
-
-    Attributes:
-        grid_thw: frames (pairs, for a video), height, width in patches.
-        main, deepstack: float32 (n, H) and (L, n, H).
-        wire_keys: names of exactly these rows by precision and kind: what servers answered, or hashed here.
-        numbers: of the bundle's learned codecs, None where it has none.
-    """
-
-    is_video: bool
-    grid_thw: tuple[int, int, int]
-    main: NDArray[np.float32]
-    deepstack: NDArray[np.float32]
-    wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict, repr=False)
-    numbers: CodecNumbers | None = field(default=None, repr=False)
-    _wire: tuple[Precision, tuple[NDArray[Any], NDArray[Any]]] | None = field(default=None, init=False, repr=False)
-
-    def wire(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows as they travel: (n, H) and (L, n, H), or what a codec makes of them and the scales (1+L, n).
-
-        Raises:
-            BundleError: the precision is a learned codec, and the bundle has no numbers.
-        """
-        if self._wire is None or self._wire[0] != precision:  # hashed, then sent: converted once
-            self._wire = precision, self._converted(precision)
-        return self._wire[1]
-
-    def _converted(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-        if precision == "int8":
-            return int8.quantise(self.main, self.deepstack)
-        if precision in codec.CODECS:
-            if self.numbers is None:
-                raise BundleError(f"{precision} needs codec numbers, which this bundle lacks: export it again")
-            return codec.CODECS[precision].encode(self.main, self.deepstack, self.numbers)
-        dtype = np.float16 if precision == "fp16" else np.float32
-        return self.main.astype(dtype, copy=False), self.deepstack.astype(dtype, copy=False)
-
-    def key(self, fingerprint: str, precision: Precision) -> str:
-        """Name of the rows on a server; see contract.items."""
-        found = self.wire_keys.get((precision, self.is_video))
-        if found is None:
-            where = ItemRows(self.is_video, self.grid_thw, slice(0, len(self.main)))
-            arrays = self.wire(precision)
-            found = item_key(fingerprint, where, *arrays, codec=self.codec(precision))
-            self.wire_keys[precision, self.is_video] = found
-        return found
-
-    def codec(self, precision: Precision) -> str:
-        """Name and hash of the codec as servers publish it; empty for floats and int8."""
-        return self.numbers.names.get(precision, "") if self.numbers is not None else ""
+from edge_runtime.encoded_item import WIRE_NAMES, EncodedItem, Precision
 
 
 @dataclass(frozen=True)
@@ -168,7 +101,16 @@ class Request:
         for name, is_video in (("image_grid_thw", False), ("video_grid_thw", True)):
             if len(grid := _grids(items, is_video)):
                 tensors[name] = grid
-        return tensors
+        return tensors | _masks(items, precision)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the prompt has a pad for every row of its items."""
+        return not any(item.rule.drop_share and item.masks("fp16") is not None for item in self.items)
+
+    def whole(self) -> "Request":
+        """The same request, all of whose rows travel; for a prompt that has all pads."""
+        return replace(self, items=tuple(item.whole() for item in self.items))
 
 
 def learn_keys(items: Sequence[EncodedItem], keys: Sequence[str], precision: Precision) -> None:
@@ -176,7 +118,7 @@ def learn_keys(items: Sequence[EncodedItem], keys: Sequence[str], precision: Pre
     if len(keys) == len(items):
         for item, key in zip(items, keys, strict=True):
             if key:  # else the server did not keep it
-                item.wire_keys[precision, item.is_video] = key
+                item.wire_keys[item.form(precision)] = key
 
 
 @dataclass(frozen=True)
@@ -190,6 +132,7 @@ class Delta:
         vision_keys: names of the request's items on the server, in prompt order; with the first piece.
         num_uploaded: pictures and videos whose tensors were sent for this answer; the server held the others.
         upload_bytes: tensor bytes sent for this answer so far; what lay in shared memory was not sent.
+        precision: how rows travelled, or would have.
     """
 
     text: str
@@ -200,6 +143,7 @@ class Delta:
     vision_keys: tuple[str, ...] = ()
     num_uploaded: int = 0
     upload_bytes: int = 0
+    precision: str = ""
 
 
 def sampling_json(sampling: Sampling) -> str:
@@ -221,6 +165,17 @@ def read_delta(outputs: Mapping[str, Sequence[Any]]) -> Delta:
         tuple(map(json.loads, texts("logprobs"))),
         tuple(texts("vision_keys")),
     )
+
+
+def _masks(items: Sequence[EncodedItem], precision: Precision) -> dict[str, NDArray[Any]]:
+    """vision_rows_kept and vision_rows_copied of some items, each where it says anything."""
+    masks = [item.masks(precision) or RowMasks.whole(len(item.main)) for item in items]
+    found: dict[str, NDArray[Any]] = {}
+    if not all(mask.kept.all() for mask in masks):
+        found[KEPT] = np.concatenate([mask.kept.ravel() for mask in masks])
+    if any(mask.copied.any() for mask in masks):
+        found[COPIED] = np.concatenate([mask.copied.ravel() for mask in masks])
+    return found
 
 
 def _grids(items: Sequence[EncodedItem], is_video: bool) -> NDArray[np.int64]:

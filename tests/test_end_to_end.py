@@ -17,7 +17,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import FingerprintMismatch, InvalidInput, Unavailable
 from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling
-from edge_runtime.request import EncodedItem
+from edge_runtime.encoded_item import EncodedItem
 from serving.triton.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
 from tests.processor import pixel_values

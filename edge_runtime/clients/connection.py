@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Literal
 
 from contract.errors import InvalidInput
+from edge_runtime.clients.choice import AUTO, QUALITIES, Quality, Uplink, choose, published
 from edge_runtime.clients.held_keys import HeldKeys
 from edge_runtime.clients.patience import Patience
 from edge_runtime.clients.shared_regions import SharedRegions
-from edge_runtime.request import PRECISIONS, Precision
-
-DATATYPES = {"fp16": "FP16", "fp32": "FP32", "int8": "INT8"}
+from edge_runtime.encoded_item import PRECISIONS, Precision
+from edge_runtime.request import Request
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ class Connection:
     Args:
         url: host:port; for HTTP also http://host:port/prefix and https://host.
         timeout_s: longest wait for the next piece of an answer, in seconds.
-        precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), or a learned codec
-            that bundle and server have the same numbers of: int8c, int4, ecq (see contract.codecs).
+        precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), a learned codec that
+            bundle and server have the same numbers of: int8c, int4, ecq (see contract.codecs); or auto, which takes the
+            most exact one that travels within budget_s, and never one below `quality`.
+        quality: what auto may take: exact (fp16), close (also int8c, int8), small (also int4, ecq), least (any).
+        budget_s: seconds that an upload may take, at the speed of this client's last uploads.
         retry_s: how long to keep trying while nobody listens at the address (a server that starts); what a server
             has received is never sent twice.
         tls: encrypt, with these certificates; None speaks plain text, except to https:// URLs.
@@ -61,25 +65,37 @@ class Connection:
     url: str
     _: KW_ONLY
     timeout_s: float = 60.0
-    precision: Precision = "fp16"
+    precision: Precision | Literal["auto"] = "fp16"
+    quality: Quality = "close"
+    budget_s: float = 0.5
     retry_s: float = 0.0
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold a password
     shared_memory: bool = False
     held: HeldKeys = field(default_factory=HeldKeys, init=False, repr=False)
     regions: SharedRegions = field(default_factory=SharedRegions, init=False, repr=False)
-    is_checked: bool = field(default=False, init=False, repr=False)
+    uplink: Uplink = field(default_factory=Uplink, init=False, repr=False)
+    facts: Mapping[str, str] | None = field(default=None, init=False, repr=False)  # what the server publishes
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InvalidInput(f"precision is {self.precision!r}, allowed are {', '.join(PRECISIONS)}")
+        if self.precision not in (*PRECISIONS, AUTO):
+            raise InvalidInput(f"precision is {self.precision!r}, allowed are {', '.join((*PRECISIONS, AUTO))}")
+        if self.quality not in QUALITIES:
+            raise InvalidInput(f"quality is {self.quality!r}, allowed are {', '.join(QUALITIES)}")
+        if not 0 < self.budget_s < float("inf"):
+            raise InvalidInput(f"budget_s is {self.budget_s}, a number of seconds above 0 is expected")
         if self.tls is not None:
             self.tls.names()
-        self.is_checked = self.precision == "fp16"  # every server takes it
 
     def patience(self, deadline_s: float | None) -> Patience:
         """The clock of a request that begins now."""
         return Patience(self.url, self.timeout_s, deadline_s, self.retry_s)
+
+    def needs_facts(self, request: Request) -> bool:
+        """Whether the server must be asked what it takes, before this request is sent: all take whole rows in fp16."""
+        if self.facts is not None or not request.items:
+            return False
+        return self.precision != "fp16" or any(item.masks("fp16") for item in request.items)
 
     def check(self, parameters: Mapping[str, str]) -> None:
         """Hold the precision against what the server publishes.
@@ -87,13 +103,33 @@ class Connection:
         Raises:
             InvalidInput: the server does not take it.
         """
-        types = parameters.get("embedding_datatypes", "").split(",")
-        older = [name for name, datatype in DATATYPES.items() if datatype in types]  # it publishes no codecs
-        accepted = [name.partition(":")[0] for name in parameters.get("embedding_codecs", "").split()] or older
-        if self.precision not in accepted:
+        accepted = published(parameters)
+        if self.precision not in (AUTO, *accepted):
             allowed = ", ".join(name for name in PRECISIONS if name in accepted) or "none of ours"
             raise InvalidInput(f"precision is {self.precision!r}, {self.url} accepts {allowed}")
-        self.is_checked = True
+        self.facts = parameters
+
+    def prepared(self, request: Request) -> tuple[Request, Precision]:
+        """A request as this server takes it, and the precision in which its rows travel.
+
+        Raises:
+            InvalidInput: rows were dropped, which the server does not know; or its codec has other numbers.
+        """
+        facts = self.facts or {}
+        rows = facts.get("rows", "").split()
+        if not request.is_whole and "kept" not in rows and self.facts is not None:
+            raise InvalidInput(f"{self.url} takes no prompt with dropped rows: ask for rows='copy' or rows='all'")
+        if "copied" not in rows and request.is_whole and any(item.masks("fp16") for item in request.items):
+            request = request.whole()
+        if self.precision == AUTO:
+            return request, choose(request, published(facts), self.quality, self.budget_s, self.uplink, self.held)
+        ours = request.items[0].codec(self.precision) if request.items else ""
+        if ours and (theirs := published(facts).get(self.precision, ours)) != ours:
+            raise InvalidInput(
+                f"precision is {self.precision!r}, whose numbers are {ours} here and {theirs} at {self.url}: give both "
+                "machines the codec.npz of one export, or send int8"
+            )
+        return request, self.precision
 
 
 def refused_region(url: str, why: object) -> str:

@@ -5,7 +5,8 @@ streams of a client share its network connection. A request is sent again in thr
 server said before any work that it does not hold a key, or does not know a region of shared memory.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from threading import Lock, Thread
 from typing import Any, TypeAlias
@@ -32,6 +33,7 @@ from edge_runtime.clients.grpc_message import infer_message
 from edge_runtime.clients.infer_inputs import NO_REGION, num_items, sent_bytes, vision_bytes
 from edge_runtime.clients.patience import LEAVING
 from edge_runtime.clients.shared_regions import Region, retire
+from edge_runtime.encoded_item import Precision
 from edge_runtime.request import Delta, Request, learn_keys, read_delta
 
 REFUSED = "failed to connect to all addresses"  # gRPC's words where no connection came about
@@ -66,7 +68,8 @@ class Call:
         self.ended = False
         self.patience = connection.patience(deadline_s)
         self._connection, self._request, self._sampling, self._deliver = connection, request, sampling, deliver
-        self._num_answers = self._num_uploaded = self._upload_bytes = 0
+        self._num_answers = self._num_uploaded = self._upload_bytes = self._message_bytes = 0
+        self._precision: Precision = "fp16"
         self._sent_keys: list[str] = []
         self._region: Region | None = None
         self._stream: Any = None
@@ -93,8 +96,14 @@ class Call:
             connection = self._connection
             channel = connection.channels.take(lambda: Channel(connection))
             # closed on our side at once, so that the server's last answer ends it: no goodbye to wait for
-            self._stream = channel.server.ModelStreamInfer(iter((message,)), metadata=self._headers())
+            self._stream = channel.server.ModelStreamInfer(self._timed(message), metadata=self._headers())
             Thread(target=self._receive, args=(channel, self._stream), name="answers", daemon=True).start()
+
+    def _timed(self, message: Any) -> Iterator[Any]:
+        """The message; gRPC asks for the next one when it has handed this one to the network, but for its last window."""
+        began = time.perf_counter()
+        yield message
+        self._connection.uplink.add(self._message_bytes, time.perf_counter() - began)
 
     def _headers(self) -> list[tuple[str, str]]:
         connection = self._connection
@@ -103,14 +112,17 @@ class Call:
 
     def _message(self) -> Any:
         connection, request = self._connection, self._request
-        if not connection.is_checked:
+        if connection.needs_facts(request):
             connection.check(parameters(connection, timeout_s=self.patience.wait_s))
-        tensors = request.tensors(self._sampling, connection.precision, held=connection.held)
+        request, self._precision = connection.prepared(request)
+        self._request = request
+        tensors = request.tensors(self._sampling, self._precision, held=connection.held)
         self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []
         if connection.shared_memory and (num_bytes := vision_bytes(tensors)):
             self._share(num_bytes)
         region = self._region if connection.shared_memory else None
-        self._num_uploaded, self._upload_bytes = num_items(tensors), self._upload_bytes + sent_bytes(tensors, region)
+        self._num_uploaded, self._message_bytes = num_items(tensors), sent_bytes(tensors, region)
+        self._upload_bytes += self._message_bytes
         return infer_message(tensors, region)
 
     def _share(self, num_bytes: int) -> None:
@@ -198,8 +210,12 @@ class Call:
         delta = read_delta(outputs)
         if delta.vision_keys:
             self._connection.held.add(delta.vision_keys)
-            learn_keys(self._request.items, delta.vision_keys, self._connection.precision)
-        return replace(delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes) if outputs else None
+            learn_keys(self._request.items, delta.vision_keys, self._precision)
+        if not outputs:
+            return None
+        return replace(
+            delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes, precision=self._precision
+        )
 
     def late(self) -> EdgeVlmError:
         """The error when the next answer is late; the network connection may be dead and is not used again."""

@@ -6,6 +6,7 @@ one binary request with one answer. The steps are generators: they yield what to
 """
 
 import json
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,8 @@ from edge_runtime.clients.http_steps import Ask, Reply, Steps
 from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
 from edge_runtime.clients.patience import LEAVING
 from edge_runtime.clients.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
-from edge_runtime.request import Delta, EncodedItem, Request, learn_keys, read_delta, sampling_json, text_tensor
+from edge_runtime.encoded_item import EncodedItem, Precision
+from edge_runtime.request import Delta, Request, learn_keys, read_delta, sampling_json, text_tensor
 
 try:
     import tritonclient.http as triton
@@ -48,6 +50,7 @@ class HttpCall:
         self._is_final = False
         self._region: Region | None = None
         self._asked: Request | None = None  # whose affinity the requests have
+        self._precision: Precision = "fp16"
 
     def server(self) -> Steps:
         """Name and version of the server."""
@@ -61,17 +64,17 @@ class HttpCall:
 
     def infer(self, request: Request, sampling: Sampling) -> Steps:
         """One request and its whole answer, a Delta."""
-        connection, self._asked = self._connection, request
-        yield from self._check()
-        tensors = request.tensors(sampling, connection.precision, stream=False, held=connection.held)
+        connection = self._connection
+        request = self._asked = yield from self._prepared(request)
+        tensors = request.tensors(sampling, self._precision, stream=False, held=connection.held)
         reply = yield from self._infer(tensors)
         if isinstance(reply.error(), NotFound) and "vision_keys" in tensors:
-            connection.held.forget(request.keys(connection.precision))
+            connection.held.forget(request.keys(self._precision))
             connection.held.miss()
-            reply = yield from self._infer(request.tensors(sampling, connection.precision, stream=False))
+            reply = yield from self._infer(request.tensors(sampling, self._precision, stream=False))
         self.value = delta = self._counted(read_delta(_outputs(reply)))
         connection.held.add(delta.vision_keys)
-        learn_keys(request.items, delta.vision_keys, connection.precision)
+        learn_keys(request.items, delta.vision_keys, self._precision)
         if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
             raise self.patience.late()  # the server knows the deadline, and was first
 
@@ -81,14 +84,14 @@ class HttpCall:
         A server that was just sent the pictures and does not know them is another one: then all goes in one request, whose
         whole answer is the only piece.
         """
-        connection, self._asked = self._connection, request
-        yield from self._check()
+        connection = self._connection
+        request = self._asked = yield from self._prepared(request)
         keys: list[str] = []
         for _ in range(2 if connection.held.is_useful or not request.items else 0):
-            missing = request.missing(connection.precision, connection.held)
+            missing = request.missing(self._precision, connection.held)
             if missing:
                 yield from self._upload(request, missing)
-            keys = request.keys(connection.precision)
+            keys = request.keys(self._precision)
             if lacking := [key for key in keys if key not in connection.held]:
                 raise ServerError(
                     f"{connection.url} did not keep {lacking[0]}: raise its max_reuse_bytes, or use infer or gRPC"
@@ -163,17 +166,21 @@ class HttpCall:
         if region is not None and not self._connection.regions.give(region):
             yield from _retire(region)
 
-    def _check(self) -> Steps:
-        if not self._connection.is_checked:
+    def _prepared(self, request: Request) -> Generator[Ask, Reply, Request]:
+        """The request as this server takes it, and the precision in which its rows travel."""
+        if self._connection.needs_facts(request):
             yield from self.parameters(MODEL)
             self._connection.check(self.value)
+        request, self._precision = self._connection.prepared(request)
+        return request
 
     def _upload(self, request: Request, missing: list[EncodedItem]) -> Steps:
         """Have items kept without asking anything; without a prompt, pictures stand before videos."""
         connection = self._connection
         items = sorted(missing, key=lambda item: item.is_video)
-        tensors = request.vision_tensors(items, connection.precision)
+        tensors = request.vision_tensors(items, self._precision)
         tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
+        began, before = time.perf_counter(), self._upload_bytes
         reply = yield from self._infer(tensors, is_upload=True)
         if isinstance(reply.error(), InvalidInput):
             yield from self.parameters(MODEL)
@@ -183,8 +190,9 @@ class HttpCall:
                     "or gRPC"
                 )
         keys = read_delta(_outputs(reply)).vision_keys
+        connection.uplink.add(self._upload_bytes - before, time.perf_counter() - began)
         connection.held.add(keys)
-        learn_keys(items, keys, connection.precision)
+        learn_keys(items, keys, self._precision)
 
     def _sent(self, ask: Ask) -> Generator[Ask, Reply, Reply]:
         """The answer of a server that stays: one that leaves sends requests away before any work."""
@@ -239,7 +247,9 @@ class HttpCall:
             region.is_registered = True
 
     def _counted(self, delta: Delta) -> Delta:
-        return replace(delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes)
+        return replace(
+            delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes, precision=self._precision
+        )
 
 
 def _retire(region: Region) -> Steps:

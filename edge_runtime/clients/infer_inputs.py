@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from contract.errors import MissingExtra
 from edge_runtime.clients.shared_regions import Region, padded
-from edge_runtime.request import WIRE_NAMES
+from edge_runtime.encoded_item import WIRE_NAMES
 
 try:
     from tritonclient.utils import np_to_triton_dtype

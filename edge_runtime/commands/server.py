@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from edge_runtime.request import PRECISIONS
+from edge_runtime.encoded_item import PRECISIONS
 
 if TYPE_CHECKING:
     from edge_runtime.clients.grpc_client import GrpcClient
@@ -23,7 +23,8 @@ def _header(text: str) -> tuple[str, str]:
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that talk to a server."""
     parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC, or the http(s):// URL of its HTTP port ($EDGE_VLM_TRITON)")  # fmt: skip
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="type the embeddings travel in; int8 halves the upload and is not exact")  # fmt: skip
+    parser.add_argument("--precision", choices=(*PRECISIONS, "auto"), default="fp16", help="how the embeddings travel; int8 halves the upload and is not exact; auto chooses by the uplink")  # fmt: skip
+    parser.add_argument("--quality", choices=("exact", "close", "small", "least"), default="close", help="the least that --precision auto may take (default %(default)s)")  # fmt: skip
     parser.add_argument("--shared-memory", action="store_true", help="hand embeddings to a server on this machine in shared memory")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=60.0, help="longest wait for the next piece, in seconds")
     parser.add_argument("--retry", type=float, default=0.0, help="how long to keep trying while nobody listens, in seconds")  # fmt: skip
@@ -43,6 +44,7 @@ def connection_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "timeout_s": args.timeout,
         "precision": args.precision,
+        "quality": args.quality,
         "retry_s": args.retry,
         "tls": Tls(args.tls_ca) if args.tls or args.tls_ca else None,
         "headers": dict(args.header),

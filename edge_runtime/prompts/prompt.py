@@ -5,9 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.card import ModelCard
 from contract.expansion import expand_pads, with_start
+from contract.items import is_pad
+from contract.rows import RowMasks
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
+from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
 
 
@@ -26,6 +30,20 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle) -> NDArray[np.i
     ids = bundle.tokenizer.encode(written, add_special_tokens=False).ids
     whole = np.array(with_start(ids, bundle.tokenizer.encode("").ids), np.int64)
     return expand_pads(whole, _grids(items, False), _grids(items, True), card)
+
+
+def with_kept(input_ids: NDArray[np.int64], items: Sequence[EncodedItem], card: ModelCard) -> NDArray[np.int64]:
+    """A prompt without the pads of dropped rows.
+
+    Args:
+        input_ids: int64 (S,) with a pad for every row of the items, in prompt order.
+    """
+    if not any(item.rule.drop_share for item in items):
+        return input_ids
+    masks = [item.masks("fp16") or RowMasks.whole(len(item.main)) for item in items]
+    is_kept = np.ones(len(input_ids), np.bool_)
+    is_kept[is_pad(input_ids, card)] = np.concatenate([mask.kept.ravel() for mask in masks])
+    return input_ids[is_kept]
 
 
 def _grids(items: Sequence[Item], is_video: bool) -> NDArray[np.int64]:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
-from edge_runtime.request import EncodedItem
 from edge_runtime.reuse.embedding_cache import CachedRows, EmbeddingCache, content_key
 from edge_runtime.reuse.seen import SeenItems, source_name
+from edge_runtime.row_rule import COPIES, RowRule
 from edge_runtime.tower.encoder import Encoder
 
 
@@ -44,10 +45,11 @@ class ReusingEncoder:
 
     Args:
         cache: where rows are looked up and stored; None encodes everything.
+        rule: which rows of a video travel.
     """
 
-    def __init__(self, encoder: Encoder, cache: EmbeddingCache | None = None) -> None:
-        self.encoder, self.cache, self._seen = encoder, cache, SeenItems()
+    def __init__(self, encoder: Encoder, cache: EmbeddingCache | None = None, rule: RowRule = COPIES) -> None:
+        self.encoder, self.cache, self._rule, self._seen = encoder, cache, rule, SeenItems()
 
     def name(self, source: Any, options: object) -> str | None:
         """Name of a resolved source, None where nothing is remembered of it.
@@ -73,7 +75,7 @@ class ReusingEncoder:
             rows, num_encoded = self._looked_up(prepared, self.cache)
         numbers = self.encoder.bundle.numbers
         encoded = tuple(
-            EncodedItem(p.item.is_video, p.item.grid_thw, *cached.arrays, cached.wire_keys, numbers)
+            EncodedItem(p.item.is_video, p.item.grid_thw, *cached.arrays, cached.wire_keys, numbers, self._rule)
             for p, cached in zip(prepared, rows, strict=True)
         )
         return Encoded(tuple(p.item for p in prepared), encoded, num_encoded)

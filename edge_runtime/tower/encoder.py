@@ -9,11 +9,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from contract.codecs import native
 from contract.errors import BundleError, InvalidInput
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
+from edge_runtime.tower import kernels
 from edge_runtime.tower.batches import batches
+from edge_runtime.tower.equal_frames import distinct_frames, repeated_rows
 from edge_runtime.tower.linked_graph import graph_source
 from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
@@ -94,6 +97,7 @@ class Encoder:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
+        native.load(kernels.library() if use_kernels else None)  # for the rows' codec
         options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
         try:
             with given_back(opened.weights):
@@ -122,7 +126,16 @@ class Encoder:
         return Embeddings(main, deepstack, grids, tuple(item.num_rows(card) for item in items))
 
     def _run(self, items: Sequence[Item]) -> Rows:
-        """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for."""
+        """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for; a frame that is equal
+        to the one before is not computed again."""
+        distinct = [distinct_frames(item) for item in items]
+        main, deepstack = self._call([item for item, _ in distinct])
+        if all(source is None for _, source in distinct):
+            return main, deepstack
+        rows = repeated_rows(distinct, len(main))
+        return main[rows], deepstack[:, rows]
+
+    def _call(self, items: Sequence[Item]) -> Rows:
         card, names = self.bundle.manifest.card, ["image_embeds", "deepstack_embeds"]
         main = [np.zeros((0, card.hidden_size), np.float32)]
         deepstack = [np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)]

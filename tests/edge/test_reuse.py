@@ -112,7 +112,7 @@ def test_both_sides_name_items_alike(
     unhashed = replace(request, items=tuple(replace(item, wire_keys={}) for item in request.items))
     deltas = way.ask(way.url(server), unhashed, sampling=SHORT, precision=precision)
     assert list(deltas[0].vision_keys) == ours
-    assert [item.wire_keys[precision, item.is_video] for item in unhashed.items] == ours
+    assert [item.wire_keys[item.form(precision)] for item in unhashed.items] == ours
 
 
 def test_threads_share_what_is_held(server: TritonServer, asked: list[Request]) -> None:

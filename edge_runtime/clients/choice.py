@@ -1,0 +1,92 @@
+"""`precision="auto"`: in which precision the rows of a request travel, by the uplink and by what its user accepts."""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from statistics import median
+from typing import Literal, get_args
+
+from edge_runtime.encoded_item import Precision
+from edge_runtime.request import Request
+
+AUTO: Literal["auto"] = "auto"
+Quality = Literal["exact", "close", "small", "least"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+TAKES: dict[Quality, tuple[Precision, ...]] = {  # the most exact first
+    "exact": ("fp16",),
+    "close": ("fp16", "int8c", "int8"),
+    "small": ("fp16", "int8c", "int8", "int4", "ecq"),
+    "least": ("fp16", "int8c", "int8", "int4", "ecq"),
+}
+BITS = {"fp32": 32.0, "fp16": 16.0, "int8": 8.0, "int8c": 8.0, "int4": 4.0, "ecq": 3.2}  # about, a value
+DATATYPES: dict[str, Precision] = {"FP16": "fp16", "FP32": "fp32", "INT8": "int8"}  # of a server without codecs
+LEAST_BYTES = 1 << 16  # less says nothing of an uplink: it fits into buffers
+NUM_UPLOADS = 5
+
+
+class Uplink:
+    """The speed of the last uploads. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._speeds: deque[float] = deque(maxlen=NUM_UPLOADS)
+
+    def add(self, num_bytes: int, seconds: float) -> None:
+        """Note an upload."""
+        if num_bytes >= LEAST_BYTES and seconds > 0:
+            self._speeds.append(num_bytes / seconds)
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """The median of the last uploads; None before the first."""
+        speeds = list(self._speeds)
+        return median(speeds) if speeds else None
+
+
+def published(parameters: Mapping[str, str]) -> dict[str, str]:
+    """What a server takes, by precision: its name, with the hash of its numbers where it has some."""
+    if codecs := parameters.get("embedding_codecs", "").split():
+        return {name.partition(":")[0]: name for name in codecs}
+    types = parameters.get("embedding_datatypes", "FP16").split(",")
+    return {name: name for datatype, name in DATATYPES.items() if datatype in types}
+
+
+def choose(
+    request: Request,
+    theirs: Mapping[str, str],
+    quality: Quality,
+    budget_s: float,
+    uplink: Uplink,
+    held: Collection[str],
+) -> Precision:
+    """The most exact precision whose upload takes at most budget_s; the smallest one where none does, or no upload was
+    measured yet. Items that the server holds in one precision are not sent again in another.
+
+    Args:
+        theirs: as `published` gives it; a codec of other numbers is no choice.
+        quality: the least that is accepted.
+    """
+    both = [name for name in TAKES[quality] if name in theirs and _is_same(request, name, theirs[name])]
+    if not both or not request.items:
+        return "fp16"
+    for name in both:
+        if all(item.wire_keys.get(item.form(name)) in held for item in request.items):
+            return name
+    if (speed := uplink.bytes_per_s) is not None:
+        for name in both:
+            if num_bytes(request, name) / speed <= budget_s:
+                return name
+    return min(both, key=lambda name: BITS[name])
+
+
+def num_bytes(request: Request, precision: Precision) -> float:
+    """About what the rows of all items take on the wire."""
+    values = 0
+    for item in request.items:
+        masks = item.masks(precision)
+        rows = len(item.main) if masks is None else int(masks.is_sent.sum())
+        values += rows * (1 + len(item.deepstack)) * item.main.shape[1]
+    return values * BITS[precision] / 8
+
+
+def _is_same(request: Request, precision: Precision, theirs: str) -> bool:
+    """Whether every item can travel so: plain ones can, a learned codec needs the same numbers on both machines."""
+    return precision == theirs or all(item.codec(precision) == theirs for item in request.items)
