@@ -11,7 +11,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -117,6 +117,9 @@ bench-decode: $(READY) ## tokens a second, one stream and eight, against transfo
 
 precisions: $(READY) ## what each precision costs in answers, one JSON line
 	$(BIN)/python -m benchmarks.precisions --out benchmarks/results/precisions.json
+
+payload: $(READY) ## the upload's codecs: bytes, milliseconds, loud channels, 20,000 damaged streams, one JSON line
+	$(BIN)/python -m benchmarks.payload --out benchmarks/results/payload.json
 
 bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
 	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json

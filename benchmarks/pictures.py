@@ -18,6 +18,8 @@ PROCESSORS = {
     "Cascade Lake: AVX-512, VNNI": "edge_intel_xeon_processor_2.50ghz_family_6_model_85_avx512",
     "Zen 5: BF16 too": "edge_amd_epyc_family_26_model_2_avx512",
 }
+CODECS = ROOT / "docs" / "images" / "codecs.png"
+JPEG_BYTES = 128  # a row: the bundled model's pictures as JPEG of quality 90
 SIZE, OURS, OTHERS = "512", "#d62728", "#9aa5b8"
 
 
@@ -43,6 +45,27 @@ def draw_bars(results: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
+def draw_codecs(result: dict[str, Any], path: Path) -> None:
+    """Bytes a row against answers changed, one point a codec, and the JPEG's bytes."""
+    figure = Figure((7, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for name, row in result["precisions"].items():
+        if "bytes_a_row" in row:
+            place = row["bytes_a_row"], row["answers_changed_per_thousand"]
+            axis.plot(*place, "o", color=OURS)
+            axis.annotate(name.removeprefix("fp32, sent as "), place, (5, 5), textcoords="offset points", fontsize=8)
+    axis.axvline(JPEG_BYTES, color=OTHERS, linestyle="--")
+    axis.annotate("its JPEG", (JPEG_BYTES, 0.5), (4, 0), textcoords="offset points", fontsize=8, color=OTHERS)
+    axis.set(
+        xscale="log",
+        xlabel="bytes a row of the bundled model",
+        ylabel="answers changed per thousand",
+        title=f"{result['answer_tokens']} answer tokens",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
 def main() -> None:
     for path in sorted(RESULTS.glob("edge_*.png")):
         result = json.loads(path.with_suffix(".json").read_text())
@@ -51,6 +74,7 @@ def main() -> None:
     served = json.loads((RESULTS / "load.json").read_text())
     title = load.title(served["grid"], served["max_tokens"])
     load.draw([Load(**row) for row in served["rows"]], title, RESULTS / "load.png")
+    draw_codecs(json.loads((RESULTS / "precisions.json").read_text()), CODECS)
     draw_bars({title: json.loads((RESULTS / f"{name}.json").read_text()) for title, name in PROCESSORS.items()}, BARS)
 
 

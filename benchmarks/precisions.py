@@ -22,6 +22,7 @@ from contract.codecs.codec import CODECS
 from contract.codecs.numbers import CodecNumbers
 from contract.manifest import PRECISIONS
 from edge_runtime import Encoder
+from edge_runtime.row_rule import RowRule
 from edge_runtime.tower import kernels
 from tiny_model.evaluate import held_out_items
 
@@ -36,6 +37,17 @@ def travelled(name: str, rows: Rows, numbers: CodecNumbers) -> tuple[Rows, int]:
         return int8.dequantise(*arrays), sum(part.nbytes for part in arrays)
     found = CODECS[name].encode(*rows, numbers)
     return CODECS[name].decode(*found, numbers), sum(part.nbytes for part in found)
+
+
+def copied(rule: RowRule, rows: Rows, num_frames: int) -> tuple[Rows, int]:
+    """Rows in fp16 as a server fills them, and the bytes that travelled; num_frames is 1 for a picture."""
+    half = rows[0].astype(np.float16), rows[1].astype(np.float16)
+    masks = rule.masks(*rows, num_frames)
+    if masks is None:
+        return half, sum(part.nbytes for part in half)
+    sent = masks.is_sent.ravel()
+    some = half[0][sent], half[1][:, sent]
+    return masks.filled(some), sum(part.nbytes for part in some) + masks.copied.size
 
 
 def main() -> None:
@@ -64,6 +76,11 @@ def main() -> None:
         rows_of[f"fp32, sent as {name}"] = [rows for rows, _ in sent]
         num_rows = sum(len(main) for main, _ in rows_of["fp32"])
         facts[f"fp32, sent as {name}"] = {"bytes_a_row": round(sum(size for _, size in sent) / num_rows, 1)}
+    frames = [item.grid[0] if item.is_video else 1 for item in items]
+    for name in ("copy", "copy:0.1"):
+        sent = [copied(RowRule.of(name), *pair) for pair in zip(rows_of["fp32"], frames, strict=True)]
+        rows_of[f"fp32, sent as fp16, rows {name}"] = [rows for rows, _ in sent]
+        facts[f"fp32, sent as fp16, rows {name}"] = {"bytes_a_row": round(sum(n for _, n in sent) / num_rows, 1)}
     answers, table = Answers(items, rows_of["fp32"]), {}
     for name, all_rows in rows_of.items():
         table[name] = asdict(answers.cost(all_rows)) | facts[name]

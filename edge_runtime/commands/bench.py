@@ -14,7 +14,10 @@ import onnxruntime
 
 from contract.errors import InvalidInput
 from contract.manifest import INTEGERS
+from edge_runtime.commands import uplink
 from edge_runtime.commands.ceiling import count_work, peak_rates
+from edge_runtime.encoded_item import EncodedItem
+from edge_runtime.items.jpeg import jpeg_bytes
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls after one that warms up (default %(default)s)")  # fmt: skip
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="as for encode (default %(default)s)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the figures there, with the processor's name, to send to the project")  # fmt: skip
+    parser.add_argument("--uplink", type=float, metavar="MBIT", help="also print what each codec takes on an uplink of so many Mbit/s")  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -49,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if min(args.size, args.batch, args.repeats) < 1:
         raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
+    if args.uplink is not None and not 0 < args.uplink < float("inf"):
+        raise InvalidInput(f"--uplink is {args.uplink}, a number of Mbit/s above 0 is expected")
     if args.report and not args.report.parent.is_dir():
         raise InvalidInput(f"--report is {args.report}, and {args.report.parent} is no folder: make it first")
     started = time.perf_counter()
@@ -101,9 +107,17 @@ def run(args: argparse.Namespace) -> None:
         "cores": os.cpu_count(),
         "system": platform.platform(),
     }
+    if args.uplink is not None:
+        main, deepstack = embeddings.by_item()[0]
+        item = EncodedItem(False, items[0].grid_thw, main, deepstack, numbers=encoder.bundle.numbers)
+        rows = uplink.table(item, seconds / args.batch, args.uplink)
+        report |= {"uplink_mbit_s": args.uplink, "codecs": rows, "jpeg_bytes": jpeg_bytes(items[0], manifest.card)}
+        if not args.json:
+            print(uplink.text(rows, args.uplink))
     if args.report:
         args.report.write_text(json.dumps(report, indent=2) + "\n")
     if not args.json:
         for name, value in report.items():
-            print(f"{name:20} {value}")
+            if name != "codecs":
+                print(f"{name:20} {value}")
     print(json.dumps(report))

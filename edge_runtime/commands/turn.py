@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from contract.sampling import Sampling
+from edge_runtime.items.jpeg import jpeg_bytes
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Delta
@@ -27,10 +28,14 @@ def add_turn_arguments(parser: argparse.ArgumentParser) -> None:
 def answer(
     pipeline: Pipeline, client: "GrpcClient | HttpClient", messages: list[Message], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Encode what is new, ask, and print the answer as it comes; leaving early cancels it on the server."""
+    """Encode what is new, ask, and print the answer as it comes; leaving early cancels it on the server.
+
+    jpeg_bytes are those of the same pixels as JPEG of quality 90, where all that was asked about travelled.
+    """
     sampling = Sampling(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
     started = time.perf_counter()
-    request = pipeline.request(messages)
+    prepared = pipeline.prepare(messages)
+    request = pipeline.request(messages, prepared=prepared)
     encoded = time.perf_counter()
     text, num_tokens, num_input_tokens, first, last = "", 0, 0, None, Delta("")
     with closing(client.stream(request, sampling, deadline_s=args.deadline)) as deltas:
@@ -42,6 +47,9 @@ def answer(
                 print(last.text, end="", flush=True)
     if not args.json:
         print()
+    card = pipeline.encoder.bundle.manifest.card
+    sizes = [jpeg_bytes(one.item, card) for one in prepared] if last.num_uploaded == len(prepared) else []
+    as_jpeg = sum(size for size in sizes if size is not None) if sizes and None not in sizes else None
     return {
         "answer": text,
         "finish_reason": last.finish_reason,
@@ -51,6 +59,9 @@ def answer(
         "num_uploaded": last.num_uploaded,
         "encode_ms": round((encoded - started) * 1e3, 2),
         "ttft_ms": round(((first or encoded) - encoded) * 1e3, 2),
+        "codec": last.precision if last.num_uploaded else None,
         "upload_bytes": last.upload_bytes,
+        "jpeg_bytes": as_jpeg,
+        "upload_to_jpeg": round(last.upload_bytes / as_jpeg, 2) if as_jpeg else None,
         "edge_has_torch": "torch" in sys.modules,
     }

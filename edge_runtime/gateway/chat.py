@@ -125,7 +125,7 @@ class Chat:
         async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
             async for delta in deltas:
                 if last is None:
-                    self._count_first(delta, exchange)
+                    self._count_first(delta, exchange, prepared)
                 last = delta
                 self.metrics.completion_tokens.inc(len(delta.token_ids))
                 await _pass_on(delta, chat, shape, exchange)
@@ -166,10 +166,13 @@ class Chat:
             self.metrics.items.labels("encoded").inc(prepared.request.num_encoded)
             self.metrics.encode_seconds.observe(prepared.encode_s)
 
-    def _count_first(self, delta: Delta, exchange: "Exchange") -> None:
+    def _count_first(self, delta: Delta, exchange: "Exchange", prepared: Prepared) -> None:
         self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
         self.metrics.items.labels("sent").inc(delta.num_uploaded)
         self.metrics.upload_bytes.inc(delta.upload_bytes)
+        if prepared.jpeg_bytes and delta.num_uploaded == len(prepared.request.items):
+            self.metrics.picture_bytes.labels(delta.precision).inc(delta.upload_bytes)
+            self.metrics.picture_bytes.labels("jpeg").inc(prepared.jpeg_bytes)
 
 
 async def _pass_on(delta: Delta, chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:

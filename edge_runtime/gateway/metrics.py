@@ -41,6 +41,11 @@ class Metrics:
         for step in ("asked", "encoded", "sent"):
             self.items.labels(step)
         self.upload_bytes = Counter(PREFIX + "upload_bytes", "tensor bytes sent to the server", registry=registry)
+        self.picture_bytes = Counter(
+            PREFIX + "picture_bytes",
+            "bytes of requests whose pictures all travelled, by codec; jpeg: the same pixels as JPEG of quality 90",
+            ["codec"], registry=registry,
+        )  # fmt: skip
         self.encode_seconds = Histogram(
             PREFIX + "encode_seconds",
             "decoding, resizing and encoding of a request",

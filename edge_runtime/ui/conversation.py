@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contract.sampling import Sampling
+from edge_runtime.items.jpeg import jpeg_bytes
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Delta
@@ -40,7 +41,8 @@ class Turn:
         encode_ms: decoding, resizing and the tower, on this device.
         num_media: pictures and videos of the conversation; num_encoded of them ran through the tower for this turn,
             num_uploaded travelled.
-        upload_bytes: tensor bytes sent.
+        upload_bytes: tensor bytes sent; codec: how the rows travelled.
+        jpeg_bytes: of the same pictures as JPEG of quality 90; None where one was known before.
         first_token_ms: from sending the request to the first piece of the answer; None before it.
         tokens_per_s: behind the first token; None before there are two.
     """
@@ -51,6 +53,8 @@ class Turn:
     num_encoded: int = 0
     num_uploaded: int = 0
     upload_bytes: int = 0
+    codec: str = ""
+    jpeg_bytes: int | None = None
     num_input_tokens: int = 0
     num_visual_tokens: int = 0
     num_tokens: int = 0
@@ -139,7 +143,8 @@ def _turns(
     pipeline: Pipeline, client: "GrpcClient | HttpClient", messages: list[Message], sampling: Sampling
 ) -> Generator[Turn, None, None]:
     started = time.perf_counter()
-    request = pipeline.request(messages)
+    prepared = pipeline.prepare(messages)
+    request = pipeline.request(messages, prepared=prepared)
     sent = time.perf_counter()
     turn = Turn(
         encode_ms=(sent - started) * 1e3,
@@ -149,7 +154,13 @@ def _turns(
     )
     yield turn
     with closing(client.stream(request, sampling)) as deltas:
-        yield from _growing(turn, deltas, sent)
+        for grown in _growing(turn, deltas, sent):
+            turn = grown
+            yield turn
+    card = pipeline.encoder.bundle.manifest.card
+    sizes = [jpeg_bytes(one.item, card) for one in prepared]
+    if turn.num_uploaded == len(sizes) > 0 and None not in sizes:
+        yield replace(turn, jpeg_bytes=sum(size or 0 for size in sizes))
 
 
 def _growing(turn: Turn, deltas: Iterator[Delta], sent: float) -> Iterator[Turn]:
@@ -169,5 +180,6 @@ def _growing(turn: Turn, deltas: Iterator[Delta], sent: float) -> Iterator[Turn]
             num_input_tokens=max(turn.num_input_tokens, delta.num_input_tokens),
             num_uploaded=delta.num_uploaded,
             upload_bytes=delta.upload_bytes,
+            codec=delta.precision,
         )
         yield turn

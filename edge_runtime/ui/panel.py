@@ -16,7 +16,9 @@ def costs(turn: Turn, server: str) -> str:
         media = f"{turn.num_encoded} of {turn.num_media} encoded"
     elif turn.num_media:
         media = f"{turn.num_media} known: nothing encoded"
-    upload = f"{_bytes(turn.upload_bytes)}, {turn.num_uploaded} uploaded" if turn.num_uploaded else "nothing uploaded"
+    upload = f"{turn.num_uploaded} uploaded in {turn.codec}" if turn.num_uploaded else "nothing uploaded"
+    if turn.jpeg_bytes:
+        upload += f", {turn.upload_bytes / turn.jpeg_bytes:.1f} times the JPEG"
     first = "…" if turn.first_token_ms is None else f"{turn.first_token_ms:.0f} ms"
     speed = "…" if turn.tokens_per_s is None else f"{turn.tokens_per_s:.0f} / s"
     rows = [
@@ -49,7 +51,7 @@ def bundle_card(manifest: Manifest, threads: int) -> str:
 
 def server_card(url: str, facts: dict[str, str]) -> str:
     """What the served model says of itself."""
-    wanted = ("engine", "dtype", "max_prompt_tokens", "max_output_tokens", "max_active", "embedding_datatypes")
+    wanted = ("engine", "dtype", "max_prompt_tokens", "max_output_tokens", "max_active", "embedding_codecs", "rows")
     shown = {name.replace("_", " "): facts[name] for name in wanted if name in facts}
     return _facts({"address": url} | shown | {"encoder": facts.get("encoder_fingerprint", "")[:16]})
 

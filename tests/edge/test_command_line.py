@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
@@ -150,6 +151,23 @@ def test_bench_ends_in_json_for_people_too(bundle_folder: Path, capsys: pytest.C
     assert [row.split(maxsplit=1)[0] for row in table] == list(json.loads(last))
 
 
+def test_bench_says_what_an_uplink_takes(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(capsys, "bench", bundle_folder, "--size", 128, "--repeats", 1, "--uplink", 5)
+    rows = {row["codec"]: row for row in report["codecs"]}
+    assert rows.keys() == {"fp32", "fp16", "int8", "int8c", "int4", "ecq"}
+    values = 16 * 4 * 192
+    assert (rows["fp16"]["bytes"], rows["int4"]["bytes"]) == (2 * values, values // 2 + 2 * 4 * 16)
+    assert rows["ecq"]["bytes"] < rows["int4"]["bytes"]
+    for row in rows.values():
+        assert row["upload_s"] == pytest.approx(row["bytes"] * 8 / 5e6, abs=0.001)
+        assert row["picture_to_server_s"] > row["codec_and_upload_s"] > 0
+    assert report["jpeg_bytes"] > 1000
+    assert main(command("bench", bundle_folder, "--size", "64", "--repeats", "1", "--uplink", "5")) == 0
+    assert re.search(r"at 5 Mbit/s\n.*\necq +0\.0", capsys.readouterr().out)
+    for wrong in ("0", "inf"):
+        assert main(command("bench", bundle_folder, "--uplink", wrong)) == 2
+
+
 @pytest.mark.parametrize("verb", ["serve", "ui"])
 def test_what_listens_says_where_and_heeds_control_c(bundle_folder: Path, verb: str) -> None:
     """The line comes once Ctrl-C is heeded: one sent at that moment ends it in order."""
@@ -263,6 +281,11 @@ def test_ask_takes_every_way_there_is(
     assert {report["num_uploaded"] for report in reports.values()} == {1}
     assert reports["in int8"]["upload_bytes"] < 0.6 * plain["upload_bytes"]
     assert reports["in shared memory"]["upload_bytes"] < 0.1 * plain["upload_bytes"]
+    assert (plain["codec"], reports["in int8"]["codec"]) == ("fp16", "int8")
+    file = io.BytesIO()
+    Image.open(picture).convert("RGB").save(file, "JPEG", quality=90)
+    assert plain["jpeg_bytes"] == pytest.approx(file.tell(), rel=0.3)  # of the size that the tower sees
+    assert plain["upload_to_jpeg"] == round(plain["upload_bytes"] / plain["jpeg_bytes"], 2)
 
 
 def test_a_video_is_asked_about(

@@ -55,6 +55,8 @@ def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:
     before = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     asked += [slow.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[1:4]]
     assert [a["choices"][0]["message"]["content"] for _, a, _ in asked] == [q.answer for q in questions[:4]]
+    for codec in ("fp16", "jpeg"):
+        assert slow.counted("picture_bytes_total", f'codec="{codec}"') > 1000
     after = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     assert after[:2] == before[:2]
     assert after[2] - before[2] < 3 * 20_000  # ids and parameters; the picture alone is more than that

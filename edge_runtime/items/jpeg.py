@@ -1,0 +1,35 @@
+"""How large a picture would be as a JPEG of the size that the tower sees: what an upload is compared with."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.card import ModelCard
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import CHANNELS
+
+QUALITY = 90
+
+
+def pixels(item: Item, card: ModelCard) -> NDArray[np.uint8]:
+    """The first picture of each temporal patch of an item, uint8 (t, height, width, 3): `to_patches` backwards."""
+    t, h, w = item.tower_thw
+    merge, patch = card.merge_size, card.patch_size
+    depth = item.patches.shape[1] // (CHANNELS * patch * patch)
+    blocks = item.patches.reshape(t, h // merge, w // merge, merge, merge, CHANNELS, depth, patch, patch)
+    # (t, H/m, W/m, m, m, c, p, p) -> (t, H/m, m, p, W/m, m, p, c)
+    return blocks[..., 0, :, :].transpose(0, 1, 3, 6, 2, 4, 7, 5).reshape(t, h * patch, w * patch, CHANNELS)
+
+
+def jpeg_bytes(item: Item, card: ModelCard) -> int | None:
+    """Bytes of these pictures as JPEG files of quality 90; None where the pixels are gone, because the rows were known."""
+    if not len(item.patches):
+        return None
+    total = 0
+    for picture in pixels(item, card):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=QUALITY)
+        total += file.tell()
+    return total
