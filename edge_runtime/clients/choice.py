@@ -24,7 +24,10 @@ NUM_UPLOADS = 5
 
 
 class Uplink:
-    """The speed of the last uploads. Safe to share between threads."""
+    """The speed of the last uploads: bytes over the seconds to the server's first answer, because nobody on this machine
+    sees when the last byte has left. So it is a lower bound, and a slow server makes `choose` take a smaller precision,
+    never a larger one. Safe to share between threads.
+    """
 
     def __init__(self) -> None:
         self._speeds: deque[float] = deque(maxlen=NUM_UPLOADS)

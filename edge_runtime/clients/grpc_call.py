@@ -6,7 +6,7 @@ server said before any work that it does not hold a key, or does not know a regi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Lock, Thread
 from typing import Any, TypeAlias
@@ -69,6 +69,7 @@ class Call:
         self.patience = connection.patience(deadline_s)
         self._connection, self._request, self._sampling, self._deliver = connection, request, sampling, deliver
         self._num_answers = self._num_uploaded = self._upload_bytes = self._message_bytes = 0
+        self._sent_s = 0.0
         self._precision: Precision = "fp16"
         self._sent_keys: list[str] = []
         self._region: Region | None = None
@@ -95,15 +96,10 @@ class Call:
                 return
             connection = self._connection
             channel = connection.channels.take(lambda: Channel(connection))
+            self._sent_s = time.perf_counter()
             # closed on our side at once, so that the server's last answer ends it: no goodbye to wait for
-            self._stream = channel.server.ModelStreamInfer(self._timed(message), metadata=self._headers())
+            self._stream = channel.server.ModelStreamInfer(iter((message,)), metadata=self._headers())
             Thread(target=self._receive, args=(channel, self._stream), name="answers", daemon=True).start()
-
-    def _timed(self, message: Any) -> Iterator[Any]:
-        """The message; gRPC asks for the next one when it has handed this one to the network, but for its last window."""
-        began = time.perf_counter()
-        yield message
-        self._connection.uplink.add(self._message_bytes, time.perf_counter() - began)
 
     def _headers(self) -> list[tuple[str, str]]:
         connection = self._connection
@@ -201,6 +197,8 @@ class Call:
             raise failure
         if self._sent_keys and not self._num_answers:
             self._connection.held.hit()
+        if not self._num_answers:  # gRPC itself calls bytes sent that still wait in this machine's buffers
+            self._connection.uplink.add(self._message_bytes, time.perf_counter() - self._sent_s)
         self._num_answers += 1
         self.ended = _is_final(answer)
         arrays = {spec.name: answer.as_numpy(spec.name) for spec in OUTPUTS}

@@ -94,3 +94,7 @@ def test_auto_answers_and_uploads_once(server: TritonServer, request_: Request, 
     assert (first[-1].precision, second[-1].precision) == ("ecq", "ecq")
     assert (first[-1].num_uploaded, second[-1].num_uploaded) == (1, 0)
     assert text(first) == text(second) != ""
+    with way.open(way.url(server), precision=AUTO, quality="exact") as session:
+        last = session.ask(request_, Sampling(max_tokens=8))[-1]
+        assert (last.precision, last.num_uploaded) == ("fp16", 1)
+        assert 0 < session.client.uplink.bytes_per_s < 1e11
