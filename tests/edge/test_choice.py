@@ -7,6 +7,7 @@ import pytest
 
 from contract.errors import InvalidInput
 from edge_runtime import GrpcClient, Pipeline, Request, Sampling
+from edge_runtime.clients import choice
 from edge_runtime.clients.choice import AUTO, QUALITIES, Uplink, choose, num_bytes, published
 from edge_runtime.clients.held_keys import HeldKeys
 from serving.triton.launcher import TritonServer
@@ -26,7 +27,7 @@ def uplink(bytes_per_s: float | None) -> Uplink:
     return found
 
 
-def choice(request: Request, quality: Any, bytes_per_s: float | None, **theirs: str) -> str:
+def chosen(request: Request, quality: Any, bytes_per_s: float | None, **theirs: str) -> str:
     names = request.items[0].numbers.names if request.items[0].numbers is not None else {}
     known = {"fp16": "fp16", "int8": "int8", **names, **theirs}
     known = {name: value for name, value in known.items() if value}
@@ -36,21 +37,21 @@ def choice(request: Request, quality: Any, bytes_per_s: float | None, **theirs: 
 def test_the_most_exact_that_travels_in_time(request_: Request) -> None:
     size = num_bytes(request_, "fp16")
     expected = {2.1: "fp16", 1.9: "int8c", 0.9: "int4", 0.45: "ecq", 0.001: "ecq"}  # times the bytes of fp16 a second
-    assert {speed: choice(request_, "least", speed * size) for speed in expected} == expected
-    assert choice(request_, "close", 0.001 * size) == "int8c"
-    assert choice(request_, "exact", 0.001 * size) == "fp16"
+    assert {speed: chosen(request_, "least", speed * size) for speed in expected} == expected
+    assert chosen(request_, "close", 0.001 * size) == "int8c"
+    assert chosen(request_, "exact", 0.001 * size) == "fp16"
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_before_the_first_upload_the_smallest_of_the_floor(request_: Request, quality: Any) -> None:
     expected = {"exact": "fp16", "close": "int8c", "small": "ecq", "least": "ecq"}
-    assert choice(request_, quality, None) == expected[quality]
+    assert chosen(request_, quality, None) == expected[quality]
 
 
 def test_other_numbers_fall_back_to_int8_then_fp16(request_: Request) -> None:
     other = {"int8c": "int8c:0123456789abcdef", "int4": "int4:0123456789abcdef", "ecq": ""}
-    assert choice(request_, "least", 1, **other) == "int8"
-    assert choice(request_, "least", 1, **other, int8="") == "fp16"
+    assert chosen(request_, "least", 1, **other) == "int8"
+    assert chosen(request_, "least", 1, **other, int8="") == "fp16"
 
 
 def test_what_is_held_is_not_sent_in_another_precision(request_: Request) -> None:
@@ -88,7 +89,10 @@ def test_other_numbers_are_named_where_the_codec_was_asked_for(request_: Request
 
 
 @every_way
-def test_auto_answers_and_uploads_once(server: TritonServer, request_: Request, way: Way) -> None:
+def test_auto_answers_and_uploads_once(
+    server: TritonServer, request_: Request, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LEAST_BYTES", 10_000)  # the bundled model's pictures are small
     with way.open(way.url(server), precision=AUTO, quality="small") as session:
         first, second = (session.ask(request_, Sampling(max_tokens=8)) for _ in range(2))
     assert (first[-1].precision, second[-1].precision) == ("ecq", "ecq")
