@@ -22,6 +22,7 @@ class ModelCard:
 
     hidden_size is H, the width of an embedding row and of the language model; num_deepstack_levels is L. family is
     transformers' model_type. A token id is None where the family has no such token, tiles where it has no tiles.
+    tokens_per_second says how far a second of video moves a position; None where time moves none.
 
     Raises:
         BundleError: no family has this model_type, a value does not fit its field, or the vocabulary has no token of a
@@ -42,6 +43,7 @@ class ModelCard:
     temporal_patch_size: Side
     encoder_fingerprint: str
     tiles: Tiles | None = None
+    tokens_per_second: Annotated[float, Between(1e-6, 1e6)] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "card")

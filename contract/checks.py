@@ -61,6 +61,7 @@ CHECKS = {
     "grid-side": Check("image_grid_thw, video_grid_thw", "sides from 1 to 32768"),
     "grid-even": Check("image_grid_thw, video_grid_thw", "height and width a multiple of 2"),
     "grid-frames": Check("image_grid_thw", "t = 1"),
+    "seconds": Check("video_second_per_grid", "a time above 0 a video that is sent, of models with tokens_per_second"),
     "key-count": Check("vision_keys", "an empty entry per item that is sent"),
     "key-unknown": Check("vision_keys", "keys this server holds", NotFound),
     "keep-items": Check("sampling_parameters", "items to keep with max_tokens 0"),

@@ -57,17 +57,20 @@ def item_key(
     *arrays: NDArray[np.generic],
     codec: str = "",
     masks: RowMasks | None = None,
+    seconds: float | None = None,
 ) -> str:
-    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types, codec, masks and bytes.
+    """Name of an item, 64 hex digits: SHA-256 over the fingerprint, kind, grid, types, codec, masks, seconds and bytes.
 
     Args:
         arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or values and scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
         masks: which rows travel; None for all.
+        seconds: from one temporal patch of a video to the next, where positions follow it.
     """
     kind = "video" if item.is_video else "image"
     types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays) + (f" codec {codec}" if codec else "")
     types += " kept copied" if masks is not None else ""
+    types += "" if seconds is None else f" seconds {float(seconds)!r}"
     digest = hashlib.sha256(f"edge-vlm 1 {fingerprint} {kind} {item.grid_thw} {types}\n".encode())
     for array in (*(() if masks is None else (masks.kept, masks.copied)), *arrays):
         digest.update(np.ascontiguousarray(array).data)
@@ -88,6 +91,7 @@ class ItemTensors:
         arrays: main (n, H) and deepstack (L, n, H), or what a codec made of them and the scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
         masks: which of its rows are in the arrays; None for all.
+        seconds: from one temporal patch of a video to the next; None where the family does not count them.
     """
 
     fingerprint: str
@@ -96,6 +100,7 @@ class ItemTensors:
     arrays: Arrays
     codec: str = ""
     masks: RowMasks | None = None
+    seconds: float | None = None
     _keys: list[str] = field(default_factory=list, repr=False)
     # an item's own: cached_property of Python 3.11 lets one item wait for another's hash
     _hashing: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -106,8 +111,16 @@ class ItemTensors:
             if not self._keys:
                 rows = slice(0, self.arrays[1].shape[1])
                 item = ItemRows(self.is_video, self.grid_thw, rows)
-                key = item_key(self.fingerprint, item, *self.arrays, codec=self.codec, masks=self.masks)
-                self._keys.append(key)
+                self._keys.append(
+                    item_key(
+                        self.fingerprint,
+                        item,
+                        *self.arrays,
+                        codec=self.codec,
+                        masks=self.masks,
+                        seconds=self.seconds,
+                    )
+                )
         return self._keys[0]
 
     @property

@@ -55,7 +55,7 @@ class Manifest:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A manifest or card as JSON objects; a card without tiles has no key for them, a manifest none for no adapter."""
+    """A manifest or card as JSON objects. What a card lacks of tiles and tokens_per_second has no key, nor has no adapter."""
     values = asdict(value)
     tiles = (value.card if isinstance(value, Manifest) else value).tiles
     if not values.get("adapter", True):
@@ -65,6 +65,8 @@ def plain(value: Any) -> dict[str, Any]:
         del card["tiles"]
     else:
         card["tiles"] = tiles.facts()
+    if card.get("tokens_per_second", ...) is None:
+        del card["tokens_per_second"]
     return values
 
 

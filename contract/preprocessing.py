@@ -37,6 +37,8 @@ class VideoProcessing(ImageProcessing):
         fps: frames looked at per second of video; None where num_frames says how many in all, or all are.
         max_frame_tokens: most embedding rows of one frame, for checkpoints that cap them (transformers'
             cap_pixels_per_frame); None leaves the budget to the video as a whole.
+        max_video_tokens: most embedding rows of a video, of which each frame has an equal share, for families whose
+            min_pixels and max_pixels bound one frame; None leaves it to them.
     """
 
     fps: Annotated[float, Between(1e-6, 1e6)] | None
@@ -44,6 +46,7 @@ class VideoProcessing(ImageProcessing):
     max_frames: Size
     num_frames: Size | None = field(default=None, kw_only=True)
     max_frame_tokens: Size | None = field(default=None, kw_only=True)
+    max_video_tokens: Size | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

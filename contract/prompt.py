@@ -17,7 +17,7 @@ from contract.codecs.codec import decode
 from contract.codecs.numbers import CodecNumbers
 from contract.embeddings import SentRows, check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
-from contract.grids import check_items, item_rows, num_rows, runs
+from contract.grids import check_items, check_seconds, item_rows, num_rows, runs
 from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
 from contract.limits import Limits
 from contract.rows import Layout, MaskReader, RowMasks, lay_out
@@ -51,10 +51,15 @@ class Prompt:
         dropped rows leave gaps."""
         find = families.find(card.family).positions
         if self.layout is None:
-            return find(self.input_ids, self.image_grid_thw, self.video_grid_thw, card)
-        positions, delta = find(self.layout.whole_ids, self.image_grid_thw, self.video_grid_thw, card)
+            return find(self.input_ids, self.image_grid_thw, self.video_grid_thw, card, self.seconds)
+        positions, delta = find(self.layout.whole_ids, self.image_grid_thw, self.video_grid_thw, card, self.seconds)
         dropped = len(self.layout.whole_ids) - len(self.input_ids)
         return positions[:, self.layout.is_kept], delta + dropped
+
+    @property
+    def seconds(self) -> tuple[float | None, ...]:
+        """Per video from one temporal patch to the next, in prompt order; None where the family does not count them."""
+        return tuple(content.seconds for content in self.contents if content.is_video)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -118,15 +123,17 @@ def _contents(
     masks: Sequence[RowMasks | None],
     held: Sequence[ItemTensors | None],
     sent: SentRows,
+    seconds: Sequence[float | None],
     card: ModelCard,
 ) -> tuple[ItemTensors, ...]:
-    """Each item's tensors: held ones as they are, the others from what was sent."""
-    found, start, place = list[ItemTensors](), 0, 0
+    """Each item's tensors: held ones as they are, the others from what was sent; seconds are those of sent videos."""
+    found, start, place, times = list[ItemTensors](), 0, 0, iter(seconds)
     for item, mask, known in zip(items, masks, held, strict=True):
         if known is None:
             count = item.rows.stop - item.rows.start if mask is None else int(mask.is_sent.sum())
             arrays = sent.item(place, slice(start, start + count))
-            known = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, arrays, sent.codec, mask)
+            time = next(times) if item.is_video else None
+            known = ItemTensors(card.encoder_fingerprint, item.is_video, item.grid_thw, arrays, sent.codec, mask, time)
             start, place = start + count, place + 1
         found.append(known)
     return tuple(found)
@@ -149,12 +156,14 @@ def check_items_alone(
     embeddings: dict[str, NDArray[Any]],
     image_grid_thw: NDArray[np.int64] | None = None,
     video_grid_thw: NDArray[np.int64] | None = None,
+    video_second_per_grid: NDArray[np.floating[Any]] | None = None,
     encoder_fingerprint: str | None = None,
     held: Sequence[ItemTensors | None] = (),
     numbers: CodecNumbers | None = None,
 ) -> Prompt:
     """A prompt of no tokens whose contents are to be kept; pictures before videos. See check_prompt."""
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
+    seconds = check_seconds(video_second_per_grid, len(videos), card)
     sent = [(False, *grid) for grid in images.tolist()] + [(True, *grid) for grid in videos.tolist()]
     _check_fingerprint(encoder_fingerprint, bool(sent), card)
     rows = num_rows(images, card) + num_rows(videos, card)
@@ -167,7 +176,7 @@ def check_items_alone(
         end = start + (item_rows((t, h, w), card) if masks[-1] is None else masks[-1].num_kept)
         items.append(ItemRows(is_video, (t, h, w), slice(start, end)))
         start = end
-    contents = _contents(items, masks, held or [None] * len(sent), found, card)
+    contents = _contents(items, masks, held or [None] * len(sent), found, seconds, card)
     _check_decoded(contents, card, limits)
     for content in contents:
         if content.codec:
@@ -192,6 +201,7 @@ def check_prompt(
     embeddings: dict[str, NDArray[Any]] | None = None,
     image_grid_thw: NDArray[np.int64] | None = None,
     video_grid_thw: NDArray[np.int64] | None = None,
+    video_second_per_grid: NDArray[np.floating[Any]] | None = None,
     encoder_fingerprint: str | None = None,
     attention_mask: NDArray[np.int64] | None = None,
     vision_token_positions: NDArray[np.int64] | None = None,
@@ -204,6 +214,7 @@ def check_prompt(
     Args:
         embeddings: tensors by the names of contract.embeddings, rows of the items that were sent, in prompt order.
         image_grid_thw, video_grid_thw: of all items, in prompt order.
+        video_second_per_grid: of the videos that were sent, in prompt order; see contract.grids.check_seconds.
         held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
         numbers: of the learned codecs that this server knows.
         is_whole: input_ids have a pad for every row of the grids, also for dropped ones.
@@ -243,7 +254,9 @@ def check_prompt(
             )
     items = prompt_items(whole_ids, images, videos, card)
     masks: Sequence[RowMasks | None] = layout.masks if layout is not None else [None] * len(items)
-    contents = _contents(items, masks, known, sent, card)
+    num_sent = len(videos) - sum(item is not None and item.is_video for item in known)
+    seconds = check_seconds(video_second_per_grid, num_sent, card)
+    contents = _contents(items, masks, known, sent, seconds, card)
     _check_decoded(contents, card, limits)
     if layout is not None:
         items = _placed(items, contents)

@@ -105,6 +105,8 @@ class MaskReader:
         if not self.is_given:
             return None
         shape = runs(grid_thw, self._card)
+        if is_video:  # a frame is what is copied, also where all frames stand in one run
+            shape = grid_thw[0], shape[0] * shape[1] // grid_thw[0]
         end = self._start + shape[0] * shape[1]
         rows, self._start = slice(self._start, end), end
         kept, copied = (mask[rows].reshape(shape).copy() for mask in (self._kept, self._copied))
@@ -176,7 +178,9 @@ def lay_out(
             break  # too few pads, or of another kind: the sum below says so
         found = known if is_held else reader.next(is_video, grid)
         number, length = runs(grid, card)
-        lengths = np.full(number, length) if found is None else found.kept.sum(axis=1)  # pads of each run
+        lengths = (
+            np.full(number, length) if found is None else found.kept.reshape(number, -1).sum(axis=1)
+        )  # pads of each run
         first = start + np.cumsum(lengths) - lengths
         if not is_whole and first[-1] < len(places):
             counts[places[first]] += length - lengths

@@ -55,6 +55,12 @@ INPUTS = (
     ),
     TensorSpec("video_rows", "INT64", (-1,), "instead of video_grid_thw where the layout is rows: rows of each video"),
     TensorSpec(
+        "video_second_per_grid",
+        "FP32",
+        (-1,),
+        "per video that is sent: seconds from one frame pair to the next; only of models that publish tokens_per_second",
+    ),
+    TensorSpec(
         "vision_keys", "BYTES", (-1,), "per item in prompt order: its key, or empty where its tensors come along"
     ),
     TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),
@@ -85,6 +91,7 @@ VISION_INPUTS = (
     TensorSpec("pixel_values", "FP32", (-1, -1), "instead of image: patches as the transformers processor makes them"),
     TensorSpec("image_grid_thw", "INT64", (-1, 3), "with pixel_values: per picture frames, height, width in patches"),
     TensorSpec("video_grid_thw", "INT64", (-1, 3), "with pixel_values: the same of the videos, behind the pictures"),
+    TensorSpec("video_second_per_grid", "FP32", (-1,), "with video_grid_thw: as the language model takes it"),
 )
 VISION_OUTPUTS = (
     TensorSpec("vision_embeddings", "FP16", (-1, -1), "(N, H), pictures before videos"),

@@ -35,6 +35,7 @@ class EncodedItem:
         wire_keys: names of exactly these rows by `form`: what servers answered, or hashed here.
         numbers: of the bundle's learned codecs, None where it has none.
         rule: which rows of a video travel.
+        seconds: from one temporal patch of a video to the next, where the family's positions follow it.
     """
 
     is_video: bool
@@ -44,6 +45,7 @@ class EncodedItem:
     wire_keys: dict[tuple[str, bool], str] = field(default_factory=dict, repr=False)
     numbers: CodecNumbers | None = field(default=None, repr=False)
     rule: RowRule = ALL
+    seconds: float | None = None
     _wire: tuple[Precision, tuple[NDArray[Any], NDArray[Any]]] | None = field(default=None, init=False, repr=False)
     _masks: dict[RowRule, RowMasks | None] = field(default_factory=dict, init=False, repr=False)
 
@@ -97,7 +99,7 @@ class EncodedItem:
             arrays = self.wire(precision)
             masks = self.masks(precision)
             found = self.wire_keys[form] = item_key(
-                fingerprint, where, *arrays, codec=self.codec(precision), masks=masks
+                fingerprint, where, *arrays, codec=self.codec(precision), masks=masks, seconds=self.seconds
             )
         return found
 

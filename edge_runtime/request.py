@@ -101,6 +101,8 @@ class Request:
         for name, is_video in (("image_grid_thw", False), ("video_grid_thw", True)):
             if len(grid := _grids(items, is_video)):
                 tensors[name] = grid
+        if seconds := [item.seconds for item in items if item.seconds is not None]:
+            tensors["video_second_per_grid"] = np.array(seconds, np.float32)
         return tensors | _masks(items, precision)
 
     @property

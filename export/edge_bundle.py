@@ -218,7 +218,7 @@ def _prepared_for_integers(source: CheckedCheckpoint, original: Original, folder
         facts = {"calibration": described, "kept_fp16": list(HALF), "balanced_layers": 0}
         return Weights(tower.reader(read), {}, HALF, facts)
     factors = balance.factors(original.peaks, read)
-    changed = balance.divided(Rotation(tower, read), factors)
+    changed = balance.divided(Rotation(tower, tower.reader(read)), factors)
     prepared = _oracle(source, changed)
     prepared.multiply_inputs(factors)
     half = half_layers(tower, prepared, min(original.pictures, key=lambda batch: len(batch[0])))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import InvalidInput, MediaError
-from contract.grids import check_items, num_rows
+from contract.grids import check_items, check_seconds, num_rows
 from contract.limits import Limits
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
@@ -58,7 +58,8 @@ class ServedEncoder:
             )
         grids = [name for name in ("image_grid_thw", "video_grid_thw") if name in tensors]
         if given == ["pixel_values"]:
-            self.check_pixels(tensors["pixel_values"], *map(tensors.get, ("image_grid_thw", "video_grid_thw")))
+            named = ("image_grid_thw", "video_grid_thw", "video_second_per_grid")
+            self.check_pixels(tensors["pixel_values"], *map(tensors.get, named))
             return
         if grids:
             raise InvalidInput(
@@ -79,10 +80,12 @@ class ServedEncoder:
         pixel_values: NDArray[np.float32],
         image_grid_thw: NDArray[np.int64] | None,
         video_grid_thw: NDArray[np.int64] | None,
+        seconds: NDArray[np.float32] | None = None,
     ) -> None:
         if self.card.tiles is not None:
             raise InvalidInput("pixel_values was sent, this model cuts tiles itself: send image", check="source")
         images, videos = check_items(image_grid_thw, video_grid_thw, self.card, self.limits)
+        check_seconds(seconds, len(videos), self.card)
         rows = num_rows(images, self.card) + num_rows(videos, self.card)
         self.check_rows(rows)
         patches = sum(int(grid.prod(axis=1).sum()) for grid in (images, videos))

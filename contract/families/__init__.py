@@ -4,7 +4,7 @@ A family module has no base class; the protocols beside each `find` say what it 
 module of a model_type has the same name in contract.families, export.families, edge_runtime.families and serving.families.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MODULES = {
     "qwen3_vl": "qwen3_vl",
     "qwen3_vl_moe": "qwen3_vl",
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_5": "qwen3_5",
     "qwen3_5_moe": "qwen3_5",
     "llava": "llava",
@@ -56,8 +58,13 @@ class Family(Protocol):
         image_grid_thw: NDArray[np.int64],
         video_grid_thw: NDArray[np.int64],
         card: "ModelCard",
+        seconds: Sequence[float | None] = (),
     ) -> tuple[NDArray[np.int64], int]:
-        """Positions int64 (axes, S) of a checked prompt, and the position of the next token minus S."""
+        """Positions int64 (axes, S) of a checked prompt, and the position of the next token minus S.
+
+        Args:
+            seconds: per video from one temporal patch to the next; None where the family does not count them.
+        """
 
 
 def module_name(model_type: object) -> str:

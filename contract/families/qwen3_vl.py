@@ -1,6 +1,6 @@
 """Qwen3-VL and its mixtures of experts: rows on a grid of merge blocks, deepstack levels, positions on three axes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,7 @@ def positions(
     image_grid_thw: NDArray[np.int64],
     video_grid_thw: NDArray[np.int64],
     card: ModelCard,
+    seconds: Sequence[float | None] = (),
 ) -> tuple[NDArray[np.int64], int]:
     """Temporal, height and width positions (3, S); see contract.families.Family and mrope_positions."""
     image, video = card.pad_token_ids

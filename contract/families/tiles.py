@@ -4,7 +4,7 @@ Behind the door an item's rows stand as a grid (runs, 1, rows of a run) with mer
 layout a family has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def positions(
     image_grid_thw: NDArray[np.int64],
     video_grid_thw: NDArray[np.int64],
     card: ModelCard,
+    seconds: Sequence[float | None] = (),
 ) -> tuple[NDArray[np.int64], int]:
     """0 .. S - 1 as int64 (1, S); see contract.families.Family."""
     return np.arange(len(input_ids), dtype=np.int64)[None], 0

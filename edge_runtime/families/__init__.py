@@ -60,6 +60,22 @@ class Family(Protocol):
             MediaError: frames differ in size, or the options contradict each other.
         """
 
+    def frame_size(
+        self,
+        num_frames: int,
+        height: int,
+        width: int,
+        how: VideoProcessing,
+        card: ModelCard,
+        options: "VideoOptions",
+        max_pixels: int | None,
+    ) -> tuple[int, int]:
+        """Height and width of every frame of a video; only of families whose rows stand on grids.
+
+        Raises:
+            MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+        """
+
     def write(self, text: str, items: "Sequence[Item]", bundle: "Bundle") -> str:
         """The prompt with one pad a run, and what stands around the runs.
 

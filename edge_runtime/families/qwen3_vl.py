@@ -1,6 +1,6 @@
 """Qwen3-VL on the device: pictures and clips on a grid of merge blocks, a timestamp before each pair of video frames."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from edge_runtime.items.patches import to_patches
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
+FrameSize = Callable[
+    [int, int, int, VideoProcessing, ModelCard, VideoOptions, int | None], tuple[int, int]
+]  # a family's frame_size
+
 
 def mode(num_pictures: int) -> str:
     """See edge_runtime.families.Family."""
@@ -30,29 +34,56 @@ def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOpt
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
     """One frame; see edge_runtime.families.Family."""
     height, width = options.size(image.height, image.width, card.patch_size * card.merge_size, how)
-    return Item(*_patches(resized(image, height, width, how.resample)[None], card))
+    return grid_item(resized(image, height, width, how.resample)[None], card)
+
+
+def frame_size(
+    num_frames: int,
+    height: int,
+    width: int,
+    how: VideoProcessing,
+    card: ModelCard,
+    options: VideoOptions,
+    max_pixels: int | None,
+) -> tuple[int, int]:
+    """The bundle's budget is that of all frames together; see edge_runtime.families.Family."""
+    factor = card.patch_size * card.merge_size
+    return options.size(num_frames, height, width, factor, card.temporal_patch_size, how, max_pixels)
 
 
 def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """Frames, resized as they come, with the time of each temporal patch; see edge_runtime.families.Family."""
-    depth, factor = card.temporal_patch_size, card.patch_size * card.merge_size
+    frames = resized_frames(clip, frame_size, how, card)
+    return grid_item(frames, card, timestamps(clip.indices, clip.fps, card.temporal_patch_size))
+
+
+def resized_frames(clip: Clip, size_of: FrameSize, how: VideoProcessing, card: ModelCard) -> NDArray[np.uint8]:
+    """Frames of one size, uint8 (frames, height, width, 3); `size_of` is a family's frame_size.
+
+    Raises:
+        MediaError: they differ in size.
+    """
     pixels: list[NDArray[np.uint8]] = []
     original = size = (0, 0)
     for image in clip.images:
         if not pixels:
             original = image.size
-            size = clip.options.size(len(clip.indices), image.height, image.width, factor, depth, how, clip.max_pixels)
+            size = size_of(len(clip.indices), image.height, image.width, how, card, clip.options, clip.max_pixels)
         elif image.size != original and clip.options.resized_height is None:
             raise MediaError(
                 f"video frames have sizes {original} and {image.size}, one size is expected: give resized_height and "
                 "resized_width for all"
             )
         pixels.append(resized(image, *size, how.resample))
-    return Item(*_patches(np.stack(pixels), card), timestamps(clip.indices, clip.fps, depth))
+    return np.stack(pixels)
 
 
-def _patches(frames: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    return to_patches(frames, card.patch_size, card.merge_size, card.temporal_patch_size)
+def grid_item(
+    frames: NDArray[np.uint8], card: ModelCard, times: tuple[float, ...] = (), seconds: float | None = None
+) -> Item:
+    """Frames (n, height, width, 3), cut into patches; a picture is one frame without times."""
+    patches, grid_thw = to_patches(frames, card.patch_size, card.merge_size, card.temporal_patch_size)
+    return Item(patches, grid_thw, times, seconds=seconds)
 
 
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:

@@ -19,6 +19,7 @@ class Clip:
         indices: their places in the source, int64 (frames,).
         fps: frames of the source per second.
         max_pixels: most pixels of a frame, whatever the options and the bundle allow; None sets no limit.
+        rate: how many of the chosen frames make a second; None where all frames of the source are chosen.
     """
 
     images: Iterable[Image.Image]
@@ -26,3 +27,4 @@ class Clip:
     fps: float
     options: VideoOptions = field(default_factory=VideoOptions)
     max_pixels: int | None = None
+    rate: float | None = None

@@ -24,6 +24,7 @@ class Item:
         tiles_thw: the grid that the tower gets, where the rows of the prompt stand on another.
         arranged: how the tower's rows become those of the prompt, where the family has several ways: its name and, if
             rows follow from it, the height and width of the picture in pixels.
+        seconds: from one temporal patch of a video to the next, where the family's positions follow it.
     """
 
     patches: NDArray[np.uint8]
@@ -31,6 +32,7 @@ class Item:
     timestamps: tuple[float, ...] = ()
     tiles_thw: tuple[int, int, int] | None = None
     arranged: tuple[str, int, int] | None = None
+    seconds: float | None = None
 
     @property
     def tower_thw(self) -> tuple[int, int, int]:

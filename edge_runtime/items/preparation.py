@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Video = Source | OpenedFile | Sequence[Picture] | NDArray[np.uint8]
 FramesRead = Callable[[int, int], None]  # with the number of frames read and the number wanted
 DEFAULTS = VideoOptions()
+DEFAULT_FPS = 2.0  # of frames in a list or folder, as in qwen-vl-utils
 PICTURE_DEFAULTS = PictureOptions()
 
 
@@ -81,9 +82,10 @@ def frames_item(
     options.check_source(is_file=False)
     if not 1 <= len(frames) <= how.max_frames:
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
-    fps = options.raw_fps or options.sample_fps or 2.0
+    fps = options.raw_fps or options.sample_fps or DEFAULT_FPS
+    rate = options.sample_fps or options.raw_fps or DEFAULT_FPS
     images = _counted(map(load_picture, frames), len(frames), progress)
-    clip = Clip(images, np.arange(len(frames)), fps, options, max_pixels)
+    clip = Clip(images, np.arange(len(frames)), fps, options, max_pixels, rate)
     return families.find(card.family).clip(clip, how, card)
 
 
@@ -116,7 +118,9 @@ def video_item(
     with _opened(found) as video:
         indices = families.find(card.family).indices(video.num_frames, video.fps, how, options)
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
-        clip = Clip(images, indices, video.fps, options, max_pixels)
+        first, last = options.part(video.num_frames, video.fps)
+        rate = len(indices) / (last - first + 1) * video.fps
+        clip = Clip(images, indices, video.fps, options, max_pixels, rate)
         return families.find(card.family).clip(clip, how, card)
 
 

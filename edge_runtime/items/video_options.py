@@ -89,34 +89,57 @@ class VideoOptions:
         Raises:
             MediaError: the part of the video is empty, or more frames are asked for than there are or may be.
 
-        The choice is `sample_frames` of transformers' Qwen3-VL video processor; the part between video_start and
-        video_end is that of qwen-vl-utils' `calculate_video_frame_range` (a part of one frame is allowed here).
+        The choice is `sample_frames` of transformers' Qwen3-VL video processor.
+        """
+        first, last = self.part(num_frames, source_fps)
+        count = self.count(last - first + 1, source_fps, how)
+        return np.linspace(first, last, count).round().astype(np.int64)
+
+    def part(self, num_frames: int, source_fps: float) -> tuple[int, int]:
+        """The first and the last frame between video_start and video_end, out of `num_frames`.
+
+        Raises:
+            MediaError: there is none.
+
+        The rule is `calculate_video_frame_range` of qwen-vl-utils (a part of one frame is allowed here).
         """
         first, last = 0, num_frames - 1
         if self.video_start is not None:
             first = math.ceil(min(self.video_start, num_frames / source_fps) * source_fps)
         if self.video_end is not None:
             last = min(math.floor(self.video_end * source_fps), last)
-        total = last - first + 1
-        if total < 1:
+        if last < first:
             raise MediaError(
                 f"video_start {self.video_start} to video_end {self.video_end} holds no frame of a video of "
                 f"{num_frames} frames at {source_fps:g} a second"
             )
+        return first, last
+
+    def count(self, total: int, source_fps: float, how: VideoProcessing) -> int:
+        """How many of `total` frames are looked at.
+
+        Raises:
+            MediaError: more are asked for than there are or may be.
+        """
         most = how.max_frames if self.max_frames is None else self.max_frames
         if max(most, self.nframes or 0) > how.max_frames:
             raise MediaError(f"{max(most, self.nframes or 0)} frames are asked for, up to {how.max_frames} are allowed")
         least = how.min_frames if self.min_frames is None else self.min_frames
         fps = how.fps if self.fps is None else self.fps
         if self.nframes is not None:
-            count = self.nframes
-            if count > total:
-                raise MediaError(f"nframes is {count}, the video has {total} frames there")
-        elif fps is not None:
-            count = min(max(int(total / source_fps * fps), least), most, total)
-        else:  # transformers repeats frames here where the video has too few
-            count = min(max(total, least), most) if how.num_frames is None else how.num_frames
-        return np.linspace(first, last, count).round().astype(np.int64)
+            if self.nframes > total:
+                raise MediaError(f"nframes is {self.nframes}, the video has {total} frames there")
+            return self.nframes
+        if fps is not None:
+            return min(max(int(total / source_fps * fps), least), most, total)
+        # transformers repeats frames here where the video has too few
+        return min(max(total, least), most) if how.num_frames is None else how.num_frames
+
+    @property
+    def is_bundles_size(self) -> bool:
+        """Whether the bundle's budget decides the size of a frame."""
+        given = (self.min_pixels, self.max_pixels, self.total_pixels, self.resized_height, self.resized_width)
+        return all(value is None for value in given)
 
     def size(
         self,

@@ -22,6 +22,8 @@ def content_key(item: Item, bundle: Bundle) -> str:
     facts = f"2 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} "
     if item.arranged is not None:  # the same tiles can become other rows
         facts += f"{item.arranged} "
+    if item.seconds is not None:  # the same rows have another name on servers
+        facts += f"{item.seconds} seconds "
     return hashlib.sha256(facts.encode() + item.digest).hexdigest()
 
 

@@ -75,7 +75,15 @@ class ReusingEncoder:
             rows, num_encoded = self._looked_up(prepared, self.cache)
         numbers = self.encoder.bundle.numbers
         encoded = tuple(
-            EncodedItem(p.item.is_video, p.item.grid_thw, *cached.arrays, cached.wire_keys, numbers, self._rule)
+            EncodedItem(
+                p.item.is_video,
+                p.item.grid_thw,
+                *cached.arrays,
+                cached.wire_keys,
+                numbers,
+                self._rule,
+                p.item.seconds,
+            )
             for p, cached in zip(prepared, rows, strict=True)
         )
         return Encoded(tuple(p.item for p in prepared), encoded, num_encoded)

@@ -26,9 +26,11 @@ class Family(Protocol):
 
     Attributes:
         SHARED: tower-local names of tensors that the server needs as well.
+        VIDEO: what the family's video processor does where a file says nothing; of families whose rows stand on grids.
     """
 
     SHARED: tuple[str, ...]
+    VIDEO: Mapping[str, Any]
 
     def local_name(self, name: str) -> str | None:
         """The tower-local name of a checkpoint's tensor; None outside the tower."""

@@ -7,6 +7,7 @@ from contract.families.qwen3_5 import deepstack_blocks
 from contract.families.qwen3_vl import missing_key
 from export.families.qwen3_vl import (
     SHARED,
+    VIDEO,
     body,
     config,
     facts_of,
@@ -17,7 +18,7 @@ from export.families.qwen3_vl import (
 )
 from export.graph.tower import Tower
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
 
 CLASSES = {"qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe"}  # model_type: how transformers' class names begin
 

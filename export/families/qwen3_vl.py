@@ -17,16 +17,18 @@ from contract.families.qwen3_vl import deepstack_blocks, missing_key
 from contract.preprocessing import ImageProcessing
 from export.families import Read
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
+from export.source.processors import VIDEO_DEFAULTS
 
 if TYPE_CHECKING:
     from export.graph.builder import Builder
     from export.graph.group import Group
     from export.graph.layers import Layers
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
 
 PREFIXES = ("model.visual.", "visual.")
 SHARED: tuple[str, ...] = ()
+VIDEO = VIDEO_DEFAULTS
 ACTIVATION = "gelu_pytorch_tanh"
 ROPE_THETA = 10_000.0  # transformers' default where the config is silent
 CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}  # model_type: how transformers' class names begin

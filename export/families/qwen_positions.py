@@ -10,6 +10,14 @@ from export.graph.builder import Builder
 from export.graph.tower import Tower
 
 
+def inverse_frequencies(graph: Builder, tower: Tower) -> str:
+    """What a row's or column's number is multiplied with to be an angle, float32 (head_dim / 4,)."""
+    axis_dim = tower.head_dim // 2
+    exponent = np.arange(0, axis_dim, 2) / axis_dim  # float64: powers in float32 follow the processor
+    inverse = (1.0 / tower.rope_theta**exponent).astype(np.float32)
+    return graph.weight("rotary_inverse_frequencies", lambda: inverse)
+
+
 class FramePositions:
     """Graph values of one frame of h x w patches in merge-block order.
 
@@ -61,10 +69,8 @@ class FramePositions:
 
         Frequencies as in transformers' `Qwen3VLVisionRotaryEmbedding.compute_axial_rope_parameters`.
         """
-        graph, op, axis_dim = self._graph, self._graph.op, self._tower.head_dim // 2
-        exponent = np.arange(0, axis_dim, 2) / axis_dim  # float64: powers in float32 follow the processor
-        inverse = (1.0 / self._tower.rope_theta**exponent).astype(np.float32)  # (head_dim / 4,)
-        frequencies = graph.weight("rotary_inverse_frequencies", lambda: inverse)
+        graph, op = self._graph, self._graph.op
+        frequencies = inverse_frequencies(graph, self._tower)
         halves = [
             op("Mul", [op("Unsqueeze", [axis, graph.ints(1)]), frequencies]) for axis in (self._row, self._col)
         ]  # 2 x (hw, head_dim / 4)

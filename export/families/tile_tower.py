@@ -141,9 +141,9 @@ def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[st
     zeros = partial(np.zeros, (count, tower.head_dim // 2), np.float32)
     still = graph.weight("no_rotation_cosines", ones), graph.weight("no_rotation_sines", zeros)
     frames = op("Concat", [group.frames, graph.ints(count, 3 * hidden)], "group_shape", axis=0)
-    outputs = [rows]
+    attend, outputs = layers.whole_frames(still, frames), [rows]
     for number in range(tower.depth):
-        outputs.append(layers.block(outputs[-1], number, still, frames))
+        outputs.append(layers.block(outputs[-1], number, attend))
     taken = [outputs[number] for number in tower.features]
     rows = taken[0] if len(taken) == 1 else op("Concat", taken, axis=1)  # (tiles * count, features * hidden)
     width = len(taken) * hidden

@@ -106,15 +106,19 @@ class Oracle:
 
         modules = [module for module in self._tower.modules() if not isinstance(module, torch.nn.Linear)]
         parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+        rms_norms = [module for module in modules if hasattr(module, "variance_epsilon")]
         for parameter in parameters:
             parameter.data = parameter.data.double()
         rotary = self._tower.rotary_pos_emb
         rotary.forward = partial(_angles_in_float64, rotary)
+        for norm in rms_norms:
+            norm.forward = partial(_rms_in_float64, norm)
         try:
             with self.changed(widened, ""):
                 yield
         finally:
-            del rotary.forward
+            for module in (rotary, *rms_norms):
+                del module.forward
             for parameter in parameters:
                 parameter.data = parameter.data.float()
 
@@ -183,6 +187,11 @@ def _angles_in_float64(rotary: Any, _rows: Any, position_ids: Any) -> tuple[Any,
     angles = position_ids[..., None].double() * inverse
     cosines, sines = (rotary.recomposition_frequencies(part) for part in (angles.cos(), angles.sin()))
     return cosines, sines
+
+
+def _rms_in_float64(norm: Any, rows: Any) -> Any:
+    """transformers' RMSNorm.forward, which goes through float32."""
+    return norm.weight * rows * (rows.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
 
 def _answer(output: Any, *_inputs: Any, **_options: Any) -> Any:

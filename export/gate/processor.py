@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import MediaError, ParityError
+from contract.grids import runs
+from contract.preprocessing import VideoProcessing
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.clip import Clip
@@ -29,6 +31,7 @@ PICTURES = (  # mode, width, height
     ("RGB", 300, 200), ("RGB", 640, 480), ("RGB", 33, 47), ("RGB", 437, 300), ("RGB", 96, 96), ("RGB", 1024, 40),
     ("L", 130, 90), ("RGBA", 200, 120), ("P", 64, 200),
 )  # fmt: skip
+ROUNDED = 0.02  # of the frames of a video
 NOTHING = (
     "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
 )
@@ -100,33 +103,46 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
     from transformers.video_utils import VideoMetadata
 
     manifest = bundle.manifest
+    family = families.find(manifest.card.family)
     for count, height, width, fps in CLIPS:
         name = f"a clip of {count} frames of {width} x {height} at {fps:g} a second"
         frames = np.stack([drawn(seed, height, width) for seed in range(count)])
-        indices = VideoOptions().indices(count, fps, manifest.video)
+        indices = family.indices(count, fps, manifest.video, VideoOptions())
         chosen = (Image.fromarray(frames[index]) for index in indices)
-        ours = families.find(manifest.card.family).clip(Clip(chosen, indices, fps), manifest.video, manifest.card)
-        metadata = VideoMetadata(total_num_frames=count, fps=fps)
-        theirs = reference.video_processor(frames, video_metadata=[metadata], return_metadata=True, return_tensors="np")
-        _same(name, "frames", indices.tolist(), [*map(int, theirs["video_metadata"][0].frames_indices)])
+        rate = len(indices) / count * fps
+        ours = family.clip(Clip(chosen, indices, fps, rate=rate), manifest.video, manifest.card)
+        theirs = _their_clip(reference, frames, VideoMetadata(total_num_frames=count, fps=fps), manifest.video)
+        _same_frames(name, indices, np.array([*map(int, theirs["video_metadata"][0].frames_indices)]), count)
         _same(name, "grid", list(ours.grid_thw), theirs["video_grid_thw"][0].tolist())
         _same_pixels(name, ours, theirs["pixel_values_videos"], bundle)
+        if ours.seconds is not None:
+            sampled = theirs["video_metadata"][0].sampled_fps
+            theirs_s = float(np.float32(manifest.card.temporal_patch_size / sampled))
+            _same(name, "seconds from one frame pair to the next", ours.seconds, theirs_s)
         yield
+
+
+def _their_clip(reference: Any, frames: NDArray[np.uint8], metadata: Any, video: VideoProcessing) -> Any:
+    """What transformers' processor makes of a clip; one that does not choose frames by itself is told how often."""
+    processor, told = reference.video_processor, {}
+    if processor.fps is None and processor.num_frames is None and video.fps is not None:
+        told = {"do_sample_frames": True, "fps": video.fps}
+    return processor(frames, video_metadata=[metadata], return_metadata=True, return_tensors="np", **told)
 
 
 def _video_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
     card, video = bundle.manifest.card, bundle.manifest.video
-    factor, depth = card.patch_size * card.merge_size, card.temporal_patch_size
+    depth, size_of = card.temporal_patch_size, families.find(card.family).frame_size
     for count, height, width in product((2, 3, 8, 61, 768), SIDES[1::2], SIDES[1::2]):
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
             continue
         name = f"a video of {count} frames of {width} x {height}"
         try:
-            theirs = reference.video_processor.get_num_of_video_patches(count, height, width)
+            theirs = reference.video_processor.get_num_of_video_patches(count, height, width, {})
         except ValueError as error:  # too long and thin once it is enlarged
             theirs = str(error)
         try:
-            found = VideoOptions().size(count, height, width, factor, depth, video)
+            found = size_of(count, height, width, video, card, VideoOptions(), None)
         except MediaError:
             if not isinstance(theirs, str):
                 raise
@@ -140,19 +156,22 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
 
     card, processor = bundle.manifest.card, reference.video_processor
     pad, merge, depth = _token(card.video_token_id, bundle), card.merge_size, card.temporal_patch_size
+    family, video = families.find(card.family), bundle.manifest.video
+    fps = video.fps if processor.fps is None and processor.num_frames is None else processor.fps
     wrapper = "{}" if bundle.manifest.has_outer_video_wrapper else _framed("{}", bundle)
-    for count, fps in product(COUNTS, RATES):
-        name = f"a video of {count} frames at {fps:g} a second"
-        metadata = VideoMetadata(total_num_frames=count, fps=fps)
-        theirs = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=processor.fps)
-        ours = VideoOptions().indices(count, fps, bundle.manifest.video)
-        _same(name, "frames", ours.tolist(), theirs.tolist())
-        metadata.frames_indices = theirs
+    for count, source_fps in product(COUNTS, RATES):
+        name = f"a video of {count} frames at {source_fps:g} a second"
+        metadata = VideoMetadata(total_num_frames=count, fps=source_fps)
+        theirs = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=fps)
+        ours = family.indices(count, source_fps, video, VideoOptions())
+        _same_frames(name, ours, theirs.numpy() if hasattr(theirs, "numpy") else theirs, count)
+        metadata.frames_indices = ours
         grid = (-(-len(ours) // depth), merge, merge)  # one embedding row a frame
         given = {"video_grid_thw": np.array([grid]), "video_metadata": [metadata]}
-        item = Item(np.empty((0, 0), np.uint8), grid, timestamps(ours, fps, depth))
-        written = families.find(card.family).write(wrapper.format(pad), [item], bundle)
-        _same(name, "times", written, reference.replace_video_token(given, 0))
+        item = Item(np.empty((0, 0), np.uint8), grid, timestamps(ours, source_fps, depth))
+        written = family.write(wrapper.format(pad), [item], bundle)
+        length = runs(grid, card)[1]  # pads of a run, which the device writes after the text is encoded
+        _same(name, "times", written.replace(pad, pad * length), reference.replace_video_token(given, 0))
         yield
 
 
@@ -163,6 +182,17 @@ def _token(token_id: int | None, bundle: Bundle) -> str:
 def _framed(text: str, bundle: Bundle) -> str:
     card = bundle.manifest.card
     return _token(card.vision_start_token_id, bundle) + text + _token(card.vision_end_token_id, bundle)
+
+
+def _same_frames(name: str, ours: NDArray[np.int64], theirs: NDArray[np.int64], count: int) -> None:
+    """Equal, but for what rounding does: a processor of transformers cuts float32 products off, so that now and then a frame
+    is the one before, and the last one may lie behind the video."""
+    theirs = theirs[theirs < count]
+    _same(name, "number of frames", len(ours), len(theirs))
+    apart = np.flatnonzero(ours != theirs)
+    if len(apart) > max(1, ROUNDED * len(ours)) or np.abs(ours - theirs).max(initial=0) > 1:
+        place = int(apart[0])
+        _same(name, f"frame {place}", int(ours[place]), int(theirs[place]))
 
 
 def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundle: Bundle) -> None:

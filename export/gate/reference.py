@@ -6,10 +6,14 @@ up to 2 grey levels and is not needed for anything else: here it computes with P
 (frames, sizes, patches, times) stays transformers'.
 """
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,11 +66,12 @@ def load_reference(folder: Path, family: str) -> Any:
     if family not in MODELS:
         raise BundleError(f"transformers has no model of type {family!r} for pictures and text")
     try:
-        processor, videos = _classes(PROCESSOR_MAPPING_NAMES[family])
+        processor = _processor_class(PROCESSOR_MAPPING_NAMES[family])
+        pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
         parts = (
-            AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True),
+            pictures,
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            with_pillow(videos).from_pretrained(folder, local_files_only=True),
+            with_pillow(_video_class(processor, type(pictures))).from_pretrained(folder, local_files_only=True),
         )
         values, _ = processor.get_processor_dict(folder, local_files_only=True)
         return unchecked(processor)(*parts, chat_template=values.get("chat_template"))
@@ -74,17 +79,45 @@ def load_reference(folder: Path, family: str) -> Any:
         raise BundleError(f"{folder}: transformers cannot load its processor: {str(error)[:SHOWN]}") from error
 
 
-def _classes(name: str) -> tuple[Any, Any]:
-    """A processor's class and that of its videos, which transformers hides where torchvision is not installed."""
+def _processor_class(name: str) -> Any:
+    """A processor's class, by its name from the package that is called like it."""
     from transformers import models
 
-    packages = [package for package in dir(models) if name.lower() == package.replace("_", "") + "processor"]
-    package = packages[0]
-    processing, videos = (
-        import_module(f"transformers.models.{package}.{kind}_{package}") for kind in ("processing", "video_processing")
-    )
-    found = [value for key, value in vars(videos).items() if key.endswith("VideoProcessor")]
-    return getattr(processing, name), next(value for value in found if value.__module__ == videos.__name__)
+    begin = name.lower().replace("_", "").removesuffix("processor")
+    package = next(package for package in dir(models) if package.replace("_", "") == begin)
+    return getattr(import_module(f"transformers.models.{package}.processing_{package}"), name)
+
+
+def _video_class(*owners: Any) -> Any:
+    """The class of a processor's videos, which transformers hides where torchvision is not installed: from the package of
+    the first owner that has one, the processor or that of its pictures."""
+    for owner in owners:
+        package = owner.__module__.split(".")[2]  # transformers.models.PACKAGE
+        with suppress(ModuleNotFoundError), _torchvision_named():
+            module = import_module(f"transformers.models.{package}.video_processing_{package}")
+            found = [value for key, value in vars(module).items() if key.endswith("VideoProcessor")]
+            return next(value for value in found if value.__module__ == module.__name__)
+    raise ValueError(f"transformers has no video processor for {owners[0].__name__}")
+
+
+@contextmanager
+def _torchvision_named() -> Iterator[None]:
+    """Inside the block `torchvision` can be imported, empty where it is not installed: a video processor may import it for
+    the names of types alone, and with_pillow takes the place of what it computes."""
+    if find_spec("torchvision") is not None:
+        yield
+        return
+    names = [".".join(("torchvision", "transforms", "v2", "functional")[:count]) for count in range(1, 5)]
+    modules = [ModuleType(name) for name in names]
+    for outer, inner in pairwise(modules):
+        outer.__path__ = []
+        setattr(outer, inner.__name__.rpartition(".")[2], inner)
+    sys.modules.update(zip(names, modules, strict=True))
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def unchecked(processor: type) -> Any:

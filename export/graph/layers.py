@@ -16,6 +16,9 @@ from export.graph.linear import FP32, Linear, LinearSource
 from export.graph.operators import DOMAIN, NORM_EPSILON
 from export.graph.tower import Tower
 
+Attend = Callable[[str], str]  # packed queries, keys and values (patches, 3 * hidden) to (patches, hidden)
+QUICK = {"quick_gelu": 1.702, "silu": 1.0}  # x * sigmoid(alpha * x)
+
 
 class Layers:
     """Adds layers to a graph. `read` gives a tower tensor by its tower-local name, float32.
@@ -40,7 +43,8 @@ class Layers:
         self._linear, self._factors, self._half = linear, factors or {}, half
         self._shapes = tower.shapes
         # what the operators of whole half blocks compute; other towers run layer by layer
-        self._is_fused = tower.norm_epsilon == NORM_EPSILON and tower.activation == "gelu_pytorch_tanh"
+        is_usual = not tower.is_rms and tower.norm_epsilon == NORM_EPSILON
+        self._is_fused = is_usual and tower.activation == "gelu_pytorch_tanh"
 
     def weight(self, name: str) -> str:
         return self._graph.weight(name, lambda: self.read(name))
@@ -67,7 +71,9 @@ class Layers:
         return name.startswith(self._half)
 
     def norm(self, rows: str, name: str, epsilon: float | None = None) -> str:
-        """Layer normalisation with the tower's epsilon, or another."""
+        """The tower's normalisation with its epsilon, or another."""
+        if self._tower.is_rms:
+            return self._graph.op("RmsNorm", [rows, self.weight(f"{name}.weight")], name, domain=DOMAIN)
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
         value = self._tower.norm_epsilon if epsilon is None else epsilon
         return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=value)
@@ -81,14 +87,16 @@ class Layers:
         op = self._graph.op
         if kind == "gelu_pytorch_tanh":
             return op("FastGelu", [rows], domain=CONTRIB)
-        if kind == "quick_gelu":
-            return op("QuickGelu", [rows], domain=CONTRIB, alpha=1.702)
+        if kind in QUICK:
+            return op("QuickGelu", [rows], domain=CONTRIB, alpha=QUICK[kind])
         if kind == "gelu":
             return op("Gelu", [rows], approximate="none")
-        raise BundleError(f"activation {kind!r} was asked for, the graph has gelu, gelu_pytorch_tanh and quick_gelu")
+        raise BundleError(
+            f"activation {kind!r} was asked for, the graph has gelu, gelu_pytorch_tanh, quick_gelu and silu"
+        )
 
-    def block(self, rows: str, number: int, rotary: tuple[str, str], frames: str) -> str:
-        """One transformer block. `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
+    def block(self, rows: str, number: int, attend: Attend) -> str:
+        """One transformer block."""
         name, op = f"blocks.{number}", self._graph.op
         bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
@@ -97,7 +105,7 @@ class Layers:
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
             packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
-        attended = self.attention(self._linear.attention, packed, rotary, frames)
+        attended = attend(packed)
         if self._is_half(proj):
             rows = op("Add", [rows, self.linear(attended, proj)])
         else:
@@ -115,6 +123,10 @@ class Layers:
             inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors[second]))  # (intermediate,)
         return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 
+    def whole_frames(self, rotary: tuple[str, str], frames: str) -> Attend:
+        """Attention in which a row sees its whole frame; `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
+        return lambda packed: self.attention(self._linear.attention, packed, rotary, frames)
+
     def attention(self, kind: str, packed: str, rotary: tuple[str, str], frames: str) -> str:
         """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/graph/operators.py."""
         heads, scale = self._tower.num_heads, float(self._tower.head_dim**-0.5)
@@ -123,8 +135,12 @@ class Layers:
     def _mlp(self, rows: str, name: str) -> str:
         """The second half of block `name`."""
         op = self._graph.op
-        wide = self.linear(self.norm(rows, f"{name}.norm2"), f"{name}.mlp.linear_fc1")  # (patches, intermediate)
-        wide = self.activation(wide, self._tower.activation)
+        normed, kind = self.norm(rows, f"{name}.norm2"), self._tower.activation
+        wide = self.linear(normed, f"{name}.mlp.linear_fc1")  # (patches, intermediate)
+        if self._tower.is_gated:
+            wide = op("Mul", [self.activation(self.linear(normed, f"{name}.mlp.linear_gate"), kind), wide])
+        else:
+            wide = self.activation(wide, kind)
         return op("Add", [rows, self.linear(wide, f"{name}.mlp.linear_fc2")], name)
 
     def _norm_weights(self, name: str) -> list[str]:

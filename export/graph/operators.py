@@ -132,6 +132,16 @@ def linear_add(bits: str) -> onnx.FunctionProto:
     return body.function(f"LinearAdd{bits}", ["rows", *stored, "residual"], _sizes(bits))
 
 
+def rms_norm() -> onnx.FunctionProto:
+    """Rows over their root mean square, times a gain (https://arxiv.org/abs/1910.07467)."""
+    body = Body()
+    squares = body.op("Pow", ["rows", body.number(2.0)])
+    mean = body.op("ReduceMean", [squares, body.integers(-1)], keepdims=1)
+    scale = body.op("Sqrt", [body.op("Add", [mean, body.number(NORM_EPSILON)])])
+    body.op("Mul", [body.op("Div", ["rows", scale]), "norm_weight"], "result")
+    return body.function("RmsNorm", ["rows", "norm_weight"])
+
+
 def norm_mlp_add(bits: str) -> onnx.FunctionProto:
     """The rows plus their MLP; of integers, factors (wide,) stand between the activation and the second layer."""
     first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
@@ -171,5 +181,6 @@ FUNCTIONS = {
     for function in (
         *(made(bits) for bits in STORED for made in (linear, norm_linear, linear_add, norm_mlp_add)),
         *(frame_attention(name) for name in ("FrameAttention", "FrameAttention32")),
+        rms_norm(),
     )
 }

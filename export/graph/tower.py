@@ -44,10 +44,15 @@ class Tower:
 
     Attributes:
         taps: block numbers in the order of their mergers, 0-based.
-        table_side: rows and columns of the learned position table.
+        table_side: rows and columns of the learned position table; 0 where there is none.
         shapes: tower-local name to shape of every tensor.
         activation: of the blocks, as transformers calls it.
         fixed_side: patches along a side of every frame, where the tower takes one size only.
+        is_rms: norms divide by the root mean square alone and have no bias.
+        is_gated: the MLP multiplies its activation with a second layer, `linear_gate`, as SwiGLU does.
+        window: patches along a side of a window that a row sees; 0 where every row sees its whole frame.
+        full_blocks: blocks whose rows see their whole frame in spite of that.
+        zeros: name and shape of tensors that the graph has and the checkpoint lacks.
     """
 
     depth: int
@@ -65,6 +70,11 @@ class Tower:
     activation: str = "gelu_pytorch_tanh"
     norm_epsilon: float = 1e-6
     fixed_side: int | None = None
+    is_rms: bool = False
+    is_gated: bool = False
+    window: int = 0
+    full_blocks: tuple[int, ...] = ()
+    zeros: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def head_dim(self) -> int:
@@ -91,8 +101,8 @@ class Tower:
         return self.levels[0][0] + 1 if self.levels else max(1, self.depth // 4)
 
     def reader(self, read: Read) -> Read:
-        """`read` of the checkpoint's names as a reader of tower-local ones; here they are the same."""
-        return read
+        """`read` of the checkpoint's tensors as a reader of the graph's, by the same names."""
+        return lambda name: np.zeros(self.zeros[name], np.float32) if name in self.zeros else read(name)
 
     def check(self, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
         """Compare the checkpoint's tower tensors, name to (dtype, shape), with what the config asks for.

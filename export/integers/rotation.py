@@ -33,7 +33,7 @@ class Rotation:
             return np.full_like(self._read(name), kind == "weight")
         if owner == "pos_embed":
             return self._right(self._wide(name)).astype(np.float32)
-        if last in ("qkv", "linear_fc1"):
+        if last in ("qkv", "linear_fc1", "linear_gate"):
             values = self._weight_behind_norm(owner) if kind == "weight" else self._bias_behind_norm(owner)
             if last == "qkv":
                 values[2 * self._tower.hidden_size :] = self._heads(values[2 * self._tower.hidden_size :])
@@ -53,7 +53,9 @@ class Rotation:
         """The norm in front of a linear layer."""
         if owner.endswith("attn.qkv"):
             return owner.replace("attn.qkv", "norm1")
-        return owner.replace("mlp.linear_fc1", "norm2").replace("linear_fc1", "norm")
+        if owner.startswith("blocks."):
+            return f"{owner.partition('.mlp.')[0]}.norm2"
+        return owner.replace("linear_fc1", "norm")
 
     def _weight_behind_norm(self, owner: str) -> Matrix:
         """(out, in) times the norm's gain, read from the new basis."""

@@ -83,7 +83,7 @@ class Checkpoint:
 
     @cached_property
     def _processors(self) -> Processors:
-        return Processors(self._optional, self.config.get("vision_config", {}))
+        return Processors(self._optional, self.facts.get("vision_config", {}), self.family.VIDEO)
 
     @property
     def image(self) -> ImageProcessing:

@@ -6,7 +6,7 @@ has none of its own. What the device does otherwise is refused by name here; exp
 transformers' own processors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from contract.errors import BundleError
@@ -24,17 +24,20 @@ PICTURE_DEFAULTS: dict[str, Any] = BOTH | {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "patch_size": 14,
 }
-VIDEO_DEFAULTS: dict[str, Any] = BOTH | {
+VIDEO_DEFAULTS: dict[str, Any] = BOTH | {  # Qwen3-VL's; a family's own are export.families.Family.VIDEO
     "size": {"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768},
     "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "patch_size": 16,
     "do_sample_frames": True, "fps": 2, "num_frames": None, "min_frames": 4, "max_frames": 768,
     "cap_pixels_per_frame": None, "max_video_tokens": 768,
 }  # fmt: skip
+CHOICE = "do_sample_frames"
+BUDGET_OF_FRAME = "min_pixels"  # a key of a family's video defaults: size then bounds one frame, as a picture's does
 ALWAYS = {  # what the device does to every picture and video
     "do_resize": "sizes it to whole merge blocks",
     "do_convert_rgb": "makes it RGB",
-    "do_sample_frames": "chooses the frames of a file",
+    CHOICE: "chooses the frames of a file",
 }
+DEVICE_FPS = 2.0  # of a checkpoint that leaves the choice of frames to its caller, as qwen-vl-utils chooses them
 PICTURE_FILTERS = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 VIDEO_FILTERS = {
     2: "bilinear",
@@ -48,13 +51,19 @@ class Processors:
     Args:
         read: gives a JSON file of the folder as an object, None where there is no such file.
         vision: config.json's vision_config.
+        video: what the family's video processor does where a file says nothing.
 
     Raises:
         BundleError: no file, a value that is no such value, or one that the device cannot follow.
     """
 
-    def __init__(self, read: Callable[[str], dict[str, Any] | None], vision: dict[str, Any]) -> None:
-        self._vision = vision
+    def __init__(
+        self,
+        read: Callable[[str], dict[str, Any] | None],
+        vision: Mapping[str, Any],
+        video: Mapping[str, Any] = VIDEO_DEFAULTS,
+    ) -> None:
+        self._vision, self._video_defaults = vision, video
         nested = read(NESTED) or {}
         source, found = _first(
             (f"{NESTED}: image_processor", nested.get("image_processor")), (PICTURES, read(PICTURES))
@@ -67,18 +76,23 @@ class Processors:
 
     def _image(self, found: dict[str, Any], source: str) -> ImageProcessing:
         values = PICTURE_DEFAULTS | found
-        size = dict(_object(values["size"] if values["size"] is not None else PICTURE_DEFAULTS["size"], "size", source))
-        for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-            if found.get(name) is not None:
-                size[edge] = found[name]
-        self._check(values, source, PICTURE_FILTERS)
+        self._check(values, source, PICTURE_FILTERS, ALWAYS)
         mean, std = _statistics(values, source)
-        return ImageProcessing(*_budget(size, source), mean, std, resample=int(values["resample"]))
+        return ImageProcessing(
+            *_budget(_size(values, PICTURE_DEFAULTS["size"], source), source),
+            mean,
+            std,
+            resample=int(values["resample"]),
+        )
 
     def _video(self, found: dict[str, Any], source: str) -> VideoProcessing:
-        values = VIDEO_DEFAULTS | found
-        self._check(values, source, VIDEO_FILTERS)
+        defaults = self._video_defaults
+        values = {**defaults, **found}
+        is_left = defaults["do_sample_frames"] is False  # transformers takes all frames that it is given
+        self._check(values, source, VIDEO_FILTERS, [name for name in ALWAYS if not (is_left and name == CHOICE)])
         fps, num_frames = values["fps"], values["num_frames"]
+        if is_left and fps is None and num_frames is None:
+            fps = values["fps"] = DEVICE_FPS
         if fps is not None and num_frames is not None:
             raise BundleError(
                 f"{source}: fps is {fps} and num_frames is {num_frames}, transformers takes one of them: set one to null"
@@ -89,8 +103,12 @@ class Processors:
                 f"{source}: mean {list(mean)} and std {list(std)} differ from the pictures' {list(self.image.mean)} and "
                 f"{list(self.image.std)}, rescale_factor in both: the graph normalises both alike"
             )
+        most = int(_number(values, "max_video_tokens", source)) if values["cap_pixels_per_frame"] else None
+        size = _object(values["size"], "size", source)
+        if BUDGET_OF_FRAME in defaults:
+            size = _size(values, defaults["size"], source)
         return VideoProcessing(
-            *_budget(_object(values["size"], "size", source), source),
+            *_budget(size, source),
             mean,
             std,
             None if fps is None else _number(values, "fps", source),
@@ -98,21 +116,22 @@ class Processors:
             int(_number(values, "max_frames", source)),
             resample=int(values["resample"]),
             num_frames=None if num_frames is None else int(_number(values, "num_frames", source)),
-            max_frame_tokens=int(_number(values, "max_video_tokens", source))
-            if values["cap_pixels_per_frame"]
-            else None,
+            max_frame_tokens=None if BUDGET_OF_FRAME in defaults else most,
+            max_video_tokens=most if BUDGET_OF_FRAME in defaults else None,
         )
 
-    def _check(self, values: dict[str, Any], source: str, filters: dict[int, str]) -> None:
+    def _check(self, values: dict[str, Any], source: str, filters: dict[int, str], always: Iterable[str]) -> None:
         for ours, theirs in (("patch_size",) * 2, ("temporal_patch_size",) * 2, ("merge_size", "spatial_merge_size")):
             if values[ours] != self._vision.get(theirs):
                 raise BundleError(
                     f"{source}: {ours} is {values[ours]}, vision_config.{theirs} is {self._vision.get(theirs)}: "
                     "they must be equal"
                 )
-        for name, what in ALWAYS.items():
+        for name in always:
             if name in values and values[name] is not True:
-                raise BundleError(f"{source}: {name} is {values[name]!r}, the device always {what}: set it to true")
+                raise BundleError(
+                    f"{source}: {name} is {values[name]!r}, the device always {ALWAYS[name]}: set it to true"
+                )
         if values["resample"] not in filters:
             known = ", ".join(f"{number} ({name})" for number, name in filters.items())
             raise BundleError(f"{source}: resample is {values['resample']!r}, the device has {known}")
@@ -129,6 +148,15 @@ def _object(value: Any, name: str, source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{source}: {name} is {value!r}, an object is expected")
     return value
+
+
+def _size(values: dict[str, Any], default: dict[str, Any], source: str) -> dict[str, Any]:
+    """The size of a file, with what the older names min_pixels and max_pixels say."""
+    size = dict(_object(values["size"] if values["size"] is not None else default, "size", source))
+    for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if values.get(name) is not None:
+            size[edge] = values[name]
+    return size
 
 
 def _number(values: dict[str, Any], name: str, source: str) -> float:

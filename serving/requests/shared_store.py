@@ -43,6 +43,8 @@ def packed(item: ItemTensors) -> bytes:
         "arrays": [[array.dtype.name, list(array.shape)] for array in item.arrays],
         "masks": list(item.masks.kept.shape) if item.masks is not None else None,
     }
+    if item.seconds is not None:
+        head["seconds"] = item.seconds
     arrays = (*item.arrays, *(() if item.masks is None else (item.masks.kept, item.masks.copied)))
     return json.dumps(head).encode() + b"\n" + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 
@@ -71,7 +73,9 @@ def unpacked(value: bytes) -> ItemTensors:
         if start != len(rest):
             raise ValueError(f"{len(rest)} bytes of arrays, {start} are expected")
         rows = RowMasks(*masks) if masks else None
-        return ItemTensors(head["fingerprint"], bool(head["is_video"]), (t, h, w), (first, second), head["codec"], rows)
+        seconds = None if head.get("seconds") is None else float(head["seconds"])
+        facts = (head["fingerprint"], bool(head["is_video"]), (t, h, w))
+        return ItemTensors(*facts, (first, second), head["codec"], rows, seconds)
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -45,8 +45,10 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     keys: dict[str, list[str]] = {}
     places: dict[str, list[Any]] = {}
     fields = _on_grids if find(card.family).LAYOUT == "grids" else _rows_alone
-    for item, key in zip(prompt.items, prompt.keys, strict=True):
+    for item, content, key in zip(prompt.items, prompt.contents, prompt.keys, strict=True):
         kind, values = fields(item, rows[item.rows])
+        if content.seconds is not None:
+            values["second_per_grid_ts"] = MultiModalFieldElem(torch.tensor(content.seconds), GRIDS)
         items.setdefault(kind, []).append(MultiModalKwargsItem(values))
         keys.setdefault(kind, []).append(key)
         places.setdefault(kind, []).append(_place(pads[item.rows]))

@@ -55,12 +55,15 @@ def _expected(config: Any, architecture: str, family: Family) -> set[str]:
     with torch.device("meta"):
         model = getattr(transformers, architecture)(config)
     tied = set(model.all_tied_weights_keys)
-    return {name for name, _ in model.named_parameters() if not name.startswith(family.TOWER) and name not in tied}
+    names = (name for name, _ in model.named_parameters() if not name.startswith(family.TOWER) and name not in tied)
+    return set(map(_spelt, names))
 
 
 def _spelt(name: str) -> str:
-    """A tensor's name as transformers has it in memory. It writes some families under names of before 4.52, and vLLM reads both."""
+    """A tensor's name in one spelling. transformers writes some families under names of before 4.52, which lack
+    `language_model` or have it elsewhere, and vLLM reads both."""
     for older, newer in OLDER.items():
         if name.startswith(older):
-            return newer + name.removeprefix(older)
-    return name
+            name = newer + name.removeprefix(older)
+            break
+    return name.replace("language_model.", "")

@@ -82,7 +82,7 @@ def test_a_wrong_tensor(model: Path, tmp_path: Path, change: Callable[..., Any],
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "qwen2_vl"}, "'qwen2_vl', supported are qwen3_vl, qwen3_vl_moe, qwen3_5"),
+        ({"model_type": "qwen9_vl"}, "'qwen9_vl', supported are qwen3_vl, qwen3_vl_moe, qwen2_vl"),
         ({"vision_config__depth": None}, "no key 'depth'"),
         ({"vision_config__hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"vision_config__num_position_embeddings": 577}, "num_position_embeddings is 577"),

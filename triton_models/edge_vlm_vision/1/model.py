@@ -24,7 +24,14 @@ from triton_models.replies import FINAL, failure, outputs
 from triton_models.served_encoder import ServedEncoder, Tensors
 
 NUM_THREADS = 2
-UPLOADED = ("vision_embeddings", "deepstack_embeddings", "image_grid_thw", "video_grid_thw", "encoder_fingerprint")
+UPLOADED = (
+    "vision_embeddings",
+    "deepstack_embeddings",
+    "image_grid_thw",
+    "video_grid_thw",
+    "video_second_per_grid",
+    "encoder_fingerprint",
+)
 
 
 class TritonPythonModel:
@@ -68,7 +75,8 @@ class TritonPythonModel:
     def reply(self, tensors: Tensors, wanted: Collection[str]) -> Any:
         found = self.encoder.encode(tensors)
         if "vision_keys" in wanted:
-            found["vision_keys"] = self.keep(found)
+            named = {name: tensors[name] for name in ("video_second_per_grid",) if name in tensors}
+            found["vision_keys"] = self.keep(found | named)
         return outputs({name: array for name, array in found.items() if name in wanted})
 
     def keep(self, found: Tensors) -> NDArray[np.object_]:

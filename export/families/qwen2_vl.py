@@ -1,0 +1,177 @@
+"""Qwen2-VL's vision tower: any grid, rotary angles alone, quick GELU; and what Qwen2.5-VL shares with it.
+
+The layers have other names in these checkpoints than in Qwen3-VL's. Here they have Qwen3-VL's, so that what calibrates,
+rotates and measures a tower need not know whose it is.
+"""
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BundleError
+from contract.families.qwen3_vl import missing_key
+from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes
+from export.families.tile_facts import resolved
+from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
+from export.source.processors import BOTH, PICTURE_DEFAULTS
+
+__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+
+VIDEO: dict[str, Any] = BOTH | {  # Qwen2VLVideoProcessor of transformers 5.23
+    "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768},
+    "image_mean": PICTURE_DEFAULTS["image_mean"], "image_std": PICTURE_DEFAULTS["image_std"], "patch_size": 14,
+    "do_sample_frames": False, "fps": None, "num_frames": None, "min_frames": 4, "max_frames": 768,
+    "cap_pixels_per_frame": None, "max_video_tokens": 128_000, "min_pixels": None, "max_pixels": None,
+}  # fmt: skip
+RENAMED = {"fc1": "linear_fc1", "fc2": "linear_fc2"}
+MERGER = {"ln_q": "norm", "mlp.0": "linear_fc1", "mlp.2": "linear_fc2"}
+
+
+def local_name(name: str) -> str | None:
+    """`visual.blocks.0.mlp.fc1.bias` is `blocks.0.mlp.linear_fc1.bias`; see export.families.Family."""
+    return local(name, RENAMED)
+
+
+def local(name: str, layers: Mapping[str, str]) -> str | None:
+    """The tower-local name of a tensor, None outside the tower; `layers` are the MLP's, by the checkpoint's names."""
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+    if prefix is None:
+        return None
+    found = re.fullmatch(r"(blocks\.\d+\.mlp|merger)\.(\w+(?:\.\d)?)\.(weight|bias)", name.removeprefix(prefix))
+    if found is None:
+        return name.removeprefix(prefix)
+    owner, layer, kind = found.groups()
+    return f"{owner}.{(MERGER if owner == 'merger' else layers).get(layer, layer)}.{kind}"
+
+
+def config(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with its classes' defaults: a checkpoint of the hub has the language model's keys at the top; see
+    export.families.Family."""
+    return dict(resolved(values).to_dict())
+
+
+def tower(config: Mapping[str, Any]) -> Tower:
+    """Read vision_config; see export.families.Family."""
+    try:
+        vision = config["vision_config"]
+        require(vision, hidden_act="quick_gelu", in_channels=3, temporal_patch_size=2)
+        hidden = vision["embed_dim"]
+        wide = int(hidden * vision["mlp_ratio"])
+        shapes, zeros = patch_names(vision, hidden)
+        for number in range(vision["depth"]):
+            shapes |= block_shapes(number, hidden, wide)
+        shapes |= norm_shapes("merger.norm", hidden)
+        return whole(
+            vision,
+            shapes,
+            zeros,
+            hidden_size=hidden,
+            intermediate_size=wide,
+            out_hidden_size=vision["hidden_size"],
+            activation="quick_gelu",
+        )
+    except KeyError as error:
+        raise missing_key(error) from error
+
+
+def require(vision: Mapping[str, Any], **allowed: Any) -> None:
+    """Refuse a vision_config that asks for something else.
+
+    Raises:
+        BundleError: a key has another value, or the tower's heads have no width that the graph can rotate.
+    """
+    rope = vision.get("rope_parameters") or {}
+    found = {name: vision[name] for name in allowed} | {"rope_type": rope.get("rope_type", "axial")}
+    for name, value in found.items():
+        if value != (expected := {**allowed, "rope_type": "axial"}[name]):
+            raise BundleError(f"vision_config.{name} is {value!r}, the graph computes {expected!r}")
+
+
+def patch_names(
+    vision: Mapping[str, Any], hidden: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The tensors of the patch embedding, and its bias, which these checkpoints lack."""
+    patch = vision["patch_size"]
+    return (
+        {"patch_embed.proj.weight": (hidden, 3, vision["temporal_patch_size"], patch, patch)},
+        {"patch_embed.proj.bias": (hidden,)},
+    )
+
+
+def whole(
+    vision: Mapping[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    zeros: dict[str, tuple[int, ...]],
+    *,
+    hidden_size: int,
+    out_hidden_size: int,
+    **others: Any,
+) -> Tower:
+    """The tower of these tensors, with the merger's layers.
+
+    Raises:
+        BundleError: its heads have no width that the graph can rotate.
+    """
+    rope, merged = vision.get("rope_parameters") or {}, hidden_size * vision["spatial_merge_size"] ** 2
+    shapes |= linear_shapes("merger.linear_fc1", merged, merged)
+    shapes |= linear_shapes("merger.linear_fc2", out_hidden_size, merged)
+    made = Tower(
+        depth=vision["depth"],
+        hidden_size=hidden_size,
+        out_hidden_size=out_hidden_size,
+        num_heads=vision["num_heads"],
+        table_side=0,
+        taps=(),
+        patch_size=vision["patch_size"],
+        temporal_patch_size=vision["temporal_patch_size"],
+        merge_size=vision["spatial_merge_size"],
+        rope_theta=float(rope.get("rope_theta", ROPE_THETA)),
+        shapes=shapes,
+        zeros=zeros,
+        **others,
+    )
+    if hidden_size % made.num_heads or made.head_dim % 4:
+        raise BundleError(
+            f"vision_config: width {hidden_size} over {made.num_heads} heads must give heads whose width is a multiple of 4"
+        )
+    return made
+
+
+def oracle(config: Mapping[str, Any]) -> Any:
+    """transformers' tower on the meta device; see export.families.Family."""
+    return renamed_tower(config, "Qwen2VL", "Qwen2VisionTransformerPretrainedModel", RENAMED)
+
+
+def renamed_tower(config: Mapping[str, Any], prefix: str, tower: str, layers: Mapping[str, str]) -> Any:
+    """transformers' tower class, its modules registered under tower-local names.
+
+    Its own code still finds them under theirs: as plain attributes, which a state dict does not list.
+    """
+    import torch
+
+    name = config["model_type"]
+    settings = getattr(import_module(f"transformers.models.{name}.configuration_{name}"), f"{prefix}VisionConfig")
+    modeling = import_module(f"transformers.models.{name}.modeling_{name}")
+    vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
+    vision._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        model = getattr(modeling, tower)(vision)
+    model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)  # no parameter: on a real device
+    for block in model.blocks:
+        for theirs, ours in layers.items():
+            _rename(block.mlp, theirs, ours)
+    steps = model.merger.mlp
+    _rename(model.merger, "ln_q", "norm")
+    _rename(model.merger, "mlp", "")
+    model.merger.linear_fc1, model.merger.linear_fc2 = steps[0], steps[2]
+    return model
+
+
+def _rename(owner: Any, theirs: str, ours: str) -> None:
+    """Register a module under another name, or none, and keep it as a plain attribute under its own."""
+    module = owner._modules.pop(theirs)
+    owner.__dict__[theirs] = module
+    if ours:
+        setattr(owner, ours, module)
