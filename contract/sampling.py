@@ -11,6 +11,8 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_IDS = 1024
 MAX_DEPTH = 64  # of structured_outputs
+# of a JSON schema, under llguidance's names: no blanks, which a weak model writes for ever; oneOf is taken for anyOf
+JSON_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 MIN_REPETITION_PENALTY = 0.01
 MAX_LOGPROBS = 20
 
@@ -41,8 +43,9 @@ class Sampling:
     """How tokens are chosen and when to stop. temperature 0 is greedy; None leaves a filter off.
 
     max_tokens 0 computes nothing: the items are kept and their keys answered. logprobs asks for the log-probability of
-    each token and of that many likeliest ones, before penalties and temperature. structured_outputs is vLLM's object
-    (json, regex, choice, grammar), for engines that have it.
+    each token and of that many likeliest ones, before penalties and temperature. skip_special_tokens false shows special
+    tokens in the text; the one that ends the answer is no part of it. structured_outputs is vLLM's object, with
+    one of json, json_object, regex, choice and grammar.
 
     Raises:
         InvalidInput: a value is out of its range.
@@ -62,6 +65,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    skip_special_tokens: bool = True
     structured_outputs: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -78,11 +82,11 @@ class Sampling:
             _number("logprobs", self.logprobs, 0, MAX_LOGPROBS, whole=True)
         if self.seed is not None:
             _number("seed", self.seed, 0, (1 << 63) - 1, whole=True)
-        if not isinstance(self.ignore_eos, bool):
-            raise InvalidInput(
-                f"sampling_parameters.ignore_eos is {shown(self.ignore_eos)}, true or false is allowed",
-                check="sampling-flag",
-            )
+        for name in ("ignore_eos", "skip_special_tokens"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InvalidInput(
+                    f"sampling_parameters.{name} is {shown(value)}, true or false is allowed", check="sampling-flag"
+                )
         if len(self.stop) > MAX_STOPS or not all(
             isinstance(s, str) and 0 < len(s) <= MAX_STOP_CHARACTERS for s in self.stop
         ):

@@ -35,6 +35,13 @@ class Bundle:
     def weights(self) -> Path:
         return self.folder / WEIGHTS
 
+    @property
+    def pad_tokens(self) -> tuple[str, ...]:
+        """The names of the tokens that stand for rows of pictures and videos."""
+        card = self.manifest.card
+        pads = (card.image_token_id, card.video_token_id)
+        return tuple(dict.fromkeys(self.token(one) for one in pads if one is not None))
+
     def check_unchanged(self) -> None:
         """Make sure that what is open is what was checked; called once everything is open.
 

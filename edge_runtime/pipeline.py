@@ -16,6 +16,7 @@ from edge_runtime.media.fetch import Fetcher
 from edge_runtime.media.picture import Picture
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import MediaPart, check_keys, media_parts, num_pictures, plain
+from edge_runtime.prompts.own_pads import guarded
 from edge_runtime.prompts.prompt import prompt_ids, with_kept
 from edge_runtime.request import Request
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -128,7 +129,7 @@ class Pipeline:
             template_variables: what else the chat template reads, `enable_thinking` for example.
 
         Raises:
-            InvalidInput: the chat template refuses the messages, or they carry pad tokens of their own.
+            InvalidInput: the chat template refuses the messages.
             MediaError: a picture or video cannot be used.
             MissingExtra: a video file, and PyAV is not installed.
         """
@@ -137,9 +138,10 @@ class Pipeline:
             raise InvalidInput("messages is empty, at least one message is expected")
         check_keys(messages, bundle.chat_template)
         encoded = self._rows.encode(self.prepare(messages) if prepared is None else prepared)
+        (chat, tools), mark = guarded((plain(messages), tools), bundle.pad_tokens)
         text = render(
             bundle.chat_template,
-            plain(messages),
+            chat,
             tools,
             add_generation_prompt,
             documents=documents,
@@ -147,7 +149,7 @@ class Pipeline:
             special_tokens=bundle.manifest.special_tokens,
             variables=template_variables,
         )
-        input_ids = with_kept(prompt_ids(text, encoded.items, bundle), encoded.rows, bundle.manifest.card)
+        input_ids = with_kept(prompt_ids(text, encoded.items, bundle, mark), encoded.rows, bundle.manifest.card)
         return Request(input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded)
 
     def close(self) -> None:

@@ -31,7 +31,9 @@ class AnswerReader:
     def __init__(self, chat: ChatRequest, is_thinking: bool | None = None) -> None:
         self.num_tokens = self.num_reasoning_tokens = self.num_calls = 0
         self._is_forced, self._forced = chat.is_forced, ""
-        self._reasoning = None if is_thinking is None or chat.is_forced else ReasoningParser(is_thinking)
+        self._reasoning = (
+            None if is_thinking is None or (chat.is_forced and not is_thinking) else ReasoningParser(is_thinking)
+        )
         self._calls = ToolCallParser(chat.tools, chat.max_calls) if chat.tools and not chat.is_forced else None
         self._finish_reason = ""
 

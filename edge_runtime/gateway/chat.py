@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from contract.errors import ServerError
 from contract.limits import Limits
+from edge_runtime.gateway.answer_grammar import bound
 from edge_runtime.gateway.body import Bodies, Held
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat_request import ChatRequest, parse
@@ -122,7 +123,8 @@ class Chat:
         shape = kind.shape(chat, self._settings.served_model_names[0], tokens, thinking)
         self._count(prepared, tokens)
         last = None
-        async with aclosing(self._client.stream(prepared.request, chat.sampling)) as deltas:
+        sampling = bound(chat.sampling, chat.tools, thinking, self._bundle.chat_template)
+        async with aclosing(self._client.stream(prepared.request, sampling)) as deltas:
             async for delta in deltas:
                 if last is None:
                     self._count_first(delta, exchange, prepared)

@@ -20,7 +20,8 @@ from edge_runtime.prompts.chat_template import Message
 
 PASSED = (
     "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty",  # OpenAI's
-    "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "ignore_eos", "structured_outputs",  # vLLM's
+    "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "ignore_eos", "structured_outputs",
+    "skip_special_tokens",  # vLLM's
 )  # fmt: skip
 READ = (
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs",
@@ -34,7 +35,7 @@ IGNORED = (
 NEUTRAL: dict[str, Any] = {  # the only value, besides null, that is accepted
     "n": 1, "logit_bias": {}, "modalities": ["text"], "audio": None, "prediction": None,
     "verbosity": None, "web_search_options": None, "functions": None, "function_call": None,
-    "skip_special_tokens": True, "spaces_between_special_tokens": True, "include_stop_str_in_output": False,
+    "spaces_between_special_tokens": True, "include_stop_str_in_output": False,
     "add_generation_prompt": True, "continue_final_message": False, "add_special_tokens": False, "echo": False,
     "include_reasoning": True, "best_of": 1, "use_beam_search": False, "length_penalty": 1.0, "bad_words": [],
     "allowed_token_ids": None, "prompt_logprobs": None, "truncate_prompt_tokens": None, "logits_processors": None,

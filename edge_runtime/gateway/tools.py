@@ -1,5 +1,6 @@
 """Tools of a request: which functions the model may call, and whether it must."""
 
+import json
 from typing import Any
 
 from edge_runtime.gateway.failures import Failure, shortened
@@ -44,16 +45,41 @@ def forced_schema(tools: list[Any] | None, choice: str) -> dict[str, Any] | None
     if choice in ("auto", "none") or tools is None:
         return None
     functions = [tool["function"] for tool in tools if choice in ("required", tool["function"]["name"])]
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in functions
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return call_schema(functions)
+
+
+def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON schema of a call of one of the functions.
+
+    Parameters that refer to parts of themselves become definitions of the whole, which their references then lead to.
+    """
+    calls, definitions = [], {}
+    for index, function in enumerate(functions):
+        arguments = function.get("parameters") or {"type": "object"}
+        if '"$ref"' in json.dumps(arguments):
+            definitions[f"f{index}"] = _moved(arguments, f"#/$defs/f{index}")
+            arguments = {"$ref": f"#/$defs/f{index}"}
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": function["name"]}, "arguments": arguments},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    whole: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return whole | {"$defs": definitions} if definitions else whole
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to its own root lead to `place`."""
+    if isinstance(schema, list):
+        return [_moved(part, place) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: place + value[1:]
+        if key == "$ref" and isinstance(value, str) and value.startswith("#")
+        else _moved(value, place)
+        for key, value in schema.items()
+    }

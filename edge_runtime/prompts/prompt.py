@@ -15,19 +15,21 @@ from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
 
 
-def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle) -> NDArray[np.int64]:
+def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "") -> NDArray[np.int64]:
     """Token ids, int64 (S,), equal to those of the transformers processor of the checkpoint.
 
     Args:
         text: what the chat template made, one pad per item.
         items: pictures and videos in prompt order.
+        mark: stands in the pad tokens that somebody typed (edge_runtime.prompts.own_pads).
 
     Raises:
         InvalidInput: the pads in the text are not those of the items.
     """
     card = bundle.manifest.card
     written = families.find(card.family).write(text, items, bundle)
-    ids = bundle.tokenizer.encode(written, add_special_tokens=False).ids
+    pieces = written.split(mark) if mark else [written]
+    ids = [token for piece in pieces for token in bundle.tokenizer.encode(piece, add_special_tokens=False).ids]
     whole = np.array(with_start(ids, bundle.tokenizer.encode("").ids), np.int64)
     return expand_pads(whole, _grids(items, False), _grids(items, True), card)
 

@@ -10,9 +10,9 @@ from tokenizers.decoders import DecodeStream
 class TextStream:
     """Text of one answer, token by token. The pieces joined are the whole text, cut before the first stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), skip_special_tokens: bool = True) -> None:
+        self._tokenizer, self._skips = tokenizer, skip_special_tokens
+        self._stream = DecodeStream(skip_special_tokens=skip_special_tokens)
         self._stop = stop
         self._token_ids: list[int] = []
         self._num_decoded = 0  # characters the decoder has given out
@@ -34,7 +34,7 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left when the answer ends otherwise; bytes of an unfinished character become U+FFFD."""
-        whole = self._tokenizer.decode(self._token_ids, skip_special_tokens=True)
+        whole = self._tokenizer.decode(self._token_ids, skip_special_tokens=self._skips)
         self._held += whole[self._num_decoded :]
         return self._release(len(self._held))
 

@@ -4,6 +4,7 @@ transformers would allocate the missing tower and fill it with random numbers. I
 thrown away, so the server pays for the language model only. Everything is read from the folder, nothing from a network.
 """
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class LanguageModel:
     """A language model without its tower, ready to run.
 
     decoder is transformers' text model (embeddings and layers) with packed attention, head its output projection.
+    grammar_tokenizer is llguidance's view of the vocabulary, None where that package is not installed.
     """
 
     card: ModelCard
@@ -42,6 +44,7 @@ class LanguageModel:
     end_ids: frozenset[int]
     dtype: torch.dtype
     device: torch.device
+    grammar_tokenizer: Any = None
 
 
 def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
@@ -75,7 +78,12 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     if device.type == "cpu" and all(value.is_floating_point() and value.itemsize > 1 for value in model.parameters()):
         model = model.to(model.dtype)  # transformers widens quantised weights to what they were before, not to this
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
-    return LanguageModel(card, family, tokenizer, decoder, head, end_ids(folder, config), model.dtype, device)
+    ends, grammars = end_ids(folder, config), None
+    if importlib.util.find_spec("llguidance") is not None:
+        from serving.transformers_engine.mask import grammar_tokenizer
+
+        grammars = grammar_tokenizer(tokenizer, card.vocab_size, ends)
+    return LanguageModel(card, family, tokenizer, decoder, head, ends, model.dtype, device, grammars)
 
 
 def check_architecture(folder: Path, architecture: str, family: Family) -> None:

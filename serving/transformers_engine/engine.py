@@ -20,6 +20,8 @@ from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.engine import Delta, Stats, check_choice
+from serving.grammars.constraint import Constraint
+from serving.grammars.trials import Trials
 from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
 from serving.transformers_engine.kv import kv_bytes
 from serving.transformers_engine.sequence import Sequence, max_new_tokens
@@ -38,6 +40,7 @@ class TransformersEngine:
     ) -> None:
         self._model, self._limits = model, limits or Limits()
         self._prefill_chunk_tokens = prefill_chunk_tokens or PREFILL_CHUNK_TOKENS[model.device.type]
+        self._trials = Trials()
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []
         self._stats = Stats(max_kv_bytes=self._limits.max_kv_bytes)
@@ -66,7 +69,11 @@ class TransformersEngine:
         """See `Engine.generate`."""
         self._check_can(prompt, sampling)
         self._check_room()
-        sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, asyncio.get_running_loop())
+        grammar = None
+        if sampling.structured_outputs is not None:
+            grammar = await self._trials.grammar(Constraint.read(sampling.structured_outputs))
+        loop = asyncio.get_running_loop()
+        sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, loop, grammar)
         with self._changed:
             self._check_room()
             self._waiting.append(sequence)
@@ -102,13 +109,10 @@ class TransformersEngine:
         with self._changed:
             self._death = self._death or Unavailable("the engine is shutting down")
             self._changed.notify()
+        self._trials.close()
         self._thread.join()
 
     def _check_can(self, prompt: Prompt, sampling: Sampling) -> None:
-        if sampling.structured_outputs is not None:
-            raise InvalidInput(
-                "structured_outputs needs the engine vllm, this server runs the engine transformers", check="engine-has"
-            )
         if not sampling.max_tokens:
             raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
         check_choice(sampling, self._model.end_ids, self._model.card.vocab_size)
@@ -216,6 +220,9 @@ class TransformersEngine:
     def _answer(self, sequence: Sequence, logits: torch.Tensor) -> None:
         try:
             delta = sequence.accept(logits)
+        except InvalidInput as error:  # its grammar became too large
+            self._fail(sequence, error)
+            return
         except Exception:
             log.exception("a request failed")
             self._fail(sequence, ServerError("the engine failed on this request"))

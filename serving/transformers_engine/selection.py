@@ -3,6 +3,8 @@
 One object a sequence: the random state belongs to the sequence, and a seed gives the same answer whatever else runs.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from transformers import (
     LogitsProcessorList,
@@ -17,6 +19,9 @@ from transformers import (
 from contract.sampling import Sampling
 from serving.transformers_engine.penalties import OutputPenaltyLogitsProcessor
 
+if TYPE_CHECKING:
+    from serving.transformers_engine.mask import Mask
+
 MIN_TEMPERATURE = 0.01  # vLLM's: what lies below it and above 0 is taken for it, or scores would leave float32
 
 
@@ -27,11 +32,18 @@ class Selection:
         prompt_ids: int64 (S,) on the model's device.
         max_new_tokens: how many choices there will be at most.
         end_ids: tokens that end the sequence; min_tokens keeps them from being chosen.
+        mask: the grammar of the answer. Where it allows nothing but an end, it outranks min_tokens.
     """
 
     def __init__(
-        self, sampling: Sampling, prompt_ids: torch.Tensor, max_new_tokens: int, end_ids: frozenset[int]
+        self,
+        sampling: Sampling,
+        prompt_ids: torch.Tensor,
+        max_new_tokens: int,
+        end_ids: frozenset[int],
+        mask: "Mask | None" = None,
     ) -> None:
+        self._mask = mask
         device, self._length = prompt_ids.device, prompt_ids.numel()
         self._processors = LogitsProcessorList(_processors(sampling, self._length, end_ids, device))
         self._generator: torch.Generator | None = None
@@ -45,17 +57,33 @@ class Selection:
         self._history[0, : self._length] = prompt_ids
 
     def choose(self, logits: torch.Tensor) -> int:
-        """The next token from logits (V,)."""
+        """The next token from logits (V,).
+
+        Raises:
+            InvalidInput: the grammar needs more than its limits.
+        """
         scores = logits.float()[None]  # (1, V)
+        if self._mask is not None:
+            scores = self._mask.allow(scores[0])[None]
+        allowed = scores
         if self._processors:
             scores = self._processors(self._history[:, : self._length], scores)
+        if self._mask is not None and not torch.isfinite(scores).any():
+            scores = allowed
         if self._generator is None:
             token = scores.argmax(-1)  # (1,)
         else:
             token = torch.multinomial(scores.softmax(-1), 1, generator=self._generator)[0]  # (1,)
         self._history[0, self._length] = token[0]
         self._length += 1
+        if self._mask is not None:
+            self._mask.accept(int(token))
         return int(token)
+
+    @property
+    def is_over(self) -> bool:
+        """The answer has a grammar, and nothing may follow in it."""
+        return self._mask is not None and self._mask.is_over
 
 
 def _processors(s: Sampling, prompt_length: int, end_ids: frozenset[int], device: torch.device) -> list[object]:

@@ -35,13 +35,18 @@ class Sequence:
         kv_bytes: memory that `begin` takes for keys and values.
 
     Raises:
-        InvalidInput: an embedding value is too large for the model's number format.
+        InvalidInput: an embedding value is too large for the model's number format, or the grammar cannot be compiled.
     """
 
     cache: Cache
 
     def __init__(
-        self, model: LanguageModel, prompt: Prompt, sampling: Sampling, loop: asyncio.AbstractEventLoop
+        self,
+        model: LanguageModel,
+        prompt: Prompt,
+        sampling: Sampling,
+        loop: asyncio.AbstractEventLoop,
+        grammar: str | None = None,
     ) -> None:
         card, self.device, self.num_prompt_tokens = model.card, model.device, prompt.input_ids.size
         self._max_tokens = max_new_tokens(model, prompt, sampling)
@@ -61,8 +66,13 @@ class Sequence:
         self._model, self._sampling, self._loop = model, sampling, loop
         self._end_ids = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else model.end_ids)
         prompt_ids = torch.from_numpy(prompt.input_ids).to(model.device)
-        self._selection = Selection(sampling, prompt_ids, self._max_tokens, self._end_ids)
-        self._text = TextStream(model.tokenizer, sampling.stop)
+        mask = None
+        if grammar is not None:
+            from serving.transformers_engine.mask import Mask
+
+            mask = Mask(grammar, model.grammar_tokenizer)
+        self._selection = Selection(sampling, prompt_ids, self._max_tokens, self._end_ids, mask)
+        self._text = TextStream(model.tokenizer, sampling.stop, sampling.skip_special_tokens)
         self._deltas: asyncio.Queue[Delta | EdgeVlmError] = asyncio.Queue()  # max_tokens bounds it
 
     @property
@@ -93,7 +103,7 @@ class Sequence:
         self.ids[self.num_known] = token
         self.num_known += 1
         may_stop = self.num_answered >= self._sampling.min_tokens
-        if token in self._end_ids and may_stop:
+        if self._ends(token, may_stop):
             return self._text.flush(), "stop"
         text, is_stopped = self._text.push(token, may_stop=may_stop)
         if is_stopped:
@@ -101,6 +111,10 @@ class Sequence:
         if self.num_answered == self._max_tokens:
             return text + self._text.flush(), "length"
         return text, None
+
+    def _ends(self, token: int, may_stop: bool) -> bool:
+        """A token that says so, or one of the model's own ends behind which the grammar allows nothing."""
+        return (token in self._end_ids and may_stop) or (self._selection.is_over and token in self._model.end_ids)
 
     def send(self, item: Delta | EdgeVlmError) -> None:
         """Hand a delta or the request's failure to the reader; called from the engine's thread."""

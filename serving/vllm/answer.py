@@ -18,7 +18,7 @@ class Answer:
 
     def __init__(self, sampling: Sampling, tokenizer: Tokenizer, end_ids: frozenset[int]) -> None:
         self._sampling, self._tokenizer, self._end_ids = sampling, tokenizer, end_ids
-        self._text = TextStream(tokenizer, sampling.stop)
+        self._text = TextStream(tokenizer, sampling.stop, sampling.skip_special_tokens)
         self._num_tokens = 0
 
     def delta(self, token_ids: list[int], logprobs: list[dict[int, Any]] | None, reason: str | None) -> Delta:

@@ -76,8 +76,8 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
     )
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
-    # a JSON grammar lets a weak model write blanks for ever; only a named backend takes the wish for none
-    usual["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
+    # llguidance, with which every grammar is tried first; without blanks in JSON, which a weak model writes for ever
+    usual["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
     if num_slots:
         usual["max_loras"] = num_slots
     if current_platform.is_cpu():

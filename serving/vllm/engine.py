@@ -24,6 +24,8 @@ from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
 from serving.engine import Delta, Stats, check_choice
+from serving.grammars.constraint import Constraint
+from serving.grammars.trials import Trials
 from serving.loop import LoopThread
 from serving.requests.tokenizer import load_tokenizer
 from serving.transformers_engine.checkpoint import end_ids
@@ -59,6 +61,7 @@ class VllmEngine:
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
         self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
         self._stats = Stats(max_kv_bytes=(cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token)
+        self._trials = Trials()
         self._names = map(str, count())
         self._running: set[str] = set()  # names in vLLM
         self._num_requests = 0
@@ -100,6 +103,10 @@ class VllmEngine:
         self._num_requests += 1
         is_ended = False
         try:
+            if sampling.structured_outputs is not None:
+                constraint = Constraint.read(sampling.structured_outputs)
+                await self._trials.grammar(constraint)
+                sampling = replace(sampling, structured_outputs=constraint.as_given())
             if prompt.main.nbytes + prompt.deepstack.nbytes <= AT_ONCE_BYTES:
                 request = self._request(prompt, sampling)
             else:
@@ -131,6 +138,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
+        self._trials.close()
         self._loop.submit(self._end()).result()
         self._host.close()
 

@@ -42,6 +42,7 @@ def test_other_servers_words() -> None:
     assert read(seed=-1).sampling.seed is None
     assert read(max_tokens=-1).fills_context
     assert read(top_logprobs=0).sampling.logprobs is None
+    assert not read(skip_special_tokens=False).sampling.skip_special_tokens
     assert read(skip_special_tokens=True, parallel_tool_calls=False).max_calls == 1
     assert read(reasoning_effort="none").template == {"reasoning_effort": "none", "enable_thinking": False}
     chosen = read(reasoning_effort="high", chat_template_kwargs={"enable_thinking": False, "x": 1}).template

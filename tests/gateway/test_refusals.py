@@ -70,7 +70,6 @@ REFUSED: dict[str, tuple[Any, int, str | None, str]] = {
     ),
     "too many pictures": ({"messages": [user(*[PICTURE] * 17)]}, 400, "messages", "at most 16 image"),
     "too many videos": ({"messages": [user(VIDEO, VIDEO, VIDEO)]}, 400, "messages", "at most 2 video"),
-    "pads of one's own": ({"messages": [user("<|image_pad|>")]}, 400, None, "pad"),
     "model": ({"messages": HELLO, "model": "other"}, 404, "model", "'other' does not exist"),
     "n": ({"messages": HELLO, "n": 2}, 400, "n", "may only be 1"),
     "a slip": ({"messages": HELLO, "max_token": 5}, 400, "max_token", "did you mean 'max_tokens'?"),
@@ -202,14 +201,6 @@ def test_the_official_client_raises_its_own_errors(client: openai.OpenAI) -> Non
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="other", messages=HELLO)  # type: ignore[arg-type]
     assert missing.value.code == "model_not_found"
-
-
-def test_an_engine_without_structured_outputs_says_so(gateway: Gateway) -> None:
-    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-    status, answer, _ = gateway.ask(body={"messages": HELLO, "response_format": schema})
-    assert status == 400
-    assert "structured_outputs" in answer["error"]["message"]
-    assert "vllm" in answer["error"]["message"]
 
 
 def test_what_does_not_change_an_answer_is_ignored(gateway: Gateway) -> None:

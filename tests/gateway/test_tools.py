@@ -143,10 +143,11 @@ def test_a_forced_call_is_bare_json() -> None:
     assert both.sampling.structured_outputs is not None
     assert len(both.sampling.structured_outputs["json"]["anyOf"]) == 2
     completion = Completion(asked, "eyes", PromptTokens(1, 2, 3), True)
-    for piece in ('{"name": "look", ', '"arguments": {"where": "up"}}'):
+    for piece in ("Up, I think.</think>\n", '{"name": "look", ', '"arguments": {"where": "up"}}'):
         completion.add(Delta(piece, (7,), "stop" if piece.endswith("}}") else ""))
     choice = completion.whole()["choices"][0]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert choice["message"]["reasoning"] == "Up, I think."
     assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) == {"where": "up"}
 
 

@@ -285,7 +285,6 @@ def test_log_probabilities_on_request_only(
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        (Sampling(structured_outputs={"choice": ["a", "b"]}), "needs the engine vllm"),
         (Sampling(max_tokens=0), "at least 1 token"),
     ],
 )

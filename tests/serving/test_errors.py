@@ -43,7 +43,7 @@ from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.families import test_wire
-from tests.serving import test_doors, test_life, test_reuse, test_triton
+from tests.serving import test_doors, test_grammars, test_life, test_reuse, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
 from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
 
@@ -57,6 +57,7 @@ LIMITS = Limits(
 )
 ROWS, H = 24, 64  # of the case that is asked about
 ELSEWHERE = {
+    "grammars": test_grammars.test_few_wait_for_a_trial,
     "keep-off": test_reuse.test_a_server_that_keeps_nothing_says_so,
     "rows-or-grid": test_wire.test_rows_that_lie_are_refused_alone,
     "rows-count": test_wire.test_rows_that_lie_are_refused_alone,
@@ -70,7 +71,8 @@ ELSEWHERE = {
 }
 BY_THE_ENGINE = {
     "no-choice": "leave one id out",
-    "engine-has": "needs the engine vllm",
+    "constraint": "exactly one is expected",
+    "grammar": "cannot be compiled",
     "kv-bytes": "bytes of keys and values",
     "number-format": "values too large for",
 }
@@ -169,7 +171,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "json-object": [{"sampling_parameters": "[3]"}],
         "sampling-name": [sampled(max_token=3)],
         "sampling-value": [sampled(**{"max_tokens": 20} | {n: v}) for n, vs in out_of_range.items() for v in vs],
-        "sampling-flag": [sampled(ignore_eos=1)],
+        "sampling-flag": [sampled(ignore_eos=1), sampled(skip_special_tokens="no")],
         "sampling-list": [sampled(stop=3), sampled(stop_token_ids=3)],
         "sampling-length": [{"sampling_parameters": json.dumps({"stop": "x" * (1 << 18)})}],
         "stop": [sampled(stop=[""]), sampled(stop=["x"] * 17), sampled(stop=[3]), sampled(stop="x" * 257)],
@@ -261,7 +263,8 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "mask": [{"attention_mask": zeros(5, dtype=np.int64)}, {"attention_mask": zeros(len(broken), dtype=np.int64)}],
         "positions": [{"vision_token_positions": np.array([1])}],
         "no-choice": [sampled(max_tokens=20, min_tokens=3, stop_token_ids=list(range(272)))],
-        "engine-has": [sampled(max_tokens=20, structured_outputs={"choice": ["a"]})],
+        "constraint": [sampled(max_tokens=20, structured_outputs={"json": {}, "regex": "a"})],
+        "grammar": [sampled(max_tokens=20, structured_outputs={"regex": "("})],
         "kv-bytes": [NO_ROWS | {"image_grid_thw": None, "input_ids": np.ones(390, np.int64)}],
         "number-format": [{"vision_embeddings_fp32": np.full((ROWS, H), 1e5, np.float32)}],
     }

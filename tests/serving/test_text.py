@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.requests.text import TextStream
-from tests.serving.reference import END, make_tokenizer
+from tests.serving.reference import END, START, make_tokenizer
 
 TOKENIZER = make_tokenizer()
 
@@ -28,6 +28,13 @@ def test_joined_is_whole(text: Any) -> None:
     made, _ = pieces(text)
     assert "".join(made) == text
     assert "\ufffd" not in "".join(made) or "\ufffd" in text
+
+
+def test_special_tokens_are_shown_where_they_are_asked_for() -> None:
+    ids = [*TOKENIZER.encode("a").ids, START, *TOKENIZER.encode("é").ids]
+    for skips, expected in ((True, "aé"), (False, "a<|vision_start|>é")):
+        stream = TextStream(TOKENIZER, (), skips)
+        assert "".join(stream.push(token)[0] for token in ids) + stream.flush() == expected
 
 
 def test_a_character_comes_whole() -> None:

@@ -1,0 +1,72 @@
+"""The grammar of a whole answer: thoughts before what must have a form, and strict tools between free text.
+
+A request says which form the answer has. A template that ends in <think> makes the model think first, and a strict tool has
+a form only where it is called: both become one Lark grammar, which every engine takes.
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from contract.sampling import JSON_OPTIONS, Sampling
+from edge_runtime.gateway.reasoning import END as THOUGHT_END
+from edge_runtime.gateway.tool_calls import END, FUNCTION, START
+from edge_runtime.gateway.tools import call_schema
+
+ANYTHING = r"/(?s:.*)/"
+THOUGHT = f"thought[suffix={json.dumps(THOUGHT_END)}]: {ANYTHING}\n"
+BLANK = r"blank: /\s*/" + "\n"
+
+
+def bound(sampling: Sampling, tools: list[Any] | None, is_thinking: bool | None, template: str) -> Sampling:
+    """The sampling parameters with the grammar that the answer needs beside what they ask for.
+
+    Args:
+        tools: functions that the model is free to call.
+        is_thinking: the prompt ends with an open mark of reasoning.
+        template: the checkpoint's chat template; strict tools have a grammar where it writes calls as JSON.
+    """
+    form = sampling.structured_outputs
+    if form is None:
+        strict = [tool["function"] for tool in tools or [] if tool["function"].get("strict")]
+        if not strict or FUNCTION in template:
+            return sampling
+        grammar = _calls([tool["function"] for tool in tools or []])
+        if is_thinking:  # a call that is only thought of is none
+            grammar = f"start: thought answers\n{THOUGHT}answers{grammar.removeprefix('start')}"
+        return replace(sampling, structured_outputs={"grammar": grammar})
+    rules = _rules(form) if is_thinking else None
+    if rules is None:
+        return sampling
+    return replace(
+        sampling, structured_outputs={"grammar": f"start: thought blank answer\n{THOUGHT}{BLANK}answer: {rules}\n"}
+    )
+
+
+def _rules(form: dict[str, Any]) -> str | None:
+    """The right side of a rule; None where the server judges the form, or a GBNF grammar cannot be put into another."""
+    kind, value = next(iter(form.items()), ("", None))
+    if kind == "json_object":
+        kind, value = "json", {"type": "object"}
+    if kind == "json" and isinstance(value, dict):
+        return _json(value)
+    if kind == "choice" and isinstance(value, list):
+        return " | ".join(json.dumps(text) for text in value)
+    if kind == "regex" and isinstance(value, str):
+        return "/(?:" + value.replace("/", r"\/").replace("\n", r"\n") + ")/"
+    if kind == "grammar" and isinstance(value, str) and "::=" not in value:
+        return "%lark {\n" + value + "\n}"
+    return None
+
+
+def _calls(functions: list[dict[str, Any]]) -> str:
+    """Free text with calls in it; the arguments of a strict function fit its schema, those of another are any object."""
+    schema = call_schema([one if one.get("strict") else {"name": one["name"]} for one in functions])
+    return (
+        f"start: call* TEXT\nTEXT: {ANYTHING}\nbegun[lazy]: TEXT {json.dumps(START)}\n"
+        f"call: begun blank {_json(schema)} blank {json.dumps(END)}\n{BLANK}"
+    )
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return "%json " + json.dumps(schema | {"x-guidance": JSON_OPTIONS})

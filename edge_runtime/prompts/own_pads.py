@@ -1,0 +1,38 @@
+"""A pad token that somebody typed is text: only the template says where a picture stands.
+
+A tokenizer makes a pad of its name wherever it stands. So a mark is put into the name before the template runs, and the
+prompt is tokenised in the pieces between the marks: each piece is plain text, and no character is lost.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+MARK = "\ufdd0"  # no character of any text, by Unicode's own word
+
+
+def guarded(value: Any, pads: Sequence[str]) -> tuple[Any, str]:
+    """Messages or tools whose texts name no pad, and the mark that stands in the names; "" where there was none."""
+    texts = list(_texts(value))
+    if not any(pad in text for text in texts for pad in pads):
+        return value, ""
+    mark = MARK
+    while any(mark in text for text in texts):
+        mark += MARK
+    return _guarded(value, pads, mark), mark
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [text for part in inner for text in _texts(part)]
+
+
+def _guarded(value: Any, pads: Sequence[str], mark: str) -> Any:
+    if isinstance(value, str):
+        for pad in pads:
+            value = value.replace(pad, pad[0] + mark + pad[1:])
+        return value
+    if isinstance(value, dict):
+        return {name: _guarded(part, pads, mark) for name, part in value.items()}
+    return [_guarded(part, pads, mark) for part in value] if isinstance(value, list | tuple) else value

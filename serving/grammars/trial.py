@@ -1,0 +1,77 @@
+"""The process that tries a grammar before a server takes it: what a schema costs is not known before it is compiled.
+
+A hostile one takes all memory or hours, and a library that runs out of memory takes its process along. Here that process
+is this one: it has limits of memory and CPU time, and ends after one grammar. It reads `{"kind", "value", limits}` and
+prints `{"grammar"}`, the text that compiled, or `{"error"}`.
+"""
+
+import json
+import math
+import resource
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+
+LIMITS = LLParserLimits(
+    max_lexer_states=20_000,  # of up to 2 kB
+    max_grammar_size=200_000,
+    precompute_large_lexemes=False,  # costs by the size of the vocabulary, not of the grammar
+    verbose_errors=False,  # they would repeat the whole grammar
+)
+
+
+def matcher(grammar: str, tokenizer: LLTokenizer) -> LLMatcher:
+    """A matcher at the start of a grammar. It lets other threads run while it compiles.
+
+    Raises:
+        ValueError: llguidance cannot compile it.
+    """
+    made = LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    if made.is_error():
+        raise ValueError(first_line(made.get_error()))
+    return made
+
+
+def first_line(text: str) -> str:
+    """What an error of llguidance says before it repeats its state."""
+    return text.strip().partition("\n<")[0].replace("\n", " ")
+
+
+def _grammar(kind: str, value: Any) -> str:
+    made = LLMatcher.grammar_from_json_schema(value) if kind == "json" else grammar_from(kind, value)
+    return str(made)
+
+
+def _try(kind: str, value: Any) -> str:
+    """The grammar's text, compiled for single bytes, with a first mask. Special tokens are no part of those."""
+    grammar = _grammar(kind, value)
+    tried = matcher(grammar, LLTokenizer("byte"))
+    tried.compute_bitmask()
+    if tried.is_error():
+        raise ValueError(first_line(tried.get_error()))
+    return grammar
+
+
+def _limit(max_bytes: int, max_cpu_s: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = math.ceil(time.process_time() + max_cpu_s)
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
+    with suppress(OSError):  # Linux has /proc
+        lines = Path("/proc/self/status").read_text().splitlines()
+        held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (held + max_bytes, held + max_bytes))
+
+
+def main() -> None:
+    """One trial, from standard input to standard output."""
+    job = json.load(sys.stdin)
+    _limit(job["max_bytes"], job["max_cpu_s"])
+    try:
+        answer = {"grammar": _try(job["kind"], job["value"])}
+    except Exception as error:  # the library's errors are of any type
+        answer = {"error": str(error) or type(error).__name__}
+    print(json.dumps(answer))
