@@ -3,12 +3,15 @@
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from llguidance import LLParserLimits
 
 from contract.errors import InvalidInput, Unavailable
+from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.grammars import trial, trials
 from serving.grammars.constraint import Constraint
@@ -16,7 +19,7 @@ from serving.grammars.trials import TrialLimits, Trials
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.grammars import CASES, NO_GRAMMAR, OPEN, POINT, WRONG
-from tests.serving.reference import MAX_NEW_TOKENS
+from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 LARGE = {
@@ -28,13 +31,15 @@ LARGE = {
 
 
 @pytest.fixture(scope="module")
-def engine(reference):
+def engine(reference: Reference) -> Iterator[TransformersEngine]:
     engine = TransformersEngine(load_language_model(reference.language))
     yield engine
     engine.close()
 
 
-async def collect(engine, prompt, sampling):
+async def collect(
+    engine: TransformersEngine, prompt: Prompt, sampling: Sampling
+) -> tuple[tuple[int, ...], str, str | None]:
     tokens, text, reason = [], "", None
     async for delta in engine.generate(prompt, sampling):
         tokens += delta.token_ids
@@ -43,12 +48,12 @@ async def collect(engine, prompt, sampling):
     return tuple(tokens), text, reason
 
 
-def answer(engine, prompt, sampling):
+def answer(engine: TransformersEngine, prompt: Prompt, sampling: Sampling) -> tuple[tuple[int, ...], str, str | None]:
     return asyncio.run(collect(engine, prompt, sampling))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_answer_obeys(reference, cases, engine, name):
+def test_an_answer_obeys(reference: Reference, cases: dict[str, Case], engine: TransformersEngine, name: str) -> None:
     case, prompt = CASES[name], cases["one image"].prompt(reference.card)
     sampling = Sampling(max_tokens=60, structured_outputs=case.constraint)
     hot = replace(sampling, temperature=1.5, seed=3, repetition_penalty=1.2, presence_penalty=1, top_p=0.9)
@@ -58,13 +63,17 @@ def test_an_answer_obeys(reference, cases, engine, name):
         assert case.obeys(text), text
 
 
-def test_answers_differ_with_the_picture(reference, cases, engine):
+def test_answers_differ_with_the_picture(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     sampling = Sampling(max_tokens=60, structured_outputs={"regex": "[a-z]{12}"})
     texts = {answer(engine, cases[name].prompt(reference.card), sampling)[1] for name in ("text", "one image", "video")}
     assert len(texts) == 3
 
 
-def test_a_length_cuts_an_object_and_nothing_else_does(reference, cases, engine):
+def test_a_length_cuts_an_object_and_nothing_else_does(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     prompt = cases["text"].prompt(reference.card)
     long = {"json": {"type": "object", "properties": {"a": {"type": "string", "minLength": 20}}, "required": ["a"]}}
     _, text, reason = answer(engine, prompt, Sampling(max_tokens=9, structured_outputs=long))
@@ -75,7 +84,9 @@ def test_a_length_cuts_an_object_and_nothing_else_does(reference, cases, engine)
 
 
 @pytest.mark.parametrize("values", [{"min_tokens": 12}, {"ignore_eos": True}, {"stop": ("e",)}], ids=str)
-def test_what_ends_an_answer_beside_its_grammar(reference, cases, engine, values):
+def test_what_ends_an_answer_beside_its_grammar(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, values: dict[str, Any]
+) -> None:
     sampling = Sampling(max_tokens=40, structured_outputs={"choice": ["yes", "never"]}, **values)
     tokens, text, reason = answer(engine, cases["text"].prompt(reference.card), sampling)
     assert reason == "stop"
@@ -83,7 +94,9 @@ def test_what_ends_an_answer_beside_its_grammar(reference, cases, engine, values
     assert len(tokens) <= 7
 
 
-def test_penalties_cannot_leave_the_grammar(reference, cases, engine):
+def test_penalties_cannot_leave_the_grammar(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
     sampling = Sampling(
         max_tokens=40, structured_outputs={"regex": "a{20}"}, repetition_penalty=50, frequency_penalty=2
     )
@@ -91,7 +104,9 @@ def test_penalties_cannot_leave_the_grammar(reference, cases, engine):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_constraint_is_refused(reference, cases, engine, name):
+def test_what_is_no_constraint_is_refused(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, name: str
+) -> None:
     with pytest.raises(InvalidInput, match=r"sampling_parameters\.structured_outputs ") as caught:
         answer(engine, cases["text"].prompt(reference.card), Sampling(structured_outputs=WRONG[name]))
     assert caught.value.check == "constraint"
@@ -99,11 +114,13 @@ def test_what_is_no_constraint_is_refused(reference, cases, engine, name):
 
 
 @pytest.mark.parametrize("name", NO_GRAMMAR)
-def test_what_is_no_grammar_is_refused_alone(reference, cases, engine, name):
+def test_what_is_no_grammar_is_refused_alone(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, name: str
+) -> None:
     case = cases["text"]
     prompt = case.prompt(reference.card)
 
-    async def both():
+    async def both() -> list[Any]:
         bad = collect(engine, prompt, Sampling(structured_outputs=NO_GRAMMAR[name]))
         return await asyncio.gather(bad, collect(engine, prompt, GREEDY), return_exceptions=True)
 
@@ -114,8 +131,10 @@ def test_what_is_no_grammar_is_refused_alone(reference, cases, engine, name):
     assert other[0] == case.expected
 
 
-def test_neighbours_answer_as_if_alone(reference, cases, engine):
-    async def together():
+def test_neighbours_answer_as_if_alone(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine
+) -> None:
+    async def together() -> list[Any]:
         plain = [collect(engine, case.prompt(reference.card), GREEDY) for case in cases.values()]
         bound = [collect(engine, cases["text"].prompt(reference.card), Sampling(structured_outputs={"json": POINT}))]
         return await asyncio.gather(*plain, *bound)
@@ -126,7 +145,7 @@ def test_neighbours_answer_as_if_alone(reference, cases, engine):
 
 
 @pytest.mark.parametrize("limits", [TrialLimits(max_bytes=1 << 20), TrialLimits(max_cpu_s=0.001)], ids=["bytes", "cpu"])
-def test_a_grammar_that_takes_too_much_is_refused_and_remembered(limits):
+def test_a_grammar_that_takes_too_much_is_refused_and_remembered(limits: TrialLimits) -> None:
     tried = Trials(limits)
     for _ in range(2):
         with pytest.raises(InvalidInput, match="takes more than") as caught:
@@ -135,7 +154,7 @@ def test_a_grammar_that_takes_too_much_is_refused_and_remembered(limits):
     tried.close()
 
 
-def test_a_large_grammar_within_the_limits_is_taken():
+def test_a_large_grammar_within_the_limits_is_taken() -> None:
     tried = Trials()
     assert "p1999" in asyncio.run(tried.grammar(Constraint.read(LARGE)))
     begun = time.perf_counter()
@@ -145,10 +164,10 @@ def test_a_large_grammar_within_the_limits_is_taken():
     tried.close()
 
 
-def test_few_wait_for_a_trial():
+def test_few_wait_for_a_trial() -> None:
     tried = Trials(TrialLimits(num_workers=1, max_waiting=1))
 
-    async def three():
+    async def three() -> list[Any]:
         return await asyncio.gather(
             *(tried.grammar(Constraint.read({"regex": f"a{{{i}}}"})) for i in (1, 2, 3)), return_exceptions=True
         )
@@ -160,12 +179,14 @@ def test_few_wait_for_a_trial():
     tried.close()
 
 
-def test_a_grammar_that_becomes_too_large_ends_its_own_answer(reference, cases, engine, monkeypatch):
+def test_a_grammar_that_becomes_too_large_ends_its_own_answer(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = cases["text"]
     prompt = case.prompt(reference.card)
     sampling = Sampling(max_tokens=40, structured_outputs={"grammar": 'start: e\ne: "a" | e e'})
 
-    async def both():
+    async def both() -> list[Any]:
         return await asyncio.gather(
             collect(engine, prompt, sampling), collect(engine, prompt, GREEDY), return_exceptions=True
         )
@@ -177,7 +198,9 @@ def test_a_grammar_that_becomes_too_large_ends_its_own_answer(reference, cases, 
     assert other[0] == case.expected
 
 
-def test_without_the_package_the_server_says_so(reference, cases, engine, monkeypatch):
+def test_without_the_package_the_server_says_so(
+    reference: Reference, cases: dict[str, Case], engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trials, "_PACKAGE", "no_such_package")
     with pytest.raises(InvalidInput, match="needs the package no_such_package"):
         answer(engine, cases["text"].prompt(reference.card), Sampling(structured_outputs={"regex": "a"}))
