@@ -10,7 +10,7 @@ from serving.grammars.trial import first_line, matcher
 
 
 def grammar_tokenizer(tokenizer: Tokenizer, num_ids: int, end_ids: frozenset[int]) -> LLTokenizer:
-    """llguidance's view of a vocabulary; 1.5 s and 100 MB for 150,000 tokens, and no other thread runs meanwhile.
+    """llguidance's view of a vocabulary; seconds and 100 MB for 150,000 tokens, and no other thread runs meanwhile.
 
     Args:
         num_ids: how many logits the model gives.

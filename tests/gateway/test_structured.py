@@ -9,7 +9,7 @@ import pytest
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway
 
-MODEL = "qwen3_vl"
+MODEL = "edge_vlm"
 SHAPES = {
     "type": "object",
     "properties": {"shape": {"enum": ["circle", "square", "star"]}, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
