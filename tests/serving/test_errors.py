@@ -264,7 +264,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "positions": [{"vision_token_positions": np.array([1])}],
         "no-choice": [sampled(max_tokens=20, min_tokens=3, stop_token_ids=list(range(272)))],
         "constraint": [sampled(max_tokens=20, structured_outputs={"json": {}, "regex": "a"})],
-        "grammar": [sampled(max_tokens=20, structured_outputs={"regex": "("})],
+        "grammar": [sampled(max_tokens=20, structured_outputs={"json": {"type": "colour"}})],
         "kv-bytes": [NO_ROWS | {"image_grid_thw": None, "input_ids": np.ones(390, np.int64)}],
         "number-format": [{"vision_embeddings_fp32": np.full((ROWS, H), 1e5, np.float32)}],
     }
