@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,32 @@ def test_the_packages_of_an_image_import_no_other(name: Any) -> None:
 )
 def test_it_installs_what_make_setup_installs(name: str, extras: Any) -> None:
     """The same files with the same constraints; what an extra means stands in pyproject.toml alone."""
-    (install,) = [line for line in RECIPES[name].all("RUN") if "pip install" in line]
+    (install,) = [line for line in RECIPES[name].all("RUN") if "--editable" in line]
     words = shlex.split(install)
     assert words[words.index("-c") + 1] == "constraints.txt"
     assert "-c constraints.txt -e '.[dev]'" in (ROOT / "Makefile").read_text()
     (wanted,) = re.findall(r"\.\[([a-z,]+)\]", words[words.index("--editable") + 1])
     assert set(wanted.split(",")) == extras
     assert extras <= set(metadata("edge-vlm").get_all("Provides-Extra"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_builds_the_kernels_that_no_checkout_carries(name: str) -> None:
+    """With the compiler of constraints.txt, which does not stay; every import of the build is Python's own."""
+    steps = RECIPES[name].steps
+    (built,) = [i for i, (word, rest) in enumerate(steps) if word == "RUN" and "-m kernels.build" in rest]
+    assert ("COPY", "kernels kernels") in steps[:built]
+    assert ("COPY", "edge_runtime edge_runtime") in steps[:built]  # the libraries' folder is in it
+    order = [
+        steps[built][1].index(word)
+        for word in ("-c constraints.txt ziglang", "kernels.build", "uninstall --yes ziglang")
+    ]
+    assert order == sorted(order)
+    assert "ziglang==" in (ROOT / "constraints.txt").read_text()
+    tree = ast.parse((ROOT / "kernels" / "build.py").read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {found.split(".")[0] for found in names} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", RECIPES)
