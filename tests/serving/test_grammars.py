@@ -184,7 +184,7 @@ def test_a_grammar_that_becomes_too_large_ends_its_own_answer(
 ) -> None:
     case = cases["text"]
     prompt = case.prompt(reference.card)
-    sampling = Sampling(max_tokens=40, structured_outputs={"grammar": 'start: e\ne: "a" | e e'})
+    sampling = Sampling(max_tokens=40, min_tokens=30, structured_outputs={"grammar": 'start: e\ne: "a" | e e'})
 
     async def both() -> list[Any]:
         return await asyncio.gather(
