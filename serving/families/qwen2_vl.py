@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from serving.families.qwen3_vl import TOWER, parts
+from serving.families.tiles import names_taught
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "parts", "shrink_tower"]
+__all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "names_taught", "parts", "shrink_tower"]
 
 ARCHITECTURES: tuple[str, ...] = ("Qwen2VLForConditionalGeneration",)
 VLLM = "serving.vllm.families.qwen2_vl"
