@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.codecs.rans import TOTAL
-from contract.errors import BundleError
+from contract.errors import BundleError, shortened
 from contract.npy import read_array
 from contract.typed import check
 
@@ -132,7 +132,9 @@ def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> C
             found = {name: read_array(_member(file, name), f"{path}: {name}") for name in (*ARRAYS, "about")}
         about = json.loads(str(found.pop("about")))
     except DAMAGE as error:
-        raise BundleError(f"{path} holds no codec numbers: {error}: copy it again from the bundle") from error
+        raise BundleError(
+            f"{path} holds no codec numbers: {shortened(str(error))}: copy it again from the bundle"
+        ) from error
     check(dict[str, Any], about, f"{path}: about")
     types = {name: np.uint32 if name == "ecq_frequencies" else np.float32 for name in ARRAYS}
     if wrong := [name for name in ARRAYS if found[name].dtype != types[name]]:

@@ -257,6 +257,18 @@ def test_damaged_codec_numbers(numbers: Path, manifest: dict[str, Any]) -> None:
     assert num_refused > 200
 
 
+def test_a_damaged_name_is_not_repeated_whole(numbers: Path) -> None:
+    """An entry of the archive whose name runs over what follows: zipfile writes both names out."""
+    path = numbers / NUMBERS
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")  # the first entry of the directory at the end
+    data[26:28] = (at - 40).to_bytes(2, "little") if at < 65536 else b"\xff\xff"  # length of a name, in its file's head
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match="no codec numbers") as caught:
+        read_numbers(numbers, 64, 3)
+    assert len(str(caught.value)) < 1000
+
+
 def test_codec_numbers_that_unpack_to_too_much(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contract.codecs.numbers.MAX_BYTES", 1 << 20)
     with zipfile.ZipFile(numbers / NUMBERS, "w", zipfile.ZIP_DEFLATED) as file:
