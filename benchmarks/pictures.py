@@ -49,15 +49,21 @@ def draw_codecs(result: dict[str, Any], path: Path) -> None:
     """Bytes a row against answers changed, one point a codec, and the JPEG's bytes."""
     figure = Figure((7, 4.6), layout="constrained")
     axis = figure.subplots()
+    axis.set_xscale("log")
+    names: dict[tuple[float, float], list[str]] = {}
     for name, row in result["precisions"].items():
         if "bytes_a_row" in row:
             place = row["bytes_a_row"], row["answers_changed_per_thousand"]
-            axis.plot(*place, "o", color=OURS)
-            axis.annotate(name.removeprefix("fp32, sent as "), place, (5, 5), textcoords="offset points", fontsize=8)
+            names.setdefault(place, []).append(name.removeprefix("fp32, sent as "))
+    for place, same in names.items():
+        axis.plot(*place, "o", color=OURS)
+        axis.annotate(", ".join(same), place, (0, 7), textcoords="offset points", fontsize=8, rotation=60)
+    axis.set_xticks([200, 400, 800, 1600], ["200", "400", "800", "1600"])
+    axis.minorticks_off()
+    axis.margins(x=0.08, y=0.15)
     axis.axvline(JPEG_BYTES, color=OTHERS, linestyle="--")
     axis.annotate("its JPEG", (JPEG_BYTES, 0.5), (4, 0), textcoords="offset points", fontsize=8, color=OTHERS)
     axis.set(
-        xscale="log",
         xlabel="bytes a row of the bundled model",
         ylabel="answers changed per thousand",
         title=f"{result['answer_tokens']} answer tokens",
