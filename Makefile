@@ -11,7 +11,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-families test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
 	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py \
 	    tests/families/test_triton.py
+
+test-families: $(READY) ## every model family from a whole checkpoint to its answers, and its gates: 3 minutes on two cores
+	EDGE_VLM_TEST_FAMILIES=all $(BIN)/python -m pytest tests/families
 
 SCALE ?= tests/scale
 test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10 minutes; installs the three where it may

@@ -13,6 +13,7 @@ RULES = (
     "squash",  # both sides to the tile
     "anyres",  # the whole picture, then the tiles of the best pinpoint
     "canvas",  # the tiles of the nearest aspect ratio, then a thumbnail
+    "longest",  # the longest edge to a length, rounded up to whole tiles, then the whole picture
 )
 Side = Annotated[int, Between(1, 1 << 16)]
 
@@ -28,8 +29,9 @@ class Tiles:
         merge: sides of a block of patches that becomes one row.
         mean: of each channel on the 0..1 scale; the colour that the rule `pad` fills with.
         pinpoints: (height, width) in pixels of the canvases of the rule `anyres`.
-        min_tiles, max_tiles: bounds of the rule `canvas`.
+        min_tiles, max_tiles: bounds of the rule `canvas`; max_tiles that of `longest`, too, where 1 cuts no tiles.
         has_newline: each row of an unpadded map ends with a learned row.
+        longest, frame_longest: pixels of the longest edge of a picture, and of a video's frame, by the rule `longest`.
         max_map_tiles: a map that has more than 1.21 times the rows of this many tiles is shrunk to them; None leaves it as it is.
     """
 
@@ -43,6 +45,8 @@ class Tiles:
     min_tiles: Size = 1
     max_tiles: Size = 1
     has_newline: bool = False
+    longest: Size | None = field(default=None, kw_only=True)
+    frame_longest: Size | None = field(default=None, kw_only=True)
     max_map_tiles: Size | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from contract.errors import (
 )
 from contract.sampling import Sampling
 from edge_runtime.bundle import Bundle
+from edge_runtime.embedder import Embedder
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -44,6 +45,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delta",
     "EdgeVlmError",
+    "Embedder",
     "EmbeddingCache",
     "Embeddings",
     "Encoder",

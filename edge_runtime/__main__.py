@@ -11,11 +11,12 @@ from pathlib import Path
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, ServerError, Unavailable
 from edge_runtime import __version__
-from edge_runtime.commands import ask, bench, chat, encode, inspect, serve, ui
+from edge_runtime.commands import ask, bench, chat, embed, encode, inspect, serve, ui
 from edge_runtime.commands.device import add_bundle_arguments
 
 VERBS = {
     "encode": (encode, "encode pictures and videos to a file"),
+    "embed": (embed, "vectors of pictures and texts, and their cosines, with the bundle of an embedding model"),
     "ask": (ask, "ask a served model about a picture or video"),
     "chat": (chat, "several questions about one picture or video, one a line on standard input"),
     "inspect": (inspect, "show a bundle, or the tokens and embeddings of messages"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+from contract.card import ModelCard
 from contract.errors import InvalidInput
 from edge_runtime import families
 from edge_runtime.items.item import Item
@@ -34,6 +35,8 @@ class Pipeline:
         cache: finds what was encoded before; None encodes everything.
         max_pixels: most pixels of a picture or video frame after resizing, where the bundle allows more: the tower's
             time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
+        max_tiles: most tiles of a picture, where the bundle's family cuts pictures into tiles: time and rows follow them.
+            A picture of more is refused. None allows the most that the checkpoint's processor makes.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
         allowed_local_media_path: the folder that files named by messages must lie in, links followed; None for any file
             (messages are the device's own), "" for none. Set it where messages come from others.
@@ -45,7 +48,8 @@ class Pipeline:
             limits. Set it where messages come from others.
 
     Raises:
-        InvalidInput: max_pixels is below the bundle's smallest picture, or rows is none of these.
+        InvalidInput: max_pixels is below the bundle's smallest picture, max_tiles below 1, or given for a bundle that cuts
+            no tiles, or rows is none of these.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Pipeline:
         *,
         cache: EmbeddingCache | None = None,
         max_pixels: int | None = DEVICE_MAX_PIXELS,
+        max_tiles: int | None = None,
         fetch: Fetcher | None = None,
         allowed_local_media_path: str | PathLike[str] | None = None,
         progress: FramesRead | None = None,
@@ -68,7 +73,8 @@ class Pipeline:
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
         most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
-        maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, progress)
+        tiles = _most_tiles(manifest.card, max_tiles)
+        maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, tiles, progress)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
     def items(self, messages: list[Message], pictures: int | None = None) -> list[Item]:
@@ -161,3 +167,13 @@ class Pipeline:
         """One picture, one question."""
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
         return self.request([{"role": "user", "content": content}])
+
+
+def _most_tiles(card: ModelCard, asked: int | None) -> int | None:
+    """Tiles that a picture may become; None where the family cuts none."""
+    if asked is not None and (card.tiles is None or asked < 1):
+        wrong = "this bundle's family cuts no tiles: leave it out" if card.tiles is None else "at least 1 is expected"
+        raise InvalidInput(f"max_tiles is {asked}, {wrong}")
+    if card.tiles is None:
+        return None
+    return card.tiles.most_tiles if asked is None else asked

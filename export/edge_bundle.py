@@ -139,8 +139,6 @@ def write_bundle(
         worst = parity.summary(rows)
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision.name, precision.gate, work / PICTURE)
-        if NEWLINE_TENSOR in source.family.SHARED:
-            np.save(work / NEWLINE, checkpoint.tower_tensor(NEWLINE_TENSOR))
         _write_codec_numbers(work, original, calibration_folder, progress)
         replace(manifest, parity=[asdict(row) for row in rows], quantisation=weights.facts).write(work)
     progress.note(f"published   {out}")
@@ -174,6 +172,8 @@ def checked_source(
 def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifest:
     """Write tokenizer and chat template and compare what goes in with transformers; the manifest without its parity."""
     write_tokenizer(checkpoint.folder, work / TOKENIZER)
+    if NEWLINE_TENSOR in checkpoint.family.SHARED:
+        np.save(work / NEWLINE, checkpoint.tower_tensor(NEWLINE_TENSOR))
     (work / CHAT_TEMPLATE).write_text(checkpoint.chat_template, encoding="utf-8")
     manifest = Manifest(
         card=checkpoint.card,

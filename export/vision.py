@@ -26,7 +26,7 @@ def export_vision(
     calibration: Path | None = None,
     adapter: Path | None = None,
 ) -> "VisionExport":
-    """Write the edge bundle of `model`, a folder or hub id, to `out`.
+    """Write the edge bundle of `model`, a folder or hub id, to `out`; of an embedding model the bundle of an Embedder.
 
     Args:
         calibration: a folder of pictures, for the upload's codecs and the integer precisions; None takes drawn ones.
@@ -41,8 +41,12 @@ def export_vision(
     """
     _require_extra()
     from export.edge_bundle import write_bundle
+    from export.embedder import model_type_of, write_embedder
+    from export.families import EMBEDDERS
     from export.precision import precision_named
 
+    if model_type_of(model) in EMBEDDERS:
+        return write_embedder(model, out, precision_named(precision), progress or Progress())
     return write_bundle(model, out, precision_named(precision), progress or Progress(), calibration, adapter)
 
 
@@ -60,7 +64,11 @@ def plan_vision(
     """
     _require_extra()
     from export.edge_bundle import plan_bundle
+    from export.embedder import model_type_of, plan_embedder
+    from export.families import EMBEDDERS
 
+    if model_type_of(model) in EMBEDDERS:
+        return plan_embedder(model, precision)
     return plan_bundle(model, out, precision, progress or Progress(), adapter)
 
 

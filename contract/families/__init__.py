@@ -28,6 +28,7 @@ MODULES = {
     "llava_next": "llava_next",
     "llava_onevision": "llava_onevision",
     "internvl": "internvl",
+    "smolvlm": "smolvlm",
 }
 
 

@@ -32,6 +32,7 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
 def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that encode what they are given."""
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
+    parser.add_argument("--max-tiles", type=int, metavar="N", help="refuse pictures of more tiles (default: what the checkpoint's processor makes at most)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
     parser.add_argument("--fetch", action="store_true", help="allow http:// and https:// media from public addresses")
     parser.add_argument("--rows", default="copy", metavar="RULE", help="which rows of a video travel: all, equal, copy (hardly changed ones are not sent again), copy:0.1, or drop:0.5 (changes answers)")  # fmt: skip
@@ -78,6 +79,7 @@ def open_pipeline(args: argparse.Namespace, decoding: DecodingLimits | None = No
         open_encoder(args),
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
+        max_tiles=args.max_tiles,
         fetch=Fetcher() if args.fetch else None,
         rows=args.rows,
         progress=_progress if sys.stderr.isatty() and decoding is None else None,

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, help="port to listen at (default %(default)s, 0 for a free one)")  # fmt: skip
     add_server_arguments(parser)
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
+    parser.add_argument("--max-tiles", type=int, metavar="N", help="refuse pictures of more tiles (default: what the checkpoint's processor makes at most)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
     chat = parser.add_argument_group("answers")
     chat.add_argument("--served-model-name", nargs="+", default=list(GATEWAY_NAMES), metavar="NAME", help="names that requests may give as model; answers carry the first (default %(default)s)")  # fmt: skip
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> None:
         open_encoder(args),
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
+        max_tiles=args.max_tiles,
         fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
         allowed_local_media_path=args.allowed_local_media_path,
         decoding=DecodingLimits(args.max_decode_seconds, args.max_decode_bytes, args.num_decoders),

@@ -6,22 +6,34 @@ Pictures and videos have the same pad, so a video travels as a picture whose pad
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
-from edge_runtime.families.tiles import arrange, check_picture, frame_indices, frame_pixels, item, mode, tiles_of
+from edge_runtime.families.tiles import arrange, check_picture, frame_pixels, frames_chosen, item, mode, tiles_of
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import canvas
+from edge_runtime.items.video_options import VideoOptions, timestamps
 
 __all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
 
-VIDEO, FRAMES = "<video>", "frames"
-indices = frame_indices
+VIDEO = "<video>"
+
+
+def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
+    """Every frame, or the middle ones of equal parts; see edge_runtime.families.Family.
+
+    The rule is `sample_frames` of transformers' InternVL video processor, which counts in float32.
+    """
+    first, total, count = frames_chosen(num_frames, fps, how, options)
+    step = total / count
+    return first + (step / 2 + step * np.arange(count)).astype(np.float32).astype(np.int64)
 
 
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
@@ -36,7 +48,8 @@ def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
     """One run a frame; see edge_runtime.families.Family."""
     tiles = tiles_of(card)
     pixels = frame_pixels(clip.images, clip.options, tiles.side)
-    return item(pixels, tiles, len(pixels), tiles.num_rows, (FRAMES, 0, 0))
+    made = item(pixels, tiles, len(pixels), tiles.num_rows, timestamps=timestamps(clip.indices, clip.fps, 1))
+    return made.with_pads_of_pictures()
 
 
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
@@ -46,7 +59,7 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     pad, start, end = (bundle.token(token) for token in tokens if token is not None)
     pieces = re.split(f"({re.escape(pad)}|{re.escape(VIDEO)})", text)
     places = pieces[1::2]
-    kinds = [VIDEO if one.arranged and one.arranged[0] == FRAMES else pad for one in items]
+    kinds = [VIDEO if one.timestamps else pad for one in items]
     if places != kinds:
         raise InvalidInput(f"the prompt has {len(places)} pads, {len(items)} pictures and videos were given")
     run = f"{start}{pad}{end}"

@@ -66,19 +66,30 @@ def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int
 
 
 def frame_indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
-    """Every frame where nothing is asked for, as transformers' processors of these families sample by default; the places
-    that `fps` or `nframes` ask for otherwise.
+    """Every frame where neither a message nor the checkpoint says otherwise, else as many as they ask for, the first of
+    each equal part.
+
+    Raises:
+        MediaError: more frames than the bundle allows.
+
+    The rule is `default_sample_indices_fn` of transformers' video_utils.
+    """
+    first, total, count = frames_chosen(num_frames, fps, how, options)
+    return first + np.arange(count) * total // count
+
+
+def frames_chosen(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> tuple[int, int, int]:
+    """The first frame of the part that is looked at, how many frames it has, and how many of them are looked at.
 
     Raises:
         MediaError: more frames than the bundle allows.
     """
-    if options.fps is options.nframes is options.video_start is options.video_end is None:
-        if num_frames > how.max_frames:
-            raise MediaError(
-                f"the video has {num_frames} frames, up to {how.max_frames} are allowed: give nframes or fps"
-            )
-        return np.arange(num_frames)
-    return options.indices(num_frames, fps, how)
+    first, last = options.part(num_frames, fps)
+    total = last - first + 1
+    count = options.count(total, fps, how)
+    if options.nframes is options.fps is how.num_frames is how.fps is None and total > count:
+        raise MediaError(f"the video has {total} frames, up to {count} are allowed: give nframes or fps")
+    return first, total, min(count, total)
 
 
 def mode(num_pictures: int) -> str:

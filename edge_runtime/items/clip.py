@@ -20,6 +20,7 @@ class Clip:
         fps: frames of the source per second.
         max_pixels: most pixels of a frame, whatever the options and the bundle allow; None sets no limit.
         rate: how many of the chosen frames make a second; None where all frames of the source are chosen.
+        num_frames: frames of the source; None where the frames themselves were given.
     """
 
     images: Iterable[Image.Image]
@@ -28,3 +29,4 @@ class Clip:
     options: VideoOptions = field(default_factory=VideoOptions)
     max_pixels: int | None = None
     rate: float | None = None
+    num_frames: int | None = None

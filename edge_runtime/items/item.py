@@ -1,7 +1,7 @@
 """A picture or video made ready for the tower: cut into patches, with its grid and times."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,9 +21,11 @@ class Item:
         patches: uint8 (t * h * w, 3 * temporal_patch * patch^2).
         grid_thw: frames (pairs, for a video), height, width in patches.
         timestamps: seconds of each temporal patch of a video; empty for a picture.
+        duration: seconds of the whole video, where the prompt says them.
+        has_picture_pads: a video whose pads are those of pictures, so that it travels as one.
         tiles_thw: the grid that the tower gets, where the rows of the prompt stand on another.
-        arranged: how the tower's rows become those of the prompt, where the family has several ways: its name and, if
-            rows follow from it, the height and width of the picture in pixels.
+        arranged: how the tower's rows become those of the prompt, or how the prompt names them, where the family has
+            several ways: a name, and the two numbers that it follows from, such as height and width in pixels.
         seconds: from one temporal patch of a video to the next, where the family's positions follow it.
     """
 
@@ -33,6 +35,8 @@ class Item:
     tiles_thw: tuple[int, int, int] | None = None
     arranged: tuple[str, int, int] | None = None
     seconds: float | None = None
+    duration: int = 0
+    has_picture_pads: bool = False
 
     @property
     def tower_thw(self) -> tuple[int, int, int]:
@@ -41,7 +45,12 @@ class Item:
 
     @property
     def is_video(self) -> bool:
-        return bool(self.timestamps)
+        """Whether it travels as a video."""
+        return bool(self.timestamps) and not self.has_picture_pads
+
+    def with_pads_of_pictures(self, duration: int = 0) -> "Item":
+        """The same video with pads of pictures."""
+        return replace(self, duration=duration, has_picture_pads=True)
 
     @cached_property
     def digest(self) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from contract.card import ModelCard
+from contract.errors import MediaError
 from contract.manifest import plain
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.typed import read
@@ -66,6 +67,7 @@ class ItemMaker:
 
     Attributes:
         max_pixels: most pixels of a video frame, whatever the bundle allows.
+        max_tiles: most tiles of a picture, where the family cuts tiles; None leaves it to the bundle.
         progress: called with the number of frames read and the number wanted.
     """
 
@@ -73,23 +75,33 @@ class ItemMaker:
     image: ImageProcessing
     video: VideoProcessing
     max_pixels: int | None = None
+    max_tiles: int | None = None
     progress: FramesRead | None = None
 
     def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
         if isinstance(options, PictureOptions):
-            return picture_item(source, self.image, self.card, options, mode)
+            return self._bounded(picture_item(source, self.image, self.card, options, mode))
         return video_item(source, self.video, self.card, options, self.max_pixels, self.progress)
+
+    def _bounded(self, item: Item) -> Item:
+        count = item.tower_thw[0]
+        if self.max_tiles is not None and count > self.max_tiles:
+            raise MediaError(
+                f"the picture becomes {count} tiles, {self.max_tiles} are allowed: send one of fewer pixels or nearer to a "
+                "square, or raise max_tiles"
+            )
+        return item
 
     def facts(self) -> dict[str, Any]:
         """What `from_facts` makes an equal maker of; JSON can hold it."""
         parts = {name: asdict(getattr(self, name)) for name in ("image", "video")}
-        return {**parts, "card": plain(self.card), "max_pixels": self.max_pixels}
+        return {**parts, "card": plain(self.card), "max_pixels": self.max_pixels, "max_tiles": self.max_tiles}
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "ItemMaker":
         kinds = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
         parts: dict[str, Any] = {name: read(kind, facts[name], name) for name, kind in kinds.items()}
-        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"])
+        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"], facts["max_tiles"])
 
 
 def tuples(value: Any) -> Any:

@@ -120,7 +120,7 @@ def video_item(
         images = _counted(_repeated(video.frames(np.unique(indices)), indices), len(indices), progress)
         first, last = options.part(video.num_frames, video.fps)
         rate = len(indices) / (last - first + 1) * video.fps
-        clip = Clip(images, indices, video.fps, options, max_pixels, rate)
+        clip = Clip(images, indices, video.fps, options, max_pixels, rate, video.num_frames)
         return families.find(card.family).clip(clip, how, card)
 
 

@@ -1,6 +1,6 @@
 """Square tiles of a picture, uint8 (tiles, side, side, 3), equal in every byte to transformers' PIL backend.
 
-Resizing is Pillow's bicubic filter throughout. What is written of a picture's size comes from its original size, never
+Resizing is Pillow's bicubic filter where no other is named. What is written of a picture's size comes from its original size, never
 from the resized one.
 """
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import MediaError
+from contract.preprocessing import BICUBIC
 from contract.tiles import Tiles
 from edge_runtime.items.item import resized
 
@@ -30,7 +31,7 @@ def check_ratio(image: Image.Image) -> None:
         raise MediaError(f"the picture is {image.width} x {image.height}, an aspect ratio up to {MAX_RATIO} is allowed")
 
 
-def cropped(image: Image.Image, side: int) -> Pixels:
+def cropped(image: Image.Image, side: int, resample: int = BICUBIC) -> Pixels:
     """The short side becomes `side`, the long side is cut to it. (side, side, 3).
 
     The rule is `get_resize_output_image_size` and `center_crop` of transformers' CLIP image processor.
@@ -38,7 +39,7 @@ def cropped(image: Image.Image, side: int) -> Pixels:
     short, long = sorted(image.size)
     other = side * long // short  # cut off, not rounded
     width, height = (side, other) if image.width <= image.height else (other, side)
-    pixels = resized(image, height, width)
+    pixels = resized(image, height, width, resample)
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[top : top + side, left : left + side]
 
@@ -120,10 +121,54 @@ def canvas(image: Image.Image, tiles: Tiles) -> Pixels:
     return np.concatenate([parts, resized(image, tiles.side, tiles.side)[None]])
 
 
-def one_tile(image: Image.Image, tiles: Tiles) -> Pixels:
+def _with_longest(height: int, width: int, longest: int) -> tuple[int, int]:
+    """Height and width whose longer side is `longest`; the shorter one is cut off to a whole number and made even.
+
+    The rule is `_resize_output_size_rescale_to_max_len` of transformers' SmolVLM image processor.
+    """
+    ratio = width / height
+    if width >= height:
+        other = int(longest / ratio)
+        return max(1, other + other % 2), longest
+    other = int(longest * ratio)
+    return longest, max(1, other + other % 2)
+
+
+def whole_in_a_tile(image: Image.Image, tiles: Tiles, longest: int | None, resample: int) -> Pixels:
+    """The longest edge to a length, then squashed to a tile: (side, side, 3)."""
+    if longest is not None:
+        image = Image.fromarray(resized(image, *_with_longest(image.height, image.width, longest), resample))
+    return resized(image, tiles.side, tiles.side, resample)
+
+
+def longest_edge(image: Image.Image, tiles: Tiles, resample: int) -> tuple[Pixels, int, int]:
+    """Tiles row by row and the whole picture behind them, and the rows and columns that were cut; 0 where it is one tile.
+
+    The rule is `_preprocess` of transformers' SmolVLM image processor, which resizes what was resized before.
+    """
+    assert tiles.longest is not None  # the export sets it with this rule
+    if tiles.max_tiles == 1:
+        return whole_in_a_tile(image, tiles, tiles.longest, resample)[None], 0, 0
+    side = tiles.side
+    height, width = _with_longest(image.height, image.width, tiles.longest)
+    image, ratio = Image.fromarray(resized(image, height, width, resample)), width / height
+    if width >= height:
+        columns = math.ceil(width / side)
+        rows = math.ceil(int(columns * side / ratio) / side)
+    else:
+        rows = math.ceil(height / side)
+        columns = math.ceil(int(rows * side * ratio) / side)
+    pixels = resized(image, rows * side, columns * side, resample)
+    if rows == columns == 1:
+        return pixels[None], 0, 0
+    whole = resized(Image.fromarray(pixels), side, side, resample)
+    return np.concatenate([cut(pixels, side), whole[None]]), rows, columns
+
+
+def one_tile(image: Image.Image, tiles: Tiles, resample: int = BICUBIC) -> Pixels:
     """The whole picture in one tile, by the rules `crop`, `pad` and `squash`: (1, side, side, 3)."""
     if tiles.rule == "crop":
-        return cropped(image, tiles.side)[None]
+        return cropped(image, tiles.side, resample)[None]
     if tiles.rule == "pad":
         return padded(image, tiles.side, tiles.mean)[None]
-    return resized(image, tiles.side, tiles.side)[None]
+    return resized(image, tiles.side, tiles.side, resample)[None]

@@ -6,11 +6,11 @@ written in, and the folder of the weights beside it. Numbers of fields: https://
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import onnxruntime
 
 from contract.errors import BundleError
-from edge_runtime.bundle import Bundle
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"  # onnxruntime_session_options_config_keys.h
 # Where tensors stand in a model: the fields of each message that lead to one, and the message each field holds.
@@ -25,7 +25,17 @@ FIELDS = {
 LOCATION = b"\x0a\x08location\x12"  # key = "location", and the tag of the value
 
 
-def graph_source(bundle: Bundle, options: onnxruntime.SessionOptions) -> str | bytes:
+class GraphFiles(Protocol):
+    """A graph and the file of its weights."""
+
+    @property
+    def graph(self) -> Path: ...
+
+    @property
+    def weights(self) -> Path: ...
+
+
+def graph_source(bundle: GraphFiles, options: onnxruntime.SessionOptions) -> str | bytes:
     """What onnxruntime is to load: the path of the graph, or its bytes with `options` naming the folder of the weights.
 
     Raises:

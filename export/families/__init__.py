@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from contract.families import MODULES, module_name
 from contract.preprocessing import ImageProcessing
 
+EMBEDDERS = {"clip": "clip", "siglip": "siglip"}
 Read = Callable[[str], NDArray[np.float32]]
 
 if TYPE_CHECKING:
+    from export.families.pooled_tower import PooledTower
+    from export.families.text_tower import TextTower
     from export.families.tile_facts import TileFacts
     from export.graph.builder import Builder
     from export.graph.group import Group
@@ -65,6 +68,53 @@ class Family(Protocol):
 
     def oracle(self, config: Mapping[str, Any]) -> Any:
         """transformers' own tower, a module whose parameters have tower-local names and lie on the meta device."""
+
+
+class TileFamily(Family, Protocol):
+    """A family of fixed tiles."""
+
+    def packed(
+        self, config: Any, parts: NDArray[np.float32], height: int, width: int, newline: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """transformers' rows (n, H) of one picture.
+
+        Args:
+            config: transformers' own, resolved.
+            parts: what the tower says of its tiles, (tiles, rows of a tile, H).
+            height, width: of the picture in pixels.
+            newline: (H,), where the family has one.
+        """
+
+
+class EmbedderFamily(Protocol):
+    """What the export needs to know of a model that makes one vector of a picture, and one of a text.
+
+    Attributes:
+        PADS_TO_MAX: every text is filled to the text tower's length, and the filling is seen.
+    """
+
+    PADS_TO_MAX: bool
+
+    def pictures(self, config: Any) -> "PooledTower":
+        """The picture tower of a resolved config.
+
+        Raises:
+            BundleError: it asks for something the graph does not compute.
+        """
+
+    def texts(self, config: Any) -> "TextTower":
+        """The text tower of a resolved config."""
+
+    def body(self, graph: "Builder", layers: "Layers", tower: "Tower", group: "Group") -> tuple[str, list[str]]:
+        """As Family.body; one row a picture."""
+
+    def for_bytes(self, read: Read, image: ImageProcessing) -> Read:
+        """As Family.for_bytes."""
+
+
+def find_embedder(model_type: str) -> EmbedderFamily:
+    """The module of this package for the model_type of an embedding model, one of EMBEDDERS."""
+    return cast(EmbedderFamily, import_module(f"{__name__}.{EMBEDDERS[model_type]}"))
 
 
 def find(model_type: object) -> Family:

@@ -90,11 +90,17 @@ def _sources(made: TileTower, *, is_clip: bool, has_bias: bool) -> Mapping[str, 
             is_stored = kind == "weight" or has_bias
             found[f"merger.{ours}.{kind}"] = (f"{CONNECTOR}{theirs}.{kind}",) if is_stored else ()
         for i in range(made.depth):
-            block, theirs = f"blocks.{i}", f"{TOWER}encoder.layers.{i}"
-            found[f"{block}.norm1.{kind}"] = (f"{theirs}.layer_norm1.{kind}",)
-            found[f"{block}.norm2.{kind}"] = (f"{theirs}.layer_norm2.{kind}",)
-            found[f"{block}.attn.qkv.{kind}"] = tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv")
-            found[f"{block}.attn.proj.{kind}"] = (f"{theirs}.self_attn.out_proj.{kind}",)
-            found[f"{block}.mlp.linear_fc1.{kind}"] = (f"{theirs}.mlp.fc1.{kind}",)
-            found[f"{block}.mlp.linear_fc2.{kind}"] = (f"{theirs}.mlp.fc2.{kind}",)
+            found |= block_sources(f"blocks.{i}", f"{TOWER}encoder.layers.{i}", kind)
     return {name: parts for name, parts in found.items() if name in made.shapes}
+
+
+def block_sources(block: str, theirs: str, kind: str) -> dict[str, tuple[str, ...]]:
+    """Names of a block's weights or biases, ours to those of CLIP, SigLIP and their heirs."""
+    return {
+        f"{block}.norm1.{kind}": (f"{theirs}.layer_norm1.{kind}",),
+        f"{block}.norm2.{kind}": (f"{theirs}.layer_norm2.{kind}",),
+        f"{block}.attn.qkv.{kind}": tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv"),
+        f"{block}.attn.proj.{kind}": (f"{theirs}.self_attn.out_proj.{kind}",),
+        f"{block}.mlp.linear_fc1.{kind}": (f"{theirs}.mlp.fc1.{kind}",),
+        f"{block}.mlp.linear_fc2.{kind}": (f"{theirs}.mlp.fc2.{kind}",),
+    }

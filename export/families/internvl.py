@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import BundleError
 from contract.tiles import Tiles
 from export.families.clip_tower import CONNECTOR, TOWER, local_name, numbers
-from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, resolved, side_of
+from export.families.packing import joined as packed
+from export.families.tile_facts import (
+    TileFacts,
+    facts,
+    image_processor,
+    mean_of,
+    resolved,
+    sampled,
+    side_of,
+    video_processor,
+)
 from export.families.tile_tower import PATCH, TileTower, body, for_bytes, shapes
+from export.graph.operators import NORM_EPSILON
 
 if TYPE_CHECKING:
     import torch
 
     from export.families.tile_oracle import Select
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "packed", "tower"]
 
 SHARED: tuple[str, ...] = ()
 MARKERS = {"vision_start_token_id": "start_image_token", "vision_end_token_id": "end_image_token"}
+NORMS = ("layer_norm", "rms_norm")  # the second and norms of queries and keys: the tower of 6B
 CONNECTOR_EPSILON = 1e-5  # torch's default, which InternVLMultiModalProjector takes
 
 
@@ -46,8 +58,6 @@ def tower(config: Mapping[str, Any]) -> TileTower:
     whole = resolved(config)
     vision, text = whole.vision_config, whole.text_config
     for key, value, allowed in (
-        ("norm_type", vision.norm_type, "layer_norm"),
-        ("use_qk_norm", vision.use_qk_norm, False),
         ("use_mean_pooling", vision.use_mean_pooling, True),
         ("use_absolute_position_embeddings", vision.use_absolute_position_embeddings, True),
         ("image_size", len(set(vision.image_size)), 1),
@@ -55,6 +65,12 @@ def tower(config: Mapping[str, Any]) -> TileTower:
     ):
         if value != allowed:
             raise BundleError(f"vision_config.{key} is {value!r}, the graph computes {allowed!r}")
+    if vision.norm_type not in NORMS:
+        raise BundleError(f"vision_config.norm_type is {vision.norm_type!r}, the graph has {', '.join(NORMS)}")
+    if vision.norm_type == NORMS[1] and vision.layer_norm_eps != NORM_EPSILON:
+        raise BundleError(
+            f"vision_config.layer_norm_eps is {vision.layer_norm_eps}, the graph has {NORM_EPSILON} with rms_norm"
+        )
     features = numbers(whole.vision_feature_layer, vision.num_hidden_layers)
     made = TileTower(
         depth=max(features),
@@ -71,6 +87,8 @@ def tower(config: Mapping[str, Any]) -> TileTower:
         has_class_row=True,
         connector_activation=whole.projector_hidden_act,
         connector_epsilon=CONNECTOR_EPSILON,
+        is_rms=vision.norm_type == "rms_norm",
+        has_qk_norm=vision.use_qk_norm,
         ignored=(
             f"{TOWER}embeddings.mask_token",
             *(f"{TOWER}encoder.layer.{i}." for i in range(max(features), vision.num_hidden_layers)),
@@ -99,8 +117,12 @@ def _sources(made: TileTower, *, has_bias: bool) -> Mapping[str, tuple[str, ...]
         for i in range(made.depth):
             block, theirs = f"blocks.{i}", f"{TOWER}encoder.layer.{i}"
             packed = tuple(f"{theirs}.attention.{part}_proj.{kind}" for part in "qkv")
-            found[f"{block}.norm1.{kind}"] = (f"{theirs}.layernorm_before.{kind}",)
-            found[f"{block}.norm2.{kind}"] = (f"{theirs}.layernorm_after.{kind}",)
+            for ours, norm in (("norm1", "layernorm_before"), ("norm2", "layernorm_after")):
+                is_stored = kind == "weight" or not made.is_rms
+                found[f"{block}.{ours}.{kind}"] = (f"{theirs}.{norm}.{kind}",) if is_stored else ()
+            if made.has_qk_norm and kind == "weight":
+                for norm in ("q_norm", "k_norm"):
+                    found[f"{block}.attn.{norm}.weight"] = (f"{theirs}.attention.{norm}.weight",)
             found[f"{block}.attn.qkv.{kind}"] = packed if kind == "weight" or has_bias else ()
             found[f"{block}.attn.proj.{kind}"] = (f"{theirs}.attention.projection_layer.{kind}",)
             found[f"{block}.mlp.linear_fc1.{kind}"] = (f"{theirs}.mlp.fc1.{kind}",)
@@ -144,4 +166,5 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
     mean = mean_of(processor)
     merge = round(1 / config["downsample_ratio"])
     low, high = int(processor.min_patches), int(processor.max_patches)
-    return facts(processor, Tiles("canvas", side, side, merge, patch, mean, min_tiles=low, max_tiles=high))
+    tiles = Tiles("canvas", side, side, merge, patch, mean, min_tiles=low, max_tiles=high)
+    return facts(processor, tiles, sampled(video_processor(folder, "internvl", processor)))

@@ -8,10 +8,11 @@ from contract.errors import BundleError
 from contract.tiles import Tiles
 from export.families import clip_tower
 from export.families.clip_tower import local_name
+from export.families.packing import joined as packed
 from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, resolved, side_of
 from export.families.tile_tower import TileTower, body, for_bytes
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "packed", "tower"]
 
 SHARED: tuple[str, ...] = ()
 
@@ -38,18 +39,19 @@ def oracle(config: Mapping[str, Any]) -> Any:
 
 def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
     """One tile, cropped, padded or squashed; see export.families.Family."""
-    processor, vision = image_processor(folder), config["vision_config"]
-    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
-    if getattr(processor, "do_pad", False):
-        rule = "pad"
-    elif getattr(processor, "do_center_crop", False):
-        rule = "crop"
-    else:
-        rule = "squash"
-    return facts(processor, _tiles(folder, vision, rule, side_of(size, folder), processor))
+    processor = image_processor(folder)
+    return facts(processor, one_tile_of(folder, config["vision_config"], processor))
 
 
-def _tiles(folder: Path, vision: Mapping[str, Any], rule: str, side: int, processor: Any) -> Tiles:
+def one_tile_of(folder: Path, vision: Mapping[str, Any], processor: Any) -> Tiles:
+    """How a processor makes one tile of a picture.
+
+    Raises:
+        BundleError: the tower takes another size.
+    """
+    crops = bool(getattr(processor, "do_center_crop", False))
+    side = side_of(processor.crop_size if crops else processor.size, folder)
+    rule = "pad" if getattr(processor, "do_pad", False) else "crop" if crops else "squash"
     if side != vision["image_size"]:
         raise BundleError(
             f"{folder}: the processor makes {side} pixels, vision_config.image_size is {vision['image_size']}"

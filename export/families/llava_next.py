@@ -6,9 +6,10 @@ from typing import Any
 
 from contract.tiles import Tiles
 from export.families.llava import body, config, for_bytes, local_name, oracle, tower
+from export.families.packing import Rows, packed_by
 from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, pinpoints_of, side_of
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "packed", "tower"]
 
 SHARED = ("image_newline",)
 
@@ -28,3 +29,18 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
         has_newline=True,
     )
     return facts(processor, tiles)
+
+
+def packed(config: Any, parts: Rows, height: int, width: int, newline: Rows | None) -> Rows:
+    """See export.families.TileFamily."""
+    from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
+
+    return packed_by(
+        LlavaNextModel,
+        config,
+        parts,
+        height,
+        width,
+        newline,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+    )

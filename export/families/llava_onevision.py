@@ -8,9 +8,19 @@ from typing import Any
 from contract.errors import BundleError
 from contract.tiles import Tiles
 from export.families.llava import body, config, for_bytes, local_name, oracle, tower
-from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, pinpoints_of, side_of
+from export.families.packing import Rows, packed_by
+from export.families.tile_facts import (
+    TileFacts,
+    facts,
+    image_processor,
+    mean_of,
+    pinpoints_of,
+    sampled,
+    side_of,
+    video_processor,
+)
 
-__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "packed", "tower"]
 
 SHARED = ("image_newline",)
 
@@ -32,4 +42,13 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
         has_newline=True,
         max_map_tiles=int(found[1]),
     )
-    return facts(processor, tiles)
+    return facts(processor, tiles, sampled(video_processor(folder, "llava_onevision", processor)))
+
+
+def packed(config: Any, parts: Rows, height: int, width: int, newline: Rows | None) -> Rows:
+    """See export.families.TileFamily."""
+    from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
+
+    return packed_by(
+        LlavaOnevisionModel, config, parts, height, width, newline, vision_aspect_ratio=config.vision_aspect_ratio
+    )

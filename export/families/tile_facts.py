@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from contract.errors import BundleError
 from contract.preprocessing import BICUBIC, ImageProcessing, Triple, VideoProcessing
 from contract.tiles import Tiles
 
 MAX_FRAMES = 768
+LANCZOS = 1  # Pillow's number
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,11 @@ class TileFacts:
     tiles: Tiles
 
 
-def image_processor(folder: Path) -> Any:
+def image_processor(folder: Path, resample: int = BICUBIC) -> Any:
     """transformers' image processor of a checkpoint, on Pillow.
+
+    Args:
+        resample: the filter that the family's device code has.
 
     Raises:
         BundleError: there is none, or it does something that the device does not.
@@ -34,7 +42,7 @@ def image_processor(folder: Path) -> Any:
     except (OSError, ValueError, ImportError) as error:
         raise BundleError(f"{folder}: transformers cannot load the image processor: {error}") from error
     wanted = {
-        "resample": BICUBIC,
+        "resample": resample,
         "do_resize": True,
         "do_rescale": True,
         "do_normalize": True,
@@ -82,15 +90,68 @@ def pinpoints_of(processor: Any, config: Mapping[str, Any], folder: Path) -> tup
     return tuple((height, width) for height, width in ours)
 
 
-def facts(processor: Any, tiles: Tiles) -> TileFacts:
-    """Bounds in pixels follow from the tiles; normalisation is the processor's."""
+def video_class(family: str) -> Any:
+    """The family's video processor with Pillow's filters, None where it has none."""
+    from export.gate.reference import with_pillow
+
+    module = f"transformers.models.{family}.video_processing_{family}"
+    if find_spec(module) is None:
+        return None
+    found = vars(import_module(module))
+    own = (value for key, value in found.items() if key.endswith("VideoProcessor") and value.__module__ == module)
+    return with_pillow(next(own))
+
+
+def video_processor(folder: Path, family: str, pictures: Any) -> Any:
+    """transformers' video processor of a checkpoint, on Pillow.
+
+    Args:
+        pictures: the image processor; the graph normalises both alike, and both become tiles of one size.
+
+    Raises:
+        BundleError: transformers cannot load it, or it does otherwise.
+    """
+    try:
+        found = video_class(family).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"{folder}: transformers cannot load the video processor: {error}") from error
+    for name in ("image_mean", "image_std", "resample", "do_resize", "do_rescale", "do_normalize"):
+        ours, theirs = (np.ravel(getattr(one, name)).tolist() for one in (pictures, found))
+        if ours != theirs:
+            raise BundleError(f"{folder}: the video processor's {name} is {theirs!r}, that of pictures {ours!r}")
+    return found
+
+
+def sampled(videos: Any) -> tuple[float | None, int | None]:
+    """Frames a second and number of frames that a video processor samples by itself; neither where it takes all."""
+    if not videos.do_sample_frames:
+        return None, None
+    fps, count = videos.fps, videos.num_frames
+    return (None, int(count)) if count is not None else (None if fps is None else float(fps), None)
+
+
+def facts(
+    processor: Any,
+    tiles: Tiles,
+    frames: tuple[float | None, int | None] = (None, None),
+    max_frames: int = MAX_FRAMES,
+) -> TileFacts:
+    """Bounds in pixels follow from the tiles; normalisation is the processor's.
+
+    Args:
+        frames: looked at per second of video, and in all, where a message says nothing; all of them where both are None.
+        max_frames: the most of a video.
+    """
     mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
     if len(mean) != 3 or len(std) != 3:
         raise BundleError(f"image_mean is {mean} and image_std {std}, three channels are expected")
     most = max([tiles.max_tiles, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]])  # without the whole picture
+    resample = int(processor.resample)
     bounds = tiles.side**2, most * tiles.side**2
     return TileFacts(
-        ImageProcessing(*bounds, mean, std), VideoProcessing(*bounds, mean, std, 2.0, 1, MAX_FRAMES), tiles
+        ImageProcessing(*bounds, mean, std, resample=resample),
+        VideoProcessing(*bounds, mean, std, frames[0], 1, max_frames, num_frames=frames[1], resample=resample),
+        tiles,
     )
 
 

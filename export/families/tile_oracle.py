@@ -7,32 +7,37 @@ from typing import Any
 import torch
 from torch import nn
 
+PARTS = ("vision_tower", "multi_modal_projector")
 Select = Callable[[Any], torch.Tensor]
 
 
 class TileOracle(nn.Module):
-    """Parameters have the names of a checkpoint: vision_tower.*, multi_modal_projector.*.
+    """Parameters have the names of a checkpoint, vision_tower.* and multi_modal_projector.* for example.
 
     Args:
         config: the resolved config of the whole model.
         select: what goes into the connector, of the vision tower's outputs: (tiles, rows, width).
         side, patch, merge: pixels of a tile and of a patch, and patches along a side of a merge block.
+        parts: the model's names of tower and connector.
     """
 
-    def __init__(self, config: Any, select: Select, *, side: int, patch: int, merge: int) -> None:
+    def __init__(
+        self, config: Any, select: Select, *, side: int, patch: int, merge: int, parts: tuple[str, str] = PARTS
+    ) -> None:
         super().__init__()
         import transformers
 
         with torch.device("meta"):
             whole = transformers.AutoModel.from_config(config, attn_implementation="sdpa")
-        self.vision_tower, self.multi_modal_projector = whole.vision_tower, whole.multi_modal_projector
+        for name in parts:
+            self.add_module(name, getattr(whole, name))
         if hasattr(whole, "image_newline"):
             self.image_newline = whole.image_newline
         for module in self.modules():  # what is no parameter of the checkpoint is made again, on a real device
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_meta:
                     setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
-        self._select, self._side, self._patch, self._merge = select, side, patch, merge
+        self._select, self._side, self._patch, self._merge, self._parts = select, side, patch, merge, parts
 
     def forward(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> Any:
         """pixel_values (patches, 3 * patch^2) in the order of merge blocks; grids of tiles."""
@@ -42,8 +47,9 @@ class TileOracle(nn.Module):
         seen = blocks * merge * patch
         tiles = parts.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(-1, 3, seen, seen)
         tiles = nn.functional.pad(tiles, (0, self._side - seen, 0, self._side - seen))  # no patch covers the rest
-        features = self._select(self.vision_tower(tiles, output_hidden_states=True, return_dict=True))
-        rows = self.multi_modal_projector(features)  # (tiles, rows of a tile, H)
+        tower, connector = map(self.get_submodule, self._parts)
+        features = self._select(tower(tiles, output_hidden_states=True, return_dict=True))
+        rows = connector(features)  # (tiles, rows of a tile, H)
         return SimpleNamespace(pooler_output=rows.flatten(0, 1))
 
 

@@ -34,6 +34,8 @@ class TileTower(Tower):
         has_pre_norm: a norm stands before the first block.
         connector_activation: between the connector's two layers.
         connector_epsilon: of a norm before them; None where there is none.
+        connector_layers: 2, or 1 without an activation.
+        has_post_norm: a norm stands behind the last block.
         sources: tower-local name to the checkpoint's tensors that are stacked to it; empty where it is zero.
         scales: tower-local name to a tensor that multiplies its rows.
         ignored: beginnings of names that these features do not depend on.
@@ -49,6 +51,8 @@ class TileTower(Tower):
     has_pre_norm: bool = False
     connector_activation: str = "gelu"
     connector_epsilon: float | None = None
+    connector_layers: int = 2
+    has_post_norm: bool = False
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     scales: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
@@ -111,9 +115,14 @@ def shapes(tower: TileTower) -> dict[str, tuple[int, ...]]:
         found |= norm_shapes("pre_norm", hidden)
     for number in range(tower.depth):
         found |= block_shapes(number, hidden, tower.intermediate_size)
+        if tower.has_qk_norm:
+            found |= {f"blocks.{number}.attn.{norm}.weight": (hidden,) for norm in ("q_norm", "k_norm")}
     if tower.connector_epsilon is not None:
         found |= norm_shapes("merger.norm", joined)
-    return found | linear_shapes("merger.linear_fc1", out, joined) | linear_shapes("merger.linear_fc2", out, out)
+    if tower.has_post_norm:
+        found |= norm_shapes("post_norm", hidden)
+    found |= linear_shapes("merger.linear_fc1", out, joined)
+    return found | linear_shapes("merger.linear_fc2", out, out) if tower.connector_layers == 2 else found
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:
@@ -136,6 +145,27 @@ def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[st
     """The tower over a group of tiles; see export.families.Family."""
     assert isinstance(tower, TileTower)
     op, hidden, count = graph.op, tower.hidden_size, tower.num_positions
+    outputs = hidden_states(graph, layers, tower, group)
+    taken = [outputs[number] for number in tower.features]
+    rows = taken[0] if len(taken) == 1 else op("Concat", taken, axis=1)  # (tiles * count, features * hidden)
+    if tower.has_post_norm:
+        rows = layers.norm(rows, "post_norm")
+    width = len(taken) * hidden
+    if tower.has_class_row and not tower.keeps_class_row:
+        rows = op("Reshape", [rows, graph.ints(-1, count, width)])
+        rows = op("Slice", [rows, graph.ints(1), graph.ints(count), graph.ints(1)])
+    rows = op("Reshape", [rows, graph.ints(-1, width * tower.merge_size**2)])  # blocks of patches lie side by side
+    if tower.connector_epsilon is not None:
+        rows = layers.norm(rows, "merger.norm", tower.connector_epsilon)
+    rows = layers.linear(rows, "merger.linear_fc1")
+    if tower.connector_layers == 1:
+        return rows, []
+    return layers.linear(layers.activation(rows, tower.connector_activation), "merger.linear_fc2"), []
+
+
+def hidden_states(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> list[str]:
+    """The input of the first block and the output of each, (tiles * positions, hidden)."""
+    op, hidden, count = graph.op, tower.hidden_size, tower.num_positions
     rows = _embedded(graph, layers, tower, group)  # (tiles * count, hidden)
     ones = partial(np.ones, (count, tower.head_dim // 2), np.float32)
     zeros = partial(np.zeros, (count, tower.head_dim // 2), np.float32)
@@ -144,17 +174,7 @@ def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[st
     attend, outputs = layers.whole_frames(still, frames), [rows]
     for number in range(tower.depth):
         outputs.append(layers.block(outputs[-1], number, attend))
-    taken = [outputs[number] for number in tower.features]
-    rows = taken[0] if len(taken) == 1 else op("Concat", taken, axis=1)  # (tiles * count, features * hidden)
-    width = len(taken) * hidden
-    if tower.has_class_row and not tower.keeps_class_row:
-        rows = op("Reshape", [rows, graph.ints(-1, count, width)])
-        rows = op("Slice", [rows, graph.ints(1), graph.ints(count), graph.ints(1)])
-    rows = op("Reshape", [rows, graph.ints(-1, width * tower.merge_size**2)])  # blocks of patches lie side by side
-    if tower.connector_epsilon is not None:
-        rows = layers.norm(rows, "merger.norm", tower.connector_epsilon)
-    rows = layers.activation(layers.linear(rows, "merger.linear_fc1"), tower.connector_activation)
-    return layers.linear(rows, "merger.linear_fc2"), []
+    return outputs
 
 
 def _embedded(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> str:

@@ -26,6 +26,8 @@ from export.gate.packs import Pack, flop, name, pixels
 from export.graph.tower import Tower
 from export.progress import Done, quiet
 
+Ask = Callable[[NDArray[np.uint8], NDArray[np.int64]], Outputs]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,7 +63,7 @@ def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[
     return Row(pack, output, scale, error, relative, float(cosines.min()), float(cosines.mean()))
 
 
-def answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
+def answers(tower: Tower, oracle: Ask, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
     """What the original says to every pack; all of them together, so that it can be dropped before the graph is loaded."""
 
     def answer(seed: int) -> Outputs:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,29 @@ from tokenizers import Tokenizer
 
 from contract.errors import BundleError, ParityError
 from contract.manifest import CHAT_TEMPLATE, TOKENIZER, Manifest
+from contract.tiles import Tiles
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.families.tiles import tiles_of
 from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_patches
 from edge_runtime.items.preparation import frames_item, picture_item
+from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import num_pictures, plain
 from edge_runtime.prompts.prompt import prompt_ids
-from export.gate.processor import NOTHING, drawn
-from export.gate.reference import SHOWN, quiet, token_ids, unchecked, with_pillow
+from export import families as export_families
+from export.families import TileFamily
+from export.families.tile_facts import video_class
+from export.gate.processor import COUNTS, NOTHING, RATES, drawn
+from export.gate.reference import SHOWN, quiet, token_ids, unchecked
 
 SIZES = (
     *((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999)),
     *((384, 384), (448, 448), (512, 512), (1, 90), (90, 1), (55, 57), (224, 224), (640, 427), (720, 1280), (768, 1025)),
     *((1100, 450), (200, 210), (1300, 1299)),
 )
+CLIP_FPS = 2.0  # of frames that a message gives without saying how fast they follow
 CLIPS = ((3, 60, 90), (2, 336, 336), (4, 91, 40))
 
 
@@ -43,10 +49,12 @@ def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
         bundle = Bundle(work, manifest, Tokenizer.from_file(str(work / TOKENIZER)), template)
         rows = [
             ("processor", "pictures: every pixel of every tile", _pictures(reference, bundle)),
+            ("rows", "rows of pictures in the prompt's order", _rows(checkpoint, bundle)),
             ("prompt", "token ids of conversations with pictures and videos", _prompts(reference, bundle)),
         ]
         if has_videos(reference):
             rows.insert(1, ("processor", "clips: every pixel of every frame", _clips(reference, bundle)))
+            rows.insert(2, ("processor", "frames of a video", _frames(reference, bundle)))
         gates = [{"gate": gate, "compared": name, "cases": sum(1 for _ in cases)} for gate, name, cases in rows]
         return replace(manifest, gates=gates)
 
@@ -66,23 +74,13 @@ def load_reference(folder: Path, family: str) -> Any:
         parts = [
             AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True),
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            *([videos.from_pretrained(folder, local_files_only=True)] if (videos := _video_class(family)) else []),
+            *([videos.from_pretrained(folder, local_files_only=True)] if (videos := video_class(family)) else []),
         ]
         values, _ = processor.get_processor_dict(folder, local_files_only=True)
         kept = {key: value for key, value in values.items() if not isinstance(value, dict)}
         return unchecked(processor).from_args_and_dict(parts, kept)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BundleError(f"{folder}: transformers cannot load its processor: {str(error)[:SHOWN]}") from error
-
-
-def _video_class(family: str) -> Any:
-    """The family's video processor with Pillow's filters, None where it has none."""
-    module = f"transformers.models.{family}.video_processing_{family}"
-    if find_spec(module) is None:
-        return None
-    found = vars(import_module(module))
-    own = (value for key, value in found.items() if key.endswith("VideoProcessor") and value.__module__ == module)
-    return with_pillow(next(own))
 
 
 def has_videos(reference: Any) -> bool:
@@ -112,7 +110,32 @@ def _compare_pictures(reference: Any, bundle: Bundle, pictures: list[Image.Image
     ours = [picture_item(picture, manifest.image, manifest.card, mode=mode) for picture in pictures]
     given = reference.image_processor(images=[pictures], return_tensors="np", **defaults)
     sizes = " and ".join(f"{picture.width} x {picture.height}" for picture in pictures)
-    _compare(f"a picture of {sizes}", ours, given["pixel_values"], reference.image_processor, bundle)
+    compare_pixels(
+        f"a picture of {sizes}", ours, given["pixel_values"], reference.image_processor, tiles_of(manifest.card)
+    )
+
+
+def _rows(checkpoint: Path, bundle: Bundle) -> Iterator[None]:
+    """What follows the graph on the device, over rows drawn at random: no two are alike, so each place is seen."""
+    from transformers import AutoConfig
+
+    card, whole = bundle.manifest.card, AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    ours, theirs = families.find(card.family), cast(TileFamily, export_families.find(card.family))
+    newline = bundle.newline if tiles_of(card).has_newline else None
+    random, pairs = np.random.default_rng(0), _mode(bundle, 1) != _mode(bundle, 2)
+    for (height, width), others in product(SIZES, (False, True) if pairs else (False,)):
+        picture = Image.new("RGB", (width, height))
+        item = picture_item(picture, bundle.manifest.image, card, mode=_mode(bundle, 1 + others))
+        shape = item.tower_thw[0], tiles_of(card).num_rows, card.hidden_size
+        parts = random.standard_normal(shape, np.float32)
+        found = ours.arrange(parts.reshape(-1, card.hidden_size), [item], bundle)
+        expected = theirs.packed(whole, parts, height, width, newline)
+        if len(found) != item.num_rows(card) or found.shape != expected.shape or np.abs(found - expected).max() > 1e-5:
+            raise ParityError(
+                f"the device puts the rows of a picture of {width} x {height} in another order than transformers: "
+                f"{len(found)} rows here, {len(expected)} there. {NOTHING}"
+            )
+        yield
 
 
 def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
@@ -122,17 +145,46 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
         ours = frames_item([Image.fromarray(frame) for frame in frames], manifest.video, manifest.card)
         given = reference.video_processor([frames], do_sample_frames=False, return_tensors="np")
         name = f"a clip of {count} frames of {width} x {height}"
-        _compare(name, [ours], given["pixel_values_videos"], reference.video_processor, bundle)
+        values = given.get("pixel_values_videos", given.get("pixel_values"))
+        compare_pixels(name, [ours], values, reference.video_processor, tiles_of(manifest.card))
         yield
 
 
-def _compare(name: str, ours: Sequence[Item], values: Any, processor: Any, bundle: Bundle) -> None:
+def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
+    """Places of frames: those that transformers samples where nothing is said, and where a number is."""
+    from transformers.video_utils import VideoMetadata
+
+    manifest, processor = bundle.manifest, reference.video_processor
+    family = families.find(manifest.card.family)
+    samples = manifest.video.fps is not None or manifest.video.num_frames is not None
+    for count, fps in product(COUNTS, RATES):
+        metadata = VideoMetadata(total_num_frames=count, fps=fps, duration=count / fps)
+        if samples and count >= (manifest.video.num_frames or 1):
+            ours = family.indices(count, fps, manifest.video, VideoOptions()).tolist()
+            given = {"num_frames": processor.num_frames, "fps": processor.fps}
+            _same_frames(
+                f"a video of {count} frames at {fps:g} a second", ours, processor.sample_frames(metadata, **given)
+            )
+            yield
+        if manifest.video.fps is None and count >= 5:
+            ours = family.indices(count, fps, manifest.video, VideoOptions(nframes=5)).tolist()
+            _same_frames(f"five frames of {count}", ours, processor.sample_frames(metadata, num_frames=5, fps=None))
+            yield
+
+
+def _same_frames(name: str, ours: list[int], theirs: Any) -> None:
+    if ours != [int(index) for index in theirs]:
+        raise ParityError(
+            f"the device looks at other frames of {name} than transformers: {ours} here, {theirs} there. {NOTHING}"
+        )
+
+
+def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any, tiles: Tiles) -> None:
     """Compare patches of items with normalised pixels (..., 3, side, side).
 
     Raises:
         ParityError: one differs by a grey level.
     """
-    tiles = tiles_of(bundle.manifest.card)
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
     pixels = np.asarray(values)
     levels = np.rint((pixels.reshape(-1, *pixels.shape[-3:]).transpose(0, 2, 3, 1) * std + mean) * 255)
@@ -196,4 +248,10 @@ def _media(parts: list[Message]) -> dict[str, Any]:
     pictures = [part["image"] for part in parts if part["type"] == "image"]
     videos = [np.stack([np.asarray(frame) for frame in part["video"]]) for part in parts if part["type"] == "video"]
     given: dict[str, Any] = {"images": [pictures]} if pictures else {}
-    return given | ({"videos": [videos], "do_sample_frames": False} if videos else {})
+    if videos:
+        metadata = [
+            {"fps": CLIP_FPS, "total_num_frames": len(video), "frames_indices": list(range(len(video)))}
+            for video in videos
+        ]
+        given |= {"videos": [videos], "do_sample_frames": False, "video_metadata": [metadata]}
+    return given

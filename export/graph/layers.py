@@ -43,7 +43,7 @@ class Layers:
         self._linear, self._factors, self._half = linear, factors or {}, half
         self._shapes = tower.shapes
         # what the operators of whole half blocks compute; other towers run layer by layer
-        is_usual = not tower.is_rms and tower.norm_epsilon == NORM_EPSILON
+        is_usual = not tower.is_rms and not tower.has_qk_norm and tower.norm_epsilon == NORM_EPSILON
         self._is_fused = is_usual and tower.activation == "gelu_pytorch_tanh"
 
     def weight(self, name: str) -> str:
@@ -71,12 +71,23 @@ class Layers:
         return name.startswith(self._half)
 
     def norm(self, rows: str, name: str, epsilon: float | None = None) -> str:
-        """The tower's normalisation with its epsilon, or another."""
-        if self._tower.is_rms:
-            return self._graph.op("RmsNorm", [rows, self.weight(f"{name}.weight")], name, domain=DOMAIN)
+        """The tower's normalisation; layer normalisation where another epsilon than the tower's is given."""
+        if self._tower.is_rms and epsilon is None:
+            return self._rms_norm(rows, name)
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
         value = self._tower.norm_epsilon if epsilon is None else epsilon
         return self._graph.op("LayerNormalization", inputs, name, axis=-1, epsilon=value)
+
+    def _rms_norm(self, rows: str, name: str) -> str:
+        return self._graph.op("RmsNorm", [rows, self.weight(f"{name}.weight")], name, domain=DOMAIN)
+
+    def _with_normed_heads(self, packed: str, name: str) -> str:
+        """(patches, 3 * hidden), of which queries and keys are normed."""
+        op = self._graph.op
+        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+        self._graph.ops("Split", [packed], parts, axis=1, num_outputs=3)
+        normed = [self._rms_norm(parts[n], f"{name}.{norm}") for n, norm in enumerate(("q_norm", "k_norm"))]
+        return op("Concat", [*normed, parts[2]], axis=1)
 
     def activation(self, rows: str, kind: str) -> str:
         """An activation function by transformers' name.
@@ -105,6 +116,8 @@ class Layers:
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
             packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
+        if self._tower.has_qk_norm:
+            packed = self._with_normed_heads(packed, f"{name}.attn")
         attended = attend(packed)
         if self._is_half(proj):
             rows = op("Add", [rows, self.linear(attended, proj)])

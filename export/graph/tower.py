@@ -47,6 +47,7 @@ class Tower:
         table_side: rows and columns of the learned position table; 0 where there is none.
         shapes: tower-local name to shape of every tensor.
         activation: of the blocks, as transformers calls it.
+        has_qk_norm: queries and keys pass a norm by the root mean square over their whole width, before the heads part.
         fixed_side: patches along a side of every frame, where the tower takes one size only.
         is_rms: norms divide by the root mean square alone and have no bias.
         is_gated: the MLP multiplies its activation with a second layer, `linear_gate`, as SwiGLU does.
@@ -75,6 +76,7 @@ class Tower:
     window: int = 0
     full_blocks: tuple[int, ...] = ()
     zeros: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    has_qk_norm: bool = False
 
     @property
     def head_dim(self) -> int:

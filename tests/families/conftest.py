@@ -16,9 +16,11 @@ from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
-from tests.families.models import KINDS, write
+from tests.families.models import ALL, KINDS, write
 from tests.families.served import Served
 from tests.processor import load_processor
+
+TESTED = tuple(KINDS) if ALL else ("llava_next", "llava_onevision", "internvl", "smolvlm")
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def served_from(family: str, folder: Path) -> Iterator[Served]:
     engine.close()
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session", params=TESTED)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served_from(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made

@@ -5,6 +5,7 @@ are zero, and a wrong graph would pass.
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from tests import processor as _declares_torchvision  # noqa: F401  before transformers' video processors
 
+ALL = os.environ.get("EDGE_VLM_TEST_FAMILIES") == "all"  # `make test-families`; `make test` takes a sample
 SPECIAL = (
     *("<unk>", "<s>", "</s>", "<pad>", "<image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>"),
-    *("<|im_start|>", "<|im_end|>"),
+    *("<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<global-img>"),
+    *(f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)),
 )
 IDS = {token: number for number, token in enumerate(SPECIAL)}
 MARKERS = {
@@ -172,11 +175,11 @@ def _llava_onevision() -> tuple[Any, Any]:
     return config, tf.LlavaOnevisionProcessor(images, fast_tokenizer(adds_bos=False), videos, **writes)
 
 
-def _internvl() -> tuple[Any, Any]:
+def _internvl(**tower: Any) -> tuple[Any, Any]:
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     config = tf.InternVLConfig(
-        vision_config=tf.InternVLVisionConfig(**INTERNVIT),
+        vision_config=tf.InternVLVisionConfig(**INTERNVIT | tower),
         text_config=tf.Qwen2Config(**TEXT),
         image_token_id=IDS["<IMG_CONTEXT>"],
         image_seq_length=4,
@@ -189,28 +192,49 @@ def _internvl() -> tuple[Any, Any]:
     return config, tf.InternVLProcessor(images, fast_tokenizer(adds_bos=False), videos, image_seq_length=4)
 
 
+def _smolvlm() -> tuple[Any, Any]:
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    config = tf.SmolVLMConfig(
+        vision_config=SIGLIP | {"image_size": 56},
+        text_config=tf.LlamaConfig(**TEXT),
+        image_token_id=IDS["<image>"],
+        scale_factor=2,
+    )
+    sizes = {"size": {"longest_edge": 168}, "max_image_size": {"longest_edge": 56}}
+    images = SmolVLMImageProcessorPil(**sizes)
+    videos = tf.SmolVLMVideoProcessor(**sizes | {"size": {"longest_edge": 56}}, fps=1, num_frames=8)
+    return config, tf.SmolVLMProcessor(images, fast_tokenizer(adds_bos=False), videos, image_seq_len=4)
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a family is made, and the pads its template writes."""
 
-    make: Callable[[], tuple[Any, Any]]
+    make: Callable[..., tuple[Any, Any]]
     image: str
     video: str = ""
     side: int = 56  # pixels of a tile
+    mixes: bool = True  # transformers' processor takes pictures and videos together
 
 
 KINDS = {
     "llava": Kind(_llava, "<image>"),
     "llava_next": Kind(_llava_next, "<image>"),
     "llava_onevision": Kind(_llava_onevision, "<image>", "<video>", 60),
+    "smolvlm": Kind(_smolvlm, "<image>", "<video>", mixes=False),
     "internvl": Kind(_internvl, "<IMG_CONTEXT>", "<video>"),
 }
 
 
-def write(family: str, folder: Path) -> Path:
-    """Save a checkpoint of the family: model, processor, tokenizer, chat template."""
+def write(family: str, folder: Path, **tower: Any) -> Path:
+    """Save a checkpoint of the family: model, processor, tokenizer, chat template.
+
+    Args:
+        tower: other values of the vision config, where the family's maker takes them.
+    """
     kind = KINDS[family]
-    config, processor = kind.make()
+    config, processor = kind.make(**tower)
     model = loud(tf.AutoModelForImageTextToText.from_config(config))
     model.generation_config.eos_token_id = None  # random weights choose any token
     model.save_pretrained(folder)

@@ -21,6 +21,7 @@ from serving.transformers_engine.engine import TransformersEngine
 from tests.families.models import KINDS, picture
 
 NUM_TOKENS = 12
+NOT_GIVEN = ("input_ids", "attention_mask", "rows", "cols", "video_metadata")  # to the whole model
 GREEDY = Sampling(max_tokens=NUM_TOKENS, ignore_eos=True)
 Turn = list[Any]  # texts, pictures, and lists of frames
 CONVERSATIONS: dict[str, list[Turn]] = {  # the user's turns, and between them the model's
@@ -43,10 +44,9 @@ def conversations(family: str) -> dict[str, list[Turn]]:
     if not KINDS[family].video:
         return CONVERSATIONS
     frames = clip(KINDS[family].side)
-    videos = {
-        "video": [[frames, "What happens?"]],
-        "a picture and a video": [[picture(90, 60, 1), "then", frames, "What?"]],
-    }
+    videos: dict[str, list[Turn]] = {"video": [[frames, "What happens?"]]}
+    if KINDS[family].mixes:
+        videos["a picture and a video"] = [[picture(90, 60, 1), "then", frames, "What?"]]
     return CONVERSATIONS | videos
 
 
@@ -92,7 +92,7 @@ class Served:
         """What the whole model says to the pixels of transformers' processor."""
         inputs = self.inputs(turns)
         ids = inputs["input_ids"]
-        given = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        given = {name: value for name, value in inputs.items() if name not in NOT_GIVEN}
         lengths = {"max_new_tokens": NUM_TOKENS, "min_new_tokens": NUM_TOKENS, "do_sample": False}
         answer = self.whole.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, **lengths)
         return list(answer[0, ids.shape[1] :].tolist())
@@ -100,12 +100,14 @@ class Served:
     def inputs(self, turns: list[Turn]) -> Any:
         """What transformers' processor makes of the turns; the text stays as the template made it."""
         parts = [part for turn in turns for part in turn]
-        text = self.reference.apply_chat_template(messages(turns), add_generation_prompt=True, tokenize=False)
+        asked = {"chat_template": self.reference.chat_template, "add_generation_prompt": True, "tokenize": False}
+        text = self.reference.apply_chat_template(messages(turns), **asked)  # SmolVLM's takes another for a video
         pictures = [part for part in parts if not isinstance(part, str | list)]
         videos = [np.stack([np.asarray(frame) for frame in part]) for part in parts if isinstance(part, list)]
         given: dict[str, Any] = {"images": [pictures]} if pictures else {}
         if videos:
-            given |= {"videos": [videos], "do_sample_frames": False}
+            facts = {"fps": 2.0, "total_num_frames": 3, "frames_indices": [0, 1, 2]}
+            given |= {"videos": [videos], "do_sample_frames": False, "video_metadata": [[facts] * len(videos)]}
         return self.reference(text=[text], **given, return_tensors="pt")
 
 

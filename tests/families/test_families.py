@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.families.served import CONVERSATIONS, Served, clip, conversations, me
 def test_tokens_are_those_of_the_whole_model(served: Served, name: str) -> None:
     found = conversations(served.card.family)
     if name not in found:
-        pytest.skip("the family has no videos")
+        pytest.skip("the family, or transformers' processor of it, does not take these together")
     request = served.request(found[name])
     assert request.input_ids.tolist() == served.inputs(found[name])["input_ids"][0].tolist()
     assert asyncio.run(served.answer(served.prompt(request))) == served.expected(found[name])
@@ -53,7 +54,7 @@ def test_the_cards_agree_and_the_bundle_says_what_was_compared(served: Served) -
     manifest = read_manifest(served.bundle)
     assert manifest.card == served.card
     assert manifest.card.tiles is not None
-    assert {row["gate"] for row in manifest.gates} == {"processor", "prompt"}
+    assert {row["gate"] for row in manifest.gates} == {"processor", "prompt", "rows"}
     assert {row["output"] for row in manifest.parity} == {"image_embeds"}
 
 
@@ -86,13 +87,34 @@ def test_what_fixed_tiles_cannot_do_is_refused(served: Served) -> None:
         )
 
 
+def test_a_picture_of_more_tiles_than_the_device_allows_is_refused(served: Served) -> None:
+    """Here and in a process of the gateway; what the checkpoint's processor makes is the default."""
+    asked = messages([[png(picture(200, 300, 3)), "What?"]])
+    count = served.pipeline.items(asked)[0].tower_thw[0]
+    tiles = served.card.tiles
+    assert tiles is not None
+    assert count <= tiles.most_tiles
+    encoder = served.pipeline.encoder
+    assert Pipeline(encoder, max_tiles=count).items(asked)
+    if count > 1:
+        for limited in (
+            Pipeline(encoder, max_tiles=count - 1),
+            Pipeline(encoder, max_tiles=count - 1, decoding=DecodingLimits()),
+        ):
+            with pytest.raises(MediaError, match=f"becomes {count} tiles, {count - 1} are allowed"):
+                limited.items(asked)
+            limited.close()
+    with pytest.raises(InvalidInput, match="max_tiles is 0, at least 1"):
+        Pipeline(encoder, max_tiles=0)
+
+
 def test_a_processor_that_does_otherwise_is_refused(served: Served, tmp_path: Path) -> None:
     model = Path(shutil.copytree(served.model, tmp_path / "model"))
     path = model / "processor_config.json"
     values = json.loads(path.read_text())
-    values["image_processor"]["resample"] = 2
+    right, values["image_processor"]["resample"] = values["image_processor"]["resample"], 2
     path.write_text(json.dumps(values))
-    with pytest.raises(BundleError, match="resample is 2, the device does 3"):
+    with pytest.raises(BundleError, match=f"resample is 2, the device does {right}"):
         export_vision(str(model), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -135,7 +157,7 @@ def test_a_picture_has_other_rows_beside_others_where_the_family_says_so(served:
     assert differs == (served.card.family == "llava_onevision")
     part = [{"role": "user", "content": [{"type": "image", "image": first}]}]
     (item,) = served.pipeline.items(part, pictures=2)  # a thin client's server sees one picture after the other
-    assert item.grid_thw[2] == len(rows(cached, first, second))
+    assert math.prod(item.grid_thw) == len(rows(cached, first, second))
 
 
 def test_a_template_may_write_the_start_of_a_text_itself(served: Served, tmp_path: Path) -> None:

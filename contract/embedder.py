@@ -1,0 +1,86 @@
+"""embedder.json of a bundle that makes one vector of a picture or a text: what the device knows of it, and each file's hash."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from contract.errors import BundleError
+from contract.files import sha256
+from contract.manifest import GRAPH, TOKENIZER
+from contract.preprocessing import ImageProcessing
+from contract.tiles import Tiles
+from contract.typed import read
+
+FORMAT_VERSION = 1
+NAME = "embedder.json"
+TEXT_GRAPH = "text.onnx"
+
+
+@dataclass(frozen=True)
+class EmbedderManifest:
+    """What a bundle of two towers holds.
+
+    Attributes:
+        family: transformers' model_type.
+        width: values of a vector.
+        max_text_tokens: of one text, with what the tokenizer puts around it.
+        pads_to_max: every text is filled with `pad_token_id` to max_text_tokens, which the text tower sees.
+        logit_scale, logit_bias: a cosine times the first plus the second is the model's score of a picture and a text.
+        parity: rows of pictures and of texts against transformers, as the export measured them; gates: inputs compared.
+    """
+
+    family: str
+    width: int
+    encoder_fingerprint: str
+    image: ImageProcessing
+    tiles: Tiles
+    max_text_tokens: int
+    pads_to_max: bool
+    pad_token_id: int
+    logit_scale: float
+    logit_bias: float
+    precision: str
+    opset: int
+    libraries: dict[str, str]
+    parity: list[dict[str, Any]]
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def write(self, folder: Path) -> "EmbedderManifest":
+        """Hash the files of `folder` and write the manifest beside them; returns it as written."""
+        names = sorted(path.name for path in folder.iterdir() if path.name != NAME)
+        whole = replace(self, files={name: sha256(folder / name) for name in names})
+        values = asdict(whole) | {"tiles": self.tiles.facts()}
+        (folder / NAME).write_text(json.dumps(values, indent=2) + "\n")
+        return whole
+
+
+def parse_embedder(folder: Path) -> EmbedderManifest:
+    """Read the manifest, without looking at the files it names.
+
+    Raises:
+        BundleError: it is missing, unreadable, of another format version or incomplete.
+    """
+    path = folder / NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path} does not exist: {folder} is no bundle of an embedding model (python -m export.vision makes one)"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is no JSON: {error}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}: export the bundle again"
+        )
+    found = read(EmbedderManifest, values, str(path))
+    for name in (GRAPH, TEXT_GRAPH, TOKENIZER):
+        if name not in found.files:
+            raise BundleError(f"{path}: files has no {name!r}: export the bundle again")
+    if any("/" in name or name in ("..", NAME) for name in found.files):
+        raise BundleError(f"{path}: files may only name files of the bundle itself")
+    return found

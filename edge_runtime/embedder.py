@@ -1,0 +1,171 @@
+"""Pictures and texts to vectors of one space, on the device alone: no server, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from contract.embedder import TEXT_GRAPH, EmbedderManifest, parse_embedder
+from contract.errors import BundleError, InvalidInput
+from contract.files import check_unchanged, verify
+from contract.manifest import GRAPH, TOKENIZER
+from edge_runtime.items.item import Item
+from edge_runtime.items.patches import to_patches
+from edge_runtime.items.tiles import check_ratio, one_tile
+from edge_runtime.media.picture import Picture, load_picture
+from edge_runtime.tower.linked_graph import graph_source
+from edge_runtime.tower.mapped_pages import given_back
+from edge_runtime.tower.session_options import session_options
+
+CPU = "CPUExecutionProvider"
+BATCH = 16  # pictures or texts in one call
+Vectors = NDArray[np.float32]  # (n, W)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    graph: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.graph.with_name(f"{self.graph.name}.data")
+
+
+class Embedder:
+    """A picture tower and a text tower ready to run. Safe to share between threads.
+
+    The vectors are those of transformers' get_image_features and get_text_features, not normalised.
+    """
+
+    def __init__(
+        self,
+        manifest: EmbedderManifest,
+        tokenizer: Tokenizer,
+        pictures: onnxruntime.InferenceSession,
+        texts: onnxruntime.InferenceSession,
+    ) -> None:
+        self.manifest = manifest
+        self._tokenizer, self._pictures, self._texts = tokenizer, pictures, texts
+
+    @classmethod
+    def from_bundle(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        threads: int = 0,
+        provider: str = CPU,
+        use_kernels: bool = True,
+        low_memory: bool = False,
+    ) -> "Embedder":
+        """Open a bundle that `python -m export.vision` wrote of an embedding model.
+
+        Args:
+            threads, provider, use_kernels, low_memory: as Encoder.from_bundle.
+
+        Raises:
+            BundleError: the bundle is damaged, of another kind, or onnxruntime cannot load its graphs.
+            InvalidInput: the provider is not in this onnxruntime, or threads is below 0.
+        """
+        if threads < 0:
+            raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
+        if provider not in (available := onnxruntime.get_available_providers()):
+            raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
+        path = Path(folder)
+        manifest = parse_embedder(path)
+        verified = verify(path, manifest.files)
+        try:
+            tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
+        sessions = []
+        for name in (GRAPH, TEXT_GRAPH):
+            options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
+            files = _Graph(path / name)
+            try:
+                with given_back(files.weights):
+                    source = graph_source(files, options)
+                    sessions.append(onnxruntime.InferenceSession(source, options, providers=[provider]))
+            except BundleError:
+                raise
+            except Exception as error:  # onnxruntime's exceptions have no public root
+                raise BundleError(
+                    f"{path / name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"
+                ) from error
+        check_unchanged(path, verified)
+        return cls(manifest, tokenizer, *sessions)
+
+    def item(self, picture: Picture) -> Item:
+        """A picture as the tower wants it.
+
+        Raises:
+            MediaError: it cannot be decoded, or its sides differ by more than 200 times.
+        """
+        tiles, image = self.manifest.tiles, load_picture(picture)
+        check_ratio(image)
+        pixels = one_tile(image, tiles, self.manifest.image.resample)[:, : tiles.seen, : tiles.seen]
+        return Item(*to_patches(np.ascontiguousarray(pixels), tiles.patch, tiles.merge, 1))
+
+    def token_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids int64 (n, S) of texts, filled up to the longest of them, or to the model's most where it wants that.
+
+        Raises:
+            InvalidInput: a text is no text, or has more tokens than the model takes.
+        """
+        most, found = self.manifest.max_text_tokens, list[list[int]]()
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InvalidInput(f"texts[{place}] is {type(text).__name__}, a text is expected")
+            ids = self._tokenizer.encode(text).ids
+            if len(ids) > most:
+                raise InvalidInput(f"texts[{place}] has {len(ids)} tokens, up to {most} are allowed: shorten it")
+            found.append(ids)
+        width = most if self.manifest.pads_to_max else max(map(len, found), default=0)
+        filled = np.full((len(found), width), self.manifest.pad_token_id, np.int64)
+        for row, ids in zip(filled, found, strict=True):
+            row[: len(ids)] = ids
+        return filled
+
+    def pictures(self, pictures: Sequence[Picture]) -> Vectors:
+        """Vectors float32 (n, W) of pictures: paths, bytes, PIL images or arrays.
+
+        Raises:
+            MediaError: one of them cannot be decoded.
+        """
+        found = [np.zeros((0, self.manifest.width), np.float32)]
+        for first in range(0, len(pictures), BATCH):
+            items = [self.item(picture) for picture in pictures[first : first + BATCH]]
+            feeds = {
+                "patches": np.concatenate([item.patches for item in items]),
+                "grid_thw": np.array([item.grid_thw for item in items], np.int64),
+            }
+            found += self._pictures.run(["image_embeds"], feeds)
+        return np.concatenate(found)
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors float32 (n, W) of texts.
+
+        Raises:
+            InvalidInput: a text is no text, or too long.
+        """
+        found, ids = [np.zeros((0, self.manifest.width), np.float32)], self.token_ids(texts)
+        for first in range(0, len(ids), BATCH):
+            found += self._texts.run(["text_embeds"], {"input_ids": ids[first : first + BATCH]})
+        return np.concatenate(found)
+
+    def scores(self, pictures: Vectors, texts: Vectors) -> NDArray[np.float32]:
+        """The model's score of each picture (n, W) with each text (m, W), float32 (n, m): scaled cosines, the logits_per_image
+        of transformers' model."""
+        scores: NDArray[np.float32] = cosines(pictures, texts) * np.float32(self.manifest.logit_scale)
+        return scores + np.float32(self.manifest.logit_bias)
+
+
+def cosines(one: Vectors, other: Vectors) -> NDArray[np.float32]:
+    """Cosines float32 (n, m) of vectors (n, W) and (m, W)."""
+    first, second = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (one, other))
+    product: NDArray[np.float32] = first @ second.T
+    return product

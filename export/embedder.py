@@ -1,0 +1,262 @@
+"""The bundle of an embedding model: a picture tower and a text tower, each held against transformers before it is published.
+
+transformers loads the whole model here, because both towers are needed and both are small. Everything is written beside
+`out` and renamed when the proof holds.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from contract.embedder import NAME, TEXT_GRAPH, EmbedderManifest
+from contract.errors import BundleError, ParityError
+from contract.files import published
+from contract.fingerprint import encoder_fingerprint
+from contract.manifest import GRAPH, TOKENIZER
+from edge_runtime.embedder import Embedder
+from edge_runtime.items.patches import normalised
+from edge_runtime.tower.session_options import session_options
+from export import families
+from export.edge_bundle import LIBRARIES, VisionExport
+from export.families.embedder_facts import embedder_facts
+from export.families.text_tower import write_text_graph
+from export.families.tile_facts import TileFacts
+from export.gate import parity
+from export.gate.oracle import Outputs
+from export.gate.packs import packs_for
+from export.gate.processor import NOTHING, drawn
+from export.gate.reference import quiet
+from export.gate.tiles import SIZES, compare_pixels
+from export.graph.builder import OPSET
+from export.graph.loop import write_graph
+from export.graph.tower import Tower
+from export.place import check_place
+from export.plan import HALF, Plan
+from export.precision import Precision, precision_named
+from export.progress import Progress
+from export.source.hub import local_folder
+
+TEXTS = (
+    *("a", "a photo of a cat", "A photo of two DOGS, running!", "  leading and  double blanks ", "naïve café, 100 %"),
+    *(
+        "a red circle",
+        "a green square on a blue table",
+        "ein Bild von einem Haus",
+        "写真",
+        "x" * 40,
+        "1 2 3 4 5 6 7 8 9",
+    ),
+    "one two three four five six seven eight nine ten eleven twelve",
+)
+
+
+def model_type_of(model: str) -> str:
+    """The model_type of a checkpoint's config, empty where there is none to read."""
+    folder = local_folder(model, lambda name: families.local_name(name) is not None)
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    found = values.get("model_type") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def write_embedder(model: str, out: Path, precision: Precision, progress: Progress) -> VisionExport:
+    """See export.vision.export_vision."""
+    started = time.monotonic()
+    folder = local_folder(model, lambda _: True)
+    check_place(out, folder, NAME)
+    whole, config = _loaded(folder)
+    family = families.find_embedder(config.model_type)
+    pictures, texts = family.pictures(config), family.texts(config)
+    plan = Plan.of(pictures, precision)
+    plan.require_disk(out)
+    facts, state = embedder_facts(folder, config), {name: value.numpy() for name, value in whole.state_dict().items()}
+    progress.plan(plan.costs)
+    progress.note(f"checkpoint  {folder}: {config.model_type}, an embedding model\n{plan}")
+    with published(out) as work:
+        tokenizer = _save_tokenizer(folder, work)
+        draft = _manifest(family, config, facts, state, precision, tokenizer, texts.out_hidden_size)
+        read = partial(_read, state)
+        with progress.stage("graph") as done:
+            half = HALF if precision.is_integer else ()
+            nodes = write_graph(
+                family, pictures, pictures.reader(read), facts.image, work / GRAPH, precision.linear, half=half
+            )
+            nodes += write_text_graph(texts, texts.reader(read), work / TEXT_GRAPH, precision.linear)
+            done(plan.costs["graph"], "both towers")
+        with progress.stage("inputs") as done:
+            gates = _inputs(folder, draft, work, tokenizer)
+            done(plan.costs["inputs"], "pictures and texts")
+        with progress.stage("original") as done:
+            packs = packs_for(pictures)
+            answers = parity.answers(pictures, partial(_picture_answer, whole, facts, pictures), packs, done)
+        with progress.stage("parity") as done:
+            rows = parity.measure(work / GRAPH, pictures, answers, packs, progress.note, done)
+            rows += _text_rows(whole, work, draft)
+        parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
+        asked = asdict(draft) | {"image": facts.image, "tiles": facts.tiles, "gates": gates}
+        EmbedderManifest(**asked | {"parity": [asdict(row) for row in rows]}).write(work)
+        Embedder.from_bundle(work)  # what is published opens
+    progress.note(f"published   {out}")
+    seconds = round(time.monotonic() - started, 3)
+    fingerprint, worst = draft.encoder_fingerprint, parity.summary(rows)
+    return VisionExport(str(out), fingerprint, precision.name, nodes, seconds, progress.seconds, worst)
+
+
+def plan_embedder(model: str, precision: str) -> Plan:
+    """See export.vision.plan_vision; of the picture tower."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(local_folder(model, lambda _: True), local_files_only=True)
+    return Plan.of(families.find_embedder(config.model_type).pictures(config), precision_named(precision))
+
+
+def _loaded(folder: Path) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
+    try:
+        with quiet():
+            whole = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{folder}: transformers cannot load the model: {str(error)[:300]}") from error
+    return whole.eval().requires_grad_(False), whole.config
+
+
+def _read(state: dict[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:
+    if name not in state:
+        raise BundleError(f"tensor {name!r} is missing: is this a complete checkpoint of the family?")
+    return state[name]
+
+
+def _save_tokenizer(folder: Path, work: Path) -> Any:
+    """transformers' tokenizer of the checkpoint, and its file in the bundle."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise BundleError(
+            f"{folder}: the tokenizer cannot be written as {TOKENIZER}, which the device needs: {str(error)[:300]}"
+        ) from error
+    return tokenizer
+
+
+def _manifest(
+    family: families.EmbedderFamily,
+    config: Any,
+    facts: TileFacts,
+    state: dict[str, Any],
+    precision: Precision,
+    tokenizer: Any,
+    width: int,
+) -> EmbedderManifest:
+    tensors = ((name, str(value.dtype), value.shape, np.ascontiguousarray(value).data) for name, value in state.items())
+    return EmbedderManifest(
+        family=config.model_type,
+        width=width,
+        encoder_fingerprint=encoder_fingerprint(tensors, facts.image, facts.video, True, facts.tiles),
+        image=facts.image,
+        tiles=facts.tiles,
+        max_text_tokens=config.text_config.max_position_embeddings,
+        pads_to_max=family.PADS_TO_MAX,
+        pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        logit_scale=math.exp(float(state["logit_scale"].reshape(()))),
+        logit_bias=float(state["logit_bias"].reshape(())) if "logit_bias" in state else 0.0,
+        precision=precision.name,
+        opset=OPSET,
+        libraries={name: version(name) for name in LIBRARIES},
+        parity=[],
+    )
+
+
+def _inputs(folder: Path, draft: EmbedderManifest, work: Path, tokenizer: Any) -> list[dict[str, Any]]:
+    """Compare the device's pixels and token ids with transformers'."""
+    embedder = _without_sessions(draft, work)
+    rows = (
+        ("processor", "pictures: every pixel", _pictures(folder, embedder)),
+        ("prompt", "token ids of texts", _texts(tokenizer, embedder)),
+    )
+    return [{"gate": gate, "compared": name, "cases": sum(1 for _ in cases)} for gate, name, cases in rows]
+
+
+def _without_sessions(draft: EmbedderManifest, work: Path) -> Embedder:
+    """The device's preparation alone; no graph runs."""
+    none: Any = None
+    return Embedder(draft, Tokenizer.from_file(str(work / TOKENIZER)), none, none)
+
+
+def _pictures(folder: Path, embedder: Embedder) -> Iterator[None]:
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    for seed, (height, width) in enumerate(SIZES):
+        picture = Image.fromarray(drawn(seed, height, width))
+        values = processor(images=[picture], return_tensors="np")["pixel_values"]
+        name = f"a picture of {width} x {height}"
+        compare_pixels(name, [embedder.item(picture)], values, processor, embedder.manifest.tiles)
+        yield
+
+
+def _texts(tokenizer: Any, embedder: Embedder) -> Iterator[None]:
+    most, fills = embedder.manifest.max_text_tokens, embedder.manifest.pads_to_max
+    for text in TEXTS:
+        ours = embedder.token_ids([text])[0].tolist()
+        padding = {"padding": "max_length", "max_length": most} if fills else {}
+        theirs = tokenizer(text, **padding)["input_ids"]
+        if ours != theirs:
+            raise ParityError(
+                f"token ids of {text!r} differ from transformers': {ours[:12]} here, {theirs[:12]} there. {NOTHING}"
+            )
+        yield
+
+
+def _picture_answer(
+    whole: Any, facts: TileFacts, tower: Tower, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]
+) -> Outputs:
+    """get_image_features of transformers' model over tiles, (n, width)."""
+    import torch
+
+    side, patch, tiles = tower.fixed_side or 0, tower.patch_size, facts.tiles
+    values = torch.from_numpy(normalised(patches, facts.image.mean, facts.image.std))
+    pixels = (
+        values.reshape(-1, side, side, 3, patch, patch).permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, tiles.seen, tiles.seen)
+    )
+    rest = tiles.side - tiles.seen
+    with torch.inference_mode():
+        found = whole.get_image_features(pixel_values=torch.nn.functional.pad(pixels, (0, rest, 0, rest)))
+    return {"image_embeds": found.pooler_output.numpy()}
+
+
+def _text_rows(whole: Any, work: Path, draft: EmbedderManifest) -> list[parity.Row]:
+    """The text graph against get_text_features: each text alone, and all together."""
+    import torch
+
+    prepared, session = (
+        _without_sessions(draft, work),
+        onnxruntime.InferenceSession(str(work / TEXT_GRAPH), session_options(), providers=["CPUExecutionProvider"]),
+    )
+    rows = []
+    for texts in (*([text] for text in TEXTS), list(TEXTS)):
+        ids = prepared.token_ids(texts)
+        with torch.inference_mode():
+            expected = whole.get_text_features(input_ids=torch.from_numpy(ids)).pooler_output.numpy()
+        got = session.run(["text_embeds"], {"input_ids": ids})[0]
+        name = f"text {texts[0][:20]!r}" if len(texts) == 1 else f"{len(texts)} texts"
+        rows.append(parity.compare(name, "text_embeds", expected, got))
+    return rows

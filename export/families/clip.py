@@ -1,0 +1,23 @@
+"""CLIP as an embedding model: class row and end token, each projected."""
+
+from typing import Any
+
+from export.families.pooled_tower import PooledTower, body, for_bytes, pooled_tower
+from export.families.text_tower import TextTower, text_tower
+
+__all__ = ["PADS_TO_MAX", "body", "for_bytes", "pictures", "texts"]
+
+PADS_TO_MAX = False  # a token sees those before it only, so what stands behind the end is not seen
+OLD_END_ID = 2  # in older configs, which transformers reads as "the token of the highest number"
+
+
+def pictures(config: Any) -> PooledTower:
+    """See export.families.EmbedderFamily."""
+    return pooled_tower(config.vision_config, config.projection_dim, has_class_row=True)
+
+
+def texts(config: Any) -> TextTower:
+    """See export.families.EmbedderFamily."""
+    text = config.text_config
+    end_id = -1 if text.eos_token_id == OLD_END_ID else text.eos_token_id
+    return text_tower(text, config.projection_dim, "text_projection", has_bias=False, is_causal=True, end_id=end_id)

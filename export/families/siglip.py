@@ -1,0 +1,26 @@
+"""SigLIP, and SigLIP 2 of one size, as embedding models: a learned query pools a picture, the last token stands for a text."""
+
+from typing import Any
+
+from contract.errors import BundleError
+from export.families.pooled_tower import PooledTower, body, for_bytes, pooled_tower
+from export.families.text_tower import TOWER, TextTower, text_tower
+
+__all__ = ["PADS_TO_MAX", "body", "for_bytes", "pictures", "texts"]
+
+PADS_TO_MAX = True  # the text tower was trained on texts filled to its length, and sees the filling
+
+
+def pictures(config: Any) -> PooledTower:
+    """See export.families.EmbedderFamily."""
+    vision = config.vision_config
+    if not getattr(vision, "vision_use_head", True):
+        raise BundleError("vision_config.vision_use_head is false, the graph has the pooling head")
+    return pooled_tower(vision, vision.hidden_size, has_class_row=False)
+
+
+def texts(config: Any) -> TextTower:
+    """See export.families.EmbedderFamily."""
+    text = config.text_config
+    width = getattr(text, "projection_size", None) or text.hidden_size
+    return text_tower(text, width, f"{TOWER}head", has_bias=True, is_causal=False, end_id=None)
