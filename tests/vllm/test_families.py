@@ -18,6 +18,7 @@ from contract.errors import BundleError
 from contract.limits import Limits
 from contract.prompt import Prompt
 from edge_runtime import Encoder, Pipeline
+from serving.families import find
 from serving.vllm.engine import VllmEngine
 from serving.vllm.tensors import check_tensors
 from tests.conftest import ROOT
@@ -45,7 +46,7 @@ class Judged:
     expected: dict[str, list[int]]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if find(kind).VLLM])
 def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     family, folder = request.param, tmp_path_factory.mktemp(request.param)
     command = [sys.executable, "-c", PLAIN, family, str(folder)]
@@ -97,7 +98,7 @@ def test_a_checkpoint_without_a_tensor_is_refused(judged: Judged, tmp_path: Path
         check_tensors(folder)
 
 
-def test_what_vllm_does_not_serve_is_refused_by_name(judged: Judged, tmp_path: Path) -> None:
+def test_another_class_is_refused_by_name(judged: Judged, tmp_path: Path) -> None:
     """Before vLLM starts, with the reason."""
     folder = Path(shutil.copytree(judged.language, tmp_path / "language"))
     config = json.loads((folder / "config.json").read_text())
@@ -105,3 +106,12 @@ def test_what_vllm_does_not_serve_is_refused_by_name(judged: Judged, tmp_path: P
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match="architecture is PixtralForConditionalGeneration, supported are"):
         check_tensors(folder)
+
+
+@pytest.mark.parametrize("family", [kind for kind in KINDS if not find(kind).VLLM])
+def test_a_family_that_vllm_does_not_serve_is_refused_by_name(family: str, tmp_path: Path) -> None:
+    """Before vLLM starts, with what to do."""
+    config = {"model_type": family, "architectures": list(find(family).ARCHITECTURES)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=f"the engine vllm does not serve {family} models: start with --engine tran"):
+        check_tensors(tmp_path)
