@@ -139,7 +139,8 @@ def test_tokens_and_facts(gateway: Gateway, client: openai.OpenAI, pipeline: Pip
     ids = pipeline.request([{"role": "user", "content": content}]).input_ids.tolist()
     status, answer, _ = gateway.ask("/tokenize", {"messages": [user(picture_part(SCENE.image), "How many?")]})
     assert (status, answer["tokens"], answer["count"]) == (200, ids, len(ids))
-    (model,) = client.models.list()
+    model, old = client.models.list()
+    assert (model.id, old.id) == (MODEL, "qwen3_vl")
     assert model.to_dict()["max_model_len"] == answer["max_model_len"] > 1000
     assert gateway.ask("/version")[:2] == (200, {"version": __version__})
 
