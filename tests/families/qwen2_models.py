@@ -11,7 +11,7 @@ from tests.families.models import loud
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 TEXT = {
-    "hidden_size": 96,
+    "hidden_size": 128,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -19,19 +19,19 @@ TEXT = {
     "max_position_embeddings": 8192,
     "bos_token_id": None,
     "eos_token_id": None,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 4, 4]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 4, 4]},
 }
 GRID = {"num_heads": 4, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
 WINDOWS = GRID | {
     "depth": 3,
     "hidden_size": 80,
     "intermediate_size": 108,
-    "out_hidden_size": 96,
+    "out_hidden_size": 128,
     "fullatt_block_indexes": [1],
     "window_size": 112,
     "tokens_per_second": 2,
 }
-WHOLE = GRID | {"depth": 2, "embed_dim": 80, "hidden_size": 96, "mlp_ratio": 2}
+WHOLE = GRID | {"depth": 2, "embed_dim": 80, "hidden_size": 128, "mlp_ratio": 2}
 PROCESSOR = {
     "min_pixels": 3136,
     "max_pixels": 12_845_056,

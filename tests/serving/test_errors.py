@@ -189,6 +189,9 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "grid-side": [{"image_grid_thw": np.array([grid])} for grid in ([1, 1 << 62, 1 << 62], [1, 0, 4], [1, -2, 4])],
         "grid-even": [{"image_grid_thw": np.array([[1, 9, 12]])}],
         "grid-frames": [{"image_grid_thw": np.array([[2, 8, 6]])}],
+        "seconds": [
+            {"video_second_per_grid": np.array([1.0], np.float32)}
+        ],  # of a model whose positions follow no time
         "key-count": [{"vision_keys": np.array([b"", b""], object)}, {"vision_keys": np.array([b"x"], object)}],
         "key-unknown": [keys("0" * 64), keys("no key at all"), keys(foreign(case, reference).key)],
         "keep-items": [NO_ROWS | {"image_grid_thw": None} | sampled(max_tokens=0)],
