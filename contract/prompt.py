@@ -17,10 +17,11 @@ from contract.codecs.codec import decode
 from contract.codecs.numbers import CodecNumbers
 from contract.embeddings import SentRows, check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
-from contract.grids import check_items, check_seconds, item_rows, num_rows, runs
+from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
 from contract.limits import Limits
 from contract.rows import Layout, MaskReader, RowMasks, lay_out
+from contract.seconds import check_seconds
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def check_prompt(
     Args:
         embeddings: tensors by the names of contract.embeddings, rows of the items that were sent, in prompt order.
         image_grid_thw, video_grid_thw: of all items, in prompt order.
-        video_second_per_grid: of the videos that were sent, in prompt order; see contract.grids.check_seconds.
+        video_second_per_grid: of the videos that were sent, in prompt order; see contract.seconds.check_seconds.
         held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
         numbers: of the learned codecs that this server knows.
         is_whole: input_ids have a pad for every row of the grids, also for dropped ones.

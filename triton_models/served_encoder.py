@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import InvalidInput, MediaError
-from contract.grids import check_items, check_seconds, num_rows
+from contract.grids import check_items, num_rows
 from contract.limits import Limits
+from contract.seconds import check_seconds
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items.item import Item
