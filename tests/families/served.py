@@ -16,7 +16,7 @@ from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
 from edge_runtime import Pipeline, Request
-from edge_runtime.request import Precision
+from edge_runtime.encoded_item import Precision
 from serving.transformers_engine.engine import TransformersEngine
 from tests.families.models import KINDS, picture
 

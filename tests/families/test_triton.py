@@ -12,7 +12,7 @@ import tritonclient.http as httpclient
 from contract import families
 from contract.names import UNARY_MODEL, VISION_MODEL
 from edge_runtime import GrpcClient, HttpClient, Request
-from edge_runtime.request import PRECISIONS
+from edge_runtime.encoded_item import PRECISIONS
 from serving.triton.launcher import TritonServer
 from tests.families.models import picture
 from tests.families.served import CONVERSATIONS, GREEDY, NUM_TOKENS, Served, conversations, png
