@@ -1,4 +1,8 @@
-"""encode: pictures and videos to a file of embeddings."""
+"""encode: pictures and videos to a file of embeddings.
+
+Twice: as the tower gives them, in float32, and under the wire contract's names with the encoder's fingerprint, so that the
+file is what a request needs. In .safetensors the fingerprint is the format's metadata.
+"""
 
 import argparse
 import time
@@ -15,7 +19,12 @@ from edge_runtime.commands.safetensors_file import write_safetensors
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("media", nargs="+", help="picture and video files, folders of frames, URLs with --fetch")
-    parser.add_argument("--out", type=Path, required=True, help="file with image_embeds, deepstack_embeds, grid_thw")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="file with image_embeds, deepstack_embeds, grid_thw in float32, and the wire contract's tensors",
+    )
     parser.add_argument("--format", choices=["npz", "safetensors"], help="by default what the name of --out ends in, else npz")  # fmt: skip
     add_media_arguments(parser)
     parser.set_defaults(run=run)
@@ -34,11 +43,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "deepstack_embeds": np.concatenate([item.deepstack for item in encoded.rows], axis=1),
         "grid_thw": np.array([item.grid_thw for item in encoded.rows], np.int64),
     }
+    main, levels = zip(*(item.wire("fp16") for item in encoded.rows), strict=True)
+    arrays |= {  # as the wire contract names them
+        "vision_embeddings": np.concatenate(main),  # (N, H)
+        "deepstack_embeddings": np.concatenate(levels, axis=1),  # (L, N, H)
+        "image_grid_thw": np.array([r.grid_thw for r in encoded.rows if not r.is_video], np.int64).reshape(-1, 3),
+        "video_grid_thw": np.array([r.grid_thw for r in encoded.rows if r.is_video], np.int64).reshape(-1, 3),
+    }
+    facts = {"encoder_fingerprint": pipeline.encoder.bundle.manifest.card.encoder_fingerprint}
     form = args.format or ("safetensors" if args.out.suffix == ".safetensors" else "npz")
     part = args.out.with_name(f"{args.out.name}.part")
     try:
         with part.open("wb") as file:
-            write_safetensors(file, arrays) if form == "safetensors" else np.savez(file, **arrays)
+            if form == "safetensors":
+                write_safetensors(file, arrays, facts)
+            else:
+                np.savez(file, **arrays | {name: np.array(text) for name, text in facts.items()})
         part.replace(args.out)
     except OSError as error:
         with suppress(OSError):
@@ -46,8 +66,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise InvalidInput(f"{args.out} cannot be written: {error.strerror}") from error
     rows = arrays["image_embeds"].shape
     if not args.json:
-        levels = len(arrays["deepstack_embeds"])
-        print(f"{args.out}: {rows[0]} rows of {rows[1]}, {levels} deepstack levels, {encode_ms:.1f} ms")
+        count = len(arrays["deepstack_embeds"])
+        print(f"{args.out}: {rows[0]} rows of {rows[1]}, {count} deepstack levels, {encode_ms:.1f} ms")
     return {
         "out": str(args.out),
         "format": form,

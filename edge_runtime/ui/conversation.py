@@ -5,6 +5,7 @@ turns carry it along (neither the tower nor the wire sees it again), and one tha
 that fails or is stopped before its first token is taken back whole, so the next one starts where the last answer ended.
 """
 
+import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contract.sampling import Sampling
+from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.jpeg import jpeg_bytes
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
@@ -45,6 +47,7 @@ class Turn:
         jpeg_bytes: of the same pictures as JPEG of quality 90; None where one was known before.
         first_token_ms: from sending the request to the first piece of the answer; None before it.
         tokens_per_s: behind the first token; None before there are two.
+        items: what the tower made of them, in the order of the conversation.
     """
 
     text: str = ""
@@ -60,6 +63,7 @@ class Turn:
     num_tokens: int = 0
     first_token_ms: float | None = None
     tokens_per_s: float | None = None
+    items: tuple[EncodedItem, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,18 @@ class Said:
 
 @dataclass
 class Conversation:
-    """What was said so far, and what is being said; system is the instruction before it."""
+    """What was said so far, and what is being said.
+
+    Attributes:
+        system: the instruction before it.
+        max_pixels: of each picture after resizing; None leaves it to the pipeline.
+        beside: pictures that are shown besides the one in the picture's box.
+    """
 
     said: list[Said] = field(default_factory=list)
     system: str = ""
+    max_pixels: int | None = None
+    beside: list[Path] = field(default_factory=list)
     pending: Said | None = None
 
     def settle(self) -> str:
@@ -99,8 +111,34 @@ class Conversation:
         messages: list[Message] = [{"role": "system", "content": self.system}] if self.system.strip() else []
         for said in self.said:
             media = [one for one in said.media if one in shown]
-            messages += [_user(media, said.question), {"role": "assistant", "content": said.answer}]
-        return [*messages, _user(self.new(shown), question)]
+            messages += [self._user(media, said.question), {"role": "assistant", "content": said.answer}]
+        return [*messages, self._user(self.new(shown), question)]
+
+    def take_back(self, turn: int) -> Said | None:
+        """Forget a turn and all behind it; returns that turn, None where there is none."""
+        self.settle()
+        taken = self.said[turn] if -len(self.said) <= turn < len(self.said) else None
+        if taken is not None:
+            del self.said[turn if turn >= 0 else turn + len(self.said) :]
+        return taken
+
+    def as_json(self) -> str:
+        """The conversation as a file to keep: OpenAI's messages, with the names of pictures and videos for their content."""
+        messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system.strip() else []
+        for said in self.said:
+            files = [f"[{one.kind}: {one.path.name}]" for one in said.media]
+            messages += [
+                {"role": "user", "content": "\n".join([*files, said.question])},
+                {"role": "assistant", "content": said.answer},
+            ]
+        return json.dumps({"messages": messages}, ensure_ascii=False, indent=2)
+
+    def _user(self, media: Sequence[Media], question: str) -> Message:
+        content: list[dict[str, Any]] = [{"type": one.kind, one.kind: str(one.path)} for one in media]
+        for part in content:
+            if part["type"] == "image" and self.max_pixels is not None:
+                part["max_pixels"] = self.max_pixels
+        return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
 
     def ask(
         self,
@@ -134,11 +172,6 @@ class Conversation:
             self.pending = None
 
 
-def _user(media: Sequence[Media], question: str) -> Message:
-    content: list[dict[str, Any]] = [{"type": one.kind, one.kind: str(one.path)} for one in media]
-    return {"role": "user", "content": [*content, {"type": "text", "text": question}]}
-
-
 def _turns(
     pipeline: Pipeline, client: "GrpcClient | HttpClient", messages: list[Message], sampling: Sampling
 ) -> Generator[Turn, None, None]:
@@ -151,6 +184,7 @@ def _turns(
         num_media=len(request.items),
         num_encoded=request.num_encoded,
         num_visual_tokens=sum(len(item.main) for item in request.items),
+        items=tuple(request.items),
     )
     yield turn
     with closing(client.stream(request, sampling)) as deltas:

@@ -35,6 +35,27 @@ def costs(turn: Turn, server: str) -> str:
     return f'<table class="costs"><tbody>{body}</tbody></table>'
 
 
+def against_jpeg(turn: Turn) -> str:
+    """What travelled beside what the pictures take as JPEG files, as two bars."""
+    if not turn.upload_bytes or not turn.jpeg_bytes:
+        return ""
+    most = max(turn.upload_bytes, turn.jpeg_bytes)
+    bars = "".join(
+        f'<dt>{name}</dt><dd><span style="width:{100 * count / most:.1f}%"></span>{_bytes(count)}</dd>'
+        for name, count in (("embeddings, once", turn.upload_bytes), ("JPEG, each time", turn.jpeg_bytes))
+    )
+    return f'<dl class="bars">{bars}</dl>'
+
+
+def size_note(max_pixels: float, manifest: Manifest, ms_per_token: float | None) -> str:
+    """What a picture of this size takes: tokens, bytes in fp16 and, once one was encoded, time."""
+    card = manifest.card
+    tokens = int(max_pixels) // (card.patch_size * card.merge_size) ** 2
+    size = _bytes(tokens * card.hidden_size * (1 + card.num_deepstack_levels) * 2)
+    time = "" if ms_per_token is None else f", about {tokens * ms_per_token / 1e3:.1f} s on this device"
+    return f'<p class="quiet">up to {tokens} tokens, {size} in fp16{time}</p>'
+
+
 def bundle_card(manifest: Manifest, threads: int) -> str:
     """The bundle on this device."""
     card = manifest.card

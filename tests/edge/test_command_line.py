@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
@@ -72,6 +73,17 @@ def test_encode_writes_what_the_pipeline_makes(
     for key in ("image_embeds", "deepstack_embeds", "grid_thw"):
         np.testing.assert_allclose(got[key], getattr(want, key), atol=1e-4)
     assert report["grid_thw"] == want.grid_thw.tolist()
+    np.testing.assert_allclose(got["vision_embeddings"], want.image_embeds, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(got["deepstack_embeddings"], want.deepstack_embeds, rtol=2e-3, atol=1e-3)
+    assert got["vision_embeddings"].dtype == got["deepstack_embeddings"].dtype == np.float16
+    assert [*got["image_grid_thw"].tolist(), *got["video_grid_thw"].tolist()] == want.grid_thw.tolist()
+    assert got["video_grid_thw"].shape == (1, 3)
+    fingerprint = pipeline.encoder.bundle.manifest.card.encoder_fingerprint
+    if name.endswith("safetensors"):
+        with safe_open(out, "np") as file:
+            assert file.metadata() == {"encoder_fingerprint": fingerprint}
+    else:
+        assert str(got["encoder_fingerprint"]) == fingerprint
     assert report["format"] == ("safetensors" if name.endswith("safetensors") else "npz")
     assert report["timestamps"] == [[], [0.45, 2.15]]  # frames 0, 9, 17, 26 of 10 a second
     assert report["num_encoded"] == 2

@@ -1,5 +1,6 @@
 """The page in a real browser, over a real Triton and the bundled model: what a visitor does, and sees."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     ask(page, first.text)
     expect(page.locator("#chat .bot").last).to_contain_text(first.answer)
     seen = list(dict.fromkeys(page.evaluate("() => window.seen")))
-    growing = [text for text in seen if text not in ("", "…")]
+    growing = [text for text in seen if text not in ("", "…") and "Encoding" not in text]
     assert len(growing) > 2, seen  # it came in pieces
     assert all(first.answer.startswith(text.split("\n")[0]) for text in growing), growing
     assert decoders_of_pages() == 1
@@ -142,7 +143,8 @@ def test_a_phones_screen(page: Page, drawn: tuple[Path, dict[str, Question]]) ->
     ask(page, questions["count"].text)
     expect(page.locator("#chat .bot").last).to_contain_text(questions["count"].answer)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
-    for name in ("#send", "#stop", "#question textarea"):
+    assert page.locator("#chat").bounding_box()["y"] < PHONE["height"] / 2  # type: ignore[index]  the chat comes first
+    for name in ("#send", "#question textarea"):
         box = page.locator(name).bounding_box()
         assert box is not None
         assert box["x"] >= 0
@@ -211,10 +213,99 @@ def test_stop_before_the_first_token(page: Page) -> None:
         ask(page, "Describe the image.")
         page.locator("#stop").click()
         expect(page.locator("#chat")).not_to_contain_text("…")
+        expect(page.locator("#stop")).to_be_hidden()
         page.wait_for_timeout(700)
         assert page.get_by_test_id("toast-body").count() == 0  # no red box without words
         page.locator("#again").click()
         expect(page.locator("#chat .bot")).to_have_count(0)
+
+
+def test_an_empty_page_says_what_to_do_and_offers_questions(page: Page) -> None:
+    expect(page.locator("#chat")).to_contain_text("Choose a picture or a video")
+    expect(page.locator("#stop")).to_be_hidden()
+    page.locator("#chat").get_by_text("What text is in the image?").click()
+    expect(page.locator("#question textarea")).to_have_value("What text is in the image?")
+
+
+def test_the_embeddings_are_drawn_and_the_upload_stands_beside_a_jpeg(
+    page: Page, drawn: tuple[Path, dict[str, Question]]
+) -> None:
+    upload(page, "picture", drawn[0])
+    ask(page, "What is in the picture?")
+    expect(page.locator("#seen figure")).to_have_count(5)  # the picture, the main embeddings, three levels
+    assert page.evaluate("() => [...document.querySelectorAll('#seen img')].every(one => one.naturalWidth > 20)")
+    answered(page, 1)
+    if "1 uploaded" in page.locator("#costs").inner_text():  # another test may have sent it before
+        expect(page.locator("#costs .bars dd")).to_have_count(2)
+
+
+def test_several_pictures_go_into_one_turn(page: Page, drawn: tuple[Path, dict[str, Question]], tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    shapes_scene(Random(8), 128, 128, 2).image.save(other)
+    upload(page, "picture", drawn[0])
+    page.locator("#add").click()
+    expect(page.locator("#beside img")).to_have_count(1)
+    upload(page, "picture", other)
+    ask(page, "What is in the pictures?")
+    answered(page, 1)
+    expect(page.locator("#costs")).to_contain_text(re.compile("[12] of 2 encoded|2 known"))
+    page.locator("#clear-beside").click()
+    expect(page.locator("#beside img")).to_have_count(0)
+    ask(page, "And now?")
+    answered(page, 2)
+    expect(page.locator("#costs")).to_contain_text("1 known")
+
+
+def test_a_smaller_picture_takes_fewer_tokens(page: Page, drawn: tuple[Path, dict[str, Question]]) -> None:
+    upload(page, "picture", drawn[0])
+    ask(page, "What is in the picture?")
+    answered(page, 1)
+    full = prompt_tokens(page)
+    number = page.locator("#pixels input[type=number]")
+    number.fill(number.get_attribute("min") or "")
+    number.press("Enter")
+    expect(page.locator("#size")).to_contain_text(re.compile(r"up to \d+ tokens, .* in fp16, about"))
+    page.locator("#chat").get_by_label("Clear").click()
+    expect(page.locator("#chat .bot")).to_have_count(0)
+    upload(page, "picture", drawn[0])
+    ask(page, "What is in the picture?")
+    answered(page, 1)
+    assert prompt_tokens(page) < full
+
+
+def test_an_answer_is_asked_for_anew_and_a_question_is_edited(page: Page) -> None:
+    for count, question in enumerate(("How many shapes are there?", "What colour is it?"), 1):
+        ask(page, question)
+        answered(page, count)
+    before = prompt_tokens(page)
+    page.locator("#chat").get_by_label("Retry").last.click()
+    answered(page, 2)
+    expect(page.locator("#chat .user")).to_have_count(2)
+    assert prompt_tokens(page) == before
+    page.locator("#chat").get_by_label("Edit").first.click()
+    page.locator("#chat textarea").fill("Where is the star?")
+    page.locator("#chat").get_by_label("Submit").click()
+    expect(page.locator("#chat")).not_to_contain_text("What colour is it?")
+    answered(page, 1)
+    expect(page.locator("#chat .user")).to_contain_text("Where is the star?")
+
+
+def test_a_system_prompt_reaches_the_model_and_the_saved_file(page: Page, tmp_path: Path) -> None:
+    ask(page, "Hello?")
+    answered(page, 1)
+    without = prompt_tokens(page)
+    page.locator("#again").click()
+    page.get_by_role("button", name="Answer").click()
+    page.locator("#system textarea").fill("You count shapes.")
+    ask(page, "Hello?")
+    answered(page, 1)
+    assert prompt_tokens(page) > without
+    with page.expect_download() as saved:
+        page.locator("#export").click()
+    saved.value.save_as(tmp_path / "conversation.json")
+    messages = json.loads((tmp_path / "conversation.json").read_text())["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant"]
+    assert messages[0]["content"] == "You count shapes."
 
 
 def test_a_server_that_is_away_is_said_clearly(
