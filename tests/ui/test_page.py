@@ -16,6 +16,10 @@ from tiny_model.questions import CLAIMED, Question, about_scene
 from tiny_model.scenes import shapes_scene
 
 PATIENCE_MS = 20_000
+CLICK_STOP = """() => { window.isStopped = false; new MutationObserver((_, watcher) => {
+    const stop = document.querySelector('#stop');
+    if (stop && stop.offsetParent) { watcher.disconnect(); stop.click(); window.isStopped = true; }
+}).observe(document.body, {childList: true, subtree: true, attributes: true}); }"""  # sooner than any hand
 PHONE = {"width": 390, "height": 844}
 
 
@@ -162,6 +166,7 @@ def prompt_tokens(page: Page) -> int:
 def answered(page: Page, count: int) -> None:
     expect(page.locator("#chat .bot")).to_have_count(count)
     expect(page.locator("#costs")).to_contain_text(re.compile(r"\d+ / s"))
+    expect(page.locator("#stop")).to_be_hidden()  # the answer is whole, and remembered
 
 
 def test_the_bin_empties_the_memory_too(page: Page) -> None:
@@ -210,8 +215,9 @@ def test_a_damaged_picture_is_said_clearly(page: Page, drawn: tuple[Path, dict[s
 
 def test_stop_before_the_first_token(page: Page) -> None:
     for _ in range(3):
+        page.evaluate(CLICK_STOP)
         ask(page, "Describe the image.")
-        page.locator("#stop").click()
+        page.wait_for_function("() => window.isStopped")
         expect(page.locator("#chat")).not_to_contain_text("…")
         expect(page.locator("#stop")).to_be_hidden()
         page.wait_for_timeout(700)
