@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 
 
-def write_safetensors(file: BinaryIO, arrays: dict[str, NDArray[Any]], facts: dict[str, str]) -> None:
+def write_safetensors(file: BinaryIO, arrays: dict[str, NDArray[Any]], facts: dict[str, str] | None = None) -> None:
     """Write float32, float16 and int64 arrays, little-endian and row-major; facts are the format's `__metadata__`."""
-    header: dict[str, Any] = {"__metadata__": facts}
+    header: dict[str, Any] = {"__metadata__": facts} if facts else {}
     offset = 0
     for name, array in arrays.items():
         end = offset + array.nbytes
