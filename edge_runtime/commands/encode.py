@@ -43,10 +43,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "deepstack_embeds": np.concatenate([item.deepstack for item in encoded.rows], axis=1),
         "grid_thw": np.array([item.grid_thw for item in encoded.rows], np.int64),
     }
-    main, levels = zip(*(item.wire("fp16") for item in encoded.rows), strict=True)
     arrays |= {  # as the wire contract names them
-        "vision_embeddings": np.concatenate(main),  # (N, H)
-        "deepstack_embeddings": np.concatenate(levels, axis=1),  # (L, N, H)
+        "vision_embeddings": arrays["image_embeds"].astype(np.float16),  # (N, H)
+        "deepstack_embeddings": arrays["deepstack_embeds"].astype(np.float16),  # (L, N, H)
         "image_grid_thw": np.array([r.grid_thw for r in encoded.rows if not r.is_video], np.int64).reshape(-1, 3),
         "video_grid_thw": np.array([r.grid_thw for r in encoded.rows if r.is_video], np.int64).reshape(-1, 3),
     }
