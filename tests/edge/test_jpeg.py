@@ -13,7 +13,7 @@ from tests.test_end_to_end import user
 
 def test_pixels_come_back_and_their_jpeg_is_counted(pipeline: Pipeline) -> None:
     card = pipeline.encoder.bundle.manifest.card
-    frames = np.random.default_rng(0).integers(0, 256, (4, 256, 320, 3)).astype(np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 128, 160, 3)).astype(np.uint8)
     picture, video = pipeline.items([user(frames[0], tuple(frames), "?")])
     np.testing.assert_array_equal(pixels(picture, card), frames[:1])
     file = io.BytesIO()
