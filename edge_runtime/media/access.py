@@ -1,9 +1,9 @@
-"""What the media of a message may be read from: any file or one folder's, and addresses only where that was allowed.
+"""Where the media of a message may come from: any file or one folder's, and URLs only where an option allows them.
 
-A source is resolved here, once, on its way to the tower: behind this call it is bytes, pixels or an opened file, and no
-name. Messages may come from others (a gateway passes them on), so the file is opened first and the descriptor is judged:
-links and `..` are followed by name, then the file is opened from the allowed folder down without following any link.
-The names are vLLM's.
+MediaAccess turns a source once into bytes, pixels or an opened file; the code after it sees no name any more. Somebody
+else may have written the message (a gateway passes it on) and may replace a file by a link meanwhile. So MediaAccess
+follows links and `..` by name, judges where they lead, and opens that place from the allowed folder down without
+following any link. `allowed_local_media_path` has vLLM's name.
 """
 
 import os
@@ -38,15 +38,15 @@ class MediaAccess:
     allowed_local_media_path: str | os.PathLike[str] | None = None
 
     def __call__(self, source: Any, kind: str) -> Any:
-        """What a source leads to: a picture as bytes or pixels, a video as bytes, an opened file, an array or Frames.
+        """Resolve a source: a picture to bytes or pixels, a video to bytes, an opened file, an array or Frames.
 
         Args:
-            source: a path, URL, bytes, picture, array, or a list of them (the frames of a video). What was resolved
-                before, and what is no source at all, is returned as it is.
-            kind: "picture" or "video", for messages.
+            source: a path, URL, bytes, picture, array, or a list of them (the frames of a video). The call returns
+                what it resolved before, and what is no source at all, as it is.
+            kind: "picture" or "video", for error messages.
 
         Raises:
-            MediaError: it may not or cannot be read.
+            MediaError: the options do not allow the source, or it cannot be read.
         """
         if is_address(source):
             return self._fetched(source)
@@ -92,7 +92,7 @@ class MediaAccess:
         return open_within(Path(self.allowed_local_media_path or "").resolve(), real)
 
     def _folder(self, path: Path) -> Frames:
-        """The pictures of a folder by name; hidden files are none."""
+        """The pictures of a folder, sorted by name; a hidden file does not count as a picture."""
         descriptor = os.open(path, os.O_RDONLY) if self.allowed_local_media_path is None else self._judged(path)
         try:
             with os.scandir(descriptor) as entries:

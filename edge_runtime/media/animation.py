@@ -1,7 +1,7 @@
-"""Animated WebP and PNG given as a video: FFmpeg reads the first not at all and knows no times of the second.
+"""An animated WebP or PNG file as a video: FFmpeg cannot read the first and knows no times of the second.
 
-Pillow composes the frames and says how long each is shown. They are sampled by index over the average rate, as the frames
-of any video of variable rate are.
+Pillow composes the frames and says how long each one stays. The family samples them by index over the average rate, as
+it samples the frames of any video of variable rate.
 """
 
 import io
@@ -26,17 +26,18 @@ def is_animation(start: bytes) -> bool:
 
 
 class Animation:
-    """The same face as VideoFile has.
+    """An opened animation; it has the methods and attributes of VideoFile.
 
     Args:
         data: the bytes of a WebP or PNG file.
-        name: for messages.
+        name: for error messages.
 
     Attributes:
-        num_frames: all of them. fps: their average rate, frames per second.
+        num_frames: how many frames the file has.
+        fps: the average rate, frames per second.
 
     Raises:
-        MediaError: a still picture, cut short, or too large.
+        MediaError: the file is a still picture, is cut short, or is too large.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -67,6 +68,9 @@ class Animation:
 
     def frames(self, indices: NDArray[np.int64]) -> Iterator[Image.Image]:
         """The frames of ascending indices as RGB pictures; transparent pixels are white.
+
+        Args:
+            indices: int64 (frames,), ascending, each one once.
 
         Raises:
             MediaError: a frame cannot be decoded.

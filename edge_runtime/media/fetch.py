@@ -1,8 +1,8 @@
 """Media from http and https, where an option of the device allows it.
 
-A message may come from somebody else and name any URL, so an address is judged after its name is resolved, at every
-redirect, and the connection goes to the very address that was judged. Proxies of the environment are not used: one
-would resolve the name itself.
+Somebody else may have written the message and may name any URL. So Fetcher resolves the host's name, judges the
+address, and connects to the very address that it judged; it does so again at every redirect. It uses no proxy of the
+environment: a proxy would resolve the name itself.
 """
 
 import http.client
@@ -40,10 +40,10 @@ class Fetcher:
     """Reads a URL, within limits.
 
     Attributes:
-        max_bytes: the largest body.
-        timeout_s: longest time for the whole fetch: names looked up, redirects, body.
-        allowed_media_domains: host names that may be asked; None for any.
-        allow_private: also loopback, private and link-local addresses.
+        max_bytes: the most bytes that a body may have.
+        timeout_s: the most seconds that the whole fetch may take: name look-up, redirects and body.
+        allowed_media_domains: the host names that Fetcher may ask; None allows any.
+        allow_private: whether Fetcher may also ask loopback, private and link-local addresses.
     """
 
     max_bytes: int = 64 << 20
@@ -52,11 +52,12 @@ class Fetcher:
     allow_private: bool = False
 
     def __call__(self, url: str) -> bytes:
-        """The body behind a URL.
+        """The body of a URL.
 
         Raises:
-            MediaError: another scheme, a host or address that is not allowed, no answer in time, a status other than
-                200, too many redirects, or a body that is too large or cut short.
+            MediaError: the URL has another scheme, the options do not allow its host or address, the server does not
+                answer in time, answers with a status other than 200 or redirects too often, or the body is too large or
+                cut short.
         """
         deadline = time.monotonic() + self.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
@@ -129,7 +130,7 @@ class Fetcher:
 
 
 def _look_up(host: str, port: int, deadline: float) -> list[Any]:
-    """What getaddrinfo says. It knows no deadline, so a thread asks, which is left behind where the answer is late."""
+    """What getaddrinfo says. It knows no deadline, so a thread asks it; nobody waits for a thread that is late."""
     answer = Future[list[Any]]()
 
     def ask() -> None:
@@ -162,7 +163,7 @@ def _connected(attempt: tuple[Any, ...], tls_host: str | None, deadline: float) 
 
 
 def _is_public(text: str) -> bool:
-    """Whether an address is reached from anywhere, also the IPv4 address that an IPv6 one may carry."""
+    """Whether anybody can reach an address; where an IPv6 address carries an IPv4 one, the IPv4 one decides."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour

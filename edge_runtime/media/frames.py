@@ -1,4 +1,4 @@
-"""The frames of a video given as pictures: a list, or a folder. Each is opened when its turn comes.
+"""The frames of a video that the caller gives as pictures: a list, or a folder. Frames opens each when its turn comes.
 
 A thousand open files would pass the system's limit, and a thousand decoded pictures its memory.
 """
@@ -16,11 +16,11 @@ class Frames(Sequence[Any]):
 
     Args:
         sources: what the caller gave for each frame.
-        resolve: makes of a source what it leads to; called whenever a frame is asked for.
-        identity: tells these frames from others without reading them; None where only their content does.
+        resolve: turns a source into what it leads to; Frames calls it whenever a reader asks for a frame.
+        identity: tells these frames from others before anybody reads them; None where only their content does.
 
     Raises:
-        MediaError: more than MAX_FRAMES.
+        MediaError: there are more than MAX_FRAMES sources.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""A file that was opened once: what was judged is what is read, whatever happens to its name afterwards.
+"""A file that this module opens once: a reader reads the file that was judged, whatever happens to its name afterwards.
 
-A name may lead elsewhere a moment later (a link put in its place), a descriptor may not. Only regular files are opened: a
-pipe may never end, and opening a device may already do something.
+A name may lead elsewhere a moment later (somebody puts a link in its place), a descriptor may not. This module opens
+only regular files: a pipe may never end, and a device may already do something when it is opened.
 """
 
 import os
@@ -19,15 +19,19 @@ FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 class OpenedFile:
     """A regular file, open for reading as long as this object lives.
 
-    Two objects are equal where they are the same file of the same size and time, so a file that was rewritten in between
-    is another one.
+    Two objects are equal where they are the same file of the same size and modification time, so a file that somebody
+    rewrites in between is another one.
 
     Args:
-        descriptor: taken over; it is closed with this object, also where this call fails.
-        name: for messages.
+        descriptor: this object owns it and closes it at its own end, also where this call fails.
+        name: for error messages.
+
+    Attributes:
+        num_bytes: the size of the file when it was opened.
+        identity: device, inode, size in bytes and modification time in nanoseconds.
 
     Raises:
-        MediaError: it is no regular file.
+        MediaError: the descriptor is no regular file.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -47,7 +51,7 @@ class OpenedFile:
         return hash(self.identity)
 
     def read(self) -> bytes:
-        """All bytes.
+        """All bytes of the file.
 
         Raises:
             MediaError: the file is larger than MAX_FILE_BYTES, or cannot be read.
@@ -57,7 +61,7 @@ class OpenedFile:
         return self.start(self.num_bytes)
 
     def start(self, num_bytes: int) -> bytes:
-        """The first bytes.
+        """The first `num_bytes` bytes of the file, or all where it has fewer.
 
         Raises:
             MediaError: they cannot be read.
@@ -70,7 +74,7 @@ class OpenedFile:
             raise unreadable(self.name, error) from error
 
     def stream(self) -> BinaryIO:
-        """The file from its start, on a descriptor of its own. One stream at a time: they share one position."""
+        """The file from its start, on another descriptor. Read one stream at a time: all streams share one position."""
         file = os.fdopen(os.dup(self.descriptor), "rb")
         file.seek(0)
         return file
@@ -81,10 +85,10 @@ class OpenedFile:
 
 
 def open_file(path: Path) -> OpenedFile:
-    """Open the file of a name, links followed.
+    """Open the file that a path leads to; the system follows links.
 
     Raises:
-        MediaError: it is no regular file, or cannot be read.
+        MediaError: the path leads to no regular file, or the file cannot be read.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -95,14 +99,18 @@ def open_file(path: Path) -> OpenedFile:
 
 
 def open_within(folder: Path, path: Path) -> int:
-    """A descriptor of the file or folder `path`, reached from `folder` without following a link on the way.
+    """Open the file or folder `path` from `folder` down and follow no link on the way.
 
     Args:
-        folder: without links. Somebody else may write into it, but not move it.
-        path: inside `folder`, without links and `..`.
+        folder: a path without links. Somebody else may write into the folder, but not move it.
+        path: a path inside `folder`, without links and `..`.
+
+    Returns:
+        The descriptor; the caller closes it.
 
     Raises:
-        MediaError: a part of the path is a link by now, or the path cannot be opened.
+        MediaError: this system cannot open files below a folder.
+        OSError: a part of the path is a link by now, or the path cannot be opened.
     """
     if os.open not in os.supports_dir_fd:
         raise MediaError(f"{path} is not read: this system cannot open files below a folder, send the bytes instead")

@@ -1,9 +1,9 @@
 """Pictures from wherever they come, as upright RGB.
 
-What is chosen is chosen here and nowhere else. EXIF orientation is applied, by the tag alone: other tags may be odd.
-Transparent pixels become white, as qwen-vl-utils makes them and transformers makes those of PIL images (its own loader of
-paths and URLs drops the alpha channel instead). 16-bit grey is scaled and not cut off at 255 as Pillow's own conversion
-does. The first frame of several is taken. A file that cannot be decoded whole is an error.
+This module alone decides how a file becomes pixels. It turns a picture as the EXIF tag Orientation says; other tags may
+be broken. It makes transparent pixels white, as qwen-vl-utils does and as transformers does with PIL images (its own
+loader of paths and URLs drops the alpha channel instead). It scales 16-bit grey; Pillow's own conversion cuts it off at
+255. It takes the first frame of several. A file that Pillow cannot decode whole is an error.
 """
 
 import io
@@ -19,7 +19,7 @@ from edge_runtime.media.access import ANY_FILE
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
-MAX_DECODED_PIXELS = 1 << 27  # 134 million: a bomb is refused before it is decoded
+MAX_DECODED_PIXELS = 1 << 27  # 134 million: this module refuses a decompression bomb before it decodes it
 TURNS: dict[object, Image.Transpose] = {  # by the value of the EXIF tag Orientation; rotations count anticlockwise
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +29,7 @@ TURNS: dict[object, Image.Transpose] = {  # by the value of the EXIF tag Orienta
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# EPS runs Ghostscript on what it was sent, small BLP files take seconds of Python, the others have no reader of their own.
+# For EPS Pillow runs Ghostscript, a small BLP file takes seconds of Python, the others have no reader of Pillow's own.
 NOT_READ = {"EPS", "BLP", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 MAGIC = {  # files people send by mistake
     b"PK": "a ZIP archive or office document",
@@ -72,7 +72,7 @@ def _opened(image: Image.Image, name: str) -> Image.Image:
 
 
 def _unreadable(name: str, error: Exception) -> MediaError:
-    """A broken file leads Pillow's readers to errors of any type."""
+    """The MediaError for an error of Pillow; a broken file leads Pillow's readers to errors of any type."""
     if isinstance(error, Image.DecompressionBombError):
         return MediaError(f"{name} is too large: {error}; up to {MAX_DECODED_PIXELS} pixels are allowed")
     return MediaError(f"{name} cannot be decoded: {error or type(error).__name__}; is the file cut short or damaged?")
@@ -130,7 +130,7 @@ def load_picture(source: Picture) -> Image.Image:
         source: encoded bytes, a PIL image, or a uint8 array (height, width, 3 or 4); also a path, file:// or data: URL.
 
     Raises:
-        MediaError: not a picture, cut short, too large, or of an unknown kind.
+        MediaError: the source is no picture, is cut short, is too large, or has a type that is not listed above.
     """
     if isinstance(source, np.ndarray):
         return rgb(_from_array(source))

@@ -1,7 +1,7 @@
 """What a source says: a path, a file:// or data: URL, or bytes. Nothing here opens a file or a connection.
 
-A string names a file or carries its bytes; every other scheme is refused (access.py says which files may be read, and
-fetches http and https where that was allowed).
+A string names a file or carries its bytes; `find` refuses every other scheme (access.py decides which files may be
+read, and fetches http and https where an option allows it).
 """
 
 import base64
@@ -24,10 +24,10 @@ def find(source: Source, kind: str) -> Path | bytes:
 
     Args:
         source: a path, file:// or data: URL, or encoded bytes.
-        kind: "picture" or "video", for messages.
+        kind: "picture" or "video", for error messages.
 
     Raises:
-        MediaError: another type, a URL of another scheme, a data: URL that is no base64, or no path.
+        MediaError: the source has another type, is a URL of another scheme, a data: URL without base64, or no path.
     """
     if isinstance(source, bytes):
         return source

@@ -1,7 +1,7 @@
 """Video files to upright frames, through PyAV (extra `video`).
 
-Frames come one at a time, so that only resized ones are ever held. The file is opened here and handed to FFmpeg as a
-stream, and only plain containers are admitted: a playlist could name other files and addresses.
+Frames come one at a time, so that memory holds only resized ones. This module opens the file and hands it to FFmpeg as
+a stream, and admits only plain containers: a playlist could name other files and addresses.
 """
 
 import io
@@ -47,12 +47,12 @@ class VideoFile:
         source: an opened file or the bytes of one; also a path, file:// or data: URL.
 
     Attributes:
-        num_frames: frames that will be shown; those an edit list discards do not count.
+        num_frames: frames that a player shows; a frame that an edit list discards does not count.
         fps: average rate, frames per second.
 
     Raises:
-        MediaError: no video, cut short, too large, or its rate is unknown.
-        MissingExtra: PyAV is not installed (when this module is imported).
+        MediaError: the file is no video, is cut short or too large, or its rate is unknown.
+        MissingExtra: PyAV is not installed (the import of this module raises it).
     """
 
     def __init__(self, source: Source | OpenedFile) -> None:
@@ -125,8 +125,11 @@ class VideoFile:
     def frames(self, indices: NDArray[np.int64]) -> Iterator[Image.Image]:
         """The frames of ascending indices as RGB pictures, turned and mirrored as the file's display matrix says.
 
-        Everything up to the last index is decoded: seeking would not land on exact indices. Angles other than quarter
-        turns are left as stored.
+        FFmpeg decodes everything up to the last index, because a seek does not land on an exact index. A frame whose
+        matrix says another angle than a quarter turn stays as the file stores it.
+
+        Args:
+            indices: int64 (frames,), ascending, each one once.
 
         Raises:
             MediaError: a frame cannot be decoded.
