@@ -1,4 +1,4 @@
-"""A video between its file and its item: the frames that are looked at, and what the caller wants of them."""
+"""A video between its file and its item: the frames that the model looks at, and what the caller wants of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,12 +15,13 @@ class Clip:
     """What a family makes an item of.
 
     Attributes:
-        images: the frames, RGB; decoded while they are read, once.
+        images: the frames, RGB; the reader decodes them while it reads them, and can read them once.
         indices: their places in the source, int64 (frames,).
         fps: frames of the source per second.
-        max_pixels: most pixels of a frame, whatever the options and the bundle allow; None sets no limit.
-        rate: how many of the chosen frames make a second; None where all frames of the source are chosen.
-        num_frames: frames of the source; None where the frames themselves were given.
+        options: what the message says about the video.
+        max_pixels: the most pixels of a frame, whatever the options and the bundle allow; None sets no limit.
+        rate: how many of the chosen frames make a second; None where the clip has all frames of the source.
+        num_frames: frames of the source; None where the caller gave the frames themselves.
     """
 
     images: Iterable[Image.Image]

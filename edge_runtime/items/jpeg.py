@@ -1,4 +1,4 @@
-"""How large a picture would be as a JPEG of the size that the tower sees: what an upload is compared with."""
+"""How many bytes a picture takes as a JPEG of the size that the tower sees; the page compares an upload with it."""
 
 import io
 
@@ -24,7 +24,7 @@ def pixels(item: Item, card: ModelCard) -> NDArray[np.uint8]:
 
 
 def jpeg_bytes(item: Item, card: ModelCard) -> int | None:
-    """Bytes of these pictures as JPEG files of quality 90; None where the pixels are gone, because the rows were known."""
+    """Bytes of an item's pictures as JPEG files of quality 90; None where a cache gave the rows: no pixels are left."""
     if not len(item.patches):
         return None
     total = 0

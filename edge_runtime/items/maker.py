@@ -22,16 +22,16 @@ Options = PictureOptions | VideoOptions
 
 
 class Asker(Protocol):
-    """A caller that waits for an item and may leave.
+    """Somebody who waits for an item and may leave.
 
     Attributes:
-        caller: its name; callers share workers fairly.
+        caller: the name of the client; clients share the workers fairly.
     """
 
     caller: bytes
 
     def told(self, leave: Callable[[], None]) -> AbstractContextManager[None]:
-        """Inside the block, `leave` is called when the asker leaves; at once where it left before."""
+        """Inside the block, call `leave` when the asker leaves; call it at once where the asker left before."""
 
 
 class Patient:
@@ -50,14 +50,17 @@ class MakeItem(Protocol):
     """Makes the item of a resolved source (media.access)."""
 
     def __call__(self, source: Any, options: Options, asker: Asker, mode: str = "") -> Item:
-        """The item.
+        """Make the item.
 
         Args:
+            source: what MediaAccess made of the source.
+            options: what the message says about the picture or video; their type tells which of the two it is.
+            asker: who waits for the item.
             mode: what the family says of the pictures of this conversation (families.Family.mode).
 
         Raises:
-            MediaError: the source cannot be decoded within the limits there are.
-            MissingExtra: a video file, and PyAV is not installed.
+            MediaError: the source cannot be decoded within the limits of this maker.
+            MissingExtra: the source is a video file, and PyAV is not installed.
         """
 
 
@@ -66,9 +69,9 @@ class ItemMaker:
     """Decodes in this process, without limits of time and memory.
 
     Attributes:
-        max_pixels: most pixels of a video frame, whatever the bundle allows.
-        max_tiles: most tiles of a picture, where the family cuts tiles; None leaves it to the bundle.
-        progress: called with the number of frames read and the number wanted.
+        max_pixels: the most pixels of a video frame, whatever the bundle allows.
+        max_tiles: the most tiles of a picture, where the family cuts tiles; None leaves it to the bundle.
+        progress: a function that gets the number of frames read so far and the number wanted; None calls nothing.
     """
 
     card: ModelCard
@@ -93,7 +96,7 @@ class ItemMaker:
         return item
 
     def facts(self) -> dict[str, Any]:
-        """What `from_facts` makes an equal maker of; JSON can hold it."""
+        """The facts from which `from_facts` makes an equal maker; JSON can hold them."""
         parts = {name: asdict(getattr(self, name)) for name in ("image", "video")}
         return {**parts, "card": plain(self.card), "max_pixels": self.max_pixels, "max_tiles": self.max_tiles}
 

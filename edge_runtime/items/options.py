@@ -1,6 +1,6 @@
-"""What stands beside a picture or video in a message: names that are known, numbers that make sense.
+"""The options beside a picture or video in a message: this module checks their names and their numbers.
 
-A misspelt limit must not pass for one that holds, so nothing unknown is ignored.
+A message with a misspelt limit must not pass, so this module ignores no unknown name.
 """
 
 import math
@@ -15,10 +15,12 @@ Options = TypeVar("Options")
 
 
 def check_numbers(options: Any, whole: Collection[str], from_zero: Collection[str] = ()) -> None:
-    """Check every field of a dataclass of options; None says nothing.
+    """Check every field of a dataclass of options; a field that is None says nothing.
 
     Args:
-        whole: fields that are whole numbers. from_zero: fields that may be 0.
+        options: an object with fields resized_height and resized_width.
+        whole: names of the fields that hold whole numbers.
+        from_zero: names of the fields that may be 0; all others must be above 0.
 
     Raises:
         MediaError: a value is no such number, or one of resized_height and resized_width is missing.
@@ -47,10 +49,12 @@ def options_of(kind: type[Options], part: Mapping[str, Any]) -> Options:
 
 
 def unknown_key(value: Mapping[str, Any], known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> str:
-    """What is wrong with the first key that is not known, empty where all are. A null says nothing under any name.
+    """What is wrong with the first unknown key; "" where all keys are known. A null says nothing under any name.
 
     Args:
-        elsewhere: names that are known and mean nothing here, and what to do instead.
+        value: the object whose keys are checked.
+        known: the names that may stand in it.
+        elsewhere: names that mean something in another place only, and what to do instead.
     """
     for name, item in value.items():
         if name in known or item is None:

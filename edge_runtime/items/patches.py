@@ -1,8 +1,8 @@
 """Frames to flattened patches of bytes, in the order the vision tower was trained on.
 
 The order is the contract: patches of one 2x2 merge block stand side by side, so that the merger can join four
-consecutive rows. Raster order runs without an error and answers nonsense. Patches stay bytes: the graph has the
-normalisation in its first layer.
+consecutive rows. A tower that gets patches in raster order raises no error, and the model answers nonsense. Patches
+stay bytes: the graph normalises them in its first layer.
 """
 
 import numpy as np
@@ -22,7 +22,10 @@ def to_patches(
 
     Args:
         frames: uint8 (num_frames, height, width, 3), sides multiples of patch_size * merge_size. A still picture is
-            one frame. The last frame is repeated up to a multiple of temporal_patch_size.
+            one frame. The call repeats the last frame up to a multiple of temporal_patch_size.
+        patch_size: pixels of a patch's side.
+        merge_size: patches of a merge block's side.
+        temporal_patch_size: frames of a patch.
 
     Returns:
         patches uint8 (t * h * w, 3 * temporal_patch_size * patch_size ** 2), values ordered channel, temporal, row,
@@ -53,10 +56,14 @@ def to_patches(
 
 
 def normalised(patches: NDArray[np.uint8], mean: Triple, std: Triple) -> NDArray[np.float32]:
-    """The pixel_values of transformers' processors, float32 of the same shape: what the tower was trained on.
+    """The pixel_values of transformers' processors, (patches / 255 - mean) / std: the values that trained the tower.
 
     Args:
-        mean, std: a channel, on the 0..1 scale.
+        patches: uint8 (n, 3 * temporal_patch * patch^2).
+        mean, std: one value for each channel, on the 0..1 scale.
+
+    Returns:
+        float32 of the same shape.
     """
     scale, shift = _affine(mean, std)
     values = patches.reshape(len(patches), CHANNELS, -1) * scale - shift
@@ -64,7 +71,14 @@ def normalised(patches: NDArray[np.uint8], mean: Triple, std: Triple) -> NDArray
 
 
 def to_bytes(pixel_values: NDArray[np.float32], mean: Triple, std: Triple) -> NDArray[np.uint8]:
-    """The patches that `normalised` made pixel_values of.
+    """The patches from which `normalised` made pixel_values.
+
+    Args:
+        pixel_values: float32 (n, 3 * temporal_patch * patch^2).
+        mean, std: one value for each channel, on the 0..1 scale.
+
+    Returns:
+        uint8 of the same shape.
 
     Raises:
         InvalidInput: a value is no grey level of 0 to 255, normalised with this mean and std.
@@ -82,6 +96,6 @@ def to_bytes(pixel_values: NDArray[np.float32], mean: Triple, std: Triple) -> ND
 
 
 def _affine(mean: Triple, std: Triple) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What a byte is multiplied with and what is then subtracted, each float32 (3, 1)."""
+    """The factor of a byte, and the number that one then subtracts from the product; each float32 (3, 1)."""
     means, stds = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
     return (1.0 / (255.0 * stds)).astype(np.float32), (means / stds).astype(np.float32)

@@ -1,7 +1,7 @@
-"""How large a picture is looked at: the names and the rule are those of qwen-vl-utils.
+"""The size at which the model looks at a picture; the options have the names and follow the rule of qwen-vl-utils.
 
-Where a message says nothing the bundle's processor file decides; in any case nothing is larger than the bundle, and the
-device, allow.
+Where a message says nothing the bundle's processor file decides; in any case no picture is larger than the bundle and
+the device allow.
 """
 
 from dataclasses import dataclass
@@ -39,10 +39,15 @@ class PictureOptions:
         return options_of(cls, part)
 
     def size(self, height: int, width: int, factor: int, how: ImageProcessing) -> tuple[int, int]:
-        """Height and width a picture is resized to.
+        """The height and width, in pixels, to which the family resizes a picture.
+
+        Args:
+            height, width: the picture's own, in pixels.
+            factor: pixels of a merge block's side; both results are multiples of it.
+            how: the bundle's bounds.
 
         Raises:
-            MediaError: an aspect ratio above 200, or min_pixels above what max_pixels or the bundle allow.
+            MediaError: the aspect ratio is above 200, or min_pixels is above what max_pixels or the bundle allow.
         """
         most = min(how.max_pixels, MAX_TOKENS * factor**2)
         if self.resized_height is not None and self.resized_width is not None:

@@ -1,4 +1,4 @@
-"""Sources to items: a picture or video is decoded here, and its family resizes and cuts it."""
+"""Sources to items: this module decodes a picture or video, and the model's family resizes and cuts it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -38,19 +38,19 @@ def picture_item(
     options: PictureOptions = PICTURE_DEFAULTS,
     mode: str = "",
 ) -> Item:
-    """A picture, resized and cut as its family does.
+    """The item of a picture: the model's family resizes and cuts it.
 
     Args:
         mode: what the family says of the pictures of a conversation (families.Family.mode).
 
     Raises:
-        MediaError: it cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
+        MediaError: the picture cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
     """
     return families.find(card.family).picture(load_picture(source), how, card, options, mode)
 
 
 def _repeated(images: Iterable[Image.Image], indices: NDArray[np.int64]) -> Iterator[Image.Image]:
-    """Each frame as often as it is chosen: a checkpoint may ask for more frames than a video has."""
+    """Each frame as often as `indices` has it: a checkpoint may ask for more frames than a video has."""
     for image, count in zip(images, np.unique(indices, return_counts=True)[1], strict=True):
         yield from (image for _ in range(count))
 
@@ -70,14 +70,14 @@ def frames_item(
     max_pixels: int | None = None,
     progress: FramesRead | None = None,
 ) -> Item:
-    """A video given as frames already sampled at `options.sample_fps` frames per second (2 where it is silent).
+    """The item of a video whose frames the caller has chosen, `options.sample_fps` a second (2 where it is None).
 
     Args:
-        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
-        progress: called with the number of frames read and the number wanted.
+        max_pixels: the most pixels of a frame, whatever the options and the bundle allow.
+        progress: a function that gets the number of frames read so far and the number wanted.
 
     Raises:
-        MediaError: no frames, too many, frames of different size, or a frame that cannot be decoded.
+        MediaError: there are no frames or too many, they differ in size, or a frame cannot be decoded.
     """
     options.check_source(is_file=False)
     if not 1 <= len(frames) <= how.max_frames:
@@ -97,17 +97,18 @@ def video_item(
     max_pixels: int | None = None,
     progress: FramesRead | None = None,
 ) -> Item:
-    """A video from a file, its bytes, a list of frames, or a folder of frames (sorted by name).
+    """The item of a video: a file, its bytes, a list of frames, or a folder of frames (sorted by name).
 
     Args:
-        max_pixels: most pixels of a frame, whatever the options and the bundle allow.
-        progress: called with the number of frames read and the number wanted.
+        source: any of these; an array of frames is uint8 (frames, height, width, 3 or 4).
+        max_pixels: the most pixels of a frame, whatever the options and the bundle allow.
+        progress: a function that gets the number of frames read so far and the number wanted.
 
     Raises:
-        MediaError: it cannot be decoded, or the options ask for frames it does not have.
-        MissingExtra: a file, and PyAV is not installed.
+        MediaError: the video cannot be decoded, or the options ask for frames that it does not have.
+        MissingExtra: the source is a file, and PyAV is not installed.
     """
-    found = ANY_FILE(source, "video")  # what the pipeline resolved is left as it is
+    found = ANY_FILE(source, "video")  # it leaves what the pipeline resolved as it is
     if isinstance(found, np.ndarray):  # (frames, height, width, 3 or 4)
         found = list(found)
     if isinstance(found, Sequence) and not isinstance(found, bytes):

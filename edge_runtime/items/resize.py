@@ -1,7 +1,7 @@
-"""The size a picture or video is encoded at.
+"""The size at which the tower encodes a picture or video.
 
-Python's round, floor and ceil in exactly this order decide the grid, and the grid decides the prompt: one pixel of
-difference is another number of tokens.
+Python's round, floor and ceil in exactly this order decide the grid, and the grid decides the prompt: one pixel more or
+less can change the number of tokens.
 """
 
 import math
@@ -32,10 +32,10 @@ def _fit(height: int, width: int, factor: int, frames: int, low: int, high: int,
 
 
 def image_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Height and width, multiples of `factor`, whose product lies between min_pixels and max_pixels.
+    """Height and width in pixels, multiples of `factor`, whose product lies between min_pixels and max_pixels.
 
     Raises:
-        MediaError: an aspect ratio above 200.
+        MediaError: the aspect ratio is above 200.
 
     The rule is `smart_resize` of transformers' Qwen2-VL image processor.
     """
@@ -45,10 +45,10 @@ def image_size(height: int, width: int, factor: int, min_pixels: int, max_pixels
 def video_size(
     num_frames: int, height: int, width: int, factor: int, temporal_patch_size: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """Height and width of every frame; the budget counts frames x height x width.
+    """Height and width of every frame in pixels, multiples of `factor`; the bounds count frames x height x width.
 
     Raises:
-        MediaError: an aspect ratio above 200.
+        MediaError: the aspect ratio is above 200.
 
     The rule is `smart_resize` of transformers' Qwen3-VL video processor.
     """
@@ -68,10 +68,10 @@ def frame_size(
     max_pixels: int | None,
     total_pixels: int | None,
 ) -> tuple[int, int]:
-    """Height and width of every frame under budgets of one frame and of all temporal patches together.
+    """Height and width of every frame in pixels, under budgets of one frame and of all temporal patches together.
 
     Raises:
-        MediaError: an aspect ratio above 200, or min_pixels above what max_pixels and total_pixels leave.
+        MediaError: the aspect ratio is above 200, or min_pixels is above what max_pixels and total_pixels leave.
 
     The rule and its constants (128 to 768 tokens a frame, nine tenths of 128,000 tokens in all) are those of
     `fetch_video` of qwen-vl-utils 0.0.14.
@@ -86,12 +86,12 @@ def frame_size(
 def picture_size(
     height: int, width: int, factor: int, min_pixels: int | None, max_pixels: float | None
 ) -> tuple[int, int]:
-    """Height and width, multiples of `factor`, within bounds of 4 to 16,384 tokens where one is not given.
+    """Height and width in pixels, multiples of `factor`; a bound that is None is 4 tokens below or 16,384 tokens above.
 
     Raises:
-        MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+        MediaError: the aspect ratio is above 200, or min_pixels is above max_pixels.
 
-    The rule is `smart_resize` of qwen-vl-utils 0.0.14; one difference: a side is never below `factor`.
+    The rule is `smart_resize` of qwen-vl-utils 0.0.14 with one difference: a side is never below `factor`.
     """
     low = MIN_TOKENS * factor**2 if min_pixels is None else min_pixels
     high = MAX_TOKENS * factor**2 if max_pixels is None else max_pixels

@@ -1,7 +1,7 @@
 """Square tiles of a picture, uint8 (tiles, side, side, 3), equal in every byte to transformers' PIL backend.
 
-Resizing is Pillow's bicubic filter where no other is named. What is written of a picture's size comes from its original size, never
-from the resized one.
+These functions resize with Pillow's bicubic filter where the caller names no other. What they tell of a picture's size
+follows from its original size, never from the resized one.
 """
 
 import math
@@ -24,7 +24,7 @@ def check_ratio(image: Image.Image) -> None:
     """Refuse a picture whose sides differ by more than MAX_RATIO times.
 
     Raises:
-        MediaError: they do.
+        MediaError: the sides differ by more.
     """
     short, long = sorted(image.size)
     if long > MAX_RATIO * short:
@@ -32,7 +32,7 @@ def check_ratio(image: Image.Image) -> None:
 
 
 def cropped(image: Image.Image, side: int, resample: int = BICUBIC) -> Pixels:
-    """The short side becomes `side`, the long side is cut to it. (side, side, 3).
+    """The middle of the picture, uint8 (side, side, 3): its short side becomes `side`, and the long side is cut to it.
 
     The rule is `get_resize_output_image_size` and `center_crop` of transformers' CLIP image processor.
     """
@@ -45,7 +45,10 @@ def cropped(image: Image.Image, side: int, resample: int = BICUBIC) -> Pixels:
 
 
 def padded(image: Image.Image, side: int, mean: tuple[float, float, float]) -> Pixels:
-    """The picture in the middle of a square of its longer side, filled with the mean colour. (side, side, 3).
+    """The picture in the middle of a square of its longer side, resized to uint8 (side, side, 3).
+
+    Args:
+        mean: the colour of the rest of the square, red, green and blue on the 0..1 scale.
 
     The rule is `pad_to_square` of transformers' LLaVA image processor.
     """
@@ -56,7 +59,7 @@ def padded(image: Image.Image, side: int, mean: tuple[float, float, float]) -> P
 
 
 def best_pinpoint(height: int, width: int, pinpoints: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """The canvas (height, width) that keeps most of the picture's pixels, then wastes least.
+    """The canvas (height, width) that keeps most of the picture's pixels; at a tie the one that wastes least.
 
     The rule is `select_best_resolution` of transformers' image_processing_utils.
     """
@@ -71,14 +74,14 @@ def best_pinpoint(height: int, width: int, pinpoints: tuple[tuple[int, int], ...
 
 
 def cut(pixels: Pixels, side: int) -> Pixels:
-    """Tiles row by row of pixels whose sides are multiples of `side`: (tiles, side, side, 3)."""
+    """The tiles of a picture row by row, (tiles, side, side, 3); the picture's sides are multiples of `side`."""
     rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
     blocks = pixels.reshape(rows, side, columns, side, 3).swapaxes(1, 2)  # (rows, columns, side, side, 3)
     return blocks.reshape(-1, side, side, 3)
 
 
 def anyres(image: Image.Image, tiles: Tiles) -> Pixels:
-    """The whole picture squashed to a tile, then the tiles of its best pinpoint, on which it lies in the middle of black.
+    """The whole picture squashed to a tile, then the tiles of its best pinpoint: there it lies in the middle of black.
 
     The rule is `get_image_patches` of transformers' LLaVA-NeXT image processor.
     """
@@ -95,7 +98,9 @@ def anyres(image: Image.Image, tiles: Tiles) -> Pixels:
 
 
 def nearest_canvas(height: int, width: int, tiles: Tiles) -> tuple[int, int]:
-    """(rows, columns) of tiles whose aspect ratio is nearest the picture's; at a tie more tiles, where it fills half of them.
+    """The (rows, columns) of tiles whose aspect ratio is nearest the picture's.
+
+    At a tie the canvas with more tiles wins, where the picture has more than half of its pixels.
 
     The rule is `get_optimal_tiled_canvas` of transformers' GOT-OCR2 image processor.
     """
@@ -110,7 +115,7 @@ def nearest_canvas(height: int, width: int, tiles: Tiles) -> tuple[int, int]:
 
 
 def canvas(image: Image.Image, tiles: Tiles) -> Pixels:
-    """The picture squashed to its nearest canvas and cut, and a thumbnail behind more than one tile.
+    """The tiles of the picture, squashed to its nearest canvas; where they are several, a thumbnail of it comes last.
 
     The rule is `crop_image_to_patches` of transformers' GOT-OCR2 image processor.
     """
@@ -135,14 +140,20 @@ def _with_longest(height: int, width: int, longest: int) -> tuple[int, int]:
 
 
 def whole_in_a_tile(image: Image.Image, tiles: Tiles, longest: int | None, resample: int) -> Pixels:
-    """The longest edge to a length, then squashed to a tile: (side, side, 3)."""
+    """The whole picture as one tile, (side, side, 3): its longer side becomes `longest`, then both sides become `side`.
+
+    Args:
+        longest: pixels; None leaves this first step out.
+    """
     if longest is not None:
         image = Image.fromarray(resized(image, *_with_longest(image.height, image.width, longest), resample))
     return resized(image, tiles.side, tiles.side, resample)
 
 
 def longest_edge(image: Image.Image, tiles: Tiles, resample: int) -> tuple[Pixels, int, int]:
-    """Tiles row by row and the whole picture behind them, and the rows and columns that were cut; 0 where it is one tile.
+    """The tiles row by row with the whole picture behind them, then how many rows and columns of tiles there are.
+
+    A picture that becomes one tile has 0 rows and 0 columns.
 
     The rule is `_preprocess` of transformers' SmolVLM image processor, which resizes what was resized before.
     """

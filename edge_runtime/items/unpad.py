@@ -1,7 +1,7 @@
-"""Rows of tiles put together to the map of a whole picture, and what of it belongs to the picture.
+"""The rows of a picture's tiles, put together to the map of the whole canvas, and the part that shows the picture.
 
-A picture that lies in the middle of a canvas has rows above and below it, or beside it, that saw black. They are taken
-off, and a learned row ends each of its lines.
+A picture that lies in the middle of a canvas has rows above and below it, or beside it, that saw black. This module
+takes them off and ends each line of the map with a learned row, the newline.
 """
 
 import math
@@ -46,7 +46,7 @@ def _shrunk(lines: int, columns: int, tiles: Tiles) -> tuple[int, int]:
 
 
 def bilinear(maps: Rows, lines: int, columns: int) -> Rows:
-    """Maps (..., rows, columns, H) of another size, each value from its four neighbours: (..., lines, columns, H).
+    """Maps (..., rows, columns, H) resized to (..., lines, columns, H); each value follows from its four neighbours.
 
     The rule is torch's `interpolate` with mode bilinear, align_corners False and no antialiasing.
     """
@@ -61,19 +61,23 @@ def bilinear(maps: Rows, lines: int, columns: int) -> Rows:
 
 
 def num_rows(height: int, width: int, tiles: Tiles) -> int:
-    """Rows of a picture: the whole one, then its map with a newline behind each line."""
+    """How many rows a picture takes: those of its whole tile, then those of its map with a newline behind each line.
+
+    Args:
+        height, width: of the picture, in pixels.
+    """
     lines, columns, _, _ = _unpadded(height, width, tiles)
     lines, columns = _shrunk(lines, columns, tiles)
     return tiles.num_rows + lines * (columns + tiles.has_newline)
 
 
 def unpadded(rows: Rows, height: int, width: int, tiles: Tiles, newline: Rows) -> Rows:
-    """The rows of a picture in prompt order: those of the whole one, then the map's lines.
+    """The rows of a picture in prompt order, float32 (n, H): those of its whole tile, then the lines of its map.
 
     Args:
         rows: float32 (1 + tiles, rows of a tile, H) of the tower.
         height, width: of the picture, in pixels.
-        newline: float32 (H,).
+        newline: float32 (H,), the learned row that ends a line.
     """
     side, width_h = tiles.side_rows, rows.shape[-1]
     high, wide = best_pinpoint(height, width, tiles.pinpoints)

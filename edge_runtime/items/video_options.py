@@ -1,7 +1,8 @@
-"""Which frames of a video are looked at, and how large: the names are those of qwen-vl-utils.
+"""Which frames of a video the model looks at, and at what size; the options have the names of qwen-vl-utils.
 
-Frames are chosen by index, as both references do: a video of variable frame rate is sampled evenly over its frames, and
-a frame's time is its index over the average rate. Where a value is not given the bundle's processor files decide.
+This module chooses frames by index, as qwen-vl-utils and transformers do: it samples a video of variable frame rate
+evenly over its frames, and a frame's time is its index over the average rate. Where an option is None the bundle's
+processor files decide.
 """
 
 import math
@@ -37,16 +38,19 @@ class VideoOptions:
     """What a message may say about a video.
 
     Attributes:
-        fps: frames looked at per second of video. nframes: how many instead.
+        fps: how many frames the model looks at per second of video.
+        nframes: how many frames the model looks at in all; give it or fps.
         min_frames, max_frames: bounds of the number that follows from fps.
-        video_start, video_end: seconds of the part that is looked at.
+        video_start, video_end: the part of the video that the model looks at, in seconds.
         min_pixels, max_pixels: bounds of one frame after resizing; total_pixels: of all temporal patches together. Any
             of them puts qwen-vl-utils' rule in the place of the bundle's own budget.
         resized_height, resized_width: the size of a frame itself, rounded to whole merge blocks; both or none.
-        sample_fps: rate of a list or folder of frames; raw_fps: rate its timestamps are counted in, if another.
+        sample_fps: how many frames of a list or folder make a second.
+        raw_fps: the rate in which the timestamps of such frames count, where it is another.
 
     Raises:
-        MediaError: a value is no number, not positive, or fps comes with nframes.
+        MediaError: a value is no number or is not positive (video_start and video_end may be 0), only one of
+            resized_height and resized_width is there, or fps comes with nframes.
     """
 
     fps: float | None = None
@@ -74,20 +78,20 @@ class VideoOptions:
         return options_of(cls, part)
 
     def check_source(self, is_file: bool) -> None:
-        """Check that every option means something for a file, or for frames that were chosen already.
+        """Check that every option means something for a file, or else for frames that the caller has chosen.
 
         Raises:
-            MediaError: one does not.
+            MediaError: an option means nothing there.
         """
         for name in OF_FRAMES if is_file else OF_FILES:
             if (value := getattr(self, name)) is not None:
                 raise MediaError(f"{name} is {value} and has no meaning here: {FOR_FILES if is_file else FOR_FRAMES}")
 
     def indices(self, num_frames: int, source_fps: float, how: VideoProcessing) -> NDArray[np.int64]:
-        """Frames to look at, int64 (n,), ascending, out of `num_frames` at `source_fps` per second.
+        """The indices of the chosen frames, int64 (n,), ascending, out of `num_frames` at `source_fps` per second.
 
         Raises:
-            MediaError: the part of the video is empty, or more frames are asked for than there are or may be.
+            MediaError: the part of the video is empty, or the options ask for more frames than there are or may be.
 
         The choice is `sample_frames` of transformers' Qwen3-VL video processor.
         """
@@ -99,7 +103,7 @@ class VideoOptions:
         """The first and the last frame between video_start and video_end, out of `num_frames`.
 
         Raises:
-            MediaError: there is none.
+            MediaError: there is no frame between them.
 
         The rule is `calculate_video_frame_range` of qwen-vl-utils (a part of one frame is allowed here).
         """
@@ -116,10 +120,10 @@ class VideoOptions:
         return first, last
 
     def count(self, total: int, source_fps: float, how: VideoProcessing) -> int:
-        """How many of `total` frames are looked at.
+        """How many of `total` frames the model looks at.
 
         Raises:
-            MediaError: more are asked for than there are or may be.
+            MediaError: the options ask for more frames than there are or may be.
         """
         most = how.max_frames if self.max_frames is None else self.max_frames
         if max(most, self.nframes or 0) > how.max_frames:
@@ -151,10 +155,17 @@ class VideoOptions:
         how: VideoProcessing,
         device_pixels: int | None = None,
     ) -> tuple[int, int]:
-        """Height and width that `num_frames` frames are resized to; `device_pixels` bounds one frame in any case.
+        """The height and width, in pixels, to which the family resizes each of `num_frames` frames.
+
+        Args:
+            height, width: a frame's own, in pixels.
+            factor: pixels of a merge block's side; both results are multiples of it.
+            depth: frames of a temporal patch.
+            how: the bundle's bounds.
+            device_pixels: the most pixels of one frame, whatever the options say; None sets no limit.
 
         Raises:
-            MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+            MediaError: the aspect ratio is above 200, or min_pixels is above max_pixels.
         """
         if self.resized_height is not None and self.resized_width is not None:
             most = min(device_pixels or how.max_pixels, MAX_TOKENS * factor**2)
@@ -174,7 +185,7 @@ class VideoOptions:
 
 
 def timestamps(indices: NDArray[np.int64], source_fps: float, depth: int) -> tuple[float, ...]:
-    """Seconds of each temporal patch: mean of its first and last frame; an odd tail repeats the last index.
+    """The seconds of each temporal patch: the mean of its first and last frame's; a short tail repeats the last index.
 
     The rule is `_calculate_timestamps` of transformers' Qwen3-VL processor.
     """

@@ -1,7 +1,8 @@
-"""The process that decodes what others sent: it makes items until its socket closes, and may be killed at any time.
+"""The process that decodes the media of clients: it makes items until its socket closes, and may be killed at any time.
 
-A job and its answer are a line of JSON and plain bytes; nothing is pickled, so a decoder that was taken over can send
-nothing but pixels. Memory and CPU time are limits of the process: FFmpeg and Pillow obey no others.
+A job and its answer are a header of JSON and plain bytes. No side uses pickle, so an attacker who takes the decoder
+over can send nothing but pixels. The system limits the memory and CPU time of the process: FFmpeg and Pillow obey no
+other limits.
 """
 
 import json
@@ -31,7 +32,13 @@ MAX_HEADER_BYTES = 1 << 20
 
 
 def send(link: socket.socket, header: dict[str, Any], payload: Any = b"", descriptors: tuple[int, ...] = ()) -> None:
-    """A header and the bytes that belong to it; `num_bytes` of the header says how many."""
+    """Send a header and the bytes that belong to it; `num_bytes` of the header says how many.
+
+    Args:
+        header: what JSON can hold.
+        payload: bytes, or a view of uint8 values.
+        descriptors: open files that the other process may read.
+    """
     text = json.dumps(header | {"num_bytes": len(payload)}).encode()
     if descriptors:
         socket.send_fds(link, [HEAD.pack(len(text))], descriptors)
@@ -42,10 +49,10 @@ def send(link: socket.socket, header: dict[str, Any], payload: Any = b"", descri
 
 
 def receive(link: socket.socket) -> tuple[dict[str, Any], bytearray, list[int]]:
-    """What `send` sent.
+    """Receive what `send` sent: the header, the bytes, and at most one descriptor.
 
     Raises:
-        EOFError: the other side closed, or was killed.
+        EOFError: the other process closed the socket, was killed, or announces a header above MAX_HEADER_BYTES.
     """
     head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
     size = HEAD.unpack(head + _exactly(link, HEAD.size - len(head)))[0]
@@ -77,7 +84,7 @@ class _Following:
         return bytes(receive(self._link)[1])
 
     def drop(self) -> None:
-        """Read the ones that were not asked for."""
+        """Read the frames that nobody asked for."""
         while self._num_left > 0:
             self.next()
 
@@ -124,7 +131,7 @@ def main() -> None:
             job, data, descriptors = receive(link)
         except EOFError:
             return
-        # the system counts whole seconds and kills by SIGXCPU
+        # the system counts whole seconds and kills this process by SIGXCPU
         most = math.ceil(time.process_time() + max_cpu_s)
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
         following = _Following(link, job.get("num_frames", 0))

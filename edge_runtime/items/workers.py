@@ -1,7 +1,7 @@
-"""Items of media that others sent, made in processes that can be killed: decoders have no limits of their own.
+"""Workers makes the items of clients' media in processes that it can kill: decoders have no limits of their own.
 
-A process takes one job at a time and is ended when the job passes a limit or its asker leaves; the next job starts
-another. A caller holds at most its share of the processes, so slow media of one keep no other waiting.
+A process takes one job at a time. Workers kills it when the job passes a limit or its asker leaves; the next job starts
+another. A client holds at most its share of the processes, so slow media of one client keep no other waiting.
 """
 
 import json
@@ -38,12 +38,12 @@ class DecodingLimits:
     """What one picture or video may take.
 
     Attributes:
-        max_seconds: of CPU time, and of time on the clock.
-        max_bytes: memory beyond that of an idle process.
-        num_workers: processes at once; a caller holds half of them at most.
+        max_seconds: the most seconds of CPU time, and of time on the clock; at least 1.
+        max_bytes: the most bytes of memory beyond those of an idle process; at least 16 MiB.
+        num_workers: the most processes at once, at least 1; one client holds at most half of them, or the only one.
 
     Raises:
-        InvalidInput: a limit is below what makes sense.
+        InvalidInput: a limit is below its least value.
     """
 
     max_seconds: float = 20.0
@@ -121,10 +121,11 @@ class Workers:
         self._free = threading.Condition()
 
     def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
-        """The item of a resolved source; see MakeItem.
+        """Make the item of a resolved source; see MakeItem.
 
         Raises:
-            MediaError: it cannot be decoded, or not within the limits; or the asker left.
+            MediaError: the source cannot be decoded within the limits, or the asker left.
+            MissingExtra: the source is a video file, and PyAV is not installed.
             Unavailable: no process starts.
         """
         if not _is_encoded(source):
