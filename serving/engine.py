@@ -1,7 +1,7 @@
 """What an engine is: a checked prompt in, a stream of token deltas out.
 
 Engines know nothing of Triton, and Triton's models know nothing of engines but this protocol, so another engine is one
-more file. Whoever consumes a stream owns the request: closing the generator is the cancellation.
+more file. Whoever reads a stream owns the request, and closes the generator to cancel it.
 """
 
 from collections.abc import AsyncGenerator
@@ -15,7 +15,7 @@ from contract.sampling import Sampling
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its text alone, its log-probability in nats before penalties and temperature, and the likeliest instead."""
+    """A token, its text alone, its log-probability in nats before penalties and temperature, and its likeliest rivals."""
 
     id: int
     token: str
@@ -35,7 +35,7 @@ class Delta:
     text: str
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, where sampling asks for them
-    queue_seconds: float = 0.0  # on the first delta: what the request waited for its slot
+    queue_seconds: float = 0.0  # on the first delta: how long the request waited for its slot
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Stats:
     num_failed: int = 0
     num_input_tokens: int = 0
     num_output_tokens: int = 0
-    kv_bytes: int = 0  # reserved now
+    kv_bytes: int = 0  # of keys and values, reserved now
     max_kv_bytes: int = 0
 
 
@@ -57,7 +57,7 @@ def check_choice(sampling: Sampling, end_ids: frozenset[int], num_ids: int) -> N
     """min_tokens keeps the tokens that end an answer from being chosen: some other token must be left.
 
     Args:
-        end_ids: the model's own, which ignore_eos leaves out.
+        end_ids: the model's own end tokens, which ignore_eos leaves out.
         num_ids: the size of the vocabulary.
 
     Raises:
@@ -76,7 +76,7 @@ class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """Stream one answer, in the event loop that the engine was loaded with, if it was with one.
+        """Stream one answer. An engine that was loaded with an event loop must be asked in that loop.
 
         Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
 
@@ -98,7 +98,7 @@ class Engine(Protocol):
         ...
 
     def stalled_seconds(self) -> float:
-        """How long requests have been running or waiting without a step that ended; 0 where there are none."""
+        """Seconds for which requests have run or waited and no step has ended; 0 where there are no requests."""
         ...
 
     def close(self) -> None:

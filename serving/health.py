@@ -1,4 +1,4 @@
-"""`python -m serving.health`: the door of `serving.triton.health` for Docker's and Kubernetes' probes."""
+"""`python -m serving.health`: Docker's and Kubernetes' probes call `serving.triton.health` through it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""An asyncio event loop in a thread of its own: where a model's streams are read, beside Triton's threads."""
+"""An asyncio event loop in a thread of its own, in which a model reads its streams beside Triton's threads."""
 
 import asyncio
 import threading
@@ -16,13 +16,13 @@ class LoopThread:
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
-        """Run a coroutine in the loop; cancelling the future cancels it there."""
+        """Run a coroutine in the loop; whoever cancels the future cancels it there."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
     def close(self, timeout_seconds: float | None = None) -> None:
-        """Stop the loop where it is and wait for the thread; what still runs in it is dropped."""
+        """Stop the loop where it is and wait for the thread; the coroutines that still run in it never end."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout_seconds)

@@ -1,8 +1,8 @@
 """The server's metrics, on Triton's own port: Triton's latencies of a decoupled model stop before the first token.
 
-This module publishes the engine's counters and gauges as they stand, observes times a request, and counts errors by their code.
-A call to Triton's metrics crosses processes, so everything waits in a queue for `publish`, which the adapter calls a few
-times a second beside the streams.
+This module publishes the engine's counters and gauges as they stand, observes TIMES for each request, and counts errors
+by their code. A call to Triton's metrics crosses processes, so times and errors wait in queues for `publish`, which the
+adapter's watcher calls many times a second beside the streams.
 """
 
 import time
@@ -20,7 +20,14 @@ BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 @dataclass(frozen=True)
 class Metric:
-    """field names the value in serving.engine.Stats or the reuse store's counts, name the metric without its prefix."""
+    """One metric that `Meter.publish` keeps up to date.
+
+    Attributes:
+        field: the name of its value in serving.engine.Stats or serving.requests.store.ReuseStats.
+        name: the metric's name without PREFIX.
+        kind: "GAUGE" or "COUNTER", as Triton's MetricFamily names them.
+        meaning: the description that Triton publishes.
+    """
 
     field: str
     name: str
@@ -81,15 +88,15 @@ class Meter:
         self._failed: deque[str] = deque()
 
     def observe(self, name: str, seconds: float) -> None:
-        """Note one of TIMES; from any thread."""
+        """Note the seconds of one of TIMES. Any thread may call this."""
         self._observed.append((name, seconds))
 
     def failed(self, error: EdgeVlmError) -> None:
-        """Note a request that ends with an error; from any thread."""
+        """Note a request that ends with an error. Any thread may call this."""
         self._failed.append(error.code)
 
     def publish(self, values: Mapping[str, float]) -> None:
-        """Bring Triton's metrics up to date; values by the fields of METRICS."""
+        """Bring Triton's metrics up to date. The values come under the fields of METRICS: now, or since the start."""
         for field, metric in self._values.items():
             if change := values[field] - self._published[field]:
                 metric.increment(change)

@@ -1,6 +1,7 @@
 """Whether the transformers engine can read quantised weights, judged by the config before a server starts over them.
 
-vLLM reads all of these by itself; transformers asks for a package for each, one after another, half a minute into loading.
+vLLM reads all of these by itself; transformers asks for a package for each, one after another, half a minute into
+loading.
 """
 
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 from contract.errors import BundleError
 
-# What transformers 5.23 asks for (quantizers/quantizer_*.py, validate_environment).
+# The packages that transformers 5.23 asks for, by method (quantizers/quantizer_*.py, validate_environment).
 PACKAGES = {
     "fp8": ("accelerate",),
     "bitsandbytes": ("accelerate", "bitsandbytes"),
@@ -23,7 +24,7 @@ VLLM_ONLY = ("modelopt",)
 
 
 def quantisation(config: dict[str, Any]) -> str | None:
-    """The method that a config says its linear layers are quantised with; None where they are not."""
+    """The method that quantised the linear layers, as a transformers config names it; None where it names none."""
     for place in (config, config.get("text_config") or {}):
         found = place.get("quantization_config")
         if isinstance(found, dict):
@@ -35,8 +36,8 @@ def check_quantisation(folder: Path) -> None:
     """Check that the packages which transformers needs for a checkpoint's weights are installed.
 
     Raises:
-        BundleError: one is missing; the message names all that are, and the other engine. transformers
-            does not read the method. config.json is no JSON.
+        BundleError: a package is missing (the message names each such package, and the other engine), transformers does
+            not read the method, or config.json cannot be read.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What the launcher hands to the model: where the checkpoint is, which engine runs it, how much it may take.
 
-Travels as settings.json beside model.py, in the launcher's private copy of the repository; Triton's own model
-configuration is published to clients and must not hold paths.
+The launcher writes them as settings.json beside model.py, in its private copy of the model repository. Triton publishes
+its own model configuration to clients, so that must not hold paths.
 """
 
 import json
@@ -26,12 +26,15 @@ NAME = "settings.json"
 class Settings:
     """How one server runs one language checkpoint.
 
-    engine_args are vLLM's, under its names (serving.vllm.arguments). num_threads are torch's; None means all cores.
-    needs_numpy_below_2 is a fact about the Triton that hosts the model. bundle is the edge bundle of the optional vision
-    model; None leaves that model out. reuse_store is the URL of a Redis or Valkey that servers share pictures through.
+    model is the folder of the checkpoint, engine one of ENGINES, dtype one of DTYPES. engine_args are vLLM's engine
+    arguments, under its names (serving.vllm.arguments). num_threads counts torch's threads; None means all cores.
+    needs_numpy_below_2 is a fact about the Triton that hosts the model. bundle is the edge bundle of the optional
+    vision model; None leaves that model out. reuse_store is the URL of a Redis or Valkey that servers share pictures
+    through.
 
     Raises:
-        InvalidInput: no engine or number format has this name, or reuse_store is no URL of a store.
+        InvalidInput: no engine or number format has this name, reuse_store is no URL of a store, or engine_args come
+            with another engine than vllm.
     """
 
     model: str
@@ -70,12 +73,13 @@ class Settings:
         return cls(**values | {"limits": Limits(**values["limits"])})
 
     def load_engine(self, loop: LoopThread) -> Engine:
-        """Load the checkpoint into the engine of this name, whose streams are then read in the loop.
+        """Load the checkpoint into the engine that `engine` names; the caller then reads its streams in the loop.
 
         Raises:
-            MissingExtra: its libraries are not installed.
+            MissingExtra: the engine's libraries are not installed.
             BundleError: the checkpoint cannot be used.
-            InvalidInput: engine_args are not vLLM's.
+            InvalidInput: vLLM does not take engine_args.
+            ServerError: vLLM did not start.
         """
         folder, how = Path(self.model), (self.dtype, self.num_threads)
         check_weights(folder)

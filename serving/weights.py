@@ -1,7 +1,8 @@
 """Whether a checkpoint's weights can be read, judged by their headers before a server starts over them.
 
-The libraries that read them raise what they like on a damaged file, one follows an index out of the folder, and each
-does so after half a minute of loading. Source of the layout: the format section of huggingface/safetensors' README.
+The libraries that read weights raise errors of any type on a damaged file, one follows an index out of the folder, and
+each does so only after it has loaded for half a minute. Source of the layout: the format section of
+huggingface/safetensors' README.
 """
 
 import json
@@ -14,7 +15,7 @@ from contract.files import is_plain_name
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
-# Other types are left to the engine; their places in the file are checked all the same.
+# The engine judges other types; this module checks their places in the file all the same.
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 AGAIN = "copy the checkpoint again, or export it again"
@@ -71,7 +72,7 @@ def _check_file(path: Path) -> None:
 
 
 def _place(name: str, value: Any) -> tuple[int, int]:
-    """First and last byte of a tensor, from its entry in the header; ValueError where it makes no sense."""
+    """The first byte of a tensor and the one behind its last, by its header entry; ValueError where that is wrong."""
     entry: dict[str, Any] = value if isinstance(value, dict) else {}
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")

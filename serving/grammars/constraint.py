@@ -1,7 +1,7 @@
 """`structured_outputs` of a request: vLLM's names, checked here once, so that both engines mean the same by them.
 
-JSON comes without blanks, and oneOf is taken for anyOf, as most servers take it: a grammar of tokens cannot count how many
-branches an answer fits.
+An engine writes JSON without blanks, and takes oneOf for anyOf, as most servers take it: a grammar of tokens cannot
+count how many branches an answer fits.
 """
 
 import json
@@ -12,12 +12,12 @@ from contract.errors import InvalidInput, shown
 from contract.sampling import JSON_OPTIONS
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
-MAX_CHARACTERS = 1 << 17  # of the whole constraint
+MAX_CHARACTERS = 1 << 17  # of the whole constraint, written as JSON
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """One kind of KINDS but json_object, and its value: a schema, a list of choices, or the text of a regex or grammar."""
+    """One kind of KINDS but json_object, and its value: a schema, choices, or the text of a regex or grammar."""
 
     kind: str
     value: Any

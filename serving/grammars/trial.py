@@ -1,8 +1,8 @@
 """The process that tries a grammar before a server takes it: what a schema costs is not known before it is compiled.
 
-A hostile one takes all memory or hours, and a library that runs out of memory takes its process along. Here that process
-is this one: it has limits of memory and CPU time, and ends after one grammar. It reads `{"kind", "value", limits}` and
-prints `{"grammar"}`, the text that compiled, or `{"error"}`.
+A hostile schema takes all memory or hours, and a library that runs out of memory takes its process along. So this
+process tries it: it has limits of memory and CPU time, and ends after one grammar. It reads `{"kind", "value",
+"max_bytes", "max_cpu_s"}` and prints `{"grammar"}`, the text that compiled, or `{"error"}`.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 
 LIMITS = LLParserLimits(
-    max_lexer_states=20_000,  # of up to 2 kB
+    max_lexer_states=20_000,  # each of up to 2 kB
     max_grammar_size=200_000,
     precompute_large_lexemes=False,  # costs by the size of the vocabulary, not of the grammar
     verbose_errors=False,  # they would repeat the whole grammar
@@ -25,7 +25,7 @@ LIMITS = LLParserLimits(
 
 
 def matcher(grammar: str, tokenizer: LLTokenizer) -> LLMatcher:
-    """A matcher at the start of a grammar. It lets other threads run while it compiles.
+    """A matcher at the start of a grammar. Other threads run while llguidance compiles.
 
     Raises:
         ValueError: llguidance cannot compile it.
@@ -47,7 +47,7 @@ def _grammar(kind: str, value: Any) -> str:
 
 
 def _try(kind: str, value: Any) -> str:
-    """The grammar's text, compiled for single bytes, with a first mask. Special tokens are no part of those."""
+    """The grammar's text, compiled for single bytes, with a first mask. Single bytes spell no special tokens."""
     grammar = _grammar(kind, value)
     tried = matcher(grammar, LLTokenizer("byte"))
     tried.compute_bitmask()
@@ -67,7 +67,7 @@ def _limit(max_bytes: int, max_cpu_s: float) -> None:
 
 
 def main() -> None:
-    """One trial, from standard input to standard output."""
+    """Read one trial from standard input, and print its result to standard output."""
     job = json.load(sys.stdin)
     _limit(job["max_bytes"], job["max_cpu_s"])
     try:

@@ -1,4 +1,4 @@
-"""Trials of grammars beside the engine's loop: few at a time, each in a process that may be killed, none forgotten."""
+"""Tries grammars beside the engine's loop: a few at a time, each in a process of its own, and remembers the results."""
 
 import asyncio
 import importlib.util
@@ -23,9 +23,11 @@ class TrialLimits:
     """What one trial may take, and how many may run and wait.
 
     Attributes:
-        max_cpu_s: of the process; on the clock ten times as much.
+        max_cpu_s: seconds of processor time; on the clock a trial may take ten times as much.
         max_bytes: memory beyond that of the idle process.
-        num_kept: results that are remembered.
+        num_workers: trials that run at once.
+        max_waiting: trials that wait beside those.
+        num_kept: results that `Trials` remembers.
     """
 
     max_cpu_s: float = 3.0
@@ -48,8 +50,9 @@ class Trials:
         """The text of the grammar, for `serving.grammars.trial.matcher`.
 
         Raises:
-            InvalidInput: it is none, or needs more than the limits; the same constraint is then not tried again.
-            Unavailable: too many wait.
+            InvalidInput: the constraint is no grammar, or needs more than the limits (both of which this remembers), or
+                the package that compiles grammars is not installed.
+            Unavailable: too many trials run or wait.
         """
         if importlib.util.find_spec(_PACKAGE) is None:
             raise _wrong(f"needs the package {_PACKAGE} on the server: pip install 'edge-vlm[server]'")
@@ -92,7 +95,7 @@ class Trials:
                 env=os.environ | {"MALLOC_ARENA_MAX": "2", "RUST_BACKTRACE": "0"},
             )
             answer: dict[str, Any] = json.loads(done.stdout)
-        except (subprocess.TimeoutExpired, ValueError):  # killed, by this or by its limits
+        except (subprocess.TimeoutExpired, ValueError):  # this timeout or its own limits killed it
             return _wrong(
                 f"{constraint.kind} takes more than {limits.max_cpu_s:g} s or {limits.max_bytes >> 20} MiB to compile: "
                 "make it smaller"

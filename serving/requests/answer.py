@@ -1,7 +1,7 @@
-"""Deltas to the output tensors of one response, with the extra outputs a request asked for.
+"""Turns deltas into the output tensors of one response, with the extra outputs that the client asked for.
 
-Text and tokens are always sent, the rest on request; a failure after the first token always says so. A request with
-stream = false gets the same tensors once, over the whole answer.
+Every response has text and tokens, and the rest on request; a failure after the first response always says so. A
+request with stream = false gets the same tensors once, over the whole answer.
 """
 
 import json
@@ -26,9 +26,12 @@ class Answer:
         self.is_begun = False  # a response went out, so a failure must be a response, too
 
     def outputs(self, deltas: Sequence[Delta], keys: Sequence[str] = (), error: str = "") -> dict[str, NDArray[Any]]:
-        """Outputs of one response for all of the deltas.
+        """Output tensors of one response that holds all of the deltas, by the names of contract.tensors.OUTPUTS.
 
-        The last one's finish_reason may be CANCELLED, or ERROR with its message. keys are the items'; the first response has them.
+        Args:
+            deltas: one or more. The last one's finish_reason may also be CANCELLED or ERROR.
+            keys: the keys of the prompt's items; only the first response has them.
+            error: the message of an ERROR.
         """
         request, reason = self._request, deltas[-1].finish_reason or ""
         tokens = [token for delta in deltas for token in delta.token_ids]

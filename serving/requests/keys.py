@@ -1,6 +1,6 @@
 """vision_keys of a request: which items are held here, which come along, and the grids of both together.
 
-Sent grids stand by kind and say nothing of held items, whose grids the store knows; the prompt's pads say which kind
+The client sends grids by kind, and none of held items, whose grids the store knows; the prompt's pads say which kind
 comes next.
 """
 
@@ -18,11 +18,11 @@ Grid = tuple[int, int, int]
 
 
 def held_items(keys: Sequence[str], num_sent: int, store: ReuseStore) -> Held:
-    """What each key names, None for an empty one.
+    """The item that each key names; None for an empty key.
 
     Raises:
         InvalidInput: there are not as many empty keys as items were sent.
-        NotFound: a key is not held.
+        NotFound: the store does not hold a key's item.
     """
     num_empty = sum(not key for key in keys)
     if num_empty != num_sent:
@@ -41,15 +41,15 @@ def all_grids(
     video_grid_thw: NDArray[np.int64],
     num_pads: Callable[[bool, Grid, ItemTensors | None], int],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Grids of all pictures and of all videos, (k, 3), in prompt order.
+    """Grids of all pictures and of all videos, each int64 (k, 3), in prompt order.
 
     Args:
         is_video_pad: (pads,) whether each pad of the prompt is a video's.
-        image_grid_thw, video_grid_thw: of the items that were sent.
+        image_grid_thw, video_grid_thw: int64 (k, 3), the grids of the items that the client sent.
         num_pads: how many pads of this prompt an item has, by is_video, grid and what is held of it.
 
     Raises:
-        InvalidInput: the prompt has another item there, or none.
+        InvalidInput: the prompt has the other kind's pads in the place of an item, or none, or no grid is left for it.
     """
     sent = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
     found: dict[bool, list[Grid]] = {False: [], True: []}

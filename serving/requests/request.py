@@ -1,8 +1,8 @@
-"""The arrays of one request, as a server received them, to a checked prompt, its sampling and its wishes.
+"""Turns the arrays of one request, as the server got them, into a checked prompt, its sampling and its wishes.
 
-This file finds everything that can be wrong with a request, before anything is allocated for it, and names the tensor,
-its value and the allowed one. Triton checks types and fixed sizes; a rank of 0, an empty tensor, a missing tensor and an
-unknown JSON field all arrive.
+This file finds everything that can be wrong with a request, before the server allocates anything for it, and names the
+tensor, its value and the allowed one. Triton checks types and fixed sizes; a rank of 0, an empty tensor, a missing
+tensor and an unknown JSON field all arrive.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,13 +31,13 @@ from serving.requests.store import ReuseStore
 from serving.requests.tokens import TextReader
 
 Tensors = Mapping[str, NDArray[Any]]
-MAX_TOKEN_BYTES = 64  # of text for each token that the prompt may have; more is refused unread
+MAX_TOKEN_BYTES = 64  # of text for each token that the prompt may have; the parser refuses more unread
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request that passed every check. echo is the text that goes before the answer, empty unless asked for."""
+    """A request that passed every check. echo goes before the answer; it is empty unless the client asks for it."""
 
     prompt: Prompt
     sampling: Sampling
@@ -49,15 +49,15 @@ class ParsedRequest:
 
 
 def flag(tensors: Tensors, name: str, default: bool) -> bool:
-    """A BOOL [1] tensor."""
+    """The value of a BOOL tensor (1,); `default` where it is absent."""
     return bool(tensors[name].any()) if name in tensors else default
 
 
 def texts(tensors: Tensors, name: str) -> list[str]:
-    """A BYTES tensor as texts, none when absent.
+    """The texts of a BYTES tensor; an empty list where it is absent.
 
     Raises:
-        InvalidInput: one is no UTF-8.
+        InvalidInput: a text is no UTF-8.
     """
     try:
         return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in tensors.get(name, ())]
@@ -66,7 +66,7 @@ def texts(tensors: Tensors, name: str) -> list[str]:
 
 
 def text(tensors: Tensors, name: str) -> str | None:
-    """A BYTES [1] tensor as text, None when absent.
+    """The text of a BYTES tensor (1,); None where it is absent.
 
     Raises:
         InvalidInput: it is no UTF-8.
@@ -96,13 +96,14 @@ class RequestParser:
         """Check one request.
 
         Args:
-            tensors: by the names of contract.tensors.INPUTS; BYTES as object arrays of bytes. Absent ones are absent.
+            tensors: what the client sent, by the names of contract.tensors.INPUTS; BYTES as object arrays of bytes.
             parameters: the request parameters; sampling names are allowed here as well (plain JSON fields).
             is_wanted: asked between the pieces of a long text; False ends the reading.
 
         Raises:
-            InvalidInput: naming the tensor or parameter, its value and the allowed one.
-            NotFound: a key names nothing that is held here.
+            InvalidInput: the message names the tensor or parameter, its value and the allowed one.
+            NotFound: a key names an item that the store does not hold.
+            Unavailable: is_wanted gave False.
         """
         check_ranks(tensors, INPUTS)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
@@ -174,7 +175,7 @@ class RequestParser:
         )
 
     def _grids(self, tensors: Tensors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Grids of the items that were sent; the number of all items is judged first."""
+        """Grids of the pictures and of the videos that the client sent; this judges the number of all items first."""
         if (keys := tensors.get("vision_keys")) is not None and keys.size > self._limits.max_items:
             raise InvalidInput(
                 f"vision_keys has {keys.size} entries, {self._limits.max_items} are allowed", check="max-keys"
@@ -235,7 +236,7 @@ class RequestParser:
         return sampling
 
     def _check_length(self, values: NDArray[Any] | None) -> None:
-        """A text so long that no tokenizer makes few enough tokens of it is refused before it is read."""
+        """Refuse a text unread when it is so long that no tokenizer makes few enough tokens of it."""
         size = 0 if values is None else max(len(value) for value in values)
         if size > (allowed := MAX_TOKEN_BYTES * self._max_tokens):
             raise InvalidInput(
@@ -245,7 +246,7 @@ class RequestParser:
     def _ids(
         self, input_ids: NDArray[np.int64] | None, prompt_text: str | None, is_wanted: Callable[[], bool]
     ) -> NDArray[np.int64]:
-        """The prompt's tokens, (S,) as sent or those of the text."""
+        """The prompt's tokens, int64 (S,): those that the client sent, or those of its text."""
         if (input_ids is None) == (prompt_text is None):
             given = "neither" if input_ids is None else "both"
             raise InvalidInput(f"{given} of input_ids and text_input given: send exactly one of them", check="prompt")

@@ -1,9 +1,9 @@
 """Pictures and videos that several servers share through Redis or Valkey, so that any of them answers any key.
 
-No request depends on it: a store that is away, slow or full only means that a client sends an item again. It is written
-behind the requests, and asked only when a server's own memory does not hold a key. An item is one value under its key: a
-line of JSON, then the bytes of its two arrays as they travelled and of its masks. A server trusts what comes back as far as its hash goes: the
-key is the SHA-256 of the content.
+No request depends on it: a store that is away, slow or full only means that a client sends an item again. A server
+writes behind the requests, and asks only when its own memory does not hold a key. An item is one value under its key: a
+line of JSON, then the bytes of its two arrays as they travelled and of its masks. A server trusts what comes back as
+far as its hash goes: the key is the SHA-256 of the content.
 """
 
 import json
@@ -25,9 +25,9 @@ PREFIX = "edge-vlm:1:"
 DTYPES = ("float16", "float32", "int8", "uint8", "bool")
 TTL_S = 24 * 3600
 MAX_ITEM_BYTES = 64 << 20
-MAX_WAITING = 64  # items to be written; further ones are dropped
+MAX_WAITING = 64  # items to be written; `put` drops further ones
 CONNECT_S, ANSWER_S = 0.2, 1.0  # a request waits no longer for the store
-REST_S = 5.0  # after a failure the store is left alone for this long
+REST_S = 5.0  # after a failure a server leaves the store alone for this long
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def packed(item: ItemTensors) -> bytes:
 
 
 def unpacked(value: bytes) -> ItemTensors:
-    """The item of a value.
+    """The item of a value that `packed` made.
 
     Raises:
         ValueError: the value is not of this form.
@@ -85,9 +85,9 @@ class SharedStore:
 
     Args:
         url: redis://host:6379/0, rediss:// for TLS, unix:// for a socket; user and password as usual.
-        ttl_s: an item leaves so many seconds after it was written or read last.
-        max_item_bytes: larger items are not shared. How much all may take is the store's own setting (maxmemory with
-            allkeys-lru).
+        ttl_s: an item leaves the store so many seconds after a server wrote or read it last.
+        max_item_bytes: servers do not share larger items. How much all may take is the store's own setting (maxmemory
+            with allkeys-lru).
 
     Raises:
         InvalidInput: no such URL.
@@ -110,7 +110,7 @@ class SharedStore:
         self._writer.start()
 
     def get(self, key: str) -> ItemTensors | None:
-        """The item of a key; None where the store does not have it, or cannot be asked."""
+        """The item of a key; None where the store lacks it, does not answer, or holds another content there."""
         value = self._asked(lambda: self._client.getex(PREFIX + key, ex=self._ttl_s))
         if value is None:
             return None
@@ -124,7 +124,7 @@ class SharedStore:
         return item
 
     def put(self, item: ItemTensors) -> None:
-        """Write an item behind the request."""
+        """Have a thread write an item behind the request; drops it when it is too large or too many wait."""
         if item.num_bytes <= self._max_item_bytes:
             with suppress(queue.Full):
                 self._waiting.put_nowait(item)

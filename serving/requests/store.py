@@ -1,7 +1,7 @@
 """A store of pictures and videos by content, so that the next question about one sends its name instead of its rows.
 
-Bounded in bytes, the longest unused go first. Rows are kept as they travelled: half the memory of fp32 for fp16, a
-quarter for int8, and the name stays right without hashing again.
+The store is bounded in bytes; the items that were unused longest go first. It keeps rows as they travelled: fp16 takes
+half the memory of fp32, int8 a quarter, and nobody has to hash them again for the name.
 """
 
 import threading
@@ -20,7 +20,7 @@ from serving.requests.shared_store import SharedStore
 
 @dataclass(frozen=True)
 class ReuseStats:
-    """What is kept now, and what keys have found and saved since the start."""
+    """Bytes kept now, and since the start: keys found, keys missed, and bytes that did not travel thanks to keys."""
 
     reuse_bytes: int = 0
     num_reuse_hits: int = 0
@@ -46,7 +46,7 @@ class ReuseStore:
         """The item of a key, which counts as used.
 
         Raises:
-            NotFound: it is not kept, or no longer.
+            NotFound: neither this store nor the shared one holds it, or holds it any more.
         """
         item = self._own(key)
         if item is None and self._shared is not None and (item := self._shared.get(key)) is not None:
@@ -71,7 +71,7 @@ class ReuseStore:
     def keep(self, items: Iterable[ItemTensors]) -> list[str]:
         """Keep items and return their keys; an empty one where an item is larger than the store.
 
-        Takes time (hashes, copies), so it belongs in a thread beside the request's own work.
+        This hashes and copies, which takes time, so it belongs in a thread beside the request's own work.
         """
         return [item.key if self._keep(item) else "" for item in items]
 
@@ -88,7 +88,7 @@ class ReuseStore:
     def _keep(self, item: ItemTensors) -> bool:
         if item.num_bytes > self._max_bytes:
             return False
-        key = item.key  # outside of the lock: hashed here
+        key = item.key  # outside of the lock, because this hashes
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)

@@ -1,6 +1,7 @@
-"""Token ids to text as they come: no character comes in two parts, and no part of a stop string is shown.
+"""Turns token ids into text as they come: no character comes in two parts, and no part of a stop string comes at all.
 
-A token may hold half a character, and a stop string may span tokens; both are held back until they are decided.
+A token may hold half a character, and a stop string may span tokens; the stream holds both back until
+they are decided.
 """
 
 from tokenizers import Tokenizer
@@ -33,7 +34,7 @@ class TextStream:
         return self._release(len(self._held) - self._open_stop()), False
 
     def flush(self) -> str:
-        """What is left when the answer ends otherwise; bytes of an unfinished character become U+FFFD."""
+        """The text that is left when no stop string ends the answer; bytes of an unfinished character become U+FFFD."""
         whole = self._tokenizer.decode(self._token_ids, skip_special_tokens=self._skips)
         self._held += whole[self._num_decoded :]
         return self._release(len(self._held))

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint folder; needs the small tokenizers library only, not an engine's."""
+"""Loads the tokenizer of a checkpoint folder, with the small tokenizers library and without an engine's."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """tokenizer.json of a checkpoint.
 
     Raises:
-        BundleError: it is missing or damaged.
+        BundleError: the file is missing or damaged.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():

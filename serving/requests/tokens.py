@@ -1,8 +1,8 @@
-"""Text to token ids, in pieces: the reader gives a text up as soon as it is too long, or its client has left.
+"""Turns text into token ids, in pieces: the reader gives a text up as soon as it is too long, or its client has left.
 
-The tokenizers library computes a whole text in one call, 1 s and 200 MB a million characters, and no call can be
-ended. So a long text is cut where the tokenizer never joins characters, and the pieces' ids are the text's ids. Each
-call leaves Python's lock to the other threads, which is what `encode_batch_fast` does and `encode` does not.
+The tokenizers library computes a whole text in one call, 1 s and 200 MB a million characters, and nothing can end a
+call. So the reader cuts a long text where the tokenizer never joins characters, and the pieces' ids are the text's ids.
+It calls `encode_batch_fast`, which leaves Python's lock to the other threads; `encode` does not.
 """
 
 import json
@@ -22,7 +22,7 @@ _CUT = re.compile(r"[a-z](?= [a-zA-Z])", re.ASCII)  # between a letter and the b
 
 
 class TextReader:
-    """Token ids of texts, at most max_tokens. One text is tokenised at a time, so the memory it takes is taken once."""
+    """Token ids of texts, at most max_tokens each. A lock lets one uncut text at a time take the memory it needs."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens
@@ -30,11 +30,14 @@ class TextReader:
         self._is_cut, self._lock = can_cut(tokenizer), threading.Lock()
 
     def ids(self, text: str, is_wanted: Callable[[], bool] = lambda: True) -> NDArray[np.int64]:
-        """int64 (S,).
+        """The token ids of a text, int64 (S,).
+
+        Args:
+            is_wanted: asked before each piece; False ends the reading.
 
         Raises:
             InvalidInput: the text has more than max_tokens tokens.
-            Unavailable: its client has left.
+            Unavailable: is_wanted gave False, because the client has left.
         """
         found: list[int] = []
         for piece in self._pieces(text):
@@ -69,7 +72,7 @@ class TextReader:
 
 
 def can_cut(tokenizer: Tokenizer) -> bool:
-    """Whether words never share a token: a byte-level tokenizer that splits its text before it looks for tokens.
+    """Whether words never share a token, as in a byte-level tokenizer that splits its text before it looks for tokens.
 
     The rule that splits has to begin a new part at a blank before a letter, as GPT-2's and its followers' do; a
     normaliser may only compose characters (NFC), which does nothing to a blank between letters.
