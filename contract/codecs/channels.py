@@ -1,7 +1,7 @@
-"""Rows whose loud channels were made as quiet as the others, and back: what every learned codec does before and after its own work.
+"""What every learned codec does around its own work: it makes loud channels as quiet as the others, and loud again.
 
-Without it one loud channel sets the step of its whole row, and the quiet ones drown: with 1 % of the channels 20 times
-louder int8 loses 1 % of the others (docs/upload.md).
+Without it one loud channel sets the step of its whole row, and the quiet channels drown: where 1 % of the channels are
+20 times louder, int8 loses 1 % of the others (docs/upload.md).
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ Levels = NDArray[np.float32]  # (1+L, n, H), main first
 
 
 def flattened(main: NDArray[np.floating[Any]], deepstack: NDArray[np.floating[Any]], numbers: CodecNumbers) -> Levels:
-    """Main (n, H) and deepstack (L, n, H), each channel divided by its size, in memory of its own."""
+    """Main (n, H) and deepstack (L, n, H) as levels float32 (1+L, n, H), each channel divided by its size; a copy."""
     levels = np.empty((1 + len(deepstack), *main.shape), np.float32)
     inverse = np.float32(1) / numbers.channel_scales  # (1+L, H)
     np.multiply(main, inverse[0], out=levels[0], dtype=np.float32)
@@ -27,7 +27,7 @@ def flattened(main: NDArray[np.floating[Any]], deepstack: NDArray[np.floating[An
 
 
 def restored(levels: Levels, numbers: CodecNumbers) -> tuple[Levels, Levels]:
-    """Main (n, H) and deepstack (L, n, H) of flattened levels, in the same memory."""
+    """Main (n, H) and deepstack (L, n, H) of levels that `flattened` made; it multiplies in the same memory."""
     levels *= numbers.channel_scales[:, None]
     return levels[0], levels[1:]
 
@@ -41,7 +41,7 @@ def row_steps(levels: Levels, factors: NDArray[np.float32]) -> NDArray[np.float1
 
 
 def divide(levels: Levels, steps: NDArray[np.float16]) -> Levels:
-    """Rows as whole numbers of their steps, in the same memory."""
+    """Rows (1+L, n, H) in units of their steps, rounded to whole numbers; it overwrites `levels`."""
     levels *= np.float32(1) / steps.astype(np.float32)[..., None]
     return np.rint(levels, out=levels)
 

@@ -20,9 +20,9 @@ class Codec:
     """A codec that needs numbers.
 
     Attributes:
-        form: the tensor that holds what it makes of the rows; vision_scales, (1+L, n), goes with it.
-        encode: main (n, H), deepstack (L, n, H) and the numbers to those two arrays.
-        decode: the two arrays and the numbers to main and deepstack, float32; raises InvalidInput.
+        form: the tensor that holds the coded rows; vision_scales, float16 (1+L, n), goes with it.
+        encode: takes main (n, H), deepstack (L, n, H) and the numbers; returns the arrays of `form` and vision_scales.
+        decode: takes those two arrays and the numbers; returns main and deepstack, float32; raises InvalidInput.
     """
 
     form: str
@@ -38,10 +38,15 @@ CODECS = {
 
 
 def check_name(sent: str, form: str, numbers: CodecNumbers | None) -> str:
-    """The codec of a request, as published: its name and the hash of the numbers of this server.
+    """The codec of a request as this server publishes it: its name and the hash of its numbers.
+
+    Args:
+        sent: what the client wrote into vision_codec.
+        form: the name of the tensor that came with it.
+        numbers: those of this server; None where it has none.
 
     Raises:
-        InvalidInput: it is unknown, of other numbers, or not the one of the tensor `form`.
+        InvalidInput: the server does not know the codec or has other numbers for it, or it goes with another tensor.
     """
     known = {} if numbers is None else numbers.names
     name = sent.partition(":")[0]
@@ -59,14 +64,16 @@ def check_name(sent: str, form: str, numbers: CodecNumbers | None) -> str:
 
 
 def decode(arrays: Arrays, codec: str, numbers: CodecNumbers | None) -> Arrays:
-    """Main (n, H) and deepstack (L, n, H) of an item as it travelled; floats are not copied.
+    """Main (n, H) and deepstack (L, n, H) of an item as it travelled: floats as they are, without a copy; everything
+    else as float32.
 
     Args:
-        codec: as check_name gave it; empty for floats and int8.
+        arrays: main and deepstack, or a codec's values and scales (1+L, n).
+        codec: what check_name returned; empty for floats and int8.
 
     Raises:
-        InvalidInput: what arrived is damaged.
-        NotFound: the item comes from a shared store, and was coded with numbers that this server does not have.
+        InvalidInput: the arrays are damaged.
+        NotFound: the item comes from a shared store, and its sender coded it with numbers that this server lacks.
     """
     if codec:
         if numbers is None or codec not in numbers.names.values():

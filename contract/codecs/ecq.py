@@ -1,7 +1,8 @@
-"""Entropy-coded steps (`ecq`): half a rms a step, common values in few bits, rare ones in more, none cut off.
+"""Entropy-coded steps (`ecq`): a step is half the row's rms, common values take few bits, rare ones more.
 
-One stream an item, so that items keep keys of their own: a CRC-32, the states and words of contract.codecs.rans, and the
-values outside -7 to 7 as int16. The grid fixes the number of values, so that no stream decodes to more than its item.
+Each item has one stream, so that each has a key of its own. A stream holds a CRC-32, the states and words of
+contract.codecs.rans, and the values outside -7 to 7 as int16. The grid fixes the number of values, so no stream decodes
+to more than its item.
 """
 
 import zlib
@@ -24,7 +25,7 @@ INT16 = np.iinfo(np.int16)
 def encode(
     main: NDArray[np.floating[Any]], deepstack: NDArray[np.floating[Any]], numbers: CodecNumbers
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """vision_stream (bytes,) of one item and its vision_scales (1+L, n)."""
+    """vision_stream uint8 (bytes,) of one item, and its vision_scales float16 (1+L, n)."""
     levels = flattened(main, deepstack, numbers)
     steps = row_steps(levels, numbers.ecq_steps)
     pairs, outside = _rounded(levels, steps)
@@ -38,7 +39,7 @@ def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: Codec
     """Main (n, H) and deepstack (L, n, H), float32; n is the number of steps a level.
 
     Raises:
-        InvalidInput: the stream is shorter or longer than its values take, or damaged.
+        InvalidInput: the stream has fewer or more bytes than its values take, or it is damaged.
     """
     num_levels, num_rows = steps.shape
     num_pairs = num_rows * numbers.channel_scales.shape[1] // 2
@@ -66,7 +67,7 @@ def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: Codec
 
 
 def _rounded(levels: Levels, steps: NDArray[np.float16]) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Levels in steps: pairs (1+L, n * H/2) and the values outside the table in their order; levels are used up."""
+    """Levels in steps: pairs (1+L, n * H/2) and those outside the table in their order; it may overwrite `levels`."""
     if (compiled := native()) is not None:
         return compiled.rounded(levels, np.float32(1) / steps.astype(np.float32))
     whole = divide(levels, steps)
@@ -76,7 +77,7 @@ def _rounded(levels: Levels, steps: NDArray[np.float16]) -> tuple[NDArray[np.uin
 
 
 def _places(pairs: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Where among all values the ones outside the table stand."""
+    """The places, among all values, of those outside the table."""
     where = np.flatnonzero(HAS_OUTSIDE.take(pairs))  # pairs that have one, or two
     is_outside = HALVES[pairs.reshape(-1)[where]] == OUTSIDE  # (pairs, 2)
     found: NDArray[np.intp] = (2 * where[:, None] + np.arange(2))[is_outside]

@@ -1,6 +1,6 @@
 """Embeddings in four bits with one step a row and level, a quarter of fp16.
 
-The step is the row's rms times a factor, learned at export as the one of least squared error: it cuts the few values
+The step is the row's rms times a factor. The export learns the factor of least squared error: it cuts the few values
 beyond seven steps, which costs less than a coarser step for all.
 """
 
@@ -18,7 +18,7 @@ from contract.errors import InvalidInput
 def encode(
     main: NDArray[np.floating[Any]], deepstack: NDArray[np.floating[Any]], numbers: CodecNumbers
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """vision_embeddings_q4 (1+L, n, H/2) and vision_scales (1+L, n)."""
+    """Main (n, H), deepstack (L, n, H) as vision_embeddings_q4 uint8 (1+L, n, H/2) and vision_scales fp16 (1+L, n)."""
     levels = flattened(main, deepstack, numbers)
     steps = row_steps(levels, numbers.int4_steps)
     whole = divide(levels, steps)

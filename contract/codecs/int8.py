@@ -1,6 +1,6 @@
 """Embeddings in int8 with one step a row and level, half the bytes of fp16.
 
-A row and level has a step of its own, because levels differ in size and single tokens carry the outliers.
+Each row of each level has a step of its own, because levels differ in size and single tokens carry the outliers.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def quantise(
 
 
 def quantise_levels(levels: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """The same of levels float32 (1+L, N, H)."""
+    """Levels float32 (1+L, N, H) as int8 values of the same shape and scales (1+L, N), by the rule of `quantise`."""
     peaks = np.abs(levels).max(axis=-1, initial=0.0)  # (1+L, N)
     scales = np.maximum(peaks / HIGHEST, SMALLEST).astype(np.float16)
     quotients = np.rint(levels / scales[..., None].astype(np.float32))
@@ -33,11 +33,11 @@ def quantise_levels(levels: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
 def dequantise(
     values: NDArray[np.int8], scales: NDArray[np.float16]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Main (N, H) and deepstack (L, N, H) from their quantised pair."""
+    """Main (N, H) and deepstack (L, N, H) from values (1+L, N, H) and scales (1+L, N)."""
     levels = dequantise_levels(values, scales)
     return levels[0], levels[1:]
 
 
 def dequantise_levels(values: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Levels float32 (1+L, N, H), in one pass."""
+    """Levels float32 (1+L, N, H) from values of that shape and scales (1+L, N), in one pass."""
     return np.multiply(values, scales[..., None].astype(np.float32), dtype=np.float32)

@@ -12,8 +12,8 @@ from contract.codecs.rans import TOTAL
 
 ECQ_STEP = 0.5  # of the rms: a divergence of 1.6e-4 on the bundled model for 3.0 bits a value
 INT4_STEPS = np.linspace(0.2, 0.6, 41)  # candidates; 0.335 is the best one for a normal distribution
-SMOOTHING = 0.02  # share of the product of the single symbols' frequencies: pairs that calibration never met
-RARE = 1e-5  # share of an even distribution
+SMOOTHING = 0.02  # share of the product of the single symbols' frequencies: for pairs that calibration never met
+RARE = 1e-5  # share of an even distribution: no pair has frequency 0
 LOUD = 3  # times the median channel
 OCTAVE = 8  # a channel's size is rounded to an eighth of one, so that other processors find the same
 
@@ -21,7 +21,12 @@ Rows = NDArray[np.floating[Any]]  # (1+L, n, H)
 
 
 def learn(levels: Rows, about: dict[str, Any] | None = None) -> CodecNumbers:
-    """Learn from the rows of calibration pictures, (1+L, n, H) with n of a hundred or more."""
+    """Learn the numbers of all codecs from the rows of calibration pictures.
+
+    Args:
+        levels: float (1+L, n, H), main first; a hundred rows or more.
+        about: what the caller wants to say of the rows, as JSON values; CodecNumbers.about keeps it.
+    """
     rows = levels.astype(np.float64)
     scales = _channel_scales(rows)
     flat = rows / scales[:, None]
@@ -34,8 +39,8 @@ def learn(levels: Rows, about: dict[str, Any] | None = None) -> CodecNumbers:
 
 
 def _channel_scales(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Only loud channels are divided: dividing all of them triples the divergence on the bundled model, because a
-    channel's size on calibration pictures is not its size on all others."""
+    """What each channel is divided by, float32 (1+L, H). All quiet channels of a level share one number: one for each
+    triples the divergence on the bundled model, because a channel's size differs between pictures."""
     rms = np.sqrt((rows**2).mean(axis=1))  # (1+L, H)
     typical = np.median(rms, axis=1, keepdims=True)
     rms = np.maximum(np.where(rms > LOUD * typical, rms, typical), 1e-6)
@@ -44,7 +49,7 @@ def _channel_scales(rows: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _least_error(unit: NDArray[np.float64]) -> float:
-    """The step that four bits of these rows lose least with."""
+    """The step, in units of the rms, with which four bits lose least of these rows."""
 
     def error(step: float) -> float:
         whole = np.clip(np.rint(unit / step), -nibbles.HIGHEST, nibbles.HIGHEST)

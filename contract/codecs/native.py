@@ -1,6 +1,6 @@
 """The slow steps of `ecq` in compiled code, where a machine has the library of kernels/; numpy computes the same bytes.
 
-Whoever knows where the library lies says so once (`load`): on the device, that is who loads a bundle's tower.
+Whoever knows where the library lies calls `load` once: on the device, the code that loads a bundle's tower does.
 """
 
 import ctypes
@@ -55,7 +55,7 @@ class Native:
     def encode(
         self, pairs: NDArray[np.uint8], frequencies: NDArray[np.uint32], num_lanes: int
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
-        """States (num_lanes,) and words of pairs (levels, num_pairs)."""
+        """States uint32 (num_lanes,) and words uint16 (words,) of pairs uint8 (levels, num_pairs)."""
         pairs, table = np.ascontiguousarray(pairs), np.ascontiguousarray(frequencies, np.uint32)
         states, words = np.empty(num_lanes, np.uint32), np.empty(pairs.size + 1, np.uint16)
         count = self._encode(
@@ -66,7 +66,7 @@ class Native:
     def decode(
         self, states: NDArray[np.uint32], words: NDArray[np.uint16], num_pairs: int, frequencies: NDArray[np.uint32]
     ) -> tuple[NDArray[np.uint8], int, NDArray[np.uint32]]:
-        """Pairs (levels, num_pairs), the words they took (-1: there are too few) and the states at the end."""
+        """Pairs uint8 (levels, num_pairs), how many words they took (-1: there are too few), the states at the end."""
         states, words = states.copy(), np.ascontiguousarray(words)
         table = np.ascontiguousarray(frequencies, np.uint32)
         pairs, places = np.zeros((len(table), num_pairs), np.uint8), np.empty(PLACES, np.uint8)
@@ -95,5 +95,5 @@ def load(path: Path | None) -> None:
 
 
 def native() -> Native | None:
-    """The functions that were loaded."""
+    """The functions that `load` found; None where numpy does the work."""
     return _loaded[0] if _loaded else None

@@ -1,4 +1,4 @@
-"""Two small whole numbers a byte, low half first, in two's complement: -7 to 7, and -8 for what lies outside."""
+"""Two small whole numbers in a byte, low half first, in two's complement: -7 to 7, and -8 for a value outside them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,11 @@ def _halves() -> NDArray[np.int8]:
 
 HALVES = _halves()  # int8 (256, 2): the two numbers of every byte
 HAS_OUTSIDE = (HALVES == OUTSIDE).any(axis=1)  # bool (256,)
-_FLOATS = HALVES.astype(np.float32).view(np.complex64).ravel()  # two floats are found in one look-up
+_FLOATS = HALVES.astype(np.float32).view(np.complex64).ravel()  # one look-up finds two floats
 
 
 def pack(numbers: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Numbers -8 to 7, (..., H), as bytes (..., H/2)."""
+    """Numbers from -8 to 7, int8 (..., H), as bytes uint8 (..., H/2)."""
     halves = numbers.view(np.uint8)
     packed: NDArray[np.uint8] = halves[..., 1::2] << np.uint8(4)
     packed |= halves[..., ::2] & 15

@@ -39,14 +39,14 @@ ARRAYS = ("channel_scales", "int4_steps", "ecq_steps", "ecq_frequencies")
 
 @dataclass(frozen=True, eq=False)
 class CodecNumbers:
-    """What was learned for one checkpoint.
+    """What the export learned for one checkpoint.
 
     Attributes:
-        channel_scales: float32 (1+L, H), what each channel is divided by: its rms over the calibration rows where it
-            is loud, one number for all others of its level.
-        int4_steps, ecq_steps: float32 (1+L,), the step of a row in units of its rms after the channels are divided.
-        ecq_frequencies: uint32 (1+L, 256), how often each pair of symbols occurs, summing to rans.TOTAL a level.
-        about: what they were learned from and what was measured with them, as JSON values.
+        channel_scales: float32 (1+L, H), what an encoder divides each channel by: a loud channel's rms over the
+            calibration rows, and one number for all other channels of its level.
+        int4_steps, ecq_steps: float32 (1+L,), the step of a row in units of its rms after that division.
+        ecq_frequencies: uint32 (1+L, 256), how often each pair of symbols occurs; a level's sum is rans.TOTAL.
+        about: what the export learned them from and what it measured with them, as JSON values.
 
     Raises:
         BundleError: an array has another shape, or values outside its range.
@@ -78,7 +78,7 @@ class CodecNumbers:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What is published and sent, by codec: its name and the hash of its numbers, `int4:0123456789abcdef`."""
+        """By codec, what the server publishes and clients send: name and hash of numbers, `int4:0123456789abcdef`."""
         return {codec: f"{codec}:{self._hash(codec)}" for codec in USED}
 
     def _hash(self, codec: str) -> str:
@@ -90,15 +90,18 @@ class CodecNumbers:
         return digest.hexdigest()[:HASH_DIGITS]
 
     def write(self, folder: Path) -> None:
-        """Write NAME into a folder."""
+        """Write the file NAME into a folder."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **arrays)
 
     def check_model(self, hidden_size: int, num_deepstack_levels: int, source: Path) -> "CodecNumbers":
-        """Hold them against a model's widths.
+        """Compare the numbers' shape with a model's H and L; returns the numbers.
+
+        Args:
+            source: the file they come from, for the message.
 
         Raises:
-            BundleError: they belong to another model.
+            BundleError: the numbers belong to another model.
         """
         expected = (1 + num_deepstack_levels, hidden_size)
         if self.channel_scales.shape != expected:
@@ -110,7 +113,11 @@ class CodecNumbers:
 
 
 def _member(file: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of one array, as many as its entry says and no more than MAX_BYTES."""
+    """The bytes of one array.
+
+    Raises:
+        ValueError: it has more than MAX_BYTES.
+    """
     with file.open(f"{name}.npy") as member:
         data = member.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -119,7 +126,7 @@ def _member(file: zipfile.ZipFile, name: str) -> bytes:
 
 
 def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> CodecNumbers | None:
-    """The numbers in a folder, None where it has none.
+    """The numbers in a folder; None where it has no file NAME.
 
     Raises:
         BundleError: the file is damaged, or belongs to another model.

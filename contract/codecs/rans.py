@@ -1,9 +1,10 @@
 """Entropy coding: interleaved rANS over pairs of symbols, with fixed frequencies of 16 bits.
 
-A state is 32 bits and gives out 16 at a time. Many states (lanes) run side by side, so that one numpy call moves all of
-them: pair i of a level belongs to lane i modulo the number of lanes. The encoder walks backwards, the decoder forwards.
-Pairs halve the steps; their 65,536 places of a level are one table that fits a cache. Rule and proof: J. Duda,
-"Asymmetric numeral systems", arXiv 1311.2540; interleaving: F. Giesen, "Interleaved entropy coders", arXiv 1402.3392.
+A state has 32 bits and gives out 16 at a time. Many states (lanes) run side by side, so that one numpy call moves all
+of them: pair i of a level belongs to lane i modulo the number of lanes. The encoder walks backwards, the decoder
+forwards. Pairs halve the number of steps; the 65,536 places of a level form one table that fits a cache. Rule and
+proof: J. Duda, "Asymmetric numeral systems", arXiv 1311.2540; interleaving: F. Giesen, "Interleaved entropy coders",
+arXiv 1402.3392.
 """
 
 import numpy as np
@@ -15,14 +16,14 @@ from contract.errors import InvalidInput
 BITS = 16
 TOTAL = 1 << BITS  # what the frequencies of a level sum up to
 MAX_LANES = 4096
-PAIRS_A_LANE = 256  # about: a lane costs 4 bytes
+PAIRS_A_LANE = 256  # about so many: a lane costs 4 bytes
 
 Words = NDArray[np.uint16]
 Pairs = NDArray[np.uint8]
 
 
 def num_lanes(num_pairs: int) -> int:
-    """States that run side by side, a power of two, known to both machines from the number of pairs."""
+    """How many states run side by side: a power of two that both machines compute from the number of pairs."""
     wanted = num_pairs // PAIRS_A_LANE
     return min(MAX_LANES, 1 << max(0, wanted.bit_length() - 1))
 
@@ -39,7 +40,7 @@ def encode(pairs: Pairs, frequencies: NDArray[np.uint32]) -> tuple[NDArray[np.ui
         frequencies: uint32 (levels, 256), each at least 1, TOTAL a level.
 
     Returns:
-        the states that the decoder starts from, uint32 (num_lanes,), and the words it takes in, uint16 (words,).
+        the states from which the decoder starts, uint32 (num_lanes,), and the words that it takes in, uint16 (words,).
     """
     lanes = num_lanes(pairs.size)
     if (compiled := native()) is not None:
@@ -47,7 +48,7 @@ def encode(pairs: Pairs, frequencies: NDArray[np.uint32]) -> tuple[NDArray[np.ui
     states = np.full(lanes, TOTAL, np.uint32)
     words: list[Words] = []
     for level in range(len(pairs) - 1, -1, -1):
-        packed_table = frequencies[level] | _starts(frequencies[level]) << BITS  # (256,): found in one look-up
+        packed_table = frequencies[level] | _starts(frequencies[level]) << BITS  # (256,): one look-up finds both
         found = packed_table.take(pairs[level])  # (num_pairs,)
         for first in range((pairs.shape[1] - 1) // lanes * lanes, -1, -lanes):
             packed = found[first : first + lanes]
@@ -69,6 +70,12 @@ def decode(
     states: NDArray[np.uint32], words: Words, num_pairs: int, frequencies: NDArray[np.uint32]
 ) -> tuple[Pairs, int]:
     """The pairs, uint8 (levels, num_pairs), and the number of words that they took.
+
+    Args:
+        states: uint32 (num_lanes,), as encode returned them.
+        words: uint16, the words of encode; more words may follow them.
+        num_pairs: pairs of one level.
+        frequencies: uint32 (levels, 256), those of the encoder.
 
     Raises:
         InvalidInput: there are fewer words than the pairs take, or the states do not end where every encoder starts.
