@@ -1,1 +1,4 @@
-"""What both machines agree on: tensors, bundle, fingerprint, limits, errors. numpy only; each number stands here once."""
+"""What both machines agree on: tensors, bundle, fingerprint, limits, errors. Each number stands here once.
+
+The package needs numpy and the standard library only.
+"""

@@ -1,7 +1,7 @@
 """The facts about a model that both machines must share, read from its config and never assumed.
 
 The numbers of levels, widths and token ids differ between sizes and families (and in the bundled model on purpose). A
-family's module makes the card of a config.json (contract.families).
+family's module (contract.families) makes the card from a config.json.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class ModelCard:
     """Widths, token ids and patch geometry of one checkpoint.
 
     hidden_size is H, the width of an embedding row and of the language model; num_deepstack_levels is L. family is
-    transformers' model_type. A token id is None where the family has no such token, tiles where it has no tiles.
-    tokens_per_second says how far a second of video moves a position; None where time moves none.
+    transformers' model_type. A token id is None where the family has no such token; tiles is None where the family has
+    no tiles. tokens_per_second says how far one second of video moves a position; it is None where time moves none.
 
     Raises:
         BundleError: no family has this model_type, a value does not fit its field, or the vocabulary has no token of a
@@ -56,7 +56,7 @@ class ModelCard:
 
     @property
     def pad_token_ids(self) -> tuple[int, ...]:
-        """The tokens that stand for an embedding row: of pictures, then of videos."""
+        """The tokens that stand for an embedding row: the picture's, then the video's where the model has one."""
         return (self.image_token_id,) if self.video_token_id is None else (self.image_token_id, self.video_token_id)
 
     @property

@@ -1,4 +1,6 @@
-"""Every check a request meets, with the error that answers it; docs/contract.md is written from this, tests try each row.
+"""Every check that a request meets, with the error that answers it.
+
+contract.document writes the tables of docs/contract.md from these; the tests try each row.
 
 The error that a check raises carries the check's name (`EdgeVlmError.check`), by which the tests know it.
 """
@@ -28,7 +30,7 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that is checked: in which tensor or parameter, what is allowed, and how a violation is answered."""
+    """One thing that the server checks: the tensor or parameter, what it allows there, and the error if it refuses."""
 
     tensor: str
     allowed: str

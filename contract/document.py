@@ -1,4 +1,4 @@
-"""Writes the tables of docs/contract.md from the code: `python -m contract.document`. A test fails where they are stale."""
+"""`python -m contract.document` writes the tables of docs/contract.md from the code; a test fails if they are stale."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,11 @@ def _checks(checks: Mapping[str, Check]) -> str:
 
 
 def page(text: str) -> str:
-    """The page with every table between its marks written anew."""
+    """The text of the page with every table between its marks written anew.
+
+    Raises:
+        ValueError: the page has no table of one of the names, or several.
+    """
     tables = {
         "inputs": _tensors(INPUTS),
         "outputs": _tensors(OUTPUTS),

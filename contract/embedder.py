@@ -1,4 +1,4 @@
-"""embedder.json of a bundle that makes one vector of a picture or a text: what the device knows of it, and each file's hash."""
+"""embedder.json of a bundle that makes one vector of a picture or text: what the device knows, and each file's hash."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -24,10 +24,13 @@ class EmbedderManifest:
     Attributes:
         family: transformers' model_type.
         width: values of a vector.
-        max_text_tokens: of one text, with what the tokenizer puts around it.
-        pads_to_max: every text is filled with `pad_token_id` to max_text_tokens, which the text tower sees.
+        max_text_tokens: the most tokens of one text, with those that the tokenizer puts around it.
+        pads_to_max: the device fills every text with `pad_token_id` to max_text_tokens, and the text tower sees the
+            filling.
         logit_scale, logit_bias: a cosine times the first plus the second is the model's score of a picture and a text.
-        parity: rows of pictures and of texts against transformers, as the export measured them; gates: inputs compared.
+        parity: rows of pictures and of texts against transformers, as the export measured them.
+        gates: one row for each kind of input that the export compared with transformers.
+        files: each file's SHA-256 as 64 hex digits, by name.
     """
 
     family: str
@@ -58,10 +61,10 @@ class EmbedderManifest:
 
 
 def parse_embedder(folder: Path) -> EmbedderManifest:
-    """Read the manifest, without looking at the files it names.
+    """Read the manifest; it does not look at the files that the manifest names.
 
     Raises:
-        BundleError: it is missing, unreadable, of another format version or incomplete.
+        BundleError: it is missing, unreadable or incomplete, or has another format version or a wrong value.
     """
     path = folder / NAME
     try:

@@ -1,7 +1,7 @@
-"""The embedding tensors of a request, checked: one form, of the right widths and rows, finite.
+"""Checks the embedding tensors of a request: they have one form, the right widths and rows, and finite values.
 
-Nothing is copied: packed rows are split by views, and the finiteness of float16 is read off its bits, 30
-times faster than numpy's isfinite.
+It copies nothing: views split packed rows. It reads off a float16's bits whether it is finite, 30 times faster than
+numpy's isfinite.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ PARTNERS = {  # by form
 }
 FLOATS = ("vision_embeddings", "vision_embeddings_fp32")
 CODEC, STREAM_BYTES = "vision_codec", "vision_stream_bytes"
-NAMES = (*PARTNERS, *dict.fromkeys(PARTNERS.values()), CODEC, STREAM_BYTES, KEPT, COPIED)  # with rows, or of them
+NAMES = (*PARTNERS, *dict.fromkeys(PARTNERS.values()), CODEC, STREAM_BYTES, KEPT, COPIED)  # rows and their partners
 _SIGN, _INFINITY = 0x8000, 0x7C00  # float16; NaN lies above infinity
 
 
 def is_finite(values: NDArray[np.floating[Any]]) -> bool:
-    """Whether a contiguous float16 or float32 array has neither infinity nor NaN."""
+    """Whether a contiguous float16 or float32 array of any shape has neither infinity nor NaN."""
     if values.dtype != np.float16:
         return bool(np.isfinite(values).all())
     positive, all_bits = (
         values.view(np.int16),
         values.view(np.uint16),
-    )  # negative ones are the smallest, and the largest
+    )  # negative values are the smallest int16, the largest uint16
     return bool(positive.max(initial=0) < _INFINITY and all_bits.max(initial=0) < _SIGN + _INFINITY)
 
 
@@ -48,9 +48,10 @@ class SentRows:
     """The rows of a request as they travelled.
 
     Attributes:
-        arrays: main and deepstack, or quantised values and scales, of all items; with a stream, all streams and scales.
+        arrays: of all items main (N, H) and deepstack (L, N, H), or quantised values and scales (1+L, N), or all
+            streams one behind the other and the scales.
         codec: name and hash of its numbers; empty for floats and int8.
-        stream_bytes: length of each item's stream.
+        stream_bytes: length of each item's stream; empty without streams.
     """
 
     arrays: Arrays
@@ -58,7 +59,12 @@ class SentRows:
     stream_bytes: Sequence[int] = ()
 
     def item(self, place: int, rows: slice) -> Arrays:
-        """The arrays of the item at `place` among the sent ones, whose rows are these, without a copy."""
+        """The arrays of one item, without a copy.
+
+        Args:
+            place: where the item stands among those that were sent.
+            rows: its rows among those that were sent.
+        """
         if not self.stream_bytes:
             return part(self.arrays, rows)
         start = sum(self.stream_bytes[:place])
@@ -77,14 +83,14 @@ def check_embeddings(
     """The rows of a request: main and deepstack, quantised values and scales, or streams and scales.
 
     Args:
-        tensors: by name, of NAMES; the absent ones are not in it.
-        rows: what the grids and masks ask for.
-        num_items: pictures and videos that were sent.
-        numbers: of this server's codecs, None where it has none.
+        tensors: what the client sent, by name; NAMES lists the names.
+        rows: how many rows the grids and masks ask for.
+        num_items: how many pictures and videos the client sent.
+        numbers: those of this server's codecs; None where it has none.
 
     Raises:
-        InvalidInput: no form or several, sizes other than the grids and the model ask for, an unknown codec, too many
-            bytes, or a value that is not finite.
+        InvalidInput: the tensors have no form or several, other sizes than the grids and the model ask for, an unknown
+            codec, too many bytes, or a value that is not finite.
     """
     forms = [name for name in PARTNERS if name in tensors]
     if len(forms) > 1:
@@ -117,7 +123,7 @@ def check_embeddings(
 
 
 def _check_strays(tensors: dict[str, NDArray[Any]], forms: list[str]) -> None:
-    """No tensor without the one that it goes with."""
+    """Refuse a tensor without the one that it goes with."""
     owners = {partner: [form for form in PARTNERS if PARTNERS[form] == partner] for partner in PARTNERS.values()}
     owners |= {CODEC: [form for form in PARTNERS if form not in FLOATS], STREAM_BYTES: [STREAM]}
     for name, needed in owners.items():

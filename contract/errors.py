@@ -12,8 +12,8 @@ EdgeVlmError
  |- DeadlineExceeded (TimeoutError)      DEADLINE_EXCEEDED  the request's time was over before its answer
  '- ServerError (RuntimeError)           INTERNAL      the server failed
 
-Messages name the offending value, the allowed one and what to do. On streams and through BLS Triton keeps only the
-text of an error, so the code is written into it: `[INVALID_ARG] ...`. An error that a check of contract.checks raises
+Messages name the wrong value, the allowed one and what to do. On streams and through BLS, Triton keeps only the text
+of an error, so `wire` writes the code into it: `[INVALID_ARG] ...`. An error that a check of contract.checks raises
 carries that check's name.
 """
 
@@ -31,7 +31,7 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
 def shown(value: object) -> str:
     """A refused value as a message repeats it: its repr, shortened to MAX_VALUE_CHARACTERS.
 
-    A long list or text is not written out first, so the cost does not grow with the value.
+    It never writes a long list or text out first, so the cost does not grow with the value.
     """
     if isinstance(value, bytes):
         value = value[:MAX_VALUE_CHARACTERS]
@@ -47,7 +47,7 @@ class EdgeVlmError(Exception):
     """Root of all errors of this package.
 
     Args:
-        check: the name in contract.checks of the check that raises it; None where no check of a request does.
+        check: the name that contract.checks gives the check that raises it; None where no check of a request does.
     """
 
     code = "INTERNAL"
@@ -68,7 +68,7 @@ class InvalidInput(EdgeVlmError, ValueError):
 
 
 class FingerprintMismatch(InvalidInput):
-    """Embeddings of another tower than the one the language model was trained with."""
+    """Embeddings of another tower than the one with which the language model was trained."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(
@@ -101,7 +101,7 @@ class MissingExtra(EdgeVlmError, ImportError):
 
 
 class NotFound(EdgeVlmError, LookupError):
-    """Something asked for by name that is not there."""
+    """The caller asks by name for something that is not there."""
 
     code = "NOT_FOUND"
 
@@ -131,7 +131,7 @@ _BY_CODE: dict[str, type[EdgeVlmError]] = {
 
 
 def from_wire(message: str) -> EdgeVlmError:
-    """The typed error behind a message received from a server; ServerError where it carries no known code."""
+    """The typed error behind a server's message; ServerError where the message carries no known code."""
     match = re.search(r"\[([A-Z_]+)\] (.*)", message, re.DOTALL)
     if match and match[1] in _BY_CODE:
         return _BY_CODE[match[1]](match[2])

@@ -1,6 +1,6 @@
 """One pad token per picture or frame becomes one pad token per embedding row; both machines do it the same way.
 
-Works on ids: a pad token is special, so the tokenizer never joins it with its neighbours.
+The functions work on ids: a pad token is special, so the tokenizer never joins it with its neighbours.
 """
 
 import numpy as np
@@ -28,14 +28,14 @@ def expand_pads(
     video_grid_thw: NDArray[np.int64],
     card: ModelCard,
 ) -> NDArray[np.int64]:
-    """Repeat every pad token as often as its run has rows.
+    """Repeat every pad token as often as its run has rows; returns int64 (S,).
 
     Args:
         input_ids: int64 (tokens,) with one pad a run: one image pad per picture, one video pad per frame pair.
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
 
     Raises:
-        InvalidInput: the number of pads is not that of the grids' frames.
+        InvalidInput: the prompt has another number of pads than the grids have frames.
     """
     counts = np.ones(len(input_ids), np.int64)
     kinds = (

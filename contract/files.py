@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: written beside their place, hashed, renamed into it, verified before use."""
+"""Folders that are whole or absent: a writer fills them beside their place and renames them, a reader verifies them."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ Identity = tuple[int, int, int, int, int]  # device, inode, bytes, time of the c
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name that a file carries can only mean a file beside it."""
+    """Whether a name that stands in a file can only mean another file in the same folder."""
     return (
         bool(name)
         and PurePath(name).name == name
@@ -25,7 +25,11 @@ def is_plain_name(name: str) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
+    """SHA-256 of a file as 64 hex digits; it reads the file in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     return _hashed(path)[0]
 
 
@@ -45,7 +49,11 @@ def _hashed(path: Path) -> tuple[str, Identity]:
 
 @contextmanager
 def published(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that replaces it when the block ends well and vanishes when it does not."""
+    """A temporary folder beside `target` that replaces it when the block ends well and vanishes when it does not.
+
+    Raises:
+        OSError: the disk is full, or the process may not write there; `target` is then as it was.
+    """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -68,7 +76,10 @@ def published(target: Path) -> Iterator[Path]:
 
 
 def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:
-    """Compare every named file with its SHA-256, and tell what was compared.
+    """Compare every named file with its SHA-256; returns the identity of each file that it compared.
+
+    Args:
+        digests: the 64 hex digits of each file, by its name in `folder`.
 
     Raises:
         BundleError: a file is missing, cannot be read or has changed.
@@ -93,8 +104,11 @@ def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:
 def check_unchanged(folder: Path, found: Mapping[str, Identity]) -> None:
     """Make sure that the names still lead to the files that `verify` compared.
 
+    Args:
+        found: what `verify` returned.
+
     Raises:
-        BundleError: one leads to another file or another content.
+        BundleError: a name leads to another file or another content.
     """
     for name, before in found.items():
         try:

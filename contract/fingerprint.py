@@ -1,7 +1,7 @@
 """The name of an encoder: what must be equal for embeddings to mean the same to a language model.
 
-Tower weights, graph version, preprocessing and prompt variant go in; precision does not, because an int8 bundle of the
-same tower answers the same server.
+The hash covers tower weights, graph version, preprocessing and prompt variant. It leaves out the precision, because the
+same server takes the rows of an int8 bundle and of an fp32 bundle of one tower.
 """
 
 import hashlib
@@ -24,7 +24,11 @@ def encoder_fingerprint(
     """Hash of an encoder, 32 hex digits.
 
     Args:
-        tower: (name, dtype, shape, little-endian bytes) of every tensor of the source tower, as stored; any order.
+        tower: (name, dtype, shape, little-endian bytes) of every tensor of the tower as the checkpoint stores it, in
+            any order.
+        image, video: how pictures and videos are prepared.
+        has_outer_video_wrapper: vision_start and vision_end stand around all frames of a video, not around each.
+        tiles: the rule of the tiles; None where rows stand on grids.
     """
     tensors = sorted((name, dtype, list(shape), hashlib.sha256(data).hexdigest()) for name, dtype, shape, data in tower)
     values = {

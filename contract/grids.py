@@ -1,4 +1,4 @@
-"""Grids of pictures and videos: their number first, then their sides, before anything is computed from them."""
+"""Checks the grids of pictures and videos, their number first, then their sides, before anybody computes with them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,14 @@ MAX_SIDE = 1 << 15  # patches; h * w * t then stays far inside int64
 
 
 def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> NDArray[np.int64]:
-    """A grid tensor (k, 3), or an empty one for None.
+    """A grid tensor int64 (k, 3) in patches as it was sent, or one of 0 rows for None.
+
+    Args:
+        name: `image_grid_thw` or `video_grid_thw`.
 
     Raises:
-        InvalidInput: a side that is not positive, too large, or no multiple of the merge size.
+        InvalidInput: a side is not positive, too large, or no multiple of the merge size; a picture has several frames;
+            or the model has no pads of videos.
     """
     if grid is None:
         return np.zeros((0, 3), np.int64)
@@ -45,10 +49,10 @@ def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> N
 def check_items(
     image_grid_thw: NDArray[np.int64] | None, video_grid_thw: NDArray[np.int64] | None, card: ModelCard, limits: Limits
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Both grid tensors, checked; their number first, because the rest looks at every item.
+    """Both grid tensors, int64 (k, 3), after every check. Their number comes first: the rest looks at every item.
 
     Raises:
-        InvalidInput: too many items, or a grid that check_grids refuses.
+        InvalidInput: the request has too many items, or a grid that check_grids refuses.
     """
     items = sum(len(grid) for grid in (image_grid_thw, video_grid_thw) if grid is not None and grid.ndim)
     if items > limits.max_items:

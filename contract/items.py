@@ -1,7 +1,7 @@
 """Which rows belong to which picture or video, and the name each has by its content.
 
 Rows stand in prompt order, pictures and videos mixed; grids stand by kind. The key of an item is a hash of its bytes as
-they travel, so both machines compute the same one, and nobody can name what he does not have.
+they travel, so both machines compute the same key, and nobody can name an item that he does not have.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from contract.rows import RowMasks
 
 @dataclass(frozen=True)
 class ItemRows:
-    """A picture or video of a prompt. rows are its places among the embedding rows, grid_thw in patches."""
+    """A picture or video of a prompt: rows are its places among the embedding rows, grid_thw is its grid in patches."""
 
     is_video: bool
     grid_thw: tuple[int, int, int]
@@ -30,14 +30,14 @@ class ItemRows:
 
 
 def is_pad(input_ids: NDArray[np.int64], card: ModelCard) -> NDArray[np.bool_]:
-    """Which tokens stand for an embedding row, (S,)."""
+    """Which tokens of input_ids int64 (S,) stand for an embedding row, bool (S,)."""
     return np.isin(input_ids, card.pad_token_ids)
 
 
 def prompt_items(
     input_ids: NDArray[np.int64], image_grid_thw: NDArray[np.int64], video_grid_thw: NDArray[np.int64], card: ModelCard
 ) -> list[ItemRows]:
-    """The items of a checked prompt, in prompt order."""
+    """The items of a checked prompt, in prompt order: input_ids int64 (S,), both grids int64 (k, 3) in patches."""
     pads = input_ids[is_pad(input_ids, card)]  # (N,)
     grids = {False: iter(image_grid_thw.tolist()), True: iter(video_grid_thw.tolist())}
     items: list[ItemRows] = []
@@ -64,8 +64,8 @@ def item_key(
     Args:
         arrays: the item's rows as they travel: main (n, H) and deepstack (L, n, H), or values and scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
-        masks: which rows travel; None for all.
-        seconds: from one temporal patch of a video to the next, where positions follow it.
+        masks: which rows travel; None where all do.
+        seconds: the time from one temporal patch of a video to the next; None where the positions do not follow it.
     """
     kind = "video" if item.is_video else "image"
     types = " ".join(f"{array.dtype.str}{list(array.shape)}" for array in arrays) + (f" codec {codec}" if codec else "")
@@ -78,20 +78,21 @@ def item_key(
 
 
 def part(arrays: Arrays, rows: slice) -> Arrays:
-    """Some rows of a pair as it travels, without a copy: the rows are the first axis of main and the second of the rest."""
+    """Some rows of a pair as it travels, without a copy: rows are the first axis of main, the second of all others."""
     first, second = arrays
     return (first[:, rows] if first.ndim == 3 else first[rows]), second[:, rows]
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTensors:
-    """An item with its tensors as they travel; `key` identifies it, and copies share it; it is hashed when it is first read.
+    """An item with its tensors as they travel. `key` identifies it; whoever reads the key first waits for the hash.
 
     Attributes:
+        fingerprint: name of the encoder that made the rows.
         arrays: main (n, H) and deepstack (L, n, H), or what a codec made of them and the scales (1+L, n).
         codec: name and hash of its numbers; empty for floats and int8.
-        masks: which of its rows are in the arrays; None for all.
-        seconds: from one temporal patch of a video to the next; None where the family does not count them.
+        masks: which of its rows the arrays hold; None where they hold all.
+        seconds: the time from one temporal patch of a video to the next; None where the family counts no time.
     """
 
     fingerprint: str
@@ -102,7 +103,7 @@ class ItemTensors:
     masks: RowMasks | None = None
     seconds: float | None = None
     _keys: list[str] = field(default_factory=list, repr=False)
-    # an item's own: cached_property of Python 3.11 lets one item wait for another's hash
+    # each item has its own lock: cached_property of Python 3.11 lets one item wait for another item's hash
     _hashing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -134,21 +135,22 @@ class ItemTensors:
 
     @property
     def is_coded(self) -> bool:
-        """Whether decoding makes more bytes of it."""
+        """Whether its rows need more bytes once they are decoded."""
         return bool(self.codec) or self.arrays[0].dtype == np.int8
 
     def floats(self, numbers: CodecNumbers | None) -> Arrays:
-        """Main (num_rows, H) and deepstack (L, num_rows, H).
+        """Main (num_rows, H) and deepstack (L, num_rows, H), copied rows filled in.
 
         Raises:
-            InvalidInput: what travelled is damaged.
+            InvalidInput: the arrays are damaged.
+            NotFound: this server lacks the numbers of the item's codec.
         """
         rows = decode(self.arrays, self.codec, numbers)
         return rows if self.masks is None else self.masks.filled(rows)
 
 
 def joined(pairs: Sequence[Arrays]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Main (N, H) and deepstack (L, N, H) of pairs one after the other; a single pair is not copied."""
+    """Main (N, H) and deepstack (L, N, H) of pairs, one pair after the other; it does not copy a single pair."""
     if len(pairs) == 1:
         return pairs[0]
     mains, levels = zip(*pairs, strict=True)

@@ -1,4 +1,4 @@
-"""edge_vlm.json of a language checkpoint: which encoder it belongs to.
+"""edge_vlm.json of a language checkpoint: it names the encoder to which the checkpoint belongs.
 
 Everything else in the folder is a plain transformers checkpoint without its vision tower.
 """
@@ -20,7 +20,7 @@ NAME, CONFIG = "edge_vlm.json", "config.json"
 
 @dataclass(frozen=True)
 class LanguageCheckpoint:
-    """The mark that export.language leaves. Checkpoints exported before have no card; config.json then gives it."""
+    """The mark that export.language writes. Older checkpoints have no card in it; config.json then gives the card."""
 
     encoder_fingerprint: str
     has_outer_video_wrapper: bool
@@ -36,7 +36,7 @@ def read_language_card(folder: Path) -> ModelCard:
     """The card of a language checkpoint.
 
     Raises:
-        BundleError: the folder is no language checkpoint, of another format version, or has a wrong value.
+        BundleError: the folder is no language checkpoint, has another format version, or has a wrong value.
     """
     try:
         mark, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (NAME, CONFIG))

@@ -1,4 +1,4 @@
-"""How much one request may ask for; published in the model's parameters, checked before anything is allocated."""
+"""How much one request may ask for. The server publishes the limits and checks them before it allocates."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class Limits:
     max_prompt_tokens: int = 32_768
     max_output_tokens: int = 8_192
     max_embedding_bytes: int = 1 << 30
-    max_active: int = 16  # sequences decoded at once
+    max_active: int = 16  # sequences that the engine decodes at once
     max_waiting: int = 64  # requests in the queue behind them
-    max_queue_seconds: float = 60.0  # wait for a slot, then the request is given up
+    max_queue_seconds: float = 60.0  # how long a request waits for a slot before the server gives it up
     max_kv_bytes: int = 4 << 30  # keys and values of all sequences; a request reserves its prompt and max_tokens
-    max_reuse_bytes: int = 1 << 30  # embeddings kept for requests by key; 0 keeps none
+    max_reuse_bytes: int = 1 << 30  # embeddings that the server keeps for requests by key; 0 keeps none

@@ -1,4 +1,4 @@
-"""manifest.json of an edge bundle: everything the device knows about its model, and the hash of every file."""
+"""manifest.json of an edge bundle: everything that the device knows about its model, and the hash of every file."""
 
 import json
 import re
@@ -15,19 +15,20 @@ from contract.typed import Size, read
 FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
-NEWLINE = "image_newline.npy"  # only of families that have one
-INTEGERS = ("int8", "int4")  # precisions whose layers are multiplied in integers
+NEWLINE = "image_newline.npy"  # only in bundles of families that have one
+INTEGERS = ("int8", "int4")  # precisions whose layers multiply integers
 PRECISIONS = ("fp32", "fp16", "bf16", *INTEGERS)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds. `parity` has one row per grid and output, as the export measured it; `quantisation` says of
-    an integer precision what it was calibrated on and which layers stayed in fp16, and is empty for the others.
+    """What a bundle holds. `parity` has one row per grid and output, as the export measured it. `quantisation` says of
+    an integer precision which pictures calibrated it and which layers stayed in fp16; it is empty for the others.
 
-    `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row for
-    each kind of input that the export compared with transformers. Bundles made before lack both. `adapter` names what was
-    merged into the weights; the file has no such key where nothing was.
+    `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row
+    for each kind of input that the export compared with transformers. Older bundles lack both. `adapter` names the adapter
+    that the export merged into the weights; the file has no such key where it merged none. `files` gives each file's
+    SHA-256 as 64 hex digits.
     """
 
     card: ModelCard
@@ -55,7 +56,7 @@ class Manifest:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A manifest or card as JSON objects. What a card lacks of tiles and tokens_per_second has no key, nor has no adapter."""
+    """A manifest or card as JSON objects. Tiles, tokens_per_second and adapter have no key where there are none."""
     values = asdict(value)
     tiles = (value.card if isinstance(value, Manifest) else value).tiles
     if not values.get("adapter", True):
@@ -94,7 +95,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and verify a bundle: format, keys, and the SHA-256 of every file.
 
     Raises:
-        BundleError: the manifest is missing, unreadable, of another format version or incomplete; a file is missing
+        BundleError: the manifest is missing, unreadable or incomplete, or has another format version; a file is missing
             or changed.
     """
     manifest = parse_manifest(folder)
@@ -103,10 +104,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(folder: Path) -> Manifest:
-    """Read a manifest, without looking at the files it names.
+    """Read a manifest; it does not look at the files that the manifest names.
 
     Raises:
-        BundleError: it is missing, unreadable, of another format version, incomplete, or has a wrong value.
+        BundleError: it is missing, unreadable or incomplete, or has another format version or a wrong value.
     """
     path = folder / NAME
     try:

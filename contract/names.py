@@ -1,6 +1,6 @@
-"""The served models as clients name them. These are names of services: every family is served under them.
+"""The served models as clients name them. These are names of services: the server gives them to every family.
 
-Standard library only: the guardian and the health probe run without packages.
+This file needs the standard library only: the guardian and the health probe run without packages.
 """
 
 MODEL, UNARY_MODEL, VISION_MODEL = "edge_vlm", "edge_vlm_unary", "edge_vlm_vision"

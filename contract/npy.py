@@ -1,6 +1,6 @@
 """An array of a .npy file, read strictly: numpy's own reader raises what it likes on damage, and takes memory on trust.
 
-Source of the layout: numpy.lib.format, versions 1 to 3. Only little-endian arrays in C order are read.
+Source of the layout: numpy.lib.format, versions 1 to 3. This module reads little-endian arrays in C order only.
 """
 
 import math
@@ -20,10 +20,13 @@ _HEADER = re.compile(
 
 
 def read_array(data: bytes, place: str) -> NDArray[Any]:
-    """The array of the bytes of a file; its memory is that of the bytes.
+    """The array in the bytes of a file; both share their memory.
+
+    Args:
+        place: names the file in messages.
 
     Raises:
-        BundleError: they are no array in C order, or end before it does or after.
+        BundleError: the bytes are no array in C order, or more or fewer than its shape asks for.
     """
     size = 2 if data[6:7] == b"\x01" else 4
     start = 8 + size

@@ -8,13 +8,13 @@ from contract.typed import Between, Pixels, Size
 
 Value = Annotated[float, Between(-1000, 1000)]
 Triple = tuple[Value, Value, Value]
-BICUBIC = 3  # Pillow's number, and so transformers'
+BICUBIC = 3  # Pillow's number, which transformers uses, too
 
 
 @dataclass(frozen=True)
 class ImageProcessing:
-    """min_pixels and max_pixels bound height x width after resizing; mean and std on the 0..1 scale, with a checkpoint's
-    own rescale_factor in them; resample is the filter, one of Pillow's numbers."""
+    """min_pixels and max_pixels bound height x width after the resize. mean and std are on the 0..1 scale and contain
+    the checkpoint's own rescale_factor. resample is the filter, one of Pillow's numbers."""
 
     min_pixels: Pixels
     max_pixels: Pixels
@@ -34,11 +34,13 @@ class VideoProcessing(ImageProcessing):
     """min_pixels and max_pixels bound frames x height x width.
 
     Attributes:
-        fps: frames looked at per second of video; None where num_frames says how many in all, or all are.
+        fps: how many frames the device takes of each second of video; None where num_frames says how many it takes of
+            the whole video, or where it takes all.
+        min_frames, max_frames: bounds of the number of frames.
         max_frame_tokens: most embedding rows of one frame, for checkpoints that cap them (transformers'
             cap_pixels_per_frame); None leaves the budget to the video as a whole.
         max_video_tokens: most embedding rows of a video, of which each frame has an equal share, for families whose
-            min_pixels and max_pixels bound one frame; None leaves it to them.
+            min_pixels and max_pixels bound one frame; None leaves the budget to those two.
     """
 
     fps: Annotated[float, Between(1e-6, 1e6)] | None
@@ -55,7 +57,7 @@ class VideoProcessing(ImageProcessing):
 
 
 def facts(processing: ImageProcessing) -> dict[str, Any]:
-    """What goes into an encoder's name. A field that a later version added counts where it is not neutral, so that
-    encoders keep their names."""
+    """What goes into an encoder's name. A field that a later version added goes in only where it differs from its
+    default, so that encoders keep their names."""
     neutral = {f.name: f.default for f in fields(processing) if f.kw_only}
     return {name: value for name, value in asdict(processing).items() if name not in neutral or value != neutral[name]}

@@ -1,7 +1,7 @@
-"""A prompt as it crosses the wire, checked: token ids, grids and embedding rows that belong together.
+"""Checks a prompt as it crosses the wire: token ids, grids and embedding rows must belong together.
 
 All checks stand in front of every engine: a wrong width kills a whole vLLM engine, and one NaN poisons the cache
-blocks of other requests. Nothing is allocated before the sizes are known to be sane.
+blocks of other requests. The server allocates nothing before it has checked the sizes.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,14 @@ class Prompt:
     """A prompt that passed every check.
 
     Attributes:
-        input_ids: int64 (S,), one pad token per embedding row; empty in a request that only has items kept.
+        input_ids: int64 (S,), one pad token per embedding row; empty where the request only asks the server to keep
+            items.
         main: float16 or float32 (N, H), rows in prompt order, pictures and videos mixed as the prompt has them.
         deepstack: the same type, (L, N, H).
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
-        items: in prompt order, with their places among the rows.
+        items: the pictures and videos in prompt order, with their places among the rows.
         contents: the items' tensors as they travelled, in prompt order.
-        layout: of a prompt with masks, the whole one; None where every row has its pad and its bytes.
+        layout: where the prompt has masks, the whole prompt; None where every row has its pad and its bytes.
     """
 
     input_ids: NDArray[np.int64]
@@ -48,8 +49,8 @@ class Prompt:
     layout: Layout | None = None
 
     def positions(self, card: ModelCard) -> tuple[NDArray[np.int64], int]:
-        """Positions (axes, S) of the tokens, and the position of the next one minus S: those of the whole prompt, whose
-        dropped rows leave gaps."""
+        """Positions int64 (axes, S) of the tokens, and the position of the next token minus S. Tokens stand where they
+        stand in the whole prompt, so dropped rows leave gaps."""
         find = families.find(card.family).positions
         if self.layout is None:
             return find(self.input_ids, self.image_grid_thw, self.video_grid_thw, card, self.seconds)
@@ -59,12 +60,12 @@ class Prompt:
 
     @property
     def seconds(self) -> tuple[float | None, ...]:
-        """Per video from one temporal patch to the next, in prompt order; None where the family does not count them."""
+        """For each video in prompt order the seconds between temporal patches; None where the family counts none."""
         return tuple(content.seconds for content in self.contents if content.is_video)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Name of each item by its content, in prompt order. Hashed when first asked for: 0.6 ms a MiB, so in a thread."""
+        """Name of each item by its content, in prompt order. The first call hashes, 0.6 ms a MiB: use a thread."""
         return tuple(content.key for content in self.contents)
 
 
@@ -127,7 +128,7 @@ def _contents(
     seconds: Sequence[float | None],
     card: ModelCard,
 ) -> tuple[ItemTensors, ...]:
-    """Each item's tensors: held ones as they are, the others from what was sent; seconds are those of sent videos."""
+    """Each item's tensors: held ones as they are, the others from `sent`; `seconds` has a value for each sent video."""
     found, start, place, times = list[ItemTensors](), 0, 0, iter(seconds)
     for item, mask, known in zip(items, masks, held, strict=True):
         if known is None:
@@ -141,7 +142,7 @@ def _contents(
 
 
 def _check_decoded(contents: Sequence[ItemTensors], card: ModelCard, limits: Limits) -> None:
-    """How much all items are as float32, before one is decoded: a small stream can be a large picture."""
+    """Bound the bytes of all items as float32 before it decodes one: a small stream can be a large picture."""
     rows = sum(content.num_rows for content in contents if content.is_coded)
     size = rows * (1 + card.num_deepstack_levels) * card.hidden_size * 4
     if size > limits.max_embedding_bytes:
@@ -162,7 +163,10 @@ def check_items_alone(
     held: Sequence[ItemTensors | None] = (),
     numbers: CodecNumbers | None = None,
 ) -> Prompt:
-    """A prompt of no tokens whose contents are to be kept; pictures before videos. See check_prompt."""
+    """A prompt without tokens whose items the server shall keep, pictures before videos.
+
+    Arguments and errors are those of check_prompt.
+    """
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
     seconds = check_seconds(video_second_per_grid, len(videos), card)
     sent = [(False, *grid) for grid in images.tolist()] + [(True, *grid) for grid in videos.tolist()]
@@ -181,7 +185,7 @@ def check_items_alone(
     _check_decoded(contents, card, limits)
     for content in contents:
         if content.codec:
-            content.floats(numbers)  # what cannot be decoded is not kept
+            content.floats(numbers)  # the server keeps only what it can decode
     none = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float32)
     return Prompt(
         np.zeros(0, np.int64),
@@ -213,16 +217,22 @@ def check_prompt(
     """Check the tensors of one request against the model and each other.
 
     Args:
-        embeddings: tensors by the names of contract.embeddings, rows of the items that were sent, in prompt order.
-        image_grid_thw, video_grid_thw: of all items, in prompt order.
-        video_second_per_grid: of the videos that were sent, in prompt order; see contract.seconds.check_seconds.
-        held: per item in prompt order what the server holds of it, None where it was sent; empty when all were.
-        numbers: of the learned codecs that this server knows.
-        is_whole: input_ids have a pad for every row of the grids, also for dropped ones.
+        input_ids: int64 (S,), a pad for each embedding row.
+        embeddings: rows of the items that the client sent, in prompt order; contract.embeddings has the tensors' names.
+        image_grid_thw, video_grid_thw: int64 (k, 3) in patches, of all items in prompt order.
+        video_second_per_grid: a value for each video that the client sent; see contract.seconds.check_seconds.
+        encoder_fingerprint: the name that the client gave its encoder.
+        attention_mask: int64 (S,), all ones.
+        vision_token_positions: int64 (pads,), the places of the pads in input_ids.
+        held: for each item in prompt order what the server holds of it, None where the client sent it; empty where the
+            client sent all.
+        numbers: those of the learned codecs that this server knows.
+        is_whole: input_ids has a pad for every row of the grids, also for dropped rows.
 
     Raises:
-        InvalidInput: naming the tensor, its value and the allowed one.
+        InvalidInput: a tensor breaks the contract; the message names it, its value and the allowed one.
         FingerprintMismatch: the embeddings come from another encoder.
+        NotFound: the server lacks the numbers with which a held item was coded.
     """
     _check_ids(input_ids, card, limits)
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)

@@ -1,4 +1,4 @@
-"""Items of families without grids as a client sends them: the number of rows of each. Behind the door they are grids."""
+"""Makes grids of what clients send for families without grids: the number of rows of each item."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,15 @@ ROW_COUNTS = {"image_grid_thw": "image_rows", "video_grid_thw": "video_rows"}
 def grids_or_rows(
     name: str, grid: NDArray[np.int64] | None, rows: NDArray[np.int64] | None, card: ModelCard
 ) -> NDArray[np.int64] | None:
-    """The grids (k, 3) of the items of one kind, unchecked; None where none were sent.
+    """The grids int64 (k, 3) of the items of one kind, unchecked; None where the client sent none.
 
     Args:
-        name: of the grids, a key of ROW_COUNTS.
-        grid: int64 (k, 3) as it was sent.
-        rows: int64 (k,), the rows of each item, one run of pads each: a grid (1, 1, rows) with merge size 1.
+        name: the name of the grids, a key of ROW_COUNTS.
+        grid: int64 (k, 3) as the client sent it.
+        rows: int64 (k,), the rows of each item; an item is one run of pads, a grid (1, 1, rows) with merge size 1.
 
     Raises:
-        InvalidInput: the model's rows stand on grids, both were sent, or a count is no number of rows.
+        InvalidInput: the model's rows stand on grids, the client sent both, or a count is no number of rows.
     """
     if rows is None:
         return grid

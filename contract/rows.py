@@ -1,8 +1,8 @@
 """Which rows of a picture or video travel: dropped rows have no pad and no bytes, copied rows have a pad and no bytes.
 
 A mask has an entry for every row that the grids ask for. A copied row repeats the row of the same place one frame
-before, which may be a copy itself. Dropping changes no position: those of a prompt without its dropped pads are the ones
-that the other tokens have in the whole prompt, so the whole prompt is restored, counted, and cut again.
+before, which may be a copy itself. A dropped row changes no position: every other token keeps the position that it has
+in the whole prompt. So `lay_out` restores the whole prompt; Prompt.positions counts there and cuts the dropped rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class RowMasks:
 
     @classmethod
     def whole(cls, num_rows: int) -> "RowMasks":
-        """Masks of an item all of whose rows travel."""
+        """The masks of an item whose rows all travel, bool (1, num_rows)."""
         return cls(np.ones((1, num_rows), np.bool_), np.zeros((1, num_rows), np.bool_))
 
     @property
@@ -50,7 +50,7 @@ class RowMasks:
 
     @property
     def is_sent(self) -> Mask:
-        """Rows whose bytes travel, (frames, rows of a frame)."""
+        """Rows whose bytes travel, bool (frames, rows of a frame)."""
         return self.kept & ~self.copied
 
     @property
@@ -58,7 +58,7 @@ class RowMasks:
         return self.kept.nbytes + self.copied.nbytes
 
     def source(self) -> NDArray[np.intp]:
-        """For each kept row its place among the sent ones, (num_kept,)."""
+        """For each kept row its place among the sent rows, intp (num_kept,)."""
         sent = self.is_sent
         places = np.where(sent, np.cumsum(sent).reshape(sent.shape) - 1, -1)
         for frame in range(1, len(places)):
@@ -76,11 +76,11 @@ class MaskReader:
     """The masks of a request, item by item in prompt order.
 
     Args:
-        tensors: KEPT and COPIED, bool (rows,), where they were sent.
-        num_rows: what the grids of the sent items ask for.
+        tensors: KEPT and COPIED, bool (num_rows,), where the client sent them.
+        num_rows: how many rows the grids of the sent items ask for.
 
     Raises:
-        InvalidInput: a mask of another length.
+        InvalidInput: a mask has another length.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], num_rows: int, card: ModelCard) -> None:
@@ -97,15 +97,15 @@ class MaskReader:
         self.num_sent = int((self._kept & ~self._copied).sum()) if self.is_given else num_rows
 
     def next(self, is_video: bool, grid_thw: Grid) -> RowMasks | None:
-        """The masks of the next item, None where all of its rows travel.
+        """The masks of the next item; None where all of its rows travel.
 
         Raises:
-            InvalidInput: a frame keeps no row, or a row is copied that has nothing to be copied from.
+            InvalidInput: a frame keeps no row, or a copied row has no kept row one frame before.
         """
         if not self.is_given:
             return None
         shape = runs(grid_thw, self._card)
-        if is_video:  # a frame is what is copied, also where all frames stand in one run
+        if is_video:  # rows are copied from frame to frame, also where all frames stand in one run
             shape = grid_thw[0], shape[0] * shape[1] // grid_thw[0]
         end = self._start + shape[0] * shape[1]
         rows, self._start = slice(self._start, end), end
@@ -131,10 +131,10 @@ class Layout:
     """A prompt with dropped rows.
 
     Attributes:
-        input_ids: int64 (S,), a pad a kept row.
-        whole_ids: int64 (S',), a pad a row of the grids.
-        is_kept: bool (S',), the tokens of input_ids among them.
-        masks: of each item in prompt order.
+        input_ids: int64 (S,), a pad for each kept row.
+        whole_ids: int64 (S',), a pad for each row of the grids.
+        is_kept: bool (S',), which of whole_ids stand in input_ids.
+        masks: those of each item in prompt order; None where all of its rows travel.
     """
 
     input_ids: NDArray[np.int64]
@@ -157,12 +157,14 @@ def lay_out(
     """Restore the whole prompt.
 
     Args:
-        input_ids: int64 (S,) with a pad a kept row, or a pad a row of the grids where is_whole.
-        image_grid_thw, video_grid_thw: of all items, (k, 3).
-        held: per item in prompt order whether the server holds it, and its masks.
+        input_ids: int64 (S,) with a pad for each kept row, or, where is_whole, for each row of the grids.
+        image_grid_thw, video_grid_thw: int64 (k, 3) in patches, of all items.
+        held: for each item in prompt order whether the server holds it, and the masks of a held one.
+        reader: gives the masks of the items that the client sent.
 
     Raises:
-        InvalidInput: the pads are not those of the kept rows, or the whole prompt is far longer than a prompt may be.
+        InvalidInput: input_ids has other pads than kept rows, or the grids ask for more than MAX_RESTORED times
+            max_prompt_tokens rows.
     """
     rows = sum(item_rows((t, h, w), card) for grid in (image_grid_thw, video_grid_thw) for t, h, w in grid.tolist())
     if rows > (most := MAX_RESTORED * limits.max_prompt_tokens):

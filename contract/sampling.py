@@ -1,4 +1,4 @@
-"""Sampling parameters under vLLM's names, checked once where they arrive."""
+"""Sampling parameters under vLLM's names; the server checks them once, where they arrive."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -6,12 +6,12 @@ from typing import Any
 
 from contract.errors import InvalidInput, shortened, shown
 
-MAX_CHARACTERS = 1 << 18  # of the JSON object, judged before it is read
+MAX_CHARACTERS = 1 << 18  # of the JSON object; from_json counts them before it parses
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_IDS = 1024
 MAX_DEPTH = 64  # of structured_outputs
-# of a JSON schema, under llguidance's names: no blanks, which a weak model writes for ever; oneOf is taken for anyOf
+# Options of a JSON schema, under llguidance's names: no blanks, which a weak model writes for ever; oneOf means anyOf.
 JSON_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 MIN_REPETITION_PENALTY = 0.01
 MAX_LOGPROBS = 20
@@ -30,7 +30,7 @@ def _number(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
 
 
 def _depth(value: Any) -> int:
-    """How many levels of objects and lists a parsed JSON value has; counted without recursion."""
+    """How many levels of objects and lists a parsed JSON value has; it counts without recursion."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:
         depth += 1
@@ -40,12 +40,12 @@ def _depth(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen and when to stop. temperature 0 is greedy; None leaves a filter off.
+    """How the server chooses tokens and when it stops. temperature 0 is greedy; None leaves a filter off.
 
-    max_tokens 0 computes nothing: the items are kept and their keys answered. logprobs asks for the log-probability of
-    each token and of that many likeliest ones, before penalties and temperature. skip_special_tokens false shows special
-    tokens in the text; the one that ends the answer is no part of it. structured_outputs is vLLM's object, with
-    one of json, json_object, regex, choice and grammar.
+    With max_tokens 0 the server computes nothing: it keeps the items and answers their keys. logprobs asks for the
+    log-probability of each token and of that many likeliest ones, before penalties and temperature. Where
+    skip_special_tokens is false, the text shows special tokens, but never the one that ends the answer.
+    structured_outputs is vLLM's object, with one of json, json_object, regex, choice and grammar.
 
     Raises:
         InvalidInput: a value is out of its range.
@@ -115,10 +115,13 @@ class Sampling:
 
     @classmethod
     def from_json(cls, text: str | bytes, defaults: "Sampling | None" = None) -> "Sampling":
-        """Parse a JSON object; names it does not give keep their default.
+        """Parse a JSON object; names that it does not give keep their default.
+
+        Args:
+            defaults: the defaults; None takes those of this class.
 
         Raises:
-            InvalidInput: no JSON object, an unknown name, or a value out of range.
+            InvalidInput: the text is too long or no JSON object, a name is unknown, or a value is out of range.
         """
         if len(text) > MAX_CHARACTERS:
             raise InvalidInput(
@@ -136,7 +139,7 @@ class Sampling:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], defaults: "Sampling | None" = None) -> "Sampling":
-        """Like from_json, for values already parsed."""
+        """Like from_json, for an object that the caller has parsed; a name with the value None keeps its default."""
         allowed = {f.name for f in fields(cls)}
         if unknown := sorted(values.keys() - allowed):
             raise InvalidInput(

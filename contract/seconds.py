@@ -1,4 +1,7 @@
-"""Seconds from one frame pair of a video to the next, of models whose positions follow time (ModelCard.tokens_per_second)."""
+"""Seconds from one frame pair of a video to the next, for models whose positions follow time.
+
+ModelCard.tokens_per_second says which models these are.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +18,14 @@ MAX_SECONDS = 3600.0
 def check_seconds(
     seconds: NDArray[np.floating[Any]] | None, num_videos: int, card: ModelCard
 ) -> Sequence[float | None]:
-    """Seconds of each video that is sent; None for each where the model's positions do not follow time.
+    """Seconds of each video that the client sent; None for each where the model's positions do not follow time.
+
+    Args:
+        seconds: float (num_videos,), as the client sent it; None where it sent none.
 
     Raises:
-        InvalidInput: they are missing, not wanted, of another number, or no time that passes.
+        InvalidInput: the seconds are missing or not wanted, there are not as many as videos, or one is not above 0 and
+            at most MAX_SECONDS.
     """
     if card.tokens_per_second is None:
         if seconds is not None:

@@ -1,4 +1,4 @@
-"""The tensors of wire contract v1, in KServe v2 terms; the launcher writes the models' config.pbtxt from these lists."""
+"""The tensors of wire contract v1, in KServe v2 terms; the launcher writes config.pbtxt files from these lists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ OUTPUTS = (
     TensorSpec("vision_keys", "BYTES", (-1,), "first response: the key of each item in prompt order"),
 )
 
-# The optional model for clients that cannot encode: their pictures in, what they would have computed out.
+# The optional model for clients that cannot encode: it takes their pictures and returns what a device would compute.
 VISION_INPUTS = (
     TensorSpec("image", "BYTES", (-1,), "per picture: the bytes of its file"),
     TensorSpec("pixel_values", "FP32", (-1, -1), "instead of image: patches as the transformers processor makes them"),
@@ -104,10 +104,10 @@ VISION_OUTPUTS = (
 
 
 def check_ranks(tensors: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]) -> None:
-    """Dimensions of tensors that arrived, which Triton does not check for a scalar, and that they hold something.
+    """Check that each tensor has as many dimensions as its spec, which Triton does not check for a scalar, and a value.
 
     Raises:
-        InvalidInput: naming the tensor and its shape.
+        InvalidInput: a tensor has other dimensions or is empty; the message names it and its shape.
     """
     ranks = {spec.name: len(spec.shape) for spec in specs}
     for name, values in tensors.items():

@@ -20,19 +20,21 @@ Side = Annotated[int, Between(1, 1 << 16)]
 
 @dataclass(frozen=True)
 class Tiles:
-    """The facts of a processor that cuts tiles.
+    """The facts of a processor that cuts tiles; all lengths are in pixels.
 
     Attributes:
         rule: one of RULES.
-        side: pixels of a tile.
-        seen: pixels of a tile that whole patches cover.
-        merge: sides of a block of patches that becomes one row.
-        mean: of each channel on the 0..1 scale; the colour that the rule `pad` fills with.
-        pinpoints: (height, width) in pixels of the canvases of the rule `anyres`.
-        min_tiles, max_tiles: bounds of the rule `canvas`; max_tiles that of `longest`, too, where 1 cuts no tiles.
+        side: side of a tile.
+        seen: side of the part of a tile that whole patches cover.
+        merge: side, in patches, of the block that becomes one row.
+        patch: side of a patch.
+        mean: the mean of each channel on the 0..1 scale; the rule `pad` fills with this colour.
+        pinpoints: (height, width) of the canvases of the rule `anyres`.
+        min_tiles, max_tiles: bounds of the rule `canvas`; max_tiles bounds `longest`, too, which cuts no tiles at 1.
         has_newline: each row of an unpadded map ends with a learned row.
-        longest, frame_longest: pixels of the longest edge of a picture, and of a video's frame, by the rule `longest`.
-        max_map_tiles: a map that has more than 1.21 times the rows of this many tiles is shrunk to them; None leaves it as it is.
+        longest, frame_longest: longest edge of a picture, and of a video's frame, by the rule `longest`.
+        max_map_tiles: the device shrinks a map with more than 1.21 times the rows of so many tiles to them; None leaves
+            each map as it is.
     """
 
     rule: str
@@ -77,13 +79,13 @@ class Tiles:
 
     @property
     def most_tiles(self) -> int:
-        """The most tiles that a picture becomes, the whole picture or its thumbnail among them."""
+        """The most tiles that a picture becomes; the whole picture, or its thumbnail, counts as one."""
         cut = max([self.max_tiles, *(height * width // self.side**2 for height, width in self.pinpoints)])
         has_whole = bool(self.pinpoints) or self.max_tiles > 1
         return cut + has_whole
 
     def facts(self) -> dict[str, Any]:
-        """What goes into an encoder's name and into JSON. A field that a later version added stands there where it is not
-        neutral, so that encoders keep their names and bundles stay readable."""
+        """What goes into an encoder's name and into JSON. A field that a later version added goes in only where it
+        differs from its default, so that encoders keep their names and bundles stay readable."""
         neutral = {one.name: one.default for one in fields(self) if one.kw_only}
         return {name: value for name, value in asdict(self).items() if name not in neutral or value != neutral[name]}

@@ -1,7 +1,8 @@
-"""JSON of a file into a frozen dataclass: each value is held against the annotation of its field.
+"""Reads the JSON of a file into a frozen dataclass and compares each value with the annotation of its field.
 
-An annotation may carry a `Between`, which bounds a number. The first value that does not fit is a BundleError that names
-the file, the key, the value and what is expected. Nothing is converted, but lists become tuples where a field wants one.
+An annotation may carry a `Between`, which bounds a number. The first value that does not fit raises a BundleError that
+names the file, the key, the value and what the field expects. `check` converts nothing, except that a list becomes a
+tuple where a field wants one.
 """
 
 import sys
@@ -30,13 +31,14 @@ Pixels = Annotated[int, Between(1, 1 << 53)]
 
 
 def read(cls: type[T], values: Any, source: str) -> T:
-    """A dataclass of a JSON object.
+    """A dataclass from a JSON object.
 
     Args:
+        values: what the JSON parser made of it.
         source: names the object in messages, `FILE: KEY`.
 
     Raises:
-        BundleError: it is no object, a key is missing or unknown, or a value does not fit its field.
+        BundleError: `values` is no object, a key is missing or unknown, or a value does not fit its field.
     """
     if not isinstance(values, dict):
         raise BundleError(f"{source} is {shown(values)}, an object is expected: {AGAIN}")
@@ -55,7 +57,7 @@ def read(cls: type[T], values: Any, source: str) -> T:
 
 
 def check_fields(made: Any, source: str) -> None:
-    """Hold a dataclass that was made of other values than JSON against its annotations.
+    """Compare a dataclass that does not come from JSON with its annotations.
 
     Raises:
         BundleError: a value does not fit its field.
@@ -67,10 +69,14 @@ def check_fields(made: Any, source: str) -> None:
 
 
 def check(kind: Any, value: Any, place: str) -> Any:
-    """A value that fits an annotation.
+    """The value, with lists as tuples where the annotation asks for one.
+
+    Args:
+        kind: the annotation.
+        place: names the value in messages.
 
     Raises:
-        BundleError: it does not fit.
+        BundleError: the value does not fit the annotation.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:

@@ -1,7 +1,8 @@
 """The model families: one module on each side that needs it, found by transformers' `model_type`.
 
-A family module has no base class; the protocols beside each `find` say what it must offer. `MODULES` is the one table: the
-module of a model_type has the same name in contract.families, export.families, edge_runtime.families and serving.families.
+A family module has no base class; the protocols beside each `find` say what it must offer. `MODULES` is the one table:
+the module of a model_type has the same name in contract.families, export.families, edge_runtime.families and
+serving.families.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class Family(Protocol):
     """What both machines know of a family.
 
     Attributes:
-        LAYOUT: "grids" where an item's rows follow from its grid in patches, "rows" where only their number is known.
+        LAYOUT: "grids" where an item's rows follow from its grid in patches, "rows" where clients send their number.
         POSITIONS: "mrope" for three axes, "1d" for one.
     """
 
@@ -44,7 +45,10 @@ class Family(Protocol):
     POSITIONS: str
 
     def card(self, config: Mapping[str, Any], encoder_fingerprint: str, tiles: "Tiles | None" = None) -> "ModelCard":
-        """The card of a transformers config.json; tiles where the family has them and the caller knows them.
+        """The card of a transformers config.json.
+
+        Args:
+            tiles: the rule of the tiles, where the family has one and the caller knows it.
 
         Raises:
             BundleError: a key is missing, or tower and language model do not fit.
@@ -64,7 +68,7 @@ class Family(Protocol):
         """Positions int64 (axes, S) of a checked prompt, and the position of the next token minus S.
 
         Args:
-            seconds: per video from one temporal patch to the next; None where the family does not count them.
+            seconds: for each video the time from one temporal patch to the next; None where the family counts no time.
         """
 
 

@@ -1,7 +1,7 @@
 """M-RoPE positions of a prompt.
 
-They belong to the sequence: transformers keeps rope_delta on the module, where interleaved requests overwrite each
-other's. Here they are computed once a prompt, in numpy, and travel with it.
+They belong to the sequence. transformers keeps rope_delta on the module, where interleaved requests overwrite each
+other's value. This module computes them once a prompt, in numpy, and they travel with the prompt.
 """
 
 from collections.abc import Sequence
@@ -26,19 +26,20 @@ def mrope_positions(
     Args:
         input_ids: int64 (S,), with one pad token per embedding row.
         image_grid_thw, video_grid_thw: int64 (k, 3) in patches.
-        steps: per video how many positions one frame stands behind the one before; its pads then stand in one run. None
-            where text stands between the frames of a video, each of them a run of its own.
+        steps: for each video how many positions one frame stands behind the one before; all pads of the video then
+            form one run. None where text stands between the frames of a video, so that each frame is a run of its own.
 
     Returns:
         positions int64 (3, S), and rope_delta: the position of the token after the prompt minus S.
 
     Raises:
-        ValueError: the pads in the prompt are not those of the grids.
+        ValueError: the prompt has other pads than the grids ask for.
 
     Without steps the rule is `Qwen3VLModel.get_rope_index` of transformers 5.23. Text advances all axes by one a token;
-    the tokens of a frame share one temporal position; the next token stands behind the largest position of the run. With
-    steps it is that of Qwen2.5-VL's release and of vLLM 0.32 (`get_mrope_input_positions`, qwen2_5_vl.py). transformers from
-    5.3 on puts text behind a video at start + max(h, w) / merge_size, in the middle of the video's own positions.
+    the tokens of a frame share one temporal position; the next token stands behind the largest position of the run.
+    With steps the rule is that of Qwen2.5-VL's release and of vLLM 0.32 (`get_mrope_input_positions`, qwen2_5_vl.py).
+    transformers from 5.3 on puts text behind a video at start + max(h, w) / merge_size, in the middle of the video's
+    own positions.
     """
     videos = video_grid_thw.tolist()
     runs: dict[int, list[Run]] = {

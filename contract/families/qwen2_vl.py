@@ -1,6 +1,6 @@
 """Qwen2-VL: rows on a grid of merge blocks, a video in one run of pads, positions on three axes.
 
-Qwen2.5-VL differs in time alone: its positions count seconds, where these count temporal patches.
+Qwen2.5-VL differs in time alone: its positions count seconds, those of Qwen2-VL count temporal patches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ __all__ = ["LAYOUT", "POSITIONS", "card", "positions", "runs"]
 
 
 def card(config: Mapping[str, Any], encoder_fingerprint: str, tiles: Tiles | None = None) -> ModelCard:
-    """The card of a resolved config: one in which transformers' classes have sorted the keys; see contract.families.Family."""
+    """The card of a resolved config, whose keys transformers' classes have sorted; see contract.families.Family."""
     try:
         vision = dict(config["vision_config"])
         vision.setdefault("out_hidden_size", vision["hidden_size"])  # Qwen2-VL calls the rows' width hidden_size

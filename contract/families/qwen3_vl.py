@@ -25,7 +25,7 @@ def deepstack_blocks(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def deepstack_indexes(value: Any) -> tuple[int, ...]:
-    """The numbers of blocks that a config names.
+    """The numbers of the blocks that a config names, from 0 on.
 
     Raises:
         BundleError: it is no list of numbers.
@@ -73,7 +73,7 @@ def card_with_levels(config: Mapping[str, Any], encoder_fingerprint: str, num_de
 
 
 def missing_key(error: KeyError) -> BundleError:
-    """What to say of a config.json that lacks a key."""
+    """The error for a config.json that lacks a key."""
     return BundleError(f"config.json has no key {error.args[0]!r}: is this a complete checkpoint of the family?")
 
 

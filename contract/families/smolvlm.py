@@ -1,4 +1,4 @@
-"""SmolVLM: rows of a tile in a run of their own, markers between them; frames of a video are tiles of one picture."""
+"""SmolVLM: each tile's rows form a run, markers stand between the runs; a video's frames are tiles of one picture."""
 
 from contract.families.internvl import LAYOUT, POSITIONS, card, positions, runs
 

@@ -1,7 +1,7 @@
 """What the families of fixed tiles share: rows without a grid, one axis of positions.
 
-Behind the door an item's rows stand as a grid (runs, 1, rows of a run) with merge size 1, so that nothing else asks which
-layout a family has.
+Once contract.row_counts has read a request, an item's rows stand as a grid (runs, 1, rows of a run) with merge size 1,
+so that nothing else asks which layout a family has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ LAYOUT, POSITIONS = "rows", "1d"
 
 
 def runs(grid_thw: tuple[int, int, int], card: ModelCard) -> tuple[int, int]:
-    """See contract.families.Family."""
+    """The item's grid is (runs, 1, rows of a run); see contract.families.Family."""
     number, height, width = grid_thw
     return number, height * width
 
@@ -42,7 +42,7 @@ def card_of(
     image_token_id: int,
     video_token_id: int | None = None,
 ) -> ModelCard:
-    """The card of a resolved config: one in which transformers' classes have written their defaults.
+    """The card of a resolved config, into which transformers' classes have written their defaults.
 
     Raises:
         BundleError: a key is missing.
@@ -70,7 +70,7 @@ def card_of(
 
 
 def token_id(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these keys that the config has.
+    """The value of the first of these keys that the config has.
 
     Raises:
         BundleError: it has none.
