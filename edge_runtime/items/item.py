@@ -63,7 +63,7 @@ class Item:
 
 
 def resized(image: Image.Image, height: int, width: int, resample: int = BICUBIC) -> NDArray[np.uint8]:
-    """The image as uint8 (height, width, 3), resized as transformers' PIL backend does, by Pillow's filter `resample`."""
+    """The image as uint8 (height, width, 3), resized by Pillow's filter `resample` as in transformers' PIL backend."""
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling(resample))
     return np.asarray(image)

@@ -35,11 +35,15 @@ def render(
     """Prompt text with one pad token per picture or video.
 
     Args:
+        template: the checkpoint's Jinja template.
+        messages, tools: as transformers' apply_chat_template takes them.
+        add_generation_prompt: end with the start of the assistant's next turn.
         documents: objects with title and text, for templates that retrieve.
         continue_final_message: end inside the last message, so that the model goes on with it; True means its content, a
-            name another field (`reasoning_content`). Goes with add_generation_prompt False.
+            name another field (`reasoning_content`). It needs add_generation_prompt False.
         special_tokens: bos_token, eos_token and the others of the tokenizer, as the manifest has them.
-        variables: what else a template may read, `enable_thinking` or `add_vision_id`; they go before special_tokens.
+        variables: what else a template may read, such as `enable_thinking` or `add_vision_id`; where a name is also one
+            of special_tokens, the value in `variables` counts.
 
     Raises:
         InvalidInput: the template refuses the messages or runs too long, an argument has no meaning, or a text holds half
@@ -88,7 +92,7 @@ def _with_reasoning(message: Message) -> Message:
 
 
 def _marked(chat: list[Message], field: str, template: str) -> str:
-    """Put a mark behind the text that is continued; returns that text."""
+    """Put a mark behind the text that the model continues; returns that text."""
     value = chat[-1].get(field) if chat else None
     if value is None:
         raise InvalidInput(f"continue_final_message is set, the last message has no {field!r} to continue")
@@ -115,7 +119,8 @@ def _cut(text: str, end: str) -> str:
 
 
 def _data(value: Any) -> Any:
-    """Values as plain data, copied: a template reads no object's methods, and media are only ever looked for."""
+    """A copy of the values as plain data: a template must not call an object's methods, and media are only there to be
+    found."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind in (str, int, float):

@@ -38,7 +38,7 @@ class MediaPart:
 
 
 def _source(part: dict[str, Any], kind: str) -> Any:
-    """What a content part shows: transformers' `image` or `video`, `path`, `url`, or OpenAI's `image_url`, `video_url`."""
+    """The source in a part: transformers' `image`, `video`, `path` or `url`, or OpenAI's `image_url` or `video_url`."""
     if wrong := unknown_key(part, KEYS[kind], ONLY_VIDEOS if kind == "image" else None):
         raise MediaError(f"content part: {wrong}")
     value = part.get(f"{kind}_url")
@@ -66,10 +66,10 @@ def _parts(message: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_keys(messages: list[Message], template: str) -> None:
-    """Check the keys of messages: those that chat messages have, and those that this chat template reads.
+    """Check the keys of messages; a key may be one of chat messages, or one that this chat template names.
 
     Raises:
-        InvalidInput: one is unknown.
+        InvalidInput: a key is unknown.
     """
     for place, message in enumerate(messages):
         if isinstance(message, dict):
@@ -83,7 +83,7 @@ def _is_picture(part: dict[str, Any]) -> bool:
 
 
 def num_pictures(messages: list[Message]) -> int:
-    """How many pictures messages show; none is read.
+    """How many pictures the messages show; this call reads none of them.
 
     Raises:
         InvalidInput: messages is no list of objects.
@@ -99,14 +99,15 @@ def _listed(messages: Any) -> list[Message]:
 
 
 def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -> Iterator[MediaPart]:
-    """Pictures and videos in prompt order; those behind http and https as the bytes that were fetched.
+    """The pictures and videos in prompt order; `access` resolves their sources.
 
     Args:
-        access: which files and URLs may be read.
+        access: which files and URLs the device may read.
 
     Raises:
         InvalidInput: messages is no list of objects.
-        MediaError: a part is neither text, picture nor video, its options are wrong, or it may not or cannot be read.
+        MediaError: a part is neither text, picture nor video, its options are wrong, `access` does not allow its
+            source, or the source cannot be read.
     """
     for message in _listed(messages):
         for part in _parts(message):
@@ -124,9 +125,9 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
 
 
 def plain(messages: list[Message]) -> list[Message]:
-    """The messages with OpenAI's image_url and video_url parts as the `image` and `video` parts that chat templates know.
+    """The messages, in which `image` and `video` parts, as chat templates know them, replace OpenAI's parts.
 
-    transformers' processors do so with pictures (`_normalize_conversations`).
+    transformers' processors do the same with pictures (`_normalize_conversations`).
     """
 
     def renamed(part: Any) -> Any:

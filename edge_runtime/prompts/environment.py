@@ -2,7 +2,7 @@
 
 A template comes with a checkpoint, so it is a foreign program. It must mean here what it means to transformers
 (`_compile_jinja_template` of transformers.utils.chat_template_utils, 5.23), and it must end: a loop that runs too long
-and a text that grows too large raise `TooMuch`. A single filter of Jinja's is not interrupted.
+and a text that grows too large raise `TooMuch`. The bounds do not interrupt a single filter of Jinja's.
 """
 
 import json
@@ -31,7 +31,7 @@ class TooMuch(Exception):  # not a TemplateError: a template cannot cause it and
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Inside the block templates of this thread raise TooMuch after `seconds`."""
+    """Inside the block, a template that this thread runs raises TooMuch after `seconds`."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -46,7 +46,7 @@ def check_time() -> None:
 
 
 def check_size(num_characters: int) -> None:
-    """Raise TooMuch where a text is larger than any prompt."""
+    """Raise TooMuch where a text has more than MAX_CHARACTERS characters."""
     if num_characters > MAX_CHARACTERS:
         raise TooMuch(f"it makes a text of {num_characters} characters, up to {MAX_CHARACTERS} are allowed")
 
@@ -66,7 +66,7 @@ class _Generation(Extension):
 
 
 class _Bounded:
-    """What a loop runs over; looks at the clock before each turn."""
+    """The values of a template's loop; looks at the clock before each turn of the loop."""
 
     def __init__(self, values: Any) -> None:
         self._values = values
@@ -110,7 +110,7 @@ class _Dict:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Loops look at the clock; sums, products and joined texts are measured before they are made."""
+    """Jinja's sandbox, whose loops look at the clock, and which measures sums, products and joined texts beforehand."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -186,17 +186,17 @@ def compiled(template: str) -> jinja2.Template:
     """A template, ready to render.
 
     Raises:
-        jinja2.TemplateError: it is no template.
+        jinja2.TemplateError: the text is no template.
     """
     return _Environment().from_string(template)
 
 
 def written(template: jinja2.Template, variables: Mapping[str, Any]) -> str:
-    """What a template makes of its variables.
+    """The text that a template makes of its variables.
 
     Raises:
-        TooMuch: it runs too long, or its text grows too large.
-        jinja2.TemplateError, TypeError, RecursionError and what else a template's own mistakes raise.
+        TooMuch: the template runs longer than MAX_SECONDS, or its text grows above MAX_CHARACTERS.
+        jinja2.TemplateError, TypeError, RecursionError and others: the template itself has a mistake.
     """
     pieces, size = list[str](), 0
     with time_limit(MAX_SECONDS):

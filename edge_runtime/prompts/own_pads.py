@@ -1,7 +1,8 @@
 """A pad token that somebody typed is text: only the template says where a picture stands.
 
-A tokenizer makes a pad of its name wherever it stands. So a mark is put into the name before the template runs, and the
-prompt is tokenised in the pieces between the marks: each piece is plain text, and no character is lost.
+A tokenizer makes a pad of the pad's name wherever that name stands. So `guarded` puts a mark into the name before the
+template runs, and `prompt_ids` tokenises the pieces between the marks: each piece is plain text, and no character is
+lost.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ MARK = "\ufdd0"  # no character of any text, by Unicode's own word
 
 
 def guarded(value: Any, pads: Sequence[str]) -> tuple[Any, str]:
-    """Messages or tools whose texts name no pad, and the mark that stands in the names; "" where there was none."""
+    """The messages or tools with a mark in each pad's name, and the mark; "" where no text names a pad.
+
+    Args:
+        value: any nesting of dictionaries, lists, tuples and texts.
+        pads: the names of the pad tokens.
+    """
     texts = list(_texts(value))
     if not any(pad in text for text in texts for pad in pads):
         return value, ""

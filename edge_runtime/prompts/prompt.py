@@ -21,7 +21,7 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "")
     Args:
         text: what the chat template made, one pad per item.
         items: pictures and videos in prompt order.
-        mark: stands in the pad tokens that somebody typed (edge_runtime.prompts.own_pads).
+        mark: the mark in the pad names that somebody typed (edge_runtime.prompts.own_pads); "" where nobody did.
 
     Raises:
         InvalidInput: the pads in the text are not those of the items.
@@ -35,7 +35,7 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "")
 
 
 def with_kept(input_ids: NDArray[np.int64], items: Sequence[EncodedItem], card: ModelCard) -> NDArray[np.int64]:
-    """A prompt without the pads of dropped rows.
+    """A prompt without the pads of the rows that the items' rules drop, int64 (S',).
 
     Args:
         input_ids: int64 (S,) with a pad for every row of the items, in prompt order.

@@ -1,7 +1,8 @@
-"""Embeddings of what was encoded before, found by content.
+"""The embeddings of items that the tower has encoded before; the cache finds them by content.
 
-The key is the SHA-256 of an item's pixels and grid, the encoder's fingerprint and the bundle's precision: the same
-picture in another file, size or turn of a conversation is found, and another tower's rows never are.
+The key is the SHA-256 of an item's pixels and grid, the encoder's fingerprint and the bundle's precision: the cache
+finds the same pixels when they come from another file or in another turn of a conversation, and never finds the rows of
+another tower.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from edge_runtime.tower.encoder import Rows
 
 
 def content_key(item: Item, bundle: Bundle) -> str:
-    """Name of an item's embeddings, 64 hex digits."""
+    """The name of an item's embeddings, 64 hex digits: SHA-256 over its pixels and what else decides its rows."""
     manifest = bundle.manifest
     facts = f"2 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} "
     if item.arranged is not None:  # the same tiles can become other rows
@@ -29,10 +30,11 @@ def content_key(item: Item, bundle: Bundle) -> str:
 
 @dataclass(frozen=True)
 class CachedRows:
-    """Rows of an item, and the names they have on servers (EncodedItem.wire_keys), which are hashed only once.
+    """The rows of an item, and their names on servers; this device hashes each name only once.
 
     Attributes:
-        arrays: main (N, H) and deepstack (L, N, H).
+        arrays: main float32 (N, H) and deepstack float32 (L, N, H).
+        wire_keys: the names, as in EncodedItem.wire_keys.
     """
 
     arrays: Rows
@@ -47,12 +49,13 @@ class EmbeddingCache:
     """Rows by key in memory, and in a folder where one is given. Safe to share between threads.
 
     Args:
-        max_bytes: memory the rows may take; the longest unused go first. A 512 x 512 picture of a 2B model takes 8 MiB.
+        max_bytes: the most bytes of memory for rows; the cache drops the longest unused first. The rows of a 512 x 512
+            picture of a 2B model take 8 MiB.
         folder: where rows outlive the process; None keeps them in memory only.
-        max_disk_bytes: size of that folder.
+        max_disk_bytes: the most bytes that the files in that folder take together.
 
     Raises:
-        InvalidInput: the folder cannot be made.
+        InvalidInput: the cache cannot make the folder.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class EmbeddingCache:
         return None
 
     def put(self, key: str, arrays: Rows) -> CachedRows:
-        """Store a copy of the rows of a key. The copy is returned, read-only: requests share it."""
+        """Store a copy of the rows of a key, and return the copy; it is read-only, because requests share it."""
         own = (arrays[0].copy(), arrays[1].copy())
         cached = self._hold(key, own)
         if self._files is not None:

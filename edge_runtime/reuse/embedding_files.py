@@ -1,7 +1,7 @@
-"""Embeddings kept on disk between runs: one file a key, whole or absent, the longest unused go first.
+"""Embeddings on disk between runs: one file for each key, whole or absent. The longest unused files go first.
 
-A file is the SHA-256 of what follows, then the two arrays in numpy's own format; nothing is pickled. Several processes
-may share a folder.
+A file is the SHA-256 of what follows, then the two arrays in numpy's own format, without pickle. Several processes may
+share a folder.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ class EmbeddingFiles:
     """A bounded folder of embeddings.
 
     Args:
-        folder: made where it does not exist.
-        max_bytes: size the files may have together.
+        folder: where the files lie; this class makes it where it does not exist.
+        max_bytes: the most bytes that the files take together.
 
     Raises:
-        InvalidInput: the folder cannot be made.
+        InvalidInput: this class cannot make the folder.
     """
 
     def __init__(self, folder: str | PathLike[str], max_bytes: int) -> None:
@@ -41,7 +41,7 @@ class EmbeddingFiles:
             raise InvalidInput(f"cache folder {self.folder} cannot be made: {error.strerror}") from error
 
     def get(self, key: str) -> Rows | None:
-        """The rows of a key, or None; a damaged file is removed."""
+        """The rows of a key, or None; this call removes a damaged file."""
         path = self.folder / (key + SUFFIX)
         try:
             data = path.read_bytes()
@@ -55,7 +55,7 @@ class EmbeddingFiles:
         return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
 
     def put(self, key: str, rows: Rows) -> None:
-        """Keep the rows of a key; a full or read-only disk is a warning, the answer does not depend on it."""
+        """Keep the rows of a key; a full or read-only disk causes a warning and no error: no answer depends on it."""
         file = io.BytesIO()
         for array in rows:
             np.save(file, array, allow_pickle=False)

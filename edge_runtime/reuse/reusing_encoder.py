@@ -1,8 +1,9 @@
-"""What stands before the tower: rows that are known from before are taken from the cache, the others are encoded, once
-each, and remembered.
+"""The encoder before the tower: it takes the rows that it knows from the cache, and lets the tower encode the others,
+each once.
 
-Two questions are asked on the way. Before anything is decoded: was this source met before, and are its rows still
-there? After that, by the content of the pixels: does the cache hold them, from another file or from disk?
+It asks two questions. Before anybody decodes a source: did the encoder meet this source before, and does the cache
+still hold its rows? After that, by the content of the pixels: does the cache hold their rows, from another file or from
+disk?
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ class PreparedItem:
     """A picture or video ready for the tower, or, where its rows are known already, without its pixels.
 
     Attributes:
-        name: of its source, under which it is remembered; None for pixels in memory.
-        rows: None where the tower has to run, or the cache has to be asked by content.
+        name: the name of its source, under which the encoder remembers it; None for pixels in memory.
+        rows: its rows; None where the encoder must ask the cache by content, or run the tower.
     """
 
     item: Item
@@ -33,7 +34,7 @@ class PreparedItem:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pictures and videos in prompt order, each with its rows; num_encoded of them ran through the tower."""
+    """Pictures and videos in prompt order, each with its rows; the tower encoded num_encoded of them."""
 
     items: tuple[Item, ...]
     rows: tuple[EncodedItem, ...]
@@ -44,7 +45,8 @@ class ReusingEncoder:
     """An encoder that encodes nothing twice. Safe to share between threads.
 
     Args:
-        cache: where rows are looked up and stored; None encodes everything.
+        encoder: the tower.
+        cache: where this encoder looks rows up and stores them; None encodes everything.
         rule: which rows of a video travel.
     """
 
@@ -52,7 +54,7 @@ class ReusingEncoder:
         self.encoder, self.cache, self._rule, self._seen = encoder, cache, rule, SeenItems()
 
     def name(self, source: Any, options: object) -> str | None:
-        """Name of a resolved source, None where nothing is remembered of it.
+        """The name of a resolved source; None where the encoder remembers nothing of it.
 
         Raises:
             MediaError: a frame cannot be read.
@@ -60,14 +62,14 @@ class ReusingEncoder:
         return None if self.cache is None else source_name(source, options)
 
     def known(self, name: str | None) -> PreparedItem | None:
-        """The item of a name that was met before and whose rows are still held."""
+        """The item of a name that the encoder met before; None where it did not, or the cache has lost its rows."""
         if self.cache is None or name is None or (seen := self._seen.get(name)) is None:
             return None
         rows = self.cache.get(seen.content_key)
         return None if rows is None else PreparedItem(seen.item, name, rows)
 
     def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
-        """The rows of prepared items; equal ones are encoded once."""
+        """The rows of prepared items; with a cache, the tower encodes equal items once."""
         if self.cache is None:
             arrays = self.encoder.encode([p.item for p in prepared]).by_item()
             rows, num_encoded = [CachedRows(pair) for pair in arrays], len(prepared)

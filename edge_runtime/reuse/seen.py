@@ -1,8 +1,8 @@
-"""Pictures and videos met before, by where they came from: a conversation shows them again with every turn, and none
-of them should be decoded and resized again for it.
+"""The pictures and videos that the encoder met before, by their source: a client sends them again with every turn of a
+conversation, and the device should not decode and resize them again for it.
 
-Only facts are remembered, not pixels; the rows stand in the embedding cache. A picture is known by its bytes, a video
-file or a folder by the identity, size and time of its files, because reading one can take seconds.
+SeenItems remembers facts, not pixels; the rows stand in the embedding cache. It knows a picture by its bytes, a video
+file or a folder by the identity, size and time of its files, because a video takes seconds to read.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Seen:
 
 
 def source_name(source: Any, options: object) -> str | None:
-    """Name of what a resolved source shows under some options; None for pixels in memory, which take no decoding.
+    """The name of a resolved source under some options, 64 hex digits; None for pixels in memory: nobody decodes them.
 
     Raises:
         MediaError: a frame cannot be read.
@@ -52,7 +52,7 @@ def _facts(source: Any) -> bytes | None:
 
 
 class SeenItems:
-    """The last items that were prepared, by name. Safe to share between threads."""
+    """The items that the device prepared last, by name. Safe to share between threads."""
 
     def __init__(self, max_items: int = MAX_SEEN) -> None:
         self._max_items = max_items

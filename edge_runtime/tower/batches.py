@@ -1,7 +1,7 @@
-"""Items cut into calls that fit a memory budget.
+"""The calls of the tower for some items, each within a memory budget.
 
-Attention never crosses a frame, so a long video may be cut between temporal patches and the parts' rows put together
-again: the result is that of one call.
+Attention never crosses a frame, so `batches` may cut a long video between temporal patches; the parts' rows, one behind
+the other, are those of one call.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,10 @@ def _patches_of(items: Sequence[Item], max_patches: int) -> Iterator[Patches]:
 
 
 def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """patches and grid_thw of each call, in the order of the items.
+    """The inputs of each call in the order of the items: patches uint8 (p, width of a patch), grid_thw int64 (k, 3).
 
     Args:
-        max_patches: most patches of one call; a single frame with more is a call of its own.
+        max_patches: the most patches of one call; a single frame with more is a call of its own.
     """
     batch: list[Patches] = []
     held = 0

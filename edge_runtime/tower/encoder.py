@@ -28,7 +28,7 @@ MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 24 MiB of pixels
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What the tower says about some items.
+    """The tower's rows of some items.
 
     Attributes:
         image_embeds: float32 (N, H), rows in the order of the items.
@@ -78,16 +78,18 @@ class Encoder:
             bundle: the folder that `python -m export.vision` wrote, or a Bundle.
             threads: cores for one call; 0 takes all.
             provider: an onnxruntime execution provider by name.
-            max_patches: most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); more are encoded
-                in several calls, with the same result.
-            use_kernels: on the CPU, layers run on the operators of edge_runtime.tower.kernels where this processor has them;
-                False takes onnxruntime's own.
-            low_memory: weights stay in the mapped file, which the system may drop and share, instead of being copied
-                into the order this processor likes best. Either way the peak is about the weights once.
+            max_patches: the most patches of 16 x 16 pixels in one call of the tower (1.5 KiB of input each); the
+                encoder splits more into several calls, with the same result.
+            use_kernels: on the CPU, layers run on the operators of edge_runtime.tower.kernels where this processor has
+                them; False takes onnxruntime's own.
+            low_memory: the weights stay in the mapped file, which the system may drop and share; without it onnxruntime
+                copies them into the order that suits this processor best. Either way the peak is about the weights
+                once.
 
         Raises:
             BundleError: the bundle is damaged, or onnxruntime cannot load its graph.
-            InvalidInput: the provider is not in this onnxruntime, or did not bind; threads is below 0, max_patches below 1.
+            InvalidInput: this onnxruntime lacks the provider or cannot bind it, threads is below 0, or max_patches is
+                below 1.
         """
         if threads < 0:
             raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
@@ -126,8 +128,8 @@ class Encoder:
         return Embeddings(main, deepstack, grids, tuple(item.num_rows(card) for item in items))
 
     def _run(self, items: Sequence[Item]) -> Rows:
-        """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget asks for; a frame that is equal
-        to the one before is not computed again."""
+        """Main (N, H) and deepstack (L, N, H) of the items, in as many calls as the budget needs; the tower does not
+        compute a frame again that equals the one before it."""
         distinct = [distinct_frames(item) for item in items]
         main, deepstack = self._call([item for item, _ in distinct])
         if all(source is None for _, source in distinct):

@@ -1,6 +1,6 @@
-"""Frames of a video that equal the frame before, as in screen recordings and of cameras that stand still.
+"""Frames of a video that equal the frame before, as in a screen recording or from a camera that stands still.
 
-Attention never crosses a frame, so equal patches have equal rows: the tower computes them once, and nothing is guessed.
+Attention never crosses a frame, so equal patches have equal rows: the tower computes them once, and the rows are exact.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def distinct_frames(item: Item) -> Distinct:
 
 
 def repeated_rows(distinct: Sequence[Distinct], num_rows: int) -> NDArray[np.intp]:
-    """For each row of the whole items its place among the num_rows rows that the tower gave for the distinct frames."""
+    """For each row of the whole items its place among the tower's num_rows rows of the distinct frames."""
     num_patches = sum(len(item.patches) for item, _ in distinct)
     places, start = list[NDArray[np.intp]](), 0
     for item, source in distinct:

@@ -1,8 +1,9 @@
 """The library of fast operators for this processor, where there is one.
 
-A bundle's graph says in standard operators what each of them computes, so without the library everything still runs.
-There is one for AVX-512 with VNNI, which also uses AMX where a processor has that, and one for AVX2; one for Armv8.6 with I8MM, one for Armv8.2 with
-dot products, and one for every other 64-bit Arm processor. Each asks the processor itself.
+A bundle's graph says in standard operators what each fast one computes, so onnxruntime also runs it without a library.
+There are five libraries: one for AVX-512 with VNNI, which also uses AMX where a processor has it; one for AVX2; one for
+Armv8.6 with I8MM; one for Armv8.2 with dot products; one for every other 64-bit Arm processor. Each library asks the
+processor itself what it can do.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ INSTRUCTIONS = {"x86_64": ("avx512", "avx2"), "aarch64": ("i8mm", "dotprod", "ne
 
 
 def supported() -> Iterator[Path]:
-    """The libraries whose instructions this processor has, the fastest first; none where none was built."""
+    """The libraries whose instructions this processor has, the fastest first; none where nobody built one."""
     machine = platform.machine() if platform.system() == "Linux" else ""
     for instructions in INSTRUCTIONS.get(machine, ()):
         path = LIBRARIES / f"libedge_vlm.{machine}.{instructions}.so"
@@ -28,7 +29,7 @@ def supported() -> Iterator[Path]:
 
 @cache
 def library() -> Path | None:
-    """The library to register with onnxruntime; None where none was built or this processor lacks the instructions."""
+    """The library for onnxruntime; None where nobody built one, or this processor lacks the instructions of each."""
     found = next(supported(), None)
     if found is not None:
         log.info("kernels: %s", found.name)
@@ -42,7 +43,7 @@ def library() -> Path | None:
 
 
 def instructions() -> str | None:
-    """What the chosen library is made of: one of INSTRUCTIONS; None without a library."""
+    """The instructions that the chosen library uses, one of INSTRUCTIONS; None without a library."""
     path = library()
     return None if path is None else path.name.split(".")[2]
 
@@ -55,8 +56,8 @@ def has_matrix_tiles() -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the chosen library multiplies in bf16 the layers that may be: on matrix tiles, or on vectors where a short
-    timing of this process found bf16 quicker than float32."""
+    """Whether the chosen library multiplies in bf16 the layers that may be: it does so on matrix tiles, and on vectors
+    where this process has timed bf16 and float32 and found bf16 quicker."""
     path = library()
     return path is not None and bool(ctypes.CDLL(str(path)).EdgeVlmMultipliesBf16())
 

@@ -1,8 +1,9 @@
-"""A graph whose files are links, as a hub's cache, DVC, Nix and Kubernetes lay them.
+"""A graph whose files are symbolic links, as in the cache of a model hub, and with DVC, Nix and Kubernetes.
 
-onnxruntime 1.31 does not read weights of a Loop's body through a symbolic link. So links are followed before it sees a
-path. Where the weights lie under another name than the graph says, onnxruntime gets the graph as bytes with the true name
-written in, and the folder of the weights beside it. Numbers of fields: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+onnxruntime 1.31 does not read the weights of a Loop's body through a symbolic link. So this module follows links before
+onnxruntime sees a path. Where the weights lie under another name than the graph says, onnxruntime gets the graph as
+bytes that hold the true name, and beside them the folder of the weights. The numbers of the fields are those of
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
 from pathlib import Path
@@ -36,7 +37,7 @@ class GraphFiles(Protocol):
 
 
 def graph_source(bundle: GraphFiles, options: onnxruntime.SessionOptions) -> str | bytes:
-    """What onnxruntime is to load: the path of the graph, or its bytes with `options` naming the folder of the weights.
+    """The graph for onnxruntime: its path, or its bytes; with bytes, the call puts the weights' folder into `options`.
 
     Raises:
         BundleError: the graph is no ONNX model.

@@ -1,9 +1,10 @@
-"""Pages of a mapped file, given back to the system while another thread reads the file from one end to the other.
+"""This module gives the pages of a mapped file back to the system while onnxruntime reads the file from end to end.
 
-onnxruntime maps the weights and copies them into the order its kernels like, and does not let go of the mapping of a
-loop's weights before the session ends: a device would hold both, which is twice a tower in float32. What has been copied is
-not looked at again, so its pages may leave at once; the system reads one again from the file if it is needed after all.
-Linux only, elsewhere nothing happens. Bits of a page: https://docs.kernel.org/admin-guide/mm/pagemap.html
+onnxruntime maps the weights and copies them into the order that suits its kernels, and keeps the mapping of a loop's
+weights until the session ends: a device would hold both, which is twice a tower in float32. onnxruntime does not read
+again what it has copied, so those pages may leave at once; the system reads a page from the file again if somebody
+needs it after all. This works on Linux; elsewhere nothing happens. The page
+https://docs.kernel.org/admin-guide/mm/pagemap.html tells what the bits of a page mean.
 """
 
 import ctypes
@@ -51,7 +52,7 @@ def given_back(path: Path) -> Iterator[None]:
 
 
 def mappings(name: str) -> list[Place]:
-    """Where this process has mapped the file `name`."""
+    """The addresses at which this process has mapped the file `name`."""
     found = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         place, *_, file = line.split(maxsplit=5)
@@ -62,12 +63,12 @@ def mappings(name: str) -> list[Place]:
 
 
 def is_written(place: Place) -> bool:
-    """Whether a page of a private mapping is no longer the file's: it would be lost."""
+    """Whether the process has written to a page of a private mapping; a drop would lose that page."""
     first, last = (address // mmap.PAGESIZE for address in place)
     pages = np.fromfile("/proc/self/pagemap", np.uint64, last - first, offset=8 * first)
     return bool(((pages & (IS_PRESENT | IS_SWAPPED)) != 0)[(pages & OF_FILE) == 0].any())
 
 
 def _madvise(start: int, size: int, advice: int) -> None:
-    """A refused call costs memory and nothing else: it is not looked at."""
+    """Call madvise and ignore its result: a refused call costs memory and nothing else."""
     ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)

@@ -11,7 +11,7 @@ VNNI = {"avx_vnni", "avx512_vnni"}  # products of bytes whose sums are whole
 
 
 def instruction_sets() -> list[str]:
-    """The instruction sets this processor reports that onnxruntime has kernels for; empty where it does not say."""
+    """The instruction sets of this processor for which onnxruntime has kernels; empty where the system does not say."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -21,7 +21,7 @@ def instruction_sets() -> list[str]:
 
 
 def processor_name() -> str:
-    """The processor's name, with its family and model on x86, or implementer and part on Arm, where one name has many sorts."""
+    """The processor's name, with family and model on x86, or implementer and part on Arm: many sorts share a name."""
     try:
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     except OSError:
@@ -33,5 +33,5 @@ def processor_name() -> str:
 
 def cuts_sums_off() -> bool:
     """Whether onnxruntime multiplies unsigned by signed bytes here with an instruction that keeps 16 bits of each sum of
-    two: x86 without VNNI, or where the system does not say."""
+    two products. It does on x86 without VNNI; this call also says so on x86 where the system hides the instructions."""
     return platform.machine() in ("x86_64", "AMD64") and not VNNI & set(instruction_sets())

@@ -1,8 +1,9 @@
-"""How this project asks onnxruntime to run a graph: the settings that every session of ours shares.
+"""How this project asks onnxruntime to run a graph: the settings that every session of this project shares.
 
 On x86 without VNNI onnxruntime multiplies unsigned by signed bytes with an instruction that cuts sums of two products
-off at 16 bits: sums come out wrong, silently, and worst where rows are loud. It has a switch for exact products, which
-are a quarter slower there; with VNNI, where nothing is cut off, it would halve the speed.
+off at 16 bits: sums are then wrong, no error says so, and they are worst in rows of large values. onnxruntime has a
+switch for exact products, which are a quarter slower there; with VNNI, which cuts nothing off, the switch would halve
+the speed.
 """
 
 import onnxruntime
@@ -20,8 +21,8 @@ def session_options(
     """Options for `threads` cores (0 takes all), with integer products that are exact on every processor.
 
     Args:
-        use_kernels: the project's own operators replace what the graph says of them, where this processor has them.
-        low_memory: onnxruntime and our operators do not repack weights; without it they repack where that pays.
+        use_kernels: the project's own operators replace the standard ones in the graph, where this processor has them.
+        low_memory: onnxruntime and the project's operators do not repack weights; else they repack where that pays.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,1 +1,1 @@
-"""A page to try a model with: pictures, webcam, videos, chat, and what each piece cost. Needs the extra `ui`."""
+"""A page to try a model with: pictures, webcam, videos, chat, and what each piece costs. It needs the extra `ui`."""

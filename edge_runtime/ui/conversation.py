@@ -1,8 +1,9 @@
-"""One visitor's conversation: what the model gets, turn by turn, and what each turn cost.
+"""One visitor's conversation: what the model gets, turn by turn, and what each turn costs.
 
-The model sees what is shown beside the chat, and nothing else: a picture goes into the turn it was first shown for, later
-turns carry it along (neither the tower nor the wire sees it again), and one that was removed is in no later prompt. A turn
-that fails or is stopped before its first token is taken back whole, so the next one starts where the last answer ended.
+The model sees what the page shows beside the chat, and nothing else: a picture goes into the first turn for which the
+page shows it, later turns carry it along (the device neither encodes nor sends it again), and no later prompt has a
+picture that the visitor removes. Where a turn fails, or the visitor stops it before its first token, the conversation
+forgets the whole turn, so the next one starts where the last answer ends.
 """
 
 import json
@@ -29,7 +30,7 @@ Kind = Literal["image", "video"]
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or video file that is shown."""
+    """A picture or video file that the page shows."""
 
     kind: Kind
     path: Path
@@ -40,14 +41,18 @@ class Turn:
     """An answer so far, and where its time went.
 
     Attributes:
-        encode_ms: decoding, resizing and the tower, on this device.
-        num_media: pictures and videos of the conversation; num_encoded of them ran through the tower for this turn,
+        text: the answer.
+        encode_ms: milliseconds of this device to decode and resize the media and run the tower.
+        num_media: pictures and videos of the conversation; the tower encoded num_encoded of them for this turn, and
             num_uploaded travelled.
-        upload_bytes: tensor bytes sent; codec: how the rows travelled.
-        jpeg_bytes: of the same pictures as JPEG of quality 90; None where one was known before.
-        first_token_ms: from sending the request to the first piece of the answer; None before it.
-        tokens_per_s: behind the first token; None before there are two.
-        items: what the tower made of them, in the order of the conversation.
+        upload_bytes: tensor bytes that the device sent.
+        codec: how the rows travelled.
+        jpeg_bytes: bytes of the same pictures as JPEG of quality 90; None where device or server knew one before.
+        num_input_tokens: tokens of the prompt; num_visual_tokens: those of pictures and videos.
+        num_tokens: tokens of the answer.
+        first_token_ms: milliseconds from the request to the first piece of the answer; None before that piece.
+        tokens_per_s: the speed behind the first token; None before there are two.
+        items: what the tower made of the media, in the order of the conversation.
     """
 
     text: str = ""
@@ -77,12 +82,14 @@ class Said:
 
 @dataclass
 class Conversation:
-    """What was said so far, and what is being said.
+    """The turns so far, and the turn under way.
 
     Attributes:
-        system: the instruction before it.
-        max_pixels: of each picture after resizing; None leaves it to the pipeline.
-        beside: pictures that are shown besides the one in the picture's box.
+        said: the turns so far.
+        system: the system prompt.
+        max_pixels: the most pixels of each picture after resizing; None leaves it to the pipeline.
+        beside: pictures that the page shows besides the one in the picture's box.
+        pending: the turn under way.
     """
 
     said: list[Said] = field(default_factory=list)
@@ -102,7 +109,7 @@ class Conversation:
         return ""
 
     def new(self, shown: Sequence[Media]) -> tuple[Media, ...]:
-        """What is shown and came with no earlier question."""
+        """The media among `shown` that came with no earlier question."""
         known = {media for said in self.said for media in said.media}
         return tuple(media for media in dict.fromkeys(shown) if media not in known)
 
@@ -148,10 +155,11 @@ class Conversation:
         shown: Sequence[Media],
         sampling: Sampling,
     ) -> Iterator[Turn]:
-        """Yield the turn as it grows; closing the iterator cancels the request on the server; then settle().
+        """Yield the turn as it grows. A caller that closes the iterator cancels the request on the server, and then
+        calls settle().
 
         Raises:
-            EdgeVlmError: of the pipeline or the client; the conversation is as before.
+            EdgeVlmError: the pipeline or the client fails; the conversation is as before.
         """
         self.settle()
         messages = self.messages(shown, question)

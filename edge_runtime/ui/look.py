@@ -23,7 +23,7 @@ MAX_ROWS = 16_384  # more would take seconds
 
 
 def colours(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Rows (n, H) as colours (n, 3): the first three principal components, each from its 2nd to its 98th percentile."""
+    """Rows (n, H) as uint8 colours (n, 3): three principal components, each from its 2nd to its 98th percentile."""
     centred = rows.astype(np.float32) - rows.mean(axis=0, dtype=np.float32)  # (n, H)
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((rows.shape[1], 3)).astype(np.float32))[0]  # (H, 3)
     for _ in range(NUM_STEPS):
@@ -36,7 +36,7 @@ def colours(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def maps(item: EncodedItem, merge_size: int) -> list[Image.Image]:
-    """One map a level, the main embeddings first, of the first frame; none where rows are no grid."""
+    """One map of the first frame for each level, the main embeddings first; none where the rows stand on no grid."""
     _, height, width = (side // merge_size for side in item.grid_thw)
     count = height * width
     if min(height, width) < 2 or not 3 < count <= MAX_ROWS or len(item.main) % count:
@@ -51,7 +51,7 @@ def maps(item: EncodedItem, merge_size: int) -> list[Image.Image]:
 
 
 def look(item: EncodedItem, path: Path, merge_size: int) -> str:
-    """The picture and its maps as HTML; nothing where there is no map."""
+    """The picture and its maps as HTML; "" where there is no map."""
     drawn = maps(item, merge_size)
     if not drawn:
         return ""
@@ -59,7 +59,7 @@ def look(item: EncodedItem, path: Path, merge_size: int) -> str:
     figures = [_figure(one, name) for one, name in zip(drawn, names, strict=True)]
     try:
         picture = load_picture(path)
-    except MediaError:  # a video's first frame is not opened for this
+    except MediaError:  # a video: this call opens no first frame
         pass
     else:
         figures.insert(0, _figure(picture.resize(drawn[0].size), "the picture, which stays here"))

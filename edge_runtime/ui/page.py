@@ -40,7 +40,7 @@ History = list[dict[str, Any]]
 
 
 class Page:
-    """What the page's events do. One for all visitors; what belongs to a visitor is in the Conversation."""
+    """What the page does at each event. Visitors share one object; what belongs to one visitor is in a Conversation."""
 
     def __init__(self, pipeline: Pipeline, client: "GrpcClient | HttpClient", url: str) -> None:
         self._pipeline, self._client, self._url = pipeline, client, url
@@ -64,7 +64,7 @@ class Page:
         max_pixels: float,
         conversation: Conversation,
     ) -> Iterator[tuple[str, History, str, str, Any, Conversation]]:
-        """Yields the text box, the chat, the costs, the look, the Stop button and the conversation as the answer grows."""
+        """Yield text box, chat, costs, look, Stop button and conversation as the answer grows."""
         if not question.strip():
             yield question, history(conversation), gr.skip(), gr.skip(), gr.skip(), conversation
             return
@@ -105,7 +105,7 @@ class Page:
         yield "", history(conversation), gr.skip(), gr.skip(), gr.update(visible=False), conversation
 
     def _look(self, turn: Turn, shown: Sequence[Media]) -> str:
-        """The maps of the last picture that is shown."""
+        """The maps of the last picture that the page shows."""
         if turn.num_encoded and turn.num_visual_tokens:
             self._ms_per_token = turn.encode_ms / turn.num_visual_tokens
         pictures = [one.path for one in shown if one.kind == "image"]
@@ -115,21 +115,21 @@ class Page:
         return look(items[-1], pictures[-1], self._pipeline.encoder.bundle.manifest.card.merge_size)
 
     def size(self, max_pixels: float) -> str:
-        """What a picture of the slider's size takes."""
+        """What a picture of the slider's size takes: tokens, bytes and time, as HTML."""
         return panel.size_note(max_pixels, self._pipeline.encoder.bundle.manifest, self._ms_per_token)
 
     def stop(self, question: str, conversation: Conversation) -> tuple[str, History, Any, Conversation]:
-        """Keep what can be read of the answer; a question that got none comes back into its box."""
+        """Keep the answer so far; a question without an answer comes back into its box."""
         unanswered = conversation.settle()
         return question or unanswered, history(conversation), gr.update(visible=False), conversation
 
     def retry(self, conversation: Conversation, event: gr.RetryData) -> tuple[str, Conversation]:
-        """Take the turn back whose answer is asked for anew; its question is asked again."""
+        """Take back the turn whose answer the visitor wants anew; the page then asks its question again."""
         taken = conversation.take_back(_turn_at(conversation, event.index))
         return taken.question if taken else "", conversation
 
     def edit(self, conversation: Conversation, event: gr.EditData) -> tuple[str, Conversation]:
-        """Take the edited turn back and all behind it; what was written instead is asked."""
+        """Take back the edited turn and all turns behind it; the page then asks what the visitor wrote instead."""
         conversation.take_back(_turn_at(conversation, event.index))
         return str(event.value), conversation
 
@@ -262,10 +262,12 @@ def create_page(
 
 
 def serve(blocks: gr.Blocks, host: str, port: int, ready: str, allowed_hosts: Sequence[str] = ()) -> None:
-    """Serve until SIGTERM or KeyboardInterrupt; `ready` is printed with the address in it once the page can be opened.
+    """Serve until SIGTERM or KeyboardInterrupt.
 
     Args:
-        allowed_hosts: names beside this machine's own that a browser may know it by.
+        host, port: where the page listens; port 0 takes a free one from 7860 on.
+        ready: the line that this call prints once a browser can open the page; the address replaces `{url}`.
+        allowed_hosts: further names by which a browser may address this machine.
     """
 
     def is_allowed(name: str) -> bool:

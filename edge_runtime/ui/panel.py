@@ -1,4 +1,4 @@
-"""What a turn cost and who did the work, and the cards of both sides, as HTML for people to look at."""
+"""What a turn costs and who does the work, and the facts of the bundle and of the server, as HTML."""
 
 from html import escape
 
@@ -10,7 +10,7 @@ EMPTY = '<p class="quiet">Ask something, and each piece of the work stands here.
 
 
 def costs(turn: Turn, server: str) -> str:
-    """Where each piece of a turn ran and what it took."""
+    """A table of the pieces of a turn: where each one runs and what it takes."""
     media = "no picture"
     if turn.num_encoded:
         media = f"{turn.num_encoded} of {turn.num_media} encoded"
@@ -36,7 +36,7 @@ def costs(turn: Turn, server: str) -> str:
 
 
 def against_jpeg(turn: Turn) -> str:
-    """What travelled beside what the pictures take as JPEG files, as two bars."""
+    """Two bars: the bytes of the embeddings that travelled, and the bytes of the same pictures as JPEG files."""
     if not turn.upload_bytes or not turn.jpeg_bytes:
         return ""
     most = max(turn.upload_bytes, turn.jpeg_bytes)
@@ -48,7 +48,7 @@ def against_jpeg(turn: Turn) -> str:
 
 
 def size_note(max_pixels: float, manifest: Manifest, ms_per_token: float | None) -> str:
-    """What a picture of this size takes: tokens, bytes in fp16 and, once one was encoded, time."""
+    """What a picture of this size takes: tokens, bytes in fp16 and, once the tower has encoded a picture, time."""
     card = manifest.card
     tokens = int(max_pixels) // (card.patch_size * card.merge_size) ** 2
     size = _bytes(tokens * card.hidden_size * (1 + card.num_deepstack_levels) * 2)
@@ -57,7 +57,7 @@ def size_note(max_pixels: float, manifest: Manifest, ms_per_token: float | None)
 
 
 def bundle_card(manifest: Manifest, threads: int) -> str:
-    """The bundle on this device."""
+    """The facts of the bundle on this device."""
     card = manifest.card
     return _facts(
         {
@@ -78,7 +78,7 @@ def server_card(url: str, facts: dict[str, str]) -> str:
 
 
 def failure(error: EdgeVlmError) -> str:
-    """An error, where the answer or the server's card would stand."""
+    """An error, to show in the place of the answer or of the server's card."""
     return f'<p class="failure" role="alert">{escape(str(error))}</p>'
 
 

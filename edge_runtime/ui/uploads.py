@@ -1,8 +1,8 @@
-"""Files that reach the page's handlers: those a visitor uploaded to this process, and no others.
+"""The page's handlers get the files that a visitor uploads to this process, and no others.
 
-A browser names its uploads by path, and any client of the page's queue can write any path there. So every name is
-resolved, links followed, and held against the folder of this process's uploads before anything opens it. A file there lies
-under the hash of its content, so a client that names it has had it.
+A browser names its uploads by path, and any client of the page's queue can write any path there. So Uploads follows the
+links of every name, and refuses a name that leads out of this process's upload folder, before anybody opens the file. A
+file there lies under the hash of its content, so a client that names it has had it.
 """
 
 from abc import ABCMeta
@@ -21,10 +21,10 @@ class Uploads:
         self._folder = folder.resolve()
 
     def file(self, name: str | None) -> str:
-        """The file a name leads to.
+        """The path of the file to which a name leads.
 
         Raises:
-            MediaError: it is no file of the folder.
+            MediaError: the name leads to no file of the folder.
         """
         try:
             path = Path(name or "").resolve()
@@ -35,10 +35,10 @@ class Uploads:
         raise MediaError("the file was not uploaded to this page: choose it again")
 
     def checked(self, payload: Any) -> str | None:
-        """The file of a component's payload, None where there is none; its address (`url`) is never followed.
+        """The file of a component's payload; None without a payload. This call never follows the payload's `url`.
 
         Raises:
-            gr.Error: it was not uploaded here; the visitor reads why.
+            gr.Error: nobody uploaded the file here; the visitor reads why.
         """
         if payload is None:
             return None
@@ -49,10 +49,10 @@ class Uploads:
 
 
 def _guarded(base: type) -> Any:
-    """A component that gives handlers the file that was uploaded, untouched; set `uploads` on it.
+    """A component that gives handlers the uploaded file as it is; the caller sets `uploads` on it.
 
-    It is made past Gradio's metaclass, which would write a .pyi file into this package. It has no __init__ of its own,
-    because Gradio tells the browser what that one's arguments are.
+    This call goes past Gradio's metaclass, which would write a .pyi file into this package. The component has no
+    __init__ of its own, because Gradio tells the browser the arguments of __init__.
     """
     members = {
         "is_template": True,  # so that the browser knows it as the base
