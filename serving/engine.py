@@ -15,7 +15,7 @@ from contract.sampling import Sampling
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its text alone, its log-probability in nats before penalties and temperature, and its likeliest rivals."""
+    """A token, its text alone, its log-probability in nats before penalties and temperature, and the likeliest ones."""
 
     id: int
     token: str

@@ -14,8 +14,9 @@ VLLM = "serving.vllm.families.qwen3_vl"
 
 @contextmanager
 def names_taught() -> Iterator[None]:
-    """One tensor an expert, as training tools write them: the rule with which transformers fuses those of the language
-    models that Qwen3-VL's is made of. transformers 5.23 has only the fused names for Qwen3-VL's class. The rule goes again
+    """Teach transformers checkpoints with one tensor an expert, as training tools write them: by the rule with which it
+    fuses those of the language models that Qwen3-VL's is made of. transformers 5.23 has only the fused names for
+    Qwen3-VL's class. The rule goes again
     afterwards, because save_pretrained would turn it round and fail."""
     from transformers.conversion_mapping import (
         get_checkpoint_conversion_mapping,

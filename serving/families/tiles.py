@@ -10,7 +10,7 @@ TOWER = ("model.vision_tower.", "model.multi_modal_projector.")
 
 
 def names_taught() -> AbstractContextManager[None]:
-    """None are lacking; see serving.families.Family."""
+    """transformers lacks no names; see serving.families.Family."""
     return nullcontext()
 
 

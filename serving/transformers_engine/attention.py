@@ -35,7 +35,7 @@ def packed_attention(
     pieces: list[PackedTokens],
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query (1, heads, T, head dim), key and value (1, kv heads, T, head dim), to (1, T, heads, head dim)."""
+    """Attend: query (1, heads, T, head dim), key and value (1, kv heads, T, head dim), to (1, T, heads, head dim)."""
     lengths = [piece.num_tokens for piece in pieces]
     parts = zip(pieces, *(torch.split(states, lengths, dim=2) for states in (query, key, value)), strict=True)
     outputs = []

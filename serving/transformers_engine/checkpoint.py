@@ -1,7 +1,8 @@
 """Loads a language checkpoint: a transformers checkpoint folder without a vision tower.
 
-transformers would allocate the missing tower and fill it with random numbers. It is built here with no blocks and
-thrown away, so the server pays for the language model only. Everything is read from the folder, nothing from a network.
+transformers would allocate the missing tower and fill it with random numbers. This module builds it with no blocks
+and throws it away, so the server pays for the language model only. It reads all from the folder, nothing from a
+network.
 """
 
 import importlib.util
@@ -54,7 +55,8 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
         dtype: "fp32", "bf16", "fp16", or "auto": float32 on a CPU, on a GPU what the checkpoint was stored in.
 
     Raises:
-        BundleError: the folder is no language checkpoint, or tensors are missing from it.
+        BundleError: the folder is no language checkpoint, no family serves its architecture, transformers cannot read
+            its quantised weights, or it lacks tensors.
     """
     card, tokenizer = read_language_card(folder), load_tokenizer(folder)
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -90,7 +92,7 @@ def check_architecture(folder: Path, architecture: str, family: Family) -> None:
     """Check that a family serves this transformers class.
 
     Raises:
-        BundleError: it does not.
+        BundleError: the family does not serve it.
     """
     if architecture not in family.ARCHITECTURES:
         raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(family.ARCHITECTURES)}")
@@ -119,8 +121,8 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
 
 
 def _check_method(folder: Path) -> None:
-    """Check that transformers knows the method of quantised weights: of one that it does not know it drops the scales, and
-    says so in the log only."""
+    """Check that transformers knows the method of quantised weights: it drops the scales of an unknown method, and says so
+    in the log only."""
     method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if method is not None and not {method, f"{method}_4bit"} & AUTO_QUANTIZER_MAPPING.keys():
         raise BundleError(
@@ -135,8 +137,8 @@ def _quantised(folder: Path) -> str:
 
 
 def end_ids(folder: Path, config: Any) -> frozenset[int]:
-    """The tokens that end an answer: generation_config.json's, else those of the transformers config, else the
-    tokenizer's end."""
+    """The tokens that end an answer, as generation_config.json names them, else the transformers config, else the
+    tokenizer."""
     path = folder / "generation_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     ends = values.get("eos_token_id")

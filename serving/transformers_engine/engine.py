@@ -1,7 +1,8 @@
 """The light engine: transformers' own language model, which one thread steps; requests join and leave at every step.
 
-This file is the life around the steps: which requests wait, which run, what each gets, and what happens when a step fails. What
-a step computes is in serving.transformers_engine.step, what more than this needs an engine such as vLLM for.
+This file is the life around the steps: which requests wait, which run, what each gets, and what happens when a step
+fails. What a step computes is in serving.transformers_engine.step; whoever needs more than that takes an engine such as
+vLLM.
 """
 
 import asyncio
@@ -28,12 +29,12 @@ from serving.transformers_engine.sequence import Sequence, max_new_tokens
 from serving.transformers_engine.step import Piece, forward, plan, warm_up
 
 log = logging.getLogger(__name__)
-# Prompt tokens a step. On a CPU more are no faster, and streams wait; a GPU takes 4096 in the time of 128.
+# Prompt tokens a step. On a CPU more are no faster, and streams wait; a GPU computes 4096 in the time of 128.
 PREFILL_CHUNK_TOKENS = {"cpu": 128, "cuda": 4096}
 
 
 class TransformersEngine:
-    """An `Engine` over a LanguageModel. Owns one thread; `close` ends it."""
+    """An `Engine` over a LanguageModel. It owns one thread, which `close` ends."""
 
     def __init__(
         self, model: LanguageModel, limits: Limits | None = None, prefill_chunk_tokens: int | None = None
@@ -54,10 +55,10 @@ class TransformersEngine:
     def load(
         cls, folder: Path, limits: Limits, dtype: str = "auto", num_threads: int | None = None
     ) -> "TransformersEngine":
-        """Load a language checkpoint; num_threads are torch's, for the whole process.
+        """Load a language checkpoint. num_threads sets the number of torch's threads in the whole process.
 
         Raises:
-            BundleError: the folder is no language checkpoint, or tensors are missing from it.
+            BundleError: see load_language_model.
         """
         if num_threads:
             torch.set_num_threads(num_threads)
@@ -191,7 +192,7 @@ class TransformersEngine:
                 self._fail(sequence, ServerError("the engine failed on this request"))
 
     def _step(self, pieces: list[Piece]) -> None:
-        """Run the pieces through the model at once. Where that fails, run each alone: a failure belongs to its own request."""
+        """Run all pieces through the model at once. Where that fails, run each alone, so that only the culprit fails."""
         if not pieces:
             return
         try:
@@ -220,7 +221,7 @@ class TransformersEngine:
     def _answer(self, sequence: Sequence, logits: torch.Tensor) -> None:
         try:
             delta = sequence.accept(logits)
-        except InvalidInput as error:  # its grammar became too large
+        except InvalidInput as error:  # the request's grammar became too large
             self._fail(sequence, error)
             return
         except Exception:

@@ -1,8 +1,8 @@
-"""Keys and values of one sequence, in memory taken at once.
+"""Keys and values of one sequence, in memory that the engine takes at once.
 
 transformers' dynamic cache concatenates, which copies the whole past for every token and layer; its static one fills
-everything with zeros and hands all of it to the attention. What a request may need at most is known when it arrives, so
-this layer writes in place, and what the limit counts is what is allocated.
+everything with zeros and hands all of it to the attention. The engine knows what a request may need at most when it
+arrives, so this layer writes in place, and the limit counts what this module allocates.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (1, kv heads, n, head dim) of each; returns all that were kept."""
+        """Append keys and values (1, kv heads, n, head dim); returns all so far, (1, kv heads, past + n, head dim)."""
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         self._key_room[:, :, start:end] = key_states
@@ -36,13 +36,13 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no 
 
 
 def kv_bytes(model: LanguageModel, num_tokens: int) -> int:
-    """Memory that a sequence of this many tokens needs."""
+    """Bytes of a sequence's cache: 2 x layers x key-value heads x head size x tokens x bytes of a value."""
     c = model.decoder.config
     return int(2 * c.num_hidden_layers * c.num_key_value_heads * _head_dim(c) * num_tokens * model.dtype.itemsize)
 
 
 def _head_dim(config: Any) -> int:
-    """Channels of a head; configs that do not name it mean hidden_size over the heads."""
+    """Channels of a head; a config that does not name them means hidden_size over the number of heads."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 

@@ -1,4 +1,4 @@
-"""Which tokens a grammar allows next: the one thing of structured outputs that an engine does every step."""
+"""Which tokens a grammar allows next: the one part of structured outputs that an engine computes at every step."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from serving.grammars.trial import first_line, matcher
 
 
 def grammar_tokenizer(tokenizer: Tokenizer, num_ids: int, end_ids: frozenset[int]) -> LLTokenizer:
-    """llguidance's view of a vocabulary; seconds and 100 MB for 150,000 tokens, and no other thread runs meanwhile.
+    """llguidance's view of a vocabulary. 150,000 tokens take seconds and 100 MB, and no other thread runs meanwhile.
 
     Args:
         num_ids: how many logits the model gives.
@@ -38,11 +38,11 @@ class Mask:
 
     @property
     def is_over(self) -> bool:
-        """Nothing may follow."""
+        """Whether the grammar allows nothing more."""
         return bool(self._matcher.is_stopped())
 
     def allow(self, logits: torch.Tensor) -> torch.Tensor:
-        """logits (V,) with minus infinity at what may not follow."""
+        """logits (V,) with minus infinity at each token that may not follow."""
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
             raise _wrong(first_line(self._matcher.get_error()))
@@ -50,7 +50,7 @@ class Mask:
         return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), -torch.inf)
 
     def accept(self, token: int) -> None:
-        """A token that `allow` allowed was chosen."""
+        """Take note that the engine chose a token, which `allow` allowed."""
         if not self._matcher.consume_token(token):
             raise _wrong(first_line(self._matcher.get_error()))
 

@@ -4,7 +4,7 @@ import torch
 
 
 class OutputPenaltyLogitsProcessor:
-    """A logits processor: lowers tokens the answer already has, by presence once and by frequency for each time.
+    """A logits processor that lowers tokens which the answer has already, by presence once, by frequency for each time.
 
     score - frequency * count - presence * (count > 0), OpenAI's formula as vLLM has it (`apply_penalties` in
     vllm/model_executor/layers/utils.py), which also puts it behind the repetition penalty. The prompt does not count.
@@ -14,7 +14,7 @@ class OutputPenaltyLogitsProcessor:
         self._presence, self._frequency, self._prompt_length = presence, frequency, prompt_length
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """input_ids int64 (1, prompt and answer), scores float32 (1, V)."""
+        """Lower scores, float32 (1, V), of the answer's tokens in input_ids, int64 (1, prompt and answer)."""
         output = input_ids[:, self._prompt_length :]
         counts = torch.zeros_like(scores).scatter_add_(1, output, torch.ones_like(output, dtype=scores.dtype))
         return scores - self._frequency * counts - self._presence * (counts > 0)

@@ -22,7 +22,7 @@ from serving.transformers_engine.penalties import OutputPenaltyLogitsProcessor
 if TYPE_CHECKING:
     from serving.transformers_engine.mask import Mask
 
-MIN_TEMPERATURE = 0.01  # vLLM's: what lies below it and above 0 is taken for it, or scores would leave float32
+MIN_TEMPERATURE = 0.01  # vLLM's: it replaces what lies between 0 and it, with which scores would leave float32
 
 
 class Selection:
@@ -30,7 +30,7 @@ class Selection:
 
     Args:
         prompt_ids: int64 (S,) on the model's device.
-        max_new_tokens: how many choices there will be at most.
+        max_new_tokens: the largest number of tokens to choose.
         end_ids: tokens that end the sequence; min_tokens keeps them from being chosen.
         mask: the grammar of the answer. Where it allows nothing but an end, it outranks min_tokens.
     """
@@ -82,7 +82,7 @@ class Selection:
 
     @property
     def is_over(self) -> bool:
-        """The answer has a grammar, and nothing may follow in it."""
+        """Whether the answer has a grammar, and that allows nothing more."""
         return self._mask is not None and self._mask.is_over
 
 

@@ -1,4 +1,4 @@
-"""One running request of the transformers engine: its tokens and their positions, its cache, its way back.
+"""One running request of the transformers engine: its tokens and positions, its cache, its way back to the client.
 
 Everything that differs between requests lives here, rope_delta too: on the module, where transformers keeps it,
 interleaved requests would overwrite each other's. Arrays have room for the whole answer, so that a prompt's chunk and
@@ -26,13 +26,14 @@ from serving.transformers_engine.selection import Selection
 
 
 class Sequence:
-    """A request from its arrival to its last token. Read in the caller's event loop, stepped by the engine's thread.
+    """A request from its arrival to its last token. The caller's event loop reads it, the engine's thread steps it.
 
     Attributes:
-        ids, positions, is_visual: int64 (M,) and (axes, M), bool (M,); M is the prompt and the longest answer. A family has
-            one axis of positions or three.
+        ids, positions, is_visual: int64 (M,) and (axes, M), bool (M,); M is the prompt and the longest answer. A family
+            has one axis of positions or three.
+        main, deepstack: the embedding rows (N, H) and (L, N, H) in the model's number format; empty behind the prompt.
         num_known: how many of the ids are known; num_cached: how many of those the cache holds.
-        kv_bytes: memory that `begin` takes for keys and values.
+        kv_bytes: the bytes that `begin` takes for keys and values.
 
     Raises:
         InvalidInput: an embedding value is too large for the model's number format, or the grammar cannot be compiled.
@@ -80,7 +81,7 @@ class Sequence:
         return self.num_known - self.num_prompt_tokens
 
     def begin(self) -> None:
-        """Take the memory for keys and values."""
+        """Take the memory for keys and values, and note how long the request waited."""
         self.cache = reserve(self._model, self.ids.size)
         self._queue_seconds = time.monotonic() - self.arrived_seconds
 
@@ -113,7 +114,7 @@ class Sequence:
         return text, None
 
     def _ends(self, token: int, may_stop: bool) -> bool:
-        """A token that says so, or one of the model's own ends behind which the grammar allows nothing."""
+        """Whether a token ends the answer, by itself or, one of the model's own, because the grammar allows no more."""
         return (token in self._end_ids and may_stop) or (self._selection.is_over and token in self._model.end_ids)
 
     def send(self, item: Delta | EdgeVlmError) -> None:
@@ -124,7 +125,7 @@ class Sequence:
             self.is_cancelled = True
 
     async def receive(self) -> Delta:
-        """The next delta, or the request's failure raised."""
+        """The next delta; raises the request's failure instead, where there is one."""
         item = await self._deltas.get()
         if isinstance(item, EdgeVlmError):
             raise item
@@ -138,7 +139,7 @@ def max_new_tokens(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> 
 
 def _embeddings(name: str, values: Any, model: LanguageModel) -> torch.Tensor:
     tensor = torch.tensor(values, dtype=model.dtype, device=model.device)
-    # checked before as they came; float32 above 65504 becomes inf in float16
+    # the contract checked the values as they came; float32 above 65504 becomes inf in float16
     if model.dtype != torch.float32 and not torch.isfinite(tensor).all():
         raise InvalidInput(
             f"{name} has values too large for {model.dtype}, in which this server runs: scale or clip them",

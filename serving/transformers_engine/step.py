@@ -21,7 +21,7 @@ from serving.transformers_engine.sequence import Sequence
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens start to end of a sequence, those before them cached: a chunk of its prompt, or its next token."""
+    """Tokens start to end of a sequence that has cached those before: a chunk of its prompt, or its next token."""
 
     sequence: Sequence
     start: int
@@ -64,7 +64,7 @@ def plan(sequences: Iterable[Sequence], max_prefill_tokens: int) -> list[Piece]:
 
 @torch.inference_mode()
 def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
-    """Logits (pieces, V) behind the last token of each piece. Caches grow, `num_cached` is left to the caller."""
+    """Logits (pieces, V) behind the last token of each piece. Caches grow; the caller sets `num_cached`."""
     parts = [(piece.sequence, slice(piece.start, piece.end)) for piece in pieces]
     ids = np.concatenate([s.ids[part] for s, part in parts])  # (T,)
     positions = np.concatenate([s.positions[:, part] for s, part in parts], axis=1)  # (axes, T)
@@ -79,7 +79,7 @@ def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
     placed = torch.from_numpy(positions).to(model.device)
     hidden = model.decoder(
         inputs_embeds=embeds[None],  # (1, T, H)
-        use_cache=False,  # of the row; each piece brings its own
+        use_cache=False,  # the row needs none: each piece brings its own
         pieces=pieces,
         **model.family.inputs(placed, is_visual, deepstack),
     ).last_hidden_state[0]  # (T, H)
@@ -89,7 +89,7 @@ def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
 
 
 def warm_up(model: LanguageModel) -> None:
-    """A first pass, which loads and allocates; not a client's time."""
+    """Run a first pass, which loads and allocates, so that no client waits for it."""
     prompt = check_prompt(model.card, Limits(), input_ids=np.zeros(8, np.int64))
     loop = asyncio.new_event_loop()
     sequence = Sequence(model, prompt, Sampling(max_tokens=1), loop)

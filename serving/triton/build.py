@@ -29,7 +29,7 @@ class TritonBuild:
 
 
 # How long Triton waits for a model's process to start, before it even loads the model. Its own 30 s are not enough on a
-# machine that is busy with something else, and what follows there is an abort or a server that never becomes ready.
+# machine that is busy with something else: there Triton aborts, or never becomes ready.
 STUB_START_SECONDS = 600
 
 WHEEL = TritonBuild(
@@ -97,6 +97,8 @@ def command(
 
     Args:
         folder: Triton's own folder, with bin/ and caches/.
+        ports: none of them 0.
+        shm_prefix: how the names of Triton's shared memory begin.
         backends: the folder that has python/ with the stub.
     """
     flags = {

@@ -1,7 +1,7 @@
 """The launcher's cache of what it makes once: the Triton it downloads and the environment its models run in.
 
-`$EDGE_VLM_CACHE`, else `$XDG_CACHE_HOME/edge-vlm`, else `~/.cache/edge-vlm`. A folder in it is whole or absent, and two
-starts at once make it once.
+It is `$EDGE_VLM_CACHE`, else `$XDG_CACHE_HOME/edge-vlm`, else `~/.cache/edge-vlm`. A folder in it is whole or absent,
+and two launchers that start at once make it once.
 """
 
 import fcntl

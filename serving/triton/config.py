@@ -1,4 +1,4 @@
-"""config.pbtxt of each model, written from contract.tensors: the one source of what a model takes and gives."""
+"""Writes config.pbtxt of each model from contract.tensors, the one source of what a model takes and gives."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ INSTANCES = 1
 def config_text(model: str, name: str) -> str:
     """The configuration of a model that is served under a name, without its parameters.
 
-    Only MODEL answers more than once, so only it is decoupled. Only under its own name does it run an engine.
+    Only MODEL answers more than once, so only it is decoupled. It runs an engine only under its own name.
     """
     inputs, outputs = TENSORS[model]
     is_decoupled = str(model == MODEL).lower()

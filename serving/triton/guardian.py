@@ -1,13 +1,14 @@
-"""A small process between the launcher and Triton: starts it again when it is dead, cleans up when the launcher ends.
+"""A small process between the launcher and Triton: it starts a dead Triton again, and cleans up behind the launcher.
 
-Run as `-m serving.triton.guardian SHM_PREFIX FOLDER GRACE_SECONDS HTTP_URL COMMAND...` with the standard library alone. Its stdin
-is a pipe that the launcher holds, so the end of a launcher is an end of file. It then stops Triton, kills what is left of its
-process group (a hung server, orphaned stubs) and removes their shared memory and FOLDER.
+The launcher runs `-m serving.triton.guardian SHM_PREFIX FOLDER GRACE_SECONDS HTTP_URL COMMAND...` with the standard
+library alone. The guardian's stdin is a pipe that the launcher holds, so the end of a launcher is an end of file. The
+guardian then stops Triton, kills what is left of its process group (a hung server, orphaned stubs) and removes their
+shared memory and FOLDER.
 
 This Triton neither notices nor restarts a killed Python process; the clients of that process would wait for ever. The
-guardian is told by the kernel when one ends, and asks for a sign of life every second. Where a
-process is gone, or no sign comes, the whole server goes: clients get an error at once and a new server within seconds.
-A busy server is not a dead one: while its processes compute, the guardian bears silence for MAX_BUSY_SECONDS.
+kernel tells the guardian when one ends, and the guardian asks the server for a sign of life every second. Where a
+process is gone, or no sign comes, it replaces the whole server: clients get an error at once and a new server within
+seconds. A busy server is not a dead one: while its processes compute, the guardian bears silence for MAX_BUSY_SECONDS.
 """
 
 import contextlib
@@ -26,9 +27,11 @@ from pathlib import Path
 
 from serving.triton.health import SILENCE, fault, is_ready
 
-SHM_PREFIX = "EDGE_VLM_SHM_PREFIX"  # environment variable: what the models remove when all others are dead
+SHM_PREFIX = (
+    "EDGE_VLM_SHM_PREFIX"  # environment variable: the shared memory that the models remove when all others are dead
+)
 START_POLL_SECONDS = 0.05
-POLL_SECONDS = 0.5  # for what no file descriptor tells: the watch's verdict, a signal
+POLL_SECONDS = 0.5  # between two looks at what no file descriptor tells: the watch's verdict, a signal
 PROBE_SECONDS = 1.0
 MAX_FAULTS = 3  # in a row: one may be a full /dev/shm, which passes
 MAX_BUSY_SECONDS = 120.0  # without an answer from processes that compute
@@ -40,7 +43,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Watch(threading.Thread):
-    """Waits until the server is ready, then until it is found dead; `verdict` then says why.
+    """Waits until the server is ready, then until it is dead; `verdict` then says why.
 
     Args:
         group: the process group of Triton and of its models' processes.
@@ -76,7 +79,7 @@ class Watch(threading.Thread):
         return (cpu_seconds(self._group) - begun_cpu) / (time.monotonic() - begun_seconds) > MIN_BUSY_SHARE
 
     def killed_model(self, wait_seconds: float, *others: int) -> str:
-        """The name of a model whose process is gone, else an empty text. Waits for that, and for other descriptors."""
+        """The name of a model whose process is gone, else an empty text. Waits for that, or for the others."""
         ended = select.select([*self._models, *others], [], [], wait_seconds)[0]
         return next((name for process, name in self._models.items() if process in ended), "")
 
@@ -96,11 +99,11 @@ def _facts(pid: int) -> list[str]:
 
 
 def opened(pid: int) -> int:
-    """A file descriptor of a process, which can be read from when the process is gone."""
+    """A file descriptor of a process, which becomes readable when the process is gone."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
-        return os.open(os.devnull, os.O_RDONLY)  # gone already: can be read from at once
+        return os.open(os.devnull, os.O_RDONLY)  # gone already: this is readable at once
 
 
 def members(group: int) -> list[int]:
@@ -121,7 +124,7 @@ def stubs(group: int) -> dict[int, str]:
 
 
 def cpu_seconds(group: int) -> float:
-    """What the processes of a group have computed since they started."""
+    """Seconds of processor time that the processes of a group have taken since they started."""
     ticks = sum(int(facts[11]) + int(facts[12]) for pid in members(group) if len(facts := _facts(pid)) > 12)
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -131,7 +134,7 @@ def last_words(log: int, start: int) -> str:
 
     Args:
         log: the log's file descriptor; nothing is read where it is a terminal or a pipe.
-        start: from which byte on.
+        start: the first byte that belongs to the process.
     """
     if not stat.S_ISREG(os.fstat(log).st_mode):
         return ""
@@ -143,11 +146,11 @@ def last_words(log: int, start: int) -> str:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should the guardian itself be killed
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # in case somebody kills the guardian itself
 
 
 def stop(process: "subprocess.Popen[bytes]", grace_seconds: float) -> None:
-    """SIGTERM, a while, then SIGKILL to the whole group. An open gRPC stream alone keeps Triton from leaving."""
+    """Send SIGTERM, wait, then send SIGKILL to the whole group. An open gRPC stream alone keeps Triton from leaving."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,9 +1,10 @@
 """Whether a running server still answers: one tiny inference a model, for which no engine has to work.
 
 Triton stays "ready" when a model's Python process is killed, and knows nothing of an engine that died inside one. So
-the probe asks each model for something that it refuses in its own words (to cancel a request that does not exist); no words, or
-Triton's, mean it is gone. The guardian asks every second, the image's health check runs `python -m serving.health`.
-Standard library only and no sibling, because the guardian runs without packages.
+the probe asks each model for something that it refuses in its own words (to cancel a request that does not exist); no
+answer, or one in Triton's words, means that the model is gone. The guardian asks every second, and the image's health
+check runs `python -m serving.health`. This module imports only what needs no package, because the guardian runs without
+any.
 """
 
 import http.client
@@ -24,11 +25,11 @@ PROBES: dict[str, dict[str, object]] = {
 }
 PROBES |= {old: PROBES[model] for old, model in OLD_NAMES.items()}
 REFUSALS = ("[NOT_FOUND]", "[INVALID_ARG]")
-SILENCE = "no answer in time"  # the end of the fault of a server that took the question and said nothing
+SILENCE = "no answer in time"  # how `fault` ends where a server took the question and said nothing
 
 
 def is_ready(http_url: str) -> bool:
-    """What Triton itself says: it listens, and its models were loaded."""
+    """Whether Triton itself says that it is ready: it listens, and has loaded its models."""
     try:
         return _ask(http_url, "health/ready", None, TIMEOUT_SECONDS)[0] == 200
     except (OSError, http.client.HTTPException):

@@ -1,7 +1,8 @@
 """Starts a real Triton over one language checkpoint, keeps it alive, and takes all of it down again.
 
-Used by the command line, the demo, the tests and NVIDIA's image. The server lives in a folder of its own (rendered
-repository, links to the wheel's backend, log) and in a process group of its own, which the guardian watches and removes.
+The command line, the demo, the tests and NVIDIA's image use it. The server lives in a folder of its own (rendered
+repository, links to the wheel's backend, log) and in a process group of its own, which the guardian watches and
+removes.
 """
 
 import ipaddress
@@ -45,9 +46,11 @@ class TritonServer:
     Args:
         ports: zeros choose free ones.
         log_file: keeps Triton's output.
+        ready_timeout_seconds: how long Triton may take until it is ready.
         triton: NVIDIA's own installation to run in place of the wheel's; its output then goes to this process's own.
         host: address to listen on.
-        accepts_known_flaws: listen beyond this machine with the wheel's Triton, which has published security advisories.
+        accepts_known_flaws: listen beyond this machine with the wheel's Triton, which has published security
+            advisories.
 
     Attributes:
         card: the checkpoint's card.
@@ -148,7 +151,7 @@ class TritonServer:
         return None if code is not None and code < 0 and self._keeper and self._keeper.is_alive() else code
 
     def _keep(self) -> None:
-        """In a thread: a guardian that is killed takes Triton with it. Remove what both left, and start them again."""
+        """In a thread: where a killed guardian takes Triton with it, remove what both left, and start them again."""
         while True:
             assert self._guardian is not None  # for mypy: started before
             code = self._guardian.wait()
@@ -190,7 +193,7 @@ class TritonServer:
             | {
                 "PATH": path,
                 "LD_LIBRARY_PATH": libraries,
-                "PYTHONFAULTHANDLER": "1",  # a model's process that crashes writes where into the log
+                "PYTHONFAULTHANDLER": "1",  # a model's process that crashes writes into the log where that was
             },
         )
         self._guard("wb")
@@ -227,7 +230,7 @@ class TritonServer:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only; a name other than localhost counts as others'."""
+    """Whether only this machine reaches an address to listen on; of names only localhost counts as one."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -251,7 +254,7 @@ def _linked_backends(triton: Path, folder: Path) -> Path:
 
 @contextmanager
 def _free_ports(wanted: Ports, host: str) -> Iterator[Ports]:
-    """Replace zeros by free ports. The block holds all of them to its end, so that they differ and no other process gets them.
+    """Replace zeros by free ports. The block holds all ports, so that they differ and no other process gets them.
 
     Triton takes them meanwhile: a socket that may be reused and does not listen leaves its port to others.
 

@@ -8,10 +8,10 @@ from contract.errors import ServerError
 
 
 def install_into(folder: Path, *requirement: str) -> None:
-    """pip install --target, wheels only, for the Python that runs this.
+    """Run pip install --target, wheels only, for the Python that runs this.
 
     Raises:
-        ServerError: pip is absent or failed, with the last lines it wrote.
+        ServerError: pip is absent or failed; the message ends with the last words it wrote.
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--target", str(folder), *requirement]

@@ -1,4 +1,4 @@
-"""A door for balancers: whether to send requests here. It says no some time before the server stops.
+"""A door that tells balancers whether to send requests here. It says no some time before the server stops.
 
 Triton closes its ports as soon as it has to stop, with requests on their way. So the launcher first says here
 that the server leaves, serves on for a while, and stops when no request comes any more.
@@ -18,7 +18,7 @@ class Readiness:
 
     Args:
         http_url: host:port of the server.
-        port: to listen at; 0 chooses a free one.
+        host, port: the address to listen on; port 0 chooses a free one.
 
     Raises:
         ServerError: the port cannot be used.

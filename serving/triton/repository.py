@@ -1,7 +1,7 @@
 """The model repository of one server: the models' code, and a configuration with one checkpoint's facts.
 
 Clients adapt to what GET /v2/models/edge_vlm/config publishes: widths, levels, accepted types, limits, fingerprint.
-Paths are not among it; they go into settings.json, which only the models read.
+Paths are not among these facts; they go into settings.json, which only the models read.
 """
 
 import json

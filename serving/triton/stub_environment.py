@@ -1,8 +1,8 @@
 """The Python environment that Triton's model processes run in: numpy 1 in front of the project's own packages.
 
 The wheel's stub reads numpy 2 arrays as zeros, so it gets a thin environment with numpy 1 that borrows everything else.
-It also loads libpython as a shared library, and standard library modules fit that build only: the environment must be
-made by an interpreter that has one.
+The stub also loads libpython as a shared library, and standard library modules fit that build only: so an interpreter
+that has such a library makes the environment.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class StubEnvironment:
-    """bin goes first in PATH, which is what the stub goes by; library_folder into LD_LIBRARY_PATH."""
+    """bin goes first in PATH, where the stub looks for its Python; library_folder goes into LD_LIBRARY_PATH."""
 
     bin: Path
     library_folder: Path
@@ -61,7 +61,7 @@ def find_interpreter() -> Interpreter:
     """The running Python itself if it has a shared libpython, else the system's of the same minor version.
 
     Raises:
-        ServerError: neither has; says which package to install.
+        ServerError: neither has one; the message says which package to install.
     """
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (folder / name for folder in (Path(sys.base_prefix) / "bin", *SYSTEM_FOLDERS)):

@@ -1,7 +1,8 @@
 """Where vLLM's packages are: in the running environment, or in a folder of the cache that is put in front of it.
 
-Apart, because vLLM pins another transformers than the project is tested with. The folder holds only what the project's
-environment lacks; torch, the largest, is shared. What is in it stands in requirements-vllm.txt, every version pinned.
+The folder stands apart, because vLLM pins another transformers than the project's tests use. It holds only what the
+project's environment lacks; both share torch, the largest. requirements-vllm.txt lists what is in it, every version
+pinned.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ def vllm_folders() -> list[Path]:
     """The folders to put in front of the running environment's packages; none if it has vLLM itself.
 
     Raises:
-        MissingExtra: vLLM is installed in neither.
+        MissingExtra: neither the environment nor the cache has vLLM.
     """
     if importlib.util.find_spec("vllm") is not None:
         return []

@@ -1,8 +1,9 @@
 """Adapters (LoRA) of engine_args.json: which one a request gets.
 
-`default_mm_loras` is vLLM's own argument, `{"image": FOLDER, "video": FOLDER}`, but its web servers apply it, not its engine:
-AsyncLLM alone ignores it without a word. The rule here is that of vLLM's web servers. One slot more than adapters is asked for: on a
-CPU vLLM 0.32 gives a request without an adapter the last slot (index -1) whenever it shares a batch with one that has any.
+`default_mm_loras` is vLLM's own argument, `{"image": FOLDER, "video": FOLDER}`, but its web servers apply it, not its
+engine: AsyncLLM alone ignores it without a word. The rule here is that of vLLM's web servers. This module asks for one
+slot more than there are adapters: on a CPU vLLM 0.32 gives a request without an adapter the last slot (index -1)
+whenever it shares a batch with one that has any.
 """
 
 from pathlib import Path
@@ -20,7 +21,8 @@ def check_adapters(given: dict[str, Any]) -> int:
     """Look at the arguments of an engine_args.json before vLLM starts; returns the slots needed, 0 without adapters.
 
     Raises:
-        InvalidInput: adapters are named but not switched on, for another kind than KINDS, or a folder holds none.
+        InvalidInput: the arguments name adapters and do not switch them on, name one for another kind than KINDS, or
+            name a folder that holds none.
     """
     folders = given.get("default_mm_loras") or {}
     if folders and not given.get("enable_lora"):
@@ -39,6 +41,6 @@ def adapters(folders: dict[str, str] | None) -> dict[str, LoRARequest]:
 
 
 def adapter(found: dict[str, LoRARequest], prompt: Prompt) -> LoRARequest | None:
-    """The one of the kind a prompt shows. None where it shows nothing, or pictures and videos that have one each."""
+    """The adapter for the kind of items in a prompt. None where that has none, or the two kinds have one each."""
     kinds = {KINDS[item.is_video] for item in prompt.items} & found.keys()
     return found[kinds.pop()] if len(kinds) == 1 else None

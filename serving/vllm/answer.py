@@ -1,4 +1,4 @@
-"""vLLM's outputs of one request to deltas: text and stop strings by the code that the other engine uses.
+"""Turns vLLM's outputs of one request into deltas, with the other engine's code for text and stop strings.
 
 vLLM's own detokenizer stays off, so that an answer is the same characters whichever engine gives it.
 """
@@ -22,7 +22,7 @@ class Answer:
         self._num_tokens = 0
 
     def delta(self, token_ids: list[int], logprobs: list[dict[int, Any]] | None, reason: str | None) -> Delta:
-        """One of vLLM's chunks, which may hold several tokens. What comes after a stop string is dropped.
+        """One of vLLM's chunks, which may hold several tokens. This drops what follows a stop string.
 
         Raises:
             Unavailable: the engine gave the request up.

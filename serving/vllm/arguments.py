@@ -1,7 +1,7 @@
 """vLLM's engine arguments: what the server sets, and what a file may add.
 
 The file is a JSON object under vLLM's own names (`engine_args.json`, as Triton's vLLM backend calls it). A few are the
-server's: with other values embeddings would be refused, a tower looked for, or code run from the checkpoint.
+server's: with other values vLLM would refuse embeddings, look for a tower, or run code from the checkpoint.
 """
 
 import difflib
@@ -34,10 +34,10 @@ DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float1
 
 
 def read_arguments(path: Path) -> dict[str, Any]:
-    """The object in an engine_args.json; its names are checked when the engine is loaded.
+    """The object in an engine_args.json; engine_arguments checks its names.
 
     Raises:
-        InvalidInput: it is missing or no JSON object.
+        InvalidInput: the file is missing, or holds no JSON object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -55,8 +55,8 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
 
     Raises:
         BundleError: the folder is no language checkpoint.
-        InvalidInput: a name that vLLM does not have or that is the server's, an adapter that is none, or a value that vLLM
-            refuses.
+        InvalidInput: `given` has a name that vLLM lacks or that is the server's, an adapter that is none, or a value
+            that vLLM refuses.
     """
     import torch  # here, because the launcher reads the file without vLLM
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -76,7 +76,7 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens
     )
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
-    # llguidance, with which every grammar is tried first; without blanks in JSON, which a weak model writes for ever
+    # llguidance, with which the server tries every grammar first; no blanks in JSON, which a weak model writes for ever
     usual["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
     if num_slots:
         usual["max_loras"] = num_slots

@@ -1,7 +1,7 @@
 """The engine that scales out: vLLM behind the same protocol as the transformers engine.
 
-vLLM batches, schedules and caches. Here stand the queue before it, so that a full server says so, the way in and out,
-and what its failures mean to a client.
+vLLM batches, schedules and caches. This module has the queue before it, so that a full server says so, the way in and
+out, and what its failures mean to a client.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ from serving.vllm.slots import CLOSING, Slots
 from serving.vllm.tensors import check_tensors
 
 log = logging.getLogger(__name__)
-AT_ONCE_BYTES = 1 << 20  # of rows are packed and hashed in the time that a thread takes to begin with them
+AT_ONCE_BYTES = 1 << 20  # of rows: so many take no longer to pack and hash than a thread takes to begin
 _DIED = "the engine died and is being restarted: try again"
 
 
 class VllmEngine:
-    """An `Engine` over vLLM. Owns its processes; `close` ends them. Everything but load, stats and close runs in loop."""
+    """An `Engine` over vLLM. It owns vLLM's processes, which `close` ends. All but load, stats and close runs in loop."""
 
     def __init__(self, folder: Path, host: Host, limits: Limits, loop: LoopThread) -> None:
         self._host, self._limits, self._loop = host, limits, loop
@@ -77,11 +77,11 @@ class VllmEngine:
         num_threads: int | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> "VllmEngine":
-        """Start vLLM over a language checkpoint; arguments are those of an engine_args.json. Not to be called in loop.
+        """Start vLLM over a language checkpoint; arguments are those of an engine_args.json. Never call it in loop.
 
         Raises:
-            BundleError: the folder is no language checkpoint, or tensors are missing from it.
-            InvalidInput: an argument is none of vLLM's, or the server's own.
+            BundleError: the folder is no language checkpoint, or lacks tensors.
+            InvalidInput: vLLM does not have an argument, or it is the server's own.
             ServerError: vLLM did not start.
         """
         check_tensors(folder)
@@ -162,7 +162,7 @@ class VllmEngine:
             )
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> VllmRequest:
-        """What vLLM needs of a request; packs and hashes 0.6 ms a MiB, so not in an event loop where there are many."""
+        """What vLLM needs of a request; this packs and hashes a MiB in 0.6 ms, too long for an event loop where there are many."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
             raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
@@ -235,7 +235,7 @@ class VllmEngine:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})
 
     async def _warm_up(self) -> None:
-        """One small picture: the first request allocates and compiles, which is not a client's time."""
+        """Answer one small picture, because the first request allocates and compiles, so that no client waits for it."""
         card, side = self._card, self._card.merge_size
         marked = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
         ids = [token for token in marked if token is not None]

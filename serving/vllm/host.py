@@ -1,7 +1,7 @@
-"""vLLM's AsyncLLM, started in an event loop and taken down again.
+"""Starts vLLM's AsyncLLM in an event loop, and takes it down again.
 
-In the loop that reads its streams, so that no token goes from thread to thread. What vLLM takes from environment
-variables only is set here.
+It is the loop that reads the streams, so that no token goes from thread to thread. This module also sets what vLLM
+takes from environment variables only.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from contract.errors import ServerError
 from serving.loop import LoopThread
 
 log = logging.getLogger(__name__)
-EXIT_TIMEOUT_SECONDS = 3  # to unlink their shared memory, then they are killed; Triton waits 8 s for everything
+EXIT_TIMEOUT_SECONDS = (
+    3  # for vLLM's processes to unlink their shared memory, before it kills them; Triton waits 8 s for all
+)
 PLUGIN = "serving.vllm.plugin:register"
 
 
@@ -46,7 +48,7 @@ class Host:
     def close(self) -> None:
         """End vLLM's processes."""
         self._loop.submit(_stop(self.llm)).result()
-        del self.llm  # its finaliser must not wait for the interpreter's end
+        del self.llm  # so that its finaliser does not wait for the interpreter's end
 
 
 async def _start(arguments: AsyncEngineArgs) -> AsyncLLM:
@@ -59,7 +61,7 @@ async def _stop(llm: AsyncLLM) -> None:
 
 
 def set_environment(num_threads: int | None) -> None:
-    """Nothing from a network, no usage reports, threads as asked; what is set already stays."""
+    """Have vLLM read no network, report no usage and take num_threads; variables that are set already stay."""
     wanted = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

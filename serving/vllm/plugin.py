@@ -1,7 +1,7 @@
 """What vLLM calls in each of its processes (entry point `vllm.general_plugins`).
 
-It registers our models under the usual names and our wait in place of vLLM's busy wait. Models are registered by name, so
-that a process that loads another model pays nothing.
+It registers our models under the usual names, and our wait in place of vLLM's busy wait. It registers models by name,
+so that a process that loads another model pays nothing.
 """
 
 from serving.families import vllm_classes

@@ -2,7 +2,8 @@
 
 vLLM trusts what comes through this door. A wrong width or count ends the engine with every request in it, one value
 that is not finite spoils cache blocks of other requests, and two pictures of one name are one picture. The contract
-checks the first (contract.prompt); the number format is checked here, and the names are hashes made on this machine.
+checks the first (contract.prompt), this module checks the number format, and this server makes the names by its own
+hash.
 """
 
 from typing import Any
@@ -68,7 +69,7 @@ def _rows_alone(item: ItemRows, rows: torch.Tensor) -> tuple[str, dict[str, Any]
 
 
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
-    """Main and levels side by side, main first, written once."""
+    """Rows (N, (1+L)*H): main and levels side by side, main first, written once."""
     main, levels = torch.from_numpy(prompt.main), torch.from_numpy(prompt.deepstack)  # (N, H), (L, N, H)
     if torch.finfo(main.dtype).max >= torch.finfo(dtype).max:
         _check_sum([main, *levels], dtype)
@@ -79,7 +80,7 @@ def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _check_sum(levels: list[torch.Tensor], dtype: torch.dtype) -> None:
-    """The model adds the levels up, and a sum that is not finite becomes NaN in the cache."""
+    """The model adds the levels up, so refuse values whose sum could leave dtype and become NaN in the cache."""
     largest = sum(max(-low.item(), high.item()) for low, high in map(torch.aminmax, levels))
     allowed = torch.finfo(dtype).max / 2  # the rest is for what the layers add
     if largest > allowed:

@@ -15,7 +15,7 @@ from serving.vllm.answer import Answer
 
 @dataclass(frozen=True, eq=False)
 class VllmRequest:
-    """What vLLM is given of a request, and what makes deltas of its outputs."""
+    """What vLLM gets of a request, and the Answer that makes deltas of its outputs."""
 
     prompt: Any
     adapter: LoRARequest | None
@@ -26,7 +26,7 @@ class VllmRequest:
 
 
 def sampling_params(sampling: Sampling, max_tokens: int, end_ids: frozenset[int]) -> SamplingParams:
-    """The contract's names are vLLM's own.
+    """A request's sampling for vLLM, whose names the contract uses.
 
     Raises:
         InvalidInput: vLLM refuses a value: a grammar that is none, say.

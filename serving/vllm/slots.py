@@ -12,14 +12,14 @@ CLOSING = "the engine is shutting down"
 
 
 class Slots:
-    """number places, a wait of max_seconds for one. Used in one event loop, `loop`."""
+    """`number` places, and a wait of at most max_seconds for one. All calls belong to one event loop, `loop`."""
 
     def __init__(self, number: int, max_seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self._free, self._max_seconds = asyncio.Semaphore(number), max_seconds
         self._closing: asyncio.Future[None] = loop.create_future()
 
     def close(self) -> None:
-        """Waiting requests get Unavailable, and so do later ones."""
+        """Refuse the requests that wait, and all later ones, with Unavailable."""
         self._closing.set_result(None)
 
     @property
@@ -31,7 +31,7 @@ class Slots:
         """A place, from the end of the wait for it to the end of the block; gives the seconds of the wait.
 
         Raises:
-            DeadlineExceeded: none became free in time.
+            DeadlineExceeded: no place became free in time.
             Unavailable: the engine is closing.
         """
         arrived_seconds = time.monotonic()

@@ -16,7 +16,7 @@ from serving import families
 from serving.families import Family
 from serving.transformers_engine.checkpoint import check_architecture
 
-OLDER = {  # names of before transformers 4.52
+OLDER = {  # names that transformers before 4.52 wrote
     "language_model.model.": "model.language_model.",
     "language_model.lm_head.": "lm_head.",
     "image_newline": "model.image_newline",
@@ -27,7 +27,7 @@ def check_tensors(folder: Path) -> None:
     """Compare the names in the files with those of transformers' own model. Quantised checkpoints have names of their own.
 
     Raises:
-        BundleError: tensors are missing, a file is damaged, or the architecture is another one.
+        BundleError: the checkpoint lacks tensors, a file is damaged, or no family serves the architecture on vLLM.
     """
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = (config.architectures or ["none"])[0]

@@ -2,7 +2,7 @@
 
 EngineCore and its workers exchange a message a step, and whichever waits asks the shared memory again and again until
 a second has passed without one. Beside a GPU that saves microseconds. On a CPU it takes a core, or half of one that
-computes, from the model, from Triton and from whoever asks.
+computes, from the model, from Triton and from the clients.
 """
 
 import time
@@ -12,8 +12,8 @@ import zmq
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.platforms import current_platform
 
-# A notification within about a millisecond of another may be dropped (its socket holds one), so whoever waits looks
-# himself: soon after the last message, then ever more seldom.
+# vLLM may drop a notification within about a millisecond of another (its socket holds one), so the process that waits
+# also looks itself: soon after the last message, then ever more seldom.
 LOOK_MILLISECONDS, LOOK_SHARE = 1, 1 / 8
 
 
@@ -27,7 +27,7 @@ _idle = SpinCondition.wait
 
 
 def _wait(self: Any, timeout_ms: int | None = None) -> None:
-    """As vLLM's, but asleep until the writer's notification also while messages are frequent."""
+    """Wait as vLLM does, but sleep until the writer's notification also while messages are frequent."""
     waited_seconds = time.monotonic() - self.last_read
     look_milliseconds = LOOK_MILLISECONDS + 1e3 * LOOK_SHARE * waited_seconds
     if waited_seconds > self.busy_loop_s:

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT on vLLM, without its tower and connector. `image_newline` is a parameter of its own there, so it must be in the
+"""LLaVA-NeXT on vLLM, without its tower and connector. vLLM has `image_newline` as a parameter, so it must be in the
 checkpoint, though the device has put it among the rows already."""
 
 from vllm.model_executor.models import llava, llava_next

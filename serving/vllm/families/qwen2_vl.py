@@ -1,7 +1,7 @@
 """vLLM's Qwen2-VL and Qwen2.5-VL without their vision towers.
 
-Their own code finds positions by the rule the other engine uses (contract.families.mrope), a video's seconds included, and
-leaves the tower out. Only the size of an item has to be told.
+Their own code finds positions by the rule the other engine uses (contract.families.mrope), a video's seconds included,
+and leaves the tower out. This module only tells vLLM the size of an item.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """vLLM's Qwen3-VL without its vision tower, with deepstack and positions for embeddings that come from elsewhere.
 
 Where the tower is left out, vLLM 0.32 drops deepstack without a word. And it finds a video's frames by the
-`<|vision_start|>` before each, so a prompt that lacks one ends the whole engine: positions come from the pads here, by
-the rule the other engine uses.
+`<|vision_start|>` before each, so a prompt that lacks one ends the whole engine: this module takes positions from the
+pads, by the rule that the other engine uses.
 """
 
 from collections.abc import Sequence
