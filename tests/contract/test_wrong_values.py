@@ -23,7 +23,7 @@ CONFIG = Path("models/tiny/config.json")
 OF_NO_KIND = ([[]], {"a": {}}, "many", "", True, None, 0.5, -1, 10**400, float("nan"), float("inf"))
 FREE = {"parity", "gates", "quantisation", "libraries", "special_tokens", "files"}  # with keys of their own
 OPTIONAL = {
-    "fps", "num_frames", "max_frame_tokens", "video_token_id", "vision_start_token_id", "vision_end_token_id", "tiles",
+    "fps", "num_frames", "max_frame_tokens", "max_video_tokens", "video_token_id", "vision_start_token_id", "vision_end_token_id", "tiles",
 }  # fmt: skip
 TEXTS = {"encoder_fingerprint"}
 
