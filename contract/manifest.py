@@ -26,9 +26,9 @@ class Manifest:
     an integer precision which pictures calibrated it and which layers stayed in fp16; it is empty for the others.
 
     `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row
-    for each kind of input that the export compared with transformers. Older bundles lack both. `adapter` names the adapter
-    that the export merged into the weights; the file has no such key where it merged none. `files` gives each file's
-    SHA-256 as 64 hex digits.
+    for each kind of input that the export compared with transformers. Older bundles lack both. `adapter` names the
+    adapter that the export merged into the weights; the file has no such key where it merged none. `files` gives each
+    file's SHA-256 as 64 hex digits.
     """
 
     card: ModelCard

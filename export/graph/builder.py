@@ -1,8 +1,8 @@
-"""An ONNX graph under construction: nodes with stable names, constants, and weights that stay on disk until written.
+"""An ONNX graph under construction: nodes with stable names, constants, and weights that nobody reads before `save`.
 
-Weights are streamed one at a time into one data file whose tensors begin at multiples of 4096 bytes, so that a device
-maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes. A
-tensor that only a Loop's body reads belongs to the body: onnxruntime's switch for exact integer products looks for
+`save` writes one weight after another into one data file whose tensors begin at multiples of 4096 bytes, so that a
+device maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes.
+A tensor that only a Loop's body reads belongs to the body: onnxruntime's switch for exact integer products looks for
 weights beside the product, not in the graph around it.
 """
 
@@ -33,11 +33,11 @@ class Builder:
         self._counts: dict[str, int] = {}
 
     def op(self, kind: str, inputs: list[str], name: str | None = None, *, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name, `name` where given."""
+        """Add a node with one output; returns the output's name, which is `name` where the caller gives one."""
         return self.ops(kind, inputs, [name or self._fresh(kind)], domain=domain, **attributes)[0]
 
     def ops(self, kind: str, inputs: list[str], names: list[str], *, domain: str = "", **attributes: Any) -> list[str]:
-        """Add a node with the outputs `names`."""
+        """Add a node with the outputs `names`; returns `names`."""
         self._nodes.append(
             helper.make_node(kind, inputs, names, name=f"{names[0]}/{kind}", domain=domain, **attributes)
         )
@@ -48,20 +48,20 @@ class Builder:
         return f"{kind.lower()}_{self._counts[kind]}"
 
     def weight(self, name: str, read: Callable[[], Array]) -> str:
-        """A named tensor, read when the graph is written."""
+        """A named tensor, which `save` reads; returns `name`. A second call with the same name adds nothing."""
         return self.weights((name,), lambda: (read(),))[0]
 
     def weights(self, names: tuple[str, ...], read: Callable[[], tuple[Array, ...]]) -> tuple[str, ...]:
-        """Named tensors that are made together, such as a quantised matrix and its scales."""
+        """Named tensors that one `read` makes together, such as a quantised matrix and its scales; returns `names`."""
         self._tensors.setdefault(names, read)
         return names
 
     def ints(self, *values: int) -> str:
-        """An int64 constant of shape (len(values),)."""
+        """An int64 constant of shape (len(values),); returns its name."""
         return self.weight("ints_" + "_".join(map(str, values)), lambda: np.array(values, np.int64))
 
     def scalar(self, value: float, dtype: Any = np.float32) -> str:
-        """A constant of shape ()."""
+        """A constant of shape (); returns its name."""
         return self.weight(f"{np.dtype(dtype).name}_{value}", lambda: np.array(value, dtype))
 
     @contextmanager
@@ -78,7 +78,7 @@ class Builder:
         return len(self._nodes) + sum(len(body.node) for body in self._bodies())
 
     def kinds(self, domain: str) -> list[str]:
-        """Operators of a domain that are used, each once, sorted."""
+        """The operators of a domain that the graph uses, each once, sorted."""
         nodes = [*self._nodes, *(node for body in self._bodies() for node in body.node)]
         return sorted({node.op_type for node in nodes if node.domain == domain})
 
@@ -92,7 +92,14 @@ class Builder:
         outputs: list[onnx.ValueInfoProto],
         functions: Sequence[onnx.FunctionProto] = (),
     ) -> None:
-        """Write `path` and `path` + .data; functions say what operators of other domains compute."""
+        """Write `path` and `path` + .data.
+
+        Args:
+            functions: say what the operators of other domains compute.
+
+        Raises:
+            OSError: the disk is full, or the process may not write there.
+        """
         data = path.with_name(path.name + ".data")
         with data.open("wb") as file:
             tensors = [

@@ -1,8 +1,8 @@
-"""A written graph cut behind its first deepstack level, over the same weights file.
+"""Cuts a written graph behind its first deepstack level; the weights file stays the same.
 
-Running a whole tower on the largest frame takes a minute a side on two cores. The first level has passed through
-everything that depends on the grid and some of the blocks; what follows repeats them. A tower without levels is cut
-behind a quarter of its blocks, and its merger joined to them.
+A whole tower takes a minute for the largest frame on two cores, and so does the original. The first level has passed
+through everything that depends on the grid and through some of the blocks; what follows repeats them. The cut of a
+tower without levels lies behind a quarter of its blocks, and the merger follows those.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,8 @@ def first_level_graph(path: Path, num_blocks: int) -> onnx.ModelProto:
     """The model of `path` with the rows of level 0 as both outputs: image_embeds (N, H), deepstack_embeds (1, N, H).
     Without levels: the model with its first num_blocks blocks only.
 
-    Its weights are still those beside `path`; what only the rest of the tower uses is gone.
+    The weights file beside `path` is still its own. The model no longer names the nodes and tensors that only the rest
+    of the tower uses.
     """
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
@@ -40,7 +41,7 @@ def first_level_graph(path: Path, num_blocks: int) -> onnx.ModelProto:
 
 
 def _keep(nodes: Any, outputs: Iterable[str]) -> None:
-    """Remove the nodes that no output needs; nodes stand in the order they run."""
+    """Remove the nodes that no output needs; nodes stand in the order in which they run."""
     needed, kept = set(outputs), list[NodeProto]()
     for node in reversed(nodes):
         if needed.intersection(node.output):

@@ -10,7 +10,8 @@ class Group:
     Attributes:
         patches: uint8 (frames * frame_patches, patch_width), in merge-block order.
         frames: int64 (1,), how many frames.
-        height, width: int64 (1,), sides of a frame in patches; frame_patches: their product.
+        height, width: int64 (1,), sides of a frame in patches.
+        frame_patches: int64 (1,), height times width.
     """
 
     patches: str

@@ -1,8 +1,8 @@
 """The layers that towers share, as ONNX nodes: linear layer, norm, attention, transformer block.
 
-Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores it;
-only attention sees frames. What kernels/ computes in one go is one node, an operator of export/graph/operators.py; a layer that
-stays in fp16 in an integer tower falls back to the plain form.
+Rows stay (patches, width) throughout, so that a linear layer is one product with the weight as the checkpoint stores
+it; only attention sees frames. What kernels/ computes in one go is one node, an operator of export/graph/operators.py;
+a layer that stays in fp16 in an integer tower takes the plain form.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ class Layers:
     """Adds layers to a graph. `read` gives a tower tensor by its tower-local name, float32.
 
     Args:
-        linear: how matrices are stored and multiplied.
-        factors: for some linear layers, what their input channels are multiplied with, float32 (in,); `read` gives
-            those layers' weights already divided by it.
+        linear: how the graph stores and multiplies matrices.
+        factors: by which the graph multiplies the input channels of some linear layers, float32 (in,) by layer name;
+            `read` gives those layers' weights already divided by them.
         half: prefixes of the layers that stay in fp16 where `linear` is an integer one.
     """
 
@@ -42,7 +42,7 @@ class Layers:
         self._graph, self._tower, self.read = graph, tower, read
         self._linear, self._factors, self._half = linear, factors or {}, half
         self._shapes = tower.shapes
-        # what the operators of whole half blocks compute; other towers run layer by layer
+        # Operators of half a block compute this kind of tower only; other towers run layer by layer.
         is_usual = not tower.is_rms and not tower.has_qk_norm and tower.norm_epsilon == NORM_EPSILON
         self._is_fused = is_usual and tower.activation == "gelu_pytorch_tanh"
 
@@ -71,7 +71,7 @@ class Layers:
         return name.startswith(self._half)
 
     def norm(self, rows: str, name: str, epsilon: float | None = None) -> str:
-        """The tower's normalisation; layer normalisation where another epsilon than the tower's is given."""
+        """The tower's normalisation over (patches, width); with `epsilon` a layer normalisation in every tower."""
         if self._tower.is_rms and epsilon is None:
             return self._rms_norm(rows, name)
         inputs = [rows, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
@@ -82,7 +82,7 @@ class Layers:
         return self._graph.op("RmsNorm", [rows, self.weight(f"{name}.weight")], name, domain=DOMAIN)
 
     def _with_normed_heads(self, packed: str, name: str) -> str:
-        """(patches, 3 * hidden), of which queries and keys are normed."""
+        """(patches, 3 * hidden) with normed queries and keys."""
         op = self._graph.op
         parts = [f"{name}.{part}" for part in ("query", "key", "value")]
         self._graph.ops("Split", [packed], parts, axis=1, num_outputs=3)
@@ -90,7 +90,7 @@ class Layers:
         return op("Concat", [*normed, parts[2]], axis=1)
 
     def activation(self, rows: str, kind: str) -> str:
-        """An activation function by transformers' name.
+        """An activation function by transformers' name; the shape stays.
 
         Raises:
             BundleError: the graph has no operator for it.
@@ -107,7 +107,7 @@ class Layers:
         )
 
     def block(self, rows: str, number: int, attend: Attend) -> str:
-        """One transformer block."""
+        """Transformer block `number`, (patches, hidden) to the same; `attend` computes its attention."""
         name, op = f"blocks.{number}", self._graph.op
         bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
@@ -137,16 +137,26 @@ class Layers:
         return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
 
     def whole_frames(self, rotary: tuple[str, str], frames: str) -> Attend:
-        """Attention in which a row sees its whole frame; `frames` is the shape (frames, hw, 3 * hidden), int64 (3,)."""
+        """Attention in which a row sees its whole frame.
+
+        Args:
+            rotary: cosines and sines, float32 (hw, head_dim / 2).
+            frames: the shape (frames, hw, 3 * hidden), int64 (3,).
+        """
         return lambda packed: self.attention(self._linear.attention, packed, rotary, frames)
 
     def attention(self, kind: str, packed: str, rotary: tuple[str, str], frames: str) -> str:
-        """(patches, 3 * hidden) to (patches, hidden), every frame for itself; `kind` is an operator of export/graph/operators.py."""
+        """(patches, 3 * hidden) to (patches, hidden), every frame for itself.
+
+        Args:
+            kind: an operator of export/graph/operators.py.
+            rotary, frames: as in whole_frames.
+        """
         heads, scale = self._tower.num_heads, float(self._tower.head_dim**-0.5)
         return self._graph.op(kind, [packed, frames, *rotary], domain=DOMAIN, num_heads=heads, scale=scale)
 
     def _mlp(self, rows: str, name: str) -> str:
-        """The second half of block `name`."""
+        """The second half of block `name`, (patches, hidden) to the same."""
         op = self._graph.op
         normed, kind = self.norm(rows, f"{name}.norm2"), self._tower.activation
         wide = self.linear(normed, f"{name}.mlp.linear_fc1")  # (patches, intermediate)

@@ -1,7 +1,7 @@
-"""A linear layer in each precision: what is stored, and the nodes that multiply with it (export/graph/operators.py).
+"""A linear layer in each precision: what the graph stores, and the nodes that multiply with it (operators.py).
 
 Everything between two linear layers (norms, attention, activations) stays float32 in every precision, and so do sums.
-Weights come out of the checkpoint as (out, in); what onnxruntime's kernel wants is made when the graph is written.
+Weights come out of the checkpoint as (out, in); Builder.save brings them into the layout that the operator wants.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from export.graph.quantise import int4_blocks, int8_columns
 
 @dataclass(frozen=True)
 class LinearSource:
-    """One linear layer of the checkpoint: readers of weight (num_outputs, num_inputs) and bias, float32. A half one
-    stays in fp16 where the precision is an integer."""
+    """One linear layer of the checkpoint: readers of weight float32 (num_outputs, num_inputs) and bias float32
+    (num_outputs,). A half layer stays in fp16 where the precision is an integer one."""
 
     name: str
     num_inputs: int
@@ -30,11 +30,11 @@ class LinearSource:
 
 @dataclass(frozen=True)
 class Linear:
-    """How matrices are stored and multiplied.
+    """How the graph stores and multiplies matrices.
 
     Attributes:
-        bits: the end of operators' names: bits of a weight, or what products are made in.
-        stored: adds a layer's weights and bias to a graph; their names, in the order of export.graph.operators.STORED.
+        bits: the end of the operators' names: the bits of a weight, or the format of the products.
+        stored: adds a layer's weights and bias to a graph; returns their names in the order of operators.STORED.
         attention: the operator of attention beside such layers.
     """
 
@@ -47,12 +47,12 @@ class Linear:
         return self.bits in INTEGER_BITS
 
     def sizes(self, source: LinearSource) -> dict[str, int]:
-        """Attributes of every operator over such a layer: blocks of four bits do not tell them."""
+        """Attributes of every operator over such a layer, K and N, which the shape of four-bit blocks does not tell."""
         return dict(zip(SIZES, (source.num_inputs, source.num_outputs), strict=True)) if self.bits == "4" else {}
 
     def __call__(self, graph: Builder, rows: str, source: LinearSource) -> str:
-        """Add one layer: (patches, in) to (patches, out). A half layer of an integer tower may be multiplied in bf16, still
-        finer than its neighbours."""
+        """Add one layer: (patches, in) to (patches, out). A kernel may multiply a half layer of an integer tower in
+        bf16, which is still finer than its neighbours."""
         if self.is_integer and source.is_half:
             return FP16(graph, rows, source)
         attributes = self.sizes(source)
@@ -63,20 +63,20 @@ class Linear:
 
 
 def stored_fp32(graph: Builder, source: LinearSource) -> tuple[str, ...]:
-    """Weight float32 (out, in) as the checkpoint stores it, and bias (out,)."""
+    """Weight float32 (out, in) and bias float32 (out,)."""
     weight = graph.weight(f"{source.name}.weight", source.weight)
     return weight, graph.weight(f"{source.name}.bias", source.bias)
 
 
 def stored_fp16(graph: Builder, source: LinearSource) -> tuple[str, ...]:
-    """Weight fp16 (out, in) and bias (out,): half the file. A kernel reads the halves where they lie, and without one
-    onnxruntime makes float32 of them when it loads the graph."""
+    """Weight fp16 (out, in) and bias float32 (out,): half the file. A kernel reads the fp16 numbers where they lie;
+    without a kernel onnxruntime makes float32 of them when it loads the graph."""
     half = graph.weight(f"{source.name}.weight", lambda: source.weight().astype(np.float16))
     return half, graph.weight(f"{source.name}.bias", source.bias)
 
 
 def stored_int8(graph: Builder, source: LinearSource) -> tuple[str, ...]:
-    """Weight int8 (in, out), steps (out,), and column sums times steps over bias (2, out)."""
+    """Weight int8 (in, out), steps float32 (out,), and float32 (2, out): column sums times steps, then the bias."""
 
     def stored() -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
         values, steps = int8_columns(source.weight())  # (in, out), (out,)
@@ -88,7 +88,8 @@ def stored_int8(graph: Builder, source: LinearSource) -> tuple[str, ...]:
 
 
 def stored_int4(graph: Builder, source: LinearSource) -> tuple[str, ...]:
-    """Blocks of 32 weights uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)) and bias (out,)."""
+    """Blocks of 32 weights uint8 (out, blocks, 16), steps float32 (out, blocks), zeros uint8 (out, ceil(blocks / 2))
+    and bias float32 (out,)."""
     names = tuple(f"{source.name}.{part}" for part in ("weight_int4", "steps", "zeros"))
     packed = graph.weights(names, lambda: int4_blocks(source.weight()))
     return *packed, graph.weight(f"{source.name}.bias", source.bias)

@@ -1,8 +1,8 @@
 """The vision tower as one ONNX graph for every pack of pictures and videos.
 
-A Loop walks over the pack: each turn takes a group of whole frames of one item, so attention cannot cross a frame, no
-mask exists, and memory is bounded by the group and not by the pack. The loop lies around the whole tower and not
-around each attention, so the fused operators and the weights see what a single picture would show them.
+A Loop walks over the pack: each turn takes a group of whole frames of one item. So attention cannot cross a frame, no
+mask exists, and the group bounds the memory, not the pack. The loop lies around the whole tower and not around each
+attention, so the fused operators and the weights see what a single picture would show them.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from export.graph.linear import FP32, Linear
 from export.graph.operators import DOMAIN, FUNCTIONS
 from export.graph.tower import Read, Tower
 
-GROUP_PATCHES = 1024  # frames are grouped up to this many patches a turn; a larger frame is a group alone
+GROUP_PATCHES = 1024  # a turn takes as many frames as fit into this many patches; a larger frame is a group alone
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 
@@ -52,9 +52,12 @@ def write_graph(
     N = num_patches / merge_size^2.
 
     Args:
-        read: gives a tower tensor by its tower-local name.
-        image: how pixels were normalised for the tower.
+        read: gives a tower tensor by its tower-local name, float32.
+        image: how the checkpoint's processor normalises pixels for the tower.
         linear, factors, half: as in Layers.
+
+    Raises:
+        OSError: the disk is full, or the process may not write there.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
     # A pack whose grids ask for another number of patches fails here instead of being cut short.

@@ -1,7 +1,7 @@
 """The operators of the domain "edge_vlm", each written as a function of standard ones.
 
-A graph carries these functions, so it runs on any onnxruntime; where the library of kernels/ is registered, its kernels
-of the same names run instead. One file, one meaning, and both ways pass the same gate.
+A graph carries these functions, so it runs on any onnxruntime; where the session registers the library of kernels/, its
+kernels of the same names run instead. There is one file with one meaning, and both ways pass the same gate.
 """
 
 from typing import Any
@@ -13,11 +13,12 @@ from export.graph.builder import CONTRIB, CONTRIB_OPSET, OPSET
 from export.graph.quantise import BLOCK
 
 DOMAIN = "edge_vlm"
-FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, what products are made in, numbered as by onnxruntime's MatMulNBits
+FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, the format of the products, as MatMulNBits numbers it
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
-# What a layer is stored as, by the bits of a weight: as export.graph.quantise.int4_blocks gives it, and float32 (out,); int8 (in,
-# out), float32 (out,), float32 (2, out); fp16 or float32 (out, in), float32 (out,). Layers of Bf16 are stored as those of 16.
+# The tensors of a stored layer, by the bits of a weight:
+# 4: those of export.graph.quantise.int4_blocks, and float32 (out,); 8: int8 (in, out), float32 (out,), float32 (2, out);
+# 16 and Bf16: fp16 (out, in), float32 (out,); 32: float32 (out, in), float32 (out,).
 STORED = {
     "4": ("weight", "steps", "zeros", "bias"),
     "8": ("weight", "steps", "sums_and_bias"),
@@ -26,7 +27,7 @@ STORED = {
     "32": ("weight", "bias"),
 }
 INTEGER_BITS = ("4", "8")
-SIZES = ("K", "N")  # attributes of operators of 4 bits: inputs and outputs of the (first) layer, MatMulNBits' names
+SIZES = ("K", "N")  # attributes of 4-bit operators: inputs and outputs of the first layer, named as in MatMulNBits
 
 
 class Body:
@@ -50,7 +51,8 @@ class Body:
         return self.op("Constant", [], value_ints=list(values))
 
     def inherit(self, name: str, kind: onnx.AttributeProto.AttributeType, given: str = "") -> None:
-        """The last node takes an attribute of the function as its own, under another name where it is `given` as one."""
+        """The last node takes an attribute of the function as its own attribute `name`; the function calls it `given`,
+        or `name` where `given` is empty."""
         self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=given or name, type=kind))
 
     def norm(self, rows: str, weight: str, bias: str) -> str:
@@ -59,7 +61,13 @@ class Body:
     def linear(
         self, rows: str, bits: str, stored: list[str], name: str | None = None, sizes: tuple[str, ...] = SIZES
     ) -> str:
-        """One layer of STORED; `sizes` are attributes of the function, of 4 bits."""
+        """One layer: rows (patches, in) to (patches, out).
+
+        Args:
+            bits: a key of STORED.
+            stored: the layer's tensors in the order of STORED.
+            sizes: the function's attributes for K and N, where bits is 4.
+        """
         if bits == "4":
             weight, steps, zeros, bias = stored
             return self._linear4(rows, weight, steps, zeros, bias, name, sizes)
@@ -74,7 +82,7 @@ class Body:
     def _linear4(
         self, rows: str, weight: str, steps: str, zeros: str, bias: str, name: str | None, sizes: tuple[str, ...]
     ) -> str:
-        """Blocks of weights with a step and a zero each; rows are rounded to 8 bits, block by block."""
+        """Each block of weights has a step and a zero; MatMulNBits rounds rows to 8 bits, block by block."""
         stored: dict[str, Any] = {"bits": 4, "block_size": BLOCK, "accuracy_level": INT8}
         product = self.op("MatMulNBits", [rows, weight, steps, zeros], domain=CONTRIB, **stored)
         for size, given in zip(SIZES, sizes, strict=True):
@@ -84,9 +92,9 @@ class Body:
     def _linear8(self, rows: str, weight: str, steps: str, sums_and_bias: str, name: str | None) -> str:
         """Unsigned 8-bit rows times signed 8-bit columns, each row and each column with a step of its own.
 
-        A row is (step, zero), x = step * (q - zero), found while the graph runs. The product with the zeros is the same
-        for all q, so it comes back as a matrix of rank 1, and the bias with it: one Gemm over two columns. Signed rows
-        would take onnxruntime's slow path.
+        The graph finds a step and a zero for each row while it runs: x = step * (q - zero). The product with the zeros
+        is the same for all q, so it comes back as a matrix of rank 1, and the bias with it: one Gemm over two columns.
+        Signed rows would take onnxruntime's slow path.
         """
         op, zero = self.op, self.number(0.0)
         high = op("Max", [op("ReduceMax", [rows, self.integers(-1)], keepdims=0), zero])  # (patches,)
@@ -113,8 +121,9 @@ def _sizes(bits: str) -> tuple[str, ...]:
 
 
 def linear(bits: str) -> onnx.FunctionProto:
-    """Products are float32 here; kernels may multiply in bf16 those of Bf16, and of 16 where accuracy_level is BF16. Kernels of 4 bits make
-    8-bit columns of the blocks, each with a step, and round rows as Linear8 does."""
+    """One layer, (patches, in) to (patches, out). The products of this function are float32. A kernel may multiply in
+    bf16 where `bits` is Bf16, or 16 with accuracy_level BF16. The 4-bit kernels make 8-bit columns of the blocks, each
+    with a step, and round rows as Linear8 does."""
     body, stored = Body(), [*STORED[bits]]
     body.linear("rows", bits, stored, "result")
     return body.function(f"Linear{bits}", ["rows", *stored], ("accuracy_level",) if bits == "16" else _sizes(bits))
@@ -133,7 +142,7 @@ def linear_add(bits: str) -> onnx.FunctionProto:
 
 
 def rms_norm() -> onnx.FunctionProto:
-    """Rows over their root mean square, times a gain (https://arxiv.org/abs/1910.07467)."""
+    """Rows (patches, width) over their root mean square, times a gain (width,) (https://arxiv.org/abs/1910.07467)."""
     body = Body()
     squares = body.op("Pow", ["rows", body.number(2.0)])
     mean = body.op("ReduceMean", [squares, body.integers(-1)], keepdims=1)
@@ -143,7 +152,8 @@ def rms_norm() -> onnx.FunctionProto:
 
 
 def norm_mlp_add(bits: str) -> onnx.FunctionProto:
-    """The rows plus their MLP; of integers, factors (wide,) stand between the activation and the second layer."""
+    """The rows plus their MLP, (patches, hidden) to the same. In integer precisions factors (wide,) stand between the
+    activation and the second layer."""
     first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
     body, factors = Body(), ["factors"] if bits in INTEGER_BITS else []
     wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, first)
@@ -157,9 +167,9 @@ def norm_mlp_add(bits: str) -> onnx.FunctionProto:
 
 def frame_attention(name: str) -> onnx.FunctionProto:
     """packed (patches, 3 * hidden), shape (frames, hw, 3 * hidden), cosines and sines (hw, head_dim / 2) to (patches,
-    hidden). Rotary embedding of queries and keys, every frame from position 0 on; no row sees another frame. Without a
-    mask onnxruntime takes its flash path, which never holds the scores of a whole frame. Kernels of FrameAttention round to
-    integers, those of FrameAttention32 do not."""
+    hidden). It rotates queries and keys, every frame from position 0 on; no row sees another frame. Without a mask
+    onnxruntime takes its flash path, which never holds the scores of a whole frame. The kernels of FrameAttention round
+    to integers, those of FrameAttention32 do not."""
     body = Body()
     packed = body.op("Reshape", ["packed", "shape"])
     parts = ["query", "key", "value"]

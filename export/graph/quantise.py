@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 32  # weights along the input that share a step
-NARROWINGS = (1.0, 0.95, 0.9, 0.85)  # of a block's range that are tried; the smallest squared error is kept
+NARROWINGS = (1.0, 0.95, 0.9, 0.85)  # shares of a block's range to try; the one of least squared error stays
 LEVELS = 15  # steps between the lowest and the highest 4-bit value
 
 
 def int8_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(out, in) to int8 (in, out) and one step a column, float32 (out,). Symmetric: zero stays zero."""
+    """float32 (out, in) to int8 (in, out) and one step a column, float32 (out,). Symmetric: zero stays zero."""
     peaks = np.abs(weight).max(1)
     steps = np.where(peaks == 0, 1, peaks / 127).astype(np.float32)
     values = np.rint(weight / steps[:, None]).clip(-127, 127).astype(np.int8)
@@ -22,8 +22,8 @@ def int8_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray
 def int4_blocks(
     weight: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """(out, in) to packed values uint8 (out, blocks, BLOCK / 2), steps float32 (out, blocks) and packed zeros uint8
-    (out, ceil(blocks / 2)); the first of two neighbours in the low half of a byte."""
+    """float32 (out, in) to packed values uint8 (out, blocks, BLOCK / 2), steps float32 (out, blocks) and packed zeros
+    uint8 (out, ceil(blocks / 2)). The first of two neighbours is the low half of a byte."""
     out, width = weight.shape
     num_blocks = -(-width // BLOCK)
     blocks = np.zeros((out, num_blocks * BLOCK), np.float32)
@@ -46,5 +46,5 @@ def int4_blocks(
 
 
 def _pack(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(..., 2n) values below 16 to (..., n) bytes."""
+    """Values below 16, (..., 2n), to bytes (..., n)."""
     return np.ascontiguousarray(values[..., 0::2] | (values[..., 1::2] << 4))

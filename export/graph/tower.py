@@ -1,7 +1,7 @@
 """A vision tower's shape, as its family reads it from a config, and the tensors that must therefore exist.
 
 The graph reads its widths from here and nowhere else. Tensors have tower-local names, the same in every family, so that
-what calibrates, rotates and measures a tower need not know whose it is.
+the code that calibrates, rotates and measures a tower need not know its family.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,16 +43,17 @@ class Tower:
     """Widths of one vision tower.
 
     Attributes:
-        taps: block numbers in the order of their mergers, 0-based.
+        taps: for each deepstack merger the number, from 0 on, of the block whose output it takes.
         table_side: rows and columns of the learned position table; 0 where there is none.
         shapes: tower-local name to shape of every tensor.
-        activation: of the blocks, as transformers calls it.
-        has_qk_norm: queries and keys pass a norm by the root mean square over their whole width, before the heads part.
-        fixed_side: patches along a side of every frame, where the tower takes one size only.
+        activation: the activation function of the blocks, by transformers' name.
+        has_qk_norm: a norm divides queries and keys by the root mean square over their whole width, before the split
+            into heads.
+        fixed_side: patches along a side of every frame, where the tower takes one size only; None for any size.
         is_rms: norms divide by the root mean square alone and have no bias.
         is_gated: the MLP multiplies its activation with a second layer, `linear_gate`, as SwiGLU does.
-        window: patches along a side of a window that a row sees; 0 where every row sees its whole frame.
-        full_blocks: blocks whose rows see their whole frame in spite of that.
+        window: patches along a side of the window that a row sees; 0 where every row sees its whole frame.
+        full_blocks: blocks whose rows see their whole frame although the others have windows.
         zeros: name and shape of tensors that the graph has and the checkpoint lacks.
     """
 
@@ -94,12 +95,12 @@ class Tower:
 
     @property
     def levels(self) -> list[tuple[int, int]]:
-        """(block, merger) per deepstack level, in the order transformers returns them: by block."""
+        """(block, merger) of each deepstack level, in the order in which transformers returns them: by block."""
         return sorted((block, merger) for merger, block in enumerate(self.taps))
 
     @property
     def num_first_blocks(self) -> int:
-        """Blocks that a pass too large for the whole tower goes through: to the first level, or a quarter of all."""
+        """Blocks that the gate runs where a pass is too large for the whole tower: to the first level, or a quarter."""
         return self.levels[0][0] + 1 if self.levels else max(1, self.depth // 4)
 
     def reader(self, read: Read) -> Read:
@@ -110,7 +111,7 @@ class Tower:
         """Compare the checkpoint's tower tensors, name to (dtype, shape), with what the config asks for.
 
         Raises:
-            BundleError: naming the first tensor that is missing, of another shape or unknown.
+            BundleError: a tensor is missing, has another shape or is unknown; the message names the first.
         """
         for name, shape in self.shapes.items():
             if name not in found:
