@@ -1,4 +1,4 @@
-"""Asking another model from inside the server, as the models in front of one do."""
+"""Asks another model from inside the server, through Triton's business logic scripting (BLS)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from contract.tensors import OUTPUTS
 def call(
     inputs: Sequence[Any], request_id: str, parameters: Mapping[str, Any] | None = None, timeout_us: int = 0
 ) -> Iterable[Any]:
-    """The responses of the streaming model. Read them to the end: it never unloads behind an iterator left early."""
+    """The responses of the streaming model. Read them to the end, or that model never unloads."""
     responses: Iterable[Any] = pb_utils.InferenceRequest(
         model_name=MODEL,
         request_id=request_id,
@@ -35,7 +35,8 @@ def encode(
     """The output tensors of the vision model.
 
     Raises:
-        EdgeVlmError: what it refused or failed with; BLS passes on the text of an error alone.
+        EdgeVlmError: the vision model refused or failed. BLS passes on the text of an error alone, which names the
+            type.
     """
     response = pb_utils.InferenceRequest(
         model_name=VISION_MODEL,
@@ -54,17 +55,17 @@ def answer(
     """The output tensors of a request with stream = false.
 
     Raises:
-        EdgeVlmError: what the streaming model refused or failed with; BLS passes on the text of an error alone.
+        EdgeVlmError: the streaming model refused or failed; see `encode`.
     """
     answers = [checked(one) for one in list(call(inputs, request_id, parameters, timeout_us))]
     return [tensor for one in answers for tensor in one.output_tensors()]
 
 
 def checked(response: Any) -> Any:
-    """The response, where it is no error.
+    """The response itself, where it is no error.
 
     Raises:
-        EdgeVlmError: the error that it is.
+        EdgeVlmError: the response is this error.
     """
     if response.has_error():
         raise from_wire(response.error().message())

@@ -1,6 +1,6 @@
-"""What every model does with the requests that Triton brings, and between them: accept, refuse, look after.
+"""What every model does with the requests that Triton brings: it accepts or refuses them, and watches the rest.
 
-A request always gets its final flag, whatever fails, or its client would wait for ever.
+Whatever fails, a request gets its final flag, or its client would wait for ever.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def accept_each(
     accept: Callable[[Any, Any], None],
     refused: Callable[[EdgeVlmError], None] | None = None,
 ) -> None:
-    """Call accept(request, sender) for each; what it raises is the request's answer, and `refused` gets it."""
+    """Call accept(request, sender) for each request. An error that it raises goes to the client, and to `refused`."""
     for request in requests:
         sender = request.get_response_sender()
         try:
@@ -41,7 +41,7 @@ def accept_each(
 
 
 def as_known(error: Exception) -> EdgeVlmError:
-    """The EdgeVlmError for the client: the one being handled, or the one that stands for a bug."""
+    """The EdgeVlmError for the client: the error itself, or the ServerError that stands for a bug."""
     return error if isinstance(error, EdgeVlmError) else unexpected()
 
 
@@ -84,10 +84,10 @@ def _unpacked(text: Any) -> dict[str, Any] | None:
 
 
 def cancelled_id(request: Any) -> str:
-    """The id that a request with `cancel` is about.
+    """The id of the request that a request with `cancel` ends.
 
     Raises:
-        InvalidInput: it has none, and would end every request that has none.
+        InvalidInput: the request has no id, and would end every request that has none.
     """
     if not request.request_id():
         raise InvalidInput(
@@ -97,8 +97,8 @@ def cancelled_id(request: Any) -> str:
 
 
 class Watcher(threading.Thread):
-    """Calls `look` every POLL_SECONDS until `end`. A second thread ends the process when Triton is gone, which leaves it
-    as an orphan: `look` asks Triton, and a dead Triton may never answer."""
+    """Calls `look` every POLL_SECONDS until `end`. A second thread ends the process when Triton is gone: `look` asks
+    Triton, and a dead Triton may never answer."""
 
     def __init__(self, look: Callable[[], None] = lambda: None) -> None:
         super().__init__(name="watcher", daemon=True)
@@ -120,8 +120,8 @@ class Watcher(threading.Thread):
 
 
 def _outlive(parent: int) -> None:
-    """Wait until the parent process is dead, then leave. The kernel wakes this thread: Triton's own code in this process
-    looks every 300 ms, and its orderly exit may wait for threads that wait for Triton."""
+    """Wait until the parent process is dead, then leave. The kernel wakes this thread: Triton's own code here looks every
+    300 ms, and its orderly exit may wait for threads that wait for Triton."""
     with contextlib.suppress(ProcessLookupError):  # dead already
         waiting = select.poll()
         waiting.register(os.pidfd_open(parent), select.POLLIN)
@@ -130,7 +130,7 @@ def _outlive(parent: int) -> None:
 
 
 def _leave() -> None:
-    """Take the shared memory of a killed server away, and this process with it. Nobody else is left to do so."""
+    """Take the shared memory of a killed server away, and this process with it. No other process is left to do so."""
     if prefix := os.environ.get(SHM_PREFIX):
         for region in glob.glob(f"/dev/shm/{glob.escape(prefix)}*"):
             with contextlib.suppress(FileNotFoundError):  # another orphan was faster

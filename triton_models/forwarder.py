@@ -29,7 +29,7 @@ class Forwarded:
 
     Attributes:
         inputs: its tensors by name, without `cancel`.
-        parameters: what goes with the inner request, its JSON fields packed.
+        parameters: the parameters of the inner request; FIELDS holds the client's JSON fields.
     """
 
     def __init__(self, request: Any, sender: Any, specs: Sequence[TensorSpec]) -> None:
@@ -51,7 +51,7 @@ class Forwarded:
             self.sender.send(response, flags=FINAL if is_last else 0)
 
     def is_abandoned(self) -> bool:
-        """Triton releases a request with its last response; asking about it afterwards would crash the server."""
+        """Whether the client has left. Triton releases a request with its last response; to ask later would crash it."""
         with self._lock:
             return not self._is_answered and bool(self.sender.is_cancelled())
 
@@ -61,8 +61,8 @@ class Forwarder:
 
     Args:
         args: what Triton gives to `initialize`.
-        specs: the inputs that are passed on.
-        ask: sends all responses of a Forwarded but its error; runs in a thread of the pool.
+        specs: the inputs that it passes on.
+        ask: sends all responses of a Forwarded but the last, which it returns; runs in a thread of the pool.
     """
 
     def __init__(self, args: Mapping[str, str], specs: Sequence[TensorSpec], ask: Callable[[Forwarded], Any]) -> None:
@@ -109,7 +109,7 @@ class Forwarder:
             job.send(pb_utils.InferenceResponse([]))
 
     def _look(self) -> None:
-        """By the watcher: a client that left sends nothing, so its request is asked."""
+        """The watcher calls this: a client that left sends nothing, so the server asks each request."""
         with self._lock:
             jobs = list(self._jobs.values()) if self._can_cancel else []
         self._cancel([job.inner_id for job in jobs if job.is_abandoned()])

@@ -1,4 +1,4 @@
-"""A request of edge_vlm that is being answered: Triton's sender, its deadline, and what is still to be sent.
+"""A request that edge_vlm answers: Triton's sender, its deadline, and what it has still to send.
 
 Triton takes a response from the model's process in a third of a millisecond, in which a loop that gave it would serve
 nobody. So a thread gives it, one response of a request at a time. A response is what the engine gave at once, usually a
@@ -25,7 +25,7 @@ MERGE_AFTER_SECONDS = 0.05
 
 
 class Job:
-    """A request that is being answered. Its methods belong to the loop's thread, but for `is_abandoned`.
+    """A request that edge_vlm answers. Its methods belong to the loop's thread, but for `is_abandoned`.
 
     parsed is None until `read` gets what the request asks for.
     """
@@ -52,7 +52,7 @@ class Job:
         self.parsed, self._answer = parsed, Answer(parsed)
 
     def put(self, delta: Delta) -> None:
-        """Send it, when the one before is sent; collect it where the answer is wanted as a whole."""
+        """Send a delta when the one before is sent; keep it where the client wants the answer as a whole."""
         self.num_tokens += len(delta.token_ids)
         self.is_ended = delta.finish_reason is not None
         with self._lock:
@@ -60,13 +60,13 @@ class Job:
             if self._is_sending or not (self.is_ended or self._is_stream()):
                 return
             self._is_sending = True
-        if self.num_tokens == len(delta.token_ids):  # the first is waited for
+        if self.num_tokens == len(delta.token_ids):  # a client waits for the first
             self._send()
         else:
             self._thread.submit(self._send)
 
     def fail(self, error: EdgeVlmError) -> None:
-        """End with an EdgeVlmError, which is counted."""
+        """End the request with an error, and count it."""
         self.timing.failed(error)
         self._error = error
         self.put(Delta((), "", ERROR))
@@ -77,7 +77,7 @@ class Job:
     def is_abandoned(self) -> bool:
         """Whether the client has left or its time is over. Any thread but the loop's may ask, because this asks Triton.
 
-        Triton releases a request with its last response, and asking about it then would crash the server.
+        Triton releases a request with its last response, and a later look would crash the server.
         """
         with self._releasing:
             return not self._is_released and (bool(self._sender.is_cancelled()) or self.is_late())

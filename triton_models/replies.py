@@ -1,4 +1,4 @@
-"""What both models send through Triton's helper module: outputs, typed failures, and nothing of a bug's inside.
+"""What the models send through Triton's helper module: outputs, typed failures, and nothing of a bug's inside.
 
 The code of an error stands in its text as well, because on streams and through BLS only the text survives.
 """
@@ -21,19 +21,19 @@ def outputs(tensors: Mapping[str, Any]) -> Any:
 
 
 def failure(error: EdgeVlmError) -> Any:
-    """A response that is an EdgeVlmError; allowed as a request's first and only one."""
+    """A response that is an EdgeVlmError; Triton takes it as a request's only one."""
     code = getattr(pb_utils.TritonError, error.code, pb_utils.TritonError.UNAVAILABLE)  # no DEADLINE_EXCEEDED there
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.wire(), code))
 
 
 def unexpected() -> ServerError:
-    """The error for the client in place of the exception being handled, whose traceback goes to the log."""
+    """The error for the client in place of the current exception, whose traceback goes to the log."""
     pb_utils.Logger.log_error(traceback.format_exc())
     return ServerError("the server failed on this request, its log says why")
 
 
 def refuse_copies(args: Mapping[str, str]) -> None:
-    """Called by `initialize`. A request's cancel, its keys' tensors and the limits would each be known to one copy only."""
+    """Refuse several instances: one alone would know a request's cancel, its keys' tensors and the limits."""
     groups = json.loads(args["model_config"])["instance_group"]
     count = sum(group["count"] * max(1, len(group.get("gpus", []))) for group in groups)
     if count != 1:

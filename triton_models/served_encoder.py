@@ -1,7 +1,8 @@
 """The edge's own encoder on the server, for clients too weak to run it: the arrays of a request in, and out.
 
-The very same code and bundle as on a device, with the device's limits on decoding, so that the rows are the same bits.
-Nothing is fetched and no file is named: a picture is the bytes of its file, or a data: URL where it comes as JSON.
+It runs the very same code and bundle as a device, with the device's limits on decoding, so that the rows are the same
+bits. It fetches nothing and opens no file that a client names: a picture is the bytes of its file, or a data: URL where
+it comes as JSON.
 """
 
 from typing import Any
@@ -28,10 +29,13 @@ class ServedEncoder:
     """A tower over a bundle folder. Safe to share between threads. `close` ends the processes that decode.
 
     Args:
-        decoding: what one picture may take. The model tells no callers apart, so a half of the processes decodes at once.
+        bundle: the folder of the edge bundle.
+        num_threads: cores for one picture; None takes all.
+        decoding: what one picture may take. The model tells no callers apart, so a half of the processes decodes at
+            once.
 
     Raises:
-        BundleError: the bundle is damaged.
+        BundleError: the folder has no bundle, or a damaged one.
     """
 
     def __init__(
@@ -45,11 +49,12 @@ class ServedEncoder:
         self.pipeline.close()
 
     def check(self, tensors: Tensors) -> None:
-        """Refuse what can be refused without decoding anything.
+        """Refuse a request that is wrong before anything decodes its pictures.
 
         Raises:
-            InvalidInput: neither or both of image and pixel_values, too many pictures, an empty one, patches of another
-                width or number than the grids ask for.
+            InvalidInput: neither or both of image and pixel_values, too many pictures, patches of another width or
+                number than the grids ask for.
+            MediaError: a picture has no bytes.
         """
         check_ranks(tensors, VISION_INPUTS)
         given = [name for name in ("image", "pixel_values") if name in tensors]
@@ -124,7 +129,7 @@ class ServedEncoder:
         return outputs
 
     def pictures(self, files: NDArray[np.object_]) -> list[Item]:
-        """Items of picture files, one decoded after the other, so that too many are refused before they are held."""
+        """Items of picture files. This decodes one by one, so that it refuses too many before it holds them."""
         items: list[Item] = []
         rows = 0
         for data in files:
@@ -136,7 +141,7 @@ class ServedEncoder:
         return items
 
     def patches(self, tensors: Tensors) -> list[Item]:
-        """Items of patches that the client made; their timestamps are its own business."""
+        """Items of patches that the client made; the server does not use their timestamps."""
         image, items, start = self.encoder.bundle.manifest.image, list[Item](), 0
         patches = to_bytes(tensors["pixel_values"], image.mean, image.std)
         for name in ("image_grid_thw", "video_grid_thw"):

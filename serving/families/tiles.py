@@ -1,4 +1,4 @@
-"""What the families of fixed tiles share: a vision tower and a connector that the server lacks, one axis of positions."""
+"""What the families of fixed tiles share: the server lacks their tower and connector, and positions have one axis."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any

@@ -121,8 +121,8 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
 
 
 def _check_method(folder: Path) -> None:
-    """Check that transformers knows the method of quantised weights: it drops the scales of an unknown method, and says so
-    in the log only."""
+    """Check that transformers knows the method of quantised weights: it drops the scales of an unknown method, and only
+    its log says so."""
     method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if method is not None and not {method, f"{method}_4bit"} & AUTO_QUANTIZER_MAPPING.keys():
         raise BundleError(

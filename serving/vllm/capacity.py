@@ -5,7 +5,7 @@ from typing import Any
 
 
 def read_text_config(folder: Path) -> dict[str, Any]:
-    """The language model's part of a config.json, with the defaults that transformers gives to what the file leaves out."""
+    """The language model's part of a config.json, with transformers' defaults for what the file leaves out."""
     import transformers  # here, because the formula alone does not need it
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -14,7 +14,7 @@ def read_text_config(folder: Path) -> dict[str, Any]:
 
 
 def kv_bytes_per_token(text_config: dict[str, Any], bytes_per_value: int) -> int:
-    """Bytes of one token's keys and values in all layers: 2 x layers x key-value heads x head size x bytes of a value."""
+    """Bytes of one token's keys and values: 2 x layers x key-value heads x head size x bytes of a value."""
     num_heads = text_config["num_attention_heads"]
     head_size = text_config.get("head_dim") or text_config["hidden_size"] // num_heads
     num_kv_heads = text_config.get("num_key_value_heads") or num_heads

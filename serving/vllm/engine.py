@@ -45,7 +45,7 @@ _DIED = "the engine died and is being restarted: try again"
 
 
 class VllmEngine:
-    """An `Engine` over vLLM. It owns vLLM's processes, which `close` ends. All but load, stats and close runs in loop."""
+    """An `Engine` over vLLM, whose processes it owns and `close` ends. All but load, stats and close runs in loop."""
 
     def __init__(self, folder: Path, host: Host, limits: Limits, loop: LoopThread) -> None:
         self._host, self._limits, self._loop = host, limits, loop
@@ -162,7 +162,7 @@ class VllmEngine:
             )
 
     def _request(self, prompt: Prompt, sampling: Sampling) -> VllmRequest:
-        """What vLLM needs of a request; this packs and hashes a MiB in 0.6 ms, too long for an event loop where there are many."""
+        """What vLLM needs of a request. This packs and hashes a MiB in 0.6 ms, so many MiB need a thread."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
             raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
@@ -235,7 +235,7 @@ class VllmEngine:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})
 
     async def _warm_up(self) -> None:
-        """Answer one small picture, because the first request allocates and compiles, so that no client waits for it."""
+        """Answer one small picture: the first request allocates and compiles, and no client should wait for that."""
         card, side = self._card, self._card.merge_size
         marked = (card.vision_start_token_id, card.image_token_id, card.vision_end_token_id)
         ids = [token for token in marked if token is not None]

@@ -24,7 +24,7 @@ OLDER = {  # names that transformers before 4.52 wrote
 
 
 def check_tensors(folder: Path) -> None:
-    """Compare the names in the files with those of transformers' own model. Quantised checkpoints have names of their own.
+    """Compare the names in the files with those of transformers' own model; quantised checkpoints have other names.
 
     Raises:
         BundleError: the checkpoint lacks tensors, a file is damaged, or no family serves the architecture on vLLM.

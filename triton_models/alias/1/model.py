@@ -1,6 +1,6 @@
-"""An old name of a model: passes requests on to the model that has the name now, and its responses back.
+"""An old name of a model: it passes requests on to the model under its new name, and the responses back.
 
-The unary model's old name has no need of it, for that model asks the streaming one from wherever it stands.
+The unary model's old name does not need it, for that model asks the streaming one under any name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from triton_models.forwarder import Forwarded, Forwarder
 def stream(job: Forwarded) -> Any:
     """Send what the streaming model sends, each response at once; returns the last one.
 
-    A BLS caller learns after a response that it was the last. So finish_reason is always asked for, and left out again.
+    A BLS caller learns after a response that it was the last. So this always asks for finish_reason, and leaves it out
+    again where the client did not ask for it.
     """
     asked = job.inputs.get("return_finish_reason")
     wants_reason = asked is not None and bool(asked.as_numpy().any())

@@ -1,8 +1,8 @@
 """Triton's adapter to an engine: tensors in, a stream of responses out, one asyncio task a request.
 
-Triton's side of the work only: what a request means is serving.requests.request, what a response holds serving.requests.answer. Rules
-that the server's behaviour forces: an error after the first response must not be a Triton error (a BLS caller would
-hang), the final flag must be sent whatever happens (a client would), and cancellation has to be asked for.
+This file has Triton's side of the work only: serving.requests.request reads a request, serving.requests.answer writes a
+response. Triton's behaviour forces three rules: an error after the first response must not be a Triton error (a BLS
+caller would hang), the final flag must be sent whatever happens (a client would), and cancellation has to be asked for.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class TritonPythonModel:
         accept_each(requests, self.accept, self.meter.failed)
 
     def accept(self, request: Any, sender: Any) -> None:
-        """What costs nothing is done here, in Triton's only thread of this process; a reader does the rest."""
+        """Do what costs nothing here, in Triton's only thread of this process; a reader does the rest."""
         timing = Timing(self.meter)
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         self.check_engine()
@@ -79,7 +79,7 @@ class TritonPythonModel:
         self.loop.call_soon_threadsafe(self.start, job, tensors, fields)
 
     def check_engine(self) -> None:
-        """Told to everyone, so also to the health check, which has the server replaced."""
+        """Refuse every request of a failed engine, the health check's too, so that the guardian replaces the server."""
         if self.engine.is_dead():
             raise ServerError("the engine died: the server is about to be started again", check="engine")
         if self.engine.stalled_seconds() > STALL_SECONDS:
@@ -103,7 +103,7 @@ class TritonPythonModel:
             job.task.cancel()
 
     async def read(self, job: Job, tensors: dict[str, Any], fields: dict[str, Any]) -> ParsedRequest:
-        """The request's meaning. Whoever leaves meanwhile has the reader stop at its next piece of text."""
+        """The checked request. Where its client leaves meanwhile, the reader stops at its next piece of text."""
         if self.num_reading >= self.num_places:
             raise Unavailable(f"{self.num_places} requests are being read: try again later", check="queue")
         self.num_reading += 1
@@ -144,7 +144,7 @@ class TritonPythonModel:
                 job.fail(as_known(error))
 
     def end(self, job: Job) -> None:
-        """A cancelled task ends without a last response, even before its first line, so it is sent here."""
+        """Send the last response of a cancelled task, which may end without one, even before its first line."""
         self.jobs.discard(job)
         job.is_left = True
         how = "answered" if job.is_ended else "cancelled"
@@ -157,7 +157,7 @@ class TritonPythonModel:
                 job.fail(error)
 
     def look(self) -> None:
-        """By the watcher: end requests that nobody waits for, and publish what happened. Both ask Triton."""
+        """The watcher calls this: end requests that nobody waits for, and publish what happened. Both ask Triton."""
         for job in list(self.jobs):
             if job.is_abandoned():
                 self.loop.call_soon_threadsafe(self.end_task, job)

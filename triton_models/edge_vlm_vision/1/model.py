@@ -1,7 +1,8 @@
 """Pictures in, their embeddings out, for clients that cannot encode; on request edge_vlm keeps them and keys come back.
 
-Triton's side only: triton_models.served_encoder does the work, in two threads (one picture is decoded while another is encoded).
-execute returns at once, so that a refusal, and the sign of life the launcher asks for, never wait for a tower.
+This file has Triton's side only: triton_models.served_encoder does the work, in two threads (one decodes a picture
+while the other encodes). execute returns at once, so that a refusal, and the sign of life that the guardian asks for,
+never wait for a tower.
 """
 
 import locale
