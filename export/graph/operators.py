@@ -17,7 +17,7 @@ FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, the format of the products, as 
 NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.cc has it too
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 # The tensors of a stored layer, by the bits of a weight:
-# 4: those of export.graph.quantise.int4_blocks, and float32 (out,); 8: int8 (in, out), float32 (out,), float32 (2, out);
+# 4: those of quantise.int4_blocks, and float32 (out,); 8: int8 (in, out), float32 (out,), float32 (2, out);
 # 16 and Bf16: fp16 (out, in), float32 (out,); 32: float32 (out, in), float32 (out,).
 STORED = {
     "4": ("weight", "steps", "zeros", "bias"),

@@ -1,8 +1,8 @@
 """Hidden channels of equal loudness: a factor before the second layer of each MLP, its inverse inside that layer.
 
-A rotation cannot pass the activation function in front of these layers, so their input is multiplied in the graph, one
-operation a layer. Factors are powers of two: the change is exact to the last bit. They are rounded from float64, so that
-processors would have to differ in it just where two factors meet.
+A rotation cannot pass the activation function in front of these layers, so the graph multiplies their input, one
+operation a layer. Factors are powers of two: the change is exact to the last bit. `factors` rounds them from float64,
+so that two processors choose the same ones unless their float64 sums differ just where two factors meet.
 Formula: https://arxiv.org/abs/2211.10438 (SmoothQuant), equation 4, alpha = 0.5.
 """
 
@@ -18,16 +18,17 @@ LOUDNESS_FLOOR, MAX_EXPONENT = 1e-5, 10
 
 
 def balanced_layers(tower: Tower) -> list[str]:
-    """The layers behind an activation function."""
+    """The names of the linear layers behind an activation function."""
     mergers = ["merger", *(f"deepstack_merger_list.{i}" for i in range(len(tower.taps)))]
     return [f"blocks.{i}.mlp.linear_fc2" for i in range(tower.depth)] + [f"{name}.linear_fc2" for name in mergers]
 
 
 def factors(peaks: Mapping[str, NDArray[np.float64]], read: Read) -> dict[str, NDArray[np.float32]]:
-    """What each layer's input channels are multiplied with, float32 (in,).
+    """For each layer the factors of its input channels, float32 (in,): powers of two from 2^-10 to 2^10.
 
     Args:
-        peaks: per layer the largest magnitude of each input channel, float64 (in,).
+        peaks: for each layer the largest magnitude of each input channel, float64 (in,).
+        read: gives a tower tensor by its tower-local name, float32.
     """
     found = {}
     for name, peak in peaks.items():
@@ -39,7 +40,7 @@ def factors(peaks: Mapping[str, NDArray[np.float64]], read: Read) -> dict[str, N
 
 
 def divided(read: Read, by: Mapping[str, NDArray[np.float32]]) -> Read:
-    """`read`, with the columns of the balanced layers' weights divided by their factors."""
+    """`read`, which divides the columns of the balanced layers' weights by their factors."""
 
     def change(name: str) -> NDArray[np.float32]:
         owner, _, kind = name.rpartition(".")

@@ -1,7 +1,8 @@
-"""Pictures on which the loudness of hidden channels is measured before they are quantised.
+"""Pictures on which the export measures the loudness of hidden channels before it quantises a tower.
 
-Real ones that the user passes, or drawn ones: smooth surfaces, edges, fine texture and noise, which is what makes
-channels of a vision tower loud. A picture is shrunk first, because a channel's peak needs variety and not resolution.
+The user passes real pictures, or the export draws some: smooth surfaces, edges, fine texture and noise make the
+channels of a vision tower loud. The export shrinks each picture first, because a channel's peak needs variety and not
+resolution.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def pictures(folder: Path | None) -> list[Image.Image | Path]:
-    """The pictures of `folder`, or drawn ones for None.
+    """The paths of the first MAX_PICTURES pictures of `folder`, or drawn pictures for None.
 
     Raises:
         InvalidInput: the folder does not exist or holds no pictures.
@@ -44,10 +45,10 @@ def pictures(folder: Path | None) -> list[Image.Image | Path]:
 
 
 def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Iterator[Batch]:
-    """Patches uint8 (num_patches, patch_width) and grid (1, 3) of each picture.
+    """Patches uint8 (num_patches, patch_width) and grid int64 (1, 3) of each picture.
 
     Raises:
-        InvalidInput: the folder does not exist or holds no pictures, or one of them cannot be used.
+        InvalidInput: the folder does not exist or holds no pictures, or nobody can use one of them.
     """
     smaller = replace(image, max_pixels=max(image.min_pixels, min(image.max_pixels, MAX_PIXELS)))
     for picture in pictures(folder):
@@ -59,7 +60,7 @@ def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Ite
 
 
 def describe(folder: Path | None, used: list[Batch]) -> dict[str, Any]:
-    """What the pictures were, for the manifest: their source, number and the SHA-256 over all their patches."""
+    """What the manifest says of the pictures: their source, their number and the SHA-256 over all grids and patches."""
     digest = hashlib.sha256()
     for patches, grid_thw in used:
         digest.update(grid_thw.data)

@@ -1,9 +1,9 @@
 """An orthogonal mixing of channels that gives every machine the same bits.
 
-A product with a stored matrix goes through BLAS, which sums in an order that follows the processor. So the matrix is
-not stored but applied: Walsh-Hadamard butterflies over the even part of the size, a small cosine transform over the odd
-part, all of it additions and products of whole arrays one after another, which IEEE 754 fixes to the last bit. It is also
-less work. Butterflies: https://en.wikipedia.org/wiki/Fast_Walsh%E2%80%93Hadamard_transform
+A product with a stored matrix goes through BLAS, which sums in an order that follows the processor. So `Mixing` stores
+no matrix, but applies Walsh-Hadamard butterflies over the even part of the size and a small cosine transform over the
+odd part. These are additions and products of whole arrays, one after another, and IEEE 754 fixes them to the last bit.
+It is also less work. Butterflies: https://en.wikipedia.org/wiki/Fast_Walsh%E2%80%93Hadamard_transform
 """
 
 import math
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 COLUMNS = 32  # at a time: what stays in a core's own cache
-COSINE_DIGITS = 12  # kept: libraries differ in the 16th
+COSINE_DIGITS = 12  # digits that a cosine keeps: libraries differ in the 16th
 
 
 class Mixing:
-    """Multiplies (size, columns) with an orthogonal and symmetric matrix that has no large entry and leaves the all-ones
-    vector as it is: to frequencies, random signs on all of them but the constant one, and back."""
+    """Multiplies float64 (size, columns) with an orthogonal and symmetric matrix that has no large entry and leaves the
+    all-ones vector as it is: it goes to frequencies, gives all but the constant one a random sign, and comes back."""
 
     def __init__(self, size: int) -> None:
         self._even = size & -size  # the largest power of two in it
@@ -36,7 +36,7 @@ class Mixing:
         return mixed / self._even  # of the two Hadamard matrices, an exact power of two
 
     def _butterflies(self, values: Matrix) -> Matrix:
-        """(odd * even, columns), every run of `even` rows through a Hadamard matrix, in place."""
+        """(odd * even, columns): it multiplies every run of `even` rows with a Hadamard matrix, in place."""
         half = 1
         while half < self._even:
             pairs = values.reshape(-1, 2, half, values.shape[1])
@@ -46,7 +46,7 @@ class Mixing:
         return values
 
     def _through(self, values: Matrix, matrix: Matrix) -> Matrix:
-        """(odd * even, columns) with `matrix` (odd, odd) over the slow half of the rows, summed in the order written."""
+        """(odd * even, columns) with `matrix` (odd, odd) over the slow half of the rows; it sums in that order."""
         if len(matrix) == 1:
             return values
         parts = values.reshape(len(matrix), -1)  # (odd, even * columns)
@@ -58,7 +58,7 @@ class Mixing:
 
 
 def _cosine_transform(size: int) -> Matrix:
-    """(size, size), orthogonal to COSINE_DIGITS, its first row constant (DCT-II)."""
+    """DCT-II as float64 (size, size): its first row is constant, and it is orthogonal to COSINE_DIGITS digits."""
     scales = [math.sqrt((1 if frequency == 0 else 2) / size) for frequency in range(size)]
     return np.array(
         [

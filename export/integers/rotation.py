@@ -1,9 +1,9 @@
-"""The tower in another basis: every weight rewritten so that the outputs stay what they are and no channel stands out.
+"""The tower in another basis: new weights give the same outputs, and no channel stands out.
 
 Real towers have channels a hundred times louder than the rest, and one scale for a row of 8-bit numbers then leaves
-nothing for the quiet ones. An orthogonal matrix mixes the channels of the residual stream, another one those of each
-head's values. Both are folded into the weights, so the graph stays the same and costs nothing. Each norm's gain and
-bias move into the linear layer behind it first. A LayerNorm subtracts the mean, so the residual's matrix must leave
+nothing for the quiet ones. An orthogonal matrix mixes the channels of the residual stream, another matrix those of each
+head's values. The weights take both in, so the graph stays the same and the mixing costs nothing. First each norm's
+gain and bias move into the linear layer behind it. A LayerNorm subtracts the mean, so the residual's matrix must leave
 the all-ones direction where it is. The idea for models with RMSNorm: https://arxiv.org/abs/2404.00456 (QuaRot).
 """
 
@@ -26,7 +26,7 @@ class Rotation:
         self._stream, self._head = Mixing(tower.hidden_size), Mixing(tower.head_dim)
 
     def __call__(self, name: str) -> NDArray[np.float32]:
-        """One tensor by its tower-local name."""
+        """One tensor by its tower-local name, float32; it computes in float64."""
         owner, _, kind = name.rpartition(".")
         *_, last = owner.split(".")
         if last in ("norm", "norm1", "norm2"):
@@ -58,7 +58,7 @@ class Rotation:
         return owner.replace("linear_fc1", "norm")
 
     def _weight_behind_norm(self, owner: str) -> Matrix:
-        """(out, in) times the norm's gain, read from the new basis."""
+        """(out, in) times the norm's gain, for inputs in the new basis."""
         values = self._wide(f"{owner}.weight")
         gain = self._wide(f"{self._norm_of(owner)}.weight")
         return self._right(values * np.tile(gain, values.shape[1] // len(gain)))

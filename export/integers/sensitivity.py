@@ -1,8 +1,9 @@
 """Which layers of a tower the integer precisions leave in fp16: those whose rounding costs its outputs most.
 
-Trained towers differ: in one the first block carries what all others build on, in another a late one. So every block is
-rounded alone, in the original's own code, and the outputs are compared with those of no rounding. The worst block stays
-in fp16, and the last layer of the output that is worst off when all the others are rounded. Measured on one small picture.
+Trained towers differ: in one the first block carries what all others build on, in another a late block does. So
+`half_layers` rounds every block alone, in the original's own code, and compares the outputs with those without any
+rounding. The worst block stays in fp16. Then it rounds everything else, and the last layer of the worst output stays in
+fp16, too. One small picture is enough for both.
 """
 
 from typing import TYPE_CHECKING
@@ -21,17 +22,17 @@ UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 
 
 def half_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]:
-    """Prefixes of layer names: a block, and a merger's last layer.
+    """Two prefixes of layer names: a block, and a merger's last layer.
 
     Args:
-        prepared: the tower whose weights are about to be rounded.
+        prepared: the original tower with the weights that the export is about to round.
         batch: one small picture.
     """
     with prepared.in_float64():
         exact, outputs = prepared.block_outputs(batch)
 
         def errors(first: int, prefix: str, but: tuple[str, ...] = ()) -> dict[str, float]:
-            """By output, with the layers under `prefix` rounded; `first` is the first block that has one."""
+            """Each output's error with rounded layers under `prefix`; `first` is the first block that has one."""
             with prepared.answered(outputs[:first]), prepared.changed(_in_int8, prefix, but):
                 return {name: _error(exact[name], rows) for name, rows in prepared(*batch).items()}
 
@@ -44,13 +45,13 @@ def half_layers(tower: Tower, prepared: Oracle, batch: Batch) -> tuple[str, ...]
 
 
 def _error(exact: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """1 - cosine, mean of the token rows."""
+    """1 - the mean cosine of the token rows; both arrays are (N, H)."""
     a, b = exact.astype(np.float64), other.astype(np.float64)
     return 1 - float(((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))).mean())
 
 
 def _in_int8(layer: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
-    """The layer with signed columns and unsigned rows, each with a step of its own, as export.graph.linear stores it."""
+    """The layer as the graph computes it in int8: signed columns and unsigned rows, each with a step of its own."""
     import torch
 
     values, steps = int8_columns(layer.weight.numpy())  # (in, out), (out,)
