@@ -1,7 +1,7 @@
-"""A LoRA adapter in PEFT's layout, merged into the base weights as they are read: W + scale * B A.
+"""A LoRA adapter in PEFT's layout; the export merges it into each base weight that it reads: W + scale * B A.
 
-PEFT itself is not needed for that; a test compares every merged tensor with its merge_and_unload. What the sum above
-does not say (DoRA, biases, saved modules, weights that PEFT changes when it loads an adapter) is refused by name.
+The merge needs no PEFT; a test compares every merged tensor with PEFT's merge_and_unload. The export refuses by name
+what the sum above does not say: DoRA, biases, saved modules, weights that PEFT changes when it loads an adapter.
 Source: peft 0.21.2, tuners/lora/layer.py (`update_layer`, `get_delta_weight`) and utils/other.py (`get_pattern_key`).
 """
 
@@ -25,27 +25,27 @@ ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 WRAPPED = "base_model.model."  # how PEFT names the tensors of a model that it wraps
 FACTORS = (".lora_A.weight", ".lora_B.weight")
 COPY = ".base_layer.weight"  # PEFT saves the output projection, as it was, beside its factors
-# Keys that say nothing about the merged weights, or that are read below. Any other key with a value is refused.
+# Keys that say nothing about the merged weights, or that this file reads. `config` refuses any other key with a value.
 FOLLOWED = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "eva_config", "exclude_modules", "fan_in_fan_out",
     "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
     "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
     "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
-KEEP_THE_BASE = (True, False, None, "gaussian", "orthogonal", "eva")  # other ways to begin change the base weights, too
+KEEP_THE_BASE = (True, False, None, "gaussian", "orthogonal", "eva")  # other ways to begin change the base weights
 MERGE_FIRST = "merge it with PEFT (merge_and_unload, then save_pretrained) and export that"
 
 
 @dataclass(frozen=True)
 class Merged(Stored):
-    """A tensor with its adapter's change. `down` float32 (rank, in), `up` float32 (out, rank)."""
+    """A tensor (out, in) with its adapter's change: `down` is A (rank, in), `up` is B (out, rank)."""
 
     down: Stored
     up: Stored
     scale: float
 
     def read(self) -> NDArray[np.uint8]:
-        """W + scale * B A, summed in float64 and rounded to what the base is stored in."""
+        """W + scale * B A as bytes, summed in float64 and rounded to the dtype of the base."""
         base, width = Stored(**{f.name: getattr(self, f.name) for f in fields(Stored)}).float32(), self.shape[1]
         down, up = self.down.float32().astype(np.float64), self.up.float32()
         step = max(1, BLOCK_BYTES // (8 * width))  # rows at once
@@ -122,7 +122,7 @@ class Adapter:
         return {module: (pair[FACTORS[0]], pair[FACTORS[1]]) for module, pair in factors.items()}
 
     def _scale(self, module: str, rank: int) -> float:
-        """alpha / rank, or alpha / sqrt(rank) of a rank-stabilised adapter (Kalajdzievski, arXiv 2312.03732)."""
+        """alpha / rank; for a rank-stabilised adapter alpha / sqrt(rank) (Kalajdzievski, arXiv 2312.03732)."""
         expected = self._for(module, "rank_pattern", "r")
         if rank != expected:
             raise BundleError(
@@ -133,21 +133,23 @@ class Adapter:
         return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
 
     def _for(self, module: str, pattern: str, usual: str) -> Any:
-        """A value of the config for one layer: that of the first pattern which matches the end of its name."""
+        """A value of the config for one layer: the value of the first pattern that matches the end of the layer's name,
+        else that of the key `usual`."""
         for key, value in (self.config.get(pattern) or {}).items():
             if re.match(rf"(.*\.)?({key})$", module):
                 return value
         return self.config[usual]
 
     def merged(self, base: dict[str, Stored], canonical: Callable[[str], str]) -> dict[str, Merged]:
-        """The tensors of a checkpoint that the adapter changes, by their names there.
+        """The tensors of a checkpoint that the adapter changes, by their names there, with the change in them.
 
         Args:
             base: every tensor of the checkpoint, by name.
-            canonical: one spelling for all the names that a tensor has in checkpoints and in transformers' model.
+            canonical: gives one spelling to all the names that a tensor has in checkpoints and in transformers' model.
 
         Raises:
-            BundleError: a layer of the adapter is none of the checkpoint, has another shape, or is quantised.
+            BundleError: the checkpoint lacks a layer of the adapter, or has it in another shape or quantised; or a copy
+                that PEFT saved has other numbers than the checkpoint.
         """
         found, _ = {}, self.config
         places = {canonical(name): name for name in base}
@@ -179,11 +181,15 @@ class Adapter:
         return found
 
     def of(self) -> str:
-        """The base that an adapter names."""
+        """The end of a message that names the adapter's base model."""
         return f"the adapter is of {self.config.get('base_model_name_or_path') or 'a model that it does not name'}"
 
     def describe(self, num_tower: int) -> dict[str, Any]:
-        """What the manifest keeps of it."""
+        """What the manifest keeps of the adapter.
+
+        Args:
+            num_tower: how many of its layers belong to the vision tower.
+        """
         return {
             "name": self.folder.name,
             "base": self.config.get("base_model_name_or_path"),

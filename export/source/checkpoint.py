@@ -1,7 +1,8 @@
 """A transformers checkpoint folder: its small files, and its tensors one at a time.
 
-Nothing here loads a model or maps a file. A tensor is read when it is asked for and dropped afterwards, so a 235B
-checkpoint needs the memory of its largest tensor. Both exports compute the fingerprint here, from the bytes as stored.
+Nothing here loads a model or maps a file. `Checkpoint` reads a tensor when the caller asks for it and keeps none, so a
+235B checkpoint needs the memory of its largest tensor. Both exports compute the fingerprint here, from the stored
+bytes.
 """
 
 import json
@@ -37,14 +38,14 @@ HAS_OUTER_VIDEO_WRAPPER = True  # transformers >= 5.10 keeps vision_start .. vis
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder, and an adapter that is merged into its tensors wherever they are read. Every method raises BundleError
-    where a file or tensor is missing, damaged or of the wrong kind."""
+    """One folder, and an adapter, which changes the tensors wherever somebody reads them. Every method raises
+    BundleError where a file or tensor is missing, damaged or of the wrong kind."""
 
     folder: Path
     adapter: Adapter | None = None
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object of the folder."""
+        """The JSON object in the file `name` of the folder."""
         path = self.folder / name
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +72,7 @@ class Checkpoint:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """The config as the family reads it: where it says so, with its classes' defaults."""
+        """The config as the family reads it; some families add the defaults of transformers' classes."""
         return self.family.config(self.config, self.folder)
 
     @cached_property
@@ -95,15 +96,15 @@ class Checkpoint:
 
     @cached_property
     def chat_template(self) -> str:
-        """The one that transformers' processor takes, and where it has none the tokenizer's, as vLLM does."""
+        """The template that transformers' processor takes; where it has none, the tokenizer's, as vLLM does."""
         return find_template(self.folder, self._optional)
 
     @cached_property
     def shards(self) -> dict[str, list[str]]:
-        """The safetensors files and the tensor names in each: as the single file does, or as the index says.
+        """The safetensors files and the tensor names in each, as the single file or the index gives them.
 
-        transformers takes the single file where both are there; a second set of weights that differs is refused. No file
-        of an index is opened here, so that a tower is found without its language model's files.
+        transformers takes the single file where both are there; this property refuses an index whose weights differ. It
+        opens no file of an index otherwise, so that it finds a tower without the files of the language model.
         """
         if (self.folder / SINGLE).is_file():
             shards = {SINGLE: list(self.tensors(SINGLE))}
@@ -160,11 +161,11 @@ class Checkpoint:
 
     @cached_property
     def _headers(self) -> dict[str, tuple[dict[str, Stored], dict[str, str] | None]]:
-        """Headers that were read; kept, because one of a large checkpoint takes longer to parse than a tensor to read."""
+        """The headers that `_base` has parsed: to parse a large one takes longer than to read a tensor."""
         return {}
 
     def _base(self, file: str) -> dict[str, Stored]:
-        """The tensors of one file as they are stored."""
+        """The tensors of one file as it stores them."""
         if file not in self._headers:
             tensors, metadata = read_shard(self.folder / file)
             if file != SINGLE and (missing := set(self._indexed[file]) - tensors.keys()):
@@ -173,13 +174,13 @@ class Checkpoint:
         return self._headers[file][0]
 
     def tensors(self, file: str) -> dict[str, Stored]:
-        """All tensors of one file by name, in stored order, the adapter merged into them."""
+        """All tensors of one file by name, in stored order, with the adapter's change in them."""
         base = self._base(file)
         return {name: self._merged.get(name, tensor) for name, tensor in base.items()} if self.adapter else base
 
     @cached_property
     def _merged(self) -> Mapping[str, Stored]:
-        """The tensors that the adapter changes. Only with an adapter are all headers read."""
+        """The tensors that the adapter changes. It reads all headers, but only where there is an adapter."""
         if self.adapter is None:
             return {}
         files = [SINGLE] if (self.folder / SINGLE).is_file() else self._indexed
@@ -187,7 +188,7 @@ class Checkpoint:
         return self.adapter.merged(base, self._canonical)
 
     def _canonical(self, name: str) -> str:
-        """One spelling of a tensor's name: tower-local, else without the wrappers around the language model."""
+        """One spelling of a tensor's name: the tower-local one, else the name without the language model's wrappers."""
         if (local := self.family.local_name(name)) is not None:
             return f"tower:{local}"
         parts = name.split(".")
@@ -243,7 +244,7 @@ class Checkpoint:
 
     @cached_property
     def tower_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Tower-local name to (stored dtype, shape), headers only."""
+        """Tower-local name to (stored dtype, shape); it reads headers only."""
         return {local: (tensor.dtype, tensor.shape) for local, tensor in self._tower.items()}
 
     def tower_tensor(self, name: str) -> NDArray[np.float32]:
@@ -258,7 +259,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The encoder's name: equal for single and sharded files and for both tensor prefixes."""
+        """The encoder's name, 32 hex digits: the same for single and sharded files and for both tensor prefixes."""
         tiles = self._tile_facts.tiles if self._tile_facts else None
         return encoder_fingerprint(self._tower_bytes(), self.image, self.video, HAS_OUTER_VIDEO_WRAPPER, tiles)
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a folder as it is, or a hub id brought into the local cache.
+"""Where a checkpoint lies: in a folder, or on the hub, from which `local_folder` brings it into the local cache.
 
 The tower's export fetches the small files of a hub checkpoint first, and then only the shards that hold the tower:
 two of four for an 8B model, instead of 17 GB.
@@ -21,11 +21,11 @@ def local_folder(model: str, wanted: Callable[[str], bool]) -> Path:
 
     Args:
         model: a folder, or a hub id `owner/name`.
-        wanted: says of a tensor name whether its shard is needed; asked for hub ids only.
+        wanted: says of a tensor's name whether the export needs its shard; it matters for hub ids only.
 
     Raises:
-        BundleError: no such folder and no hub id, or the hub has no such model.
-        MissingExtra: a hub id, and huggingface_hub is not installed.
+        BundleError: `model` is no folder and no hub id, or the hub does not give the model.
+        MissingExtra: `model` is a hub id, and huggingface_hub is not installed.
     """
     path = Path(model).expanduser()
     if path.is_dir():

@@ -1,6 +1,6 @@
 """What a checkpoint is besides an ordinary one: quantised, with an adapter beside it, without an output projection.
 
-Nothing here stops an export of the tower; the user must know it all the same, before a server does not start.
+Nothing here stops an export of the tower; but the user must know it before a server does not start.
 """
 
 import json
@@ -22,7 +22,7 @@ ENGINES = {
 
 
 def quantisation(config: dict[str, Any]) -> str | None:
-    """The method that a config says its linear layers are quantised with; None where they are not."""
+    """The method with which a config says that its linear layers are quantised; None where they are not."""
     for place in (config, config.get("text_config") or {}):
         found = place.get("quantization_config")
         if isinstance(found, dict):
@@ -31,7 +31,11 @@ def quantisation(config: dict[str, Any]) -> str | None:
 
 
 def notices(checkpoint: "Checkpoint") -> list[str]:
-    """What a user should know of a checkpoint, a sentence each."""
+    """What a user should know of a checkpoint, one sentence for each fact.
+
+    Raises:
+        BundleError: the checkpoint is damaged; see Checkpoint.
+    """
     found = []
     is_merged = checkpoint.adapter is not None and checkpoint.adapter.folder == checkpoint.folder
     if not is_merged and any((checkpoint.folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER)):

@@ -1,9 +1,9 @@
-"""What a checkpoint's processor files say about pictures and videos, read as transformers reads them, without it.
+"""What a checkpoint's processor files say about pictures and videos, by transformers' rules but without transformers.
 
-The order of files, the value of a key that is left out and the meaning of null are those of transformers 5.23
-(Qwen2VLImageProcessorPil, Qwen3VLVideoProcessor): processor_config.json goes first, a video has the pictures' file where it
-has none of its own. What the device does otherwise is refused by name here; export.gate.processor compares the rest with
-transformers' own processors.
+The order of files, the value of an absent key and the meaning of null are those of transformers 5.23
+(Qwen2VLImageProcessorPil, Qwen3VLVideoProcessor): processor_config.json comes first, and videos take the pictures' file
+where they have none of their own. `Processors` refuses by name what the device does otherwise; export.gate.processor
+compares the rest with transformers' own processors.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ PICTURE_DEFAULTS: dict[str, Any] = BOTH | {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "patch_size": 14,
 }
-VIDEO_DEFAULTS: dict[str, Any] = BOTH | {  # Qwen3-VL's; a family's own are export.families.Family.VIDEO
+VIDEO_DEFAULTS: dict[str, Any] = BOTH | {  # Qwen3-VL's; export.families.Family.VIDEO has each family's own
     "size": {"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768},
     "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "patch_size": 16,
     "do_sample_frames": True, "fps": 2, "num_frames": None, "min_frames": 4, "max_frames": 768,
@@ -37,7 +37,7 @@ ALWAYS = {  # what the device does to every picture and video
     "do_convert_rgb": "makes it RGB",
     CHOICE: "chooses the frames of a file",
 }
-DEVICE_FPS = 2.0  # of a checkpoint that leaves the choice of frames to its caller, as qwen-vl-utils chooses them
+DEVICE_FPS = 2.0  # where a checkpoint leaves the choice of frames to its caller; qwen-vl-utils takes as many
 PICTURE_FILTERS = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 VIDEO_FILTERS = {
     2: "bilinear",
@@ -54,7 +54,7 @@ class Processors:
         video: what the family's video processor does where a file says nothing.
 
     Raises:
-        BundleError: no file, a value that is no such value, or one that the device cannot follow.
+        BundleError: a file is missing, or a value has the wrong type or is one that the device cannot follow.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ def _object(value: Any, name: str, source: str) -> dict[str, Any]:
 
 
 def _size(values: dict[str, Any], default: dict[str, Any], source: str) -> dict[str, Any]:
-    """The size of a file, with what the older names min_pixels and max_pixels say."""
+    """The size that a file asks for; the older names min_pixels and max_pixels override its edges."""
     size = dict(_object(values["size"] if values["size"] is not None else default, "size", source))
     for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
         if values.get(name) is not None:
@@ -167,7 +167,7 @@ def _number(values: dict[str, Any], name: str, source: str) -> float:
 
 
 def _budget(size: dict[str, Any], source: str) -> tuple[int, int]:
-    """Pixels: at least, at most."""
+    """The fewest and the most pixels."""
     given = {name: size.get(name) for name in ("shortest_edge", "longest_edge")}
     if wrong := [name for name, value in given.items() if value is None]:
         raise BundleError(f"{source}: size has no key {wrong[0]!r}, transformers' processor needs it")
@@ -176,7 +176,7 @@ def _budget(size: dict[str, Any], source: str) -> tuple[int, int]:
 
 
 def _statistics(values: dict[str, Any], source: str) -> tuple[Triple, Triple]:
-    """mean and std that normalise a byte divided by 255 as the processor normalises the byte itself."""
+    """The mean and std with which a byte / 255 becomes the number that the processor makes of the byte itself."""
     mean, std = _triple(values, "image_mean", source), _triple(values, "image_std", source)
     if values["do_normalize"] is not True:
         mean, std = (0.0,) * 3, (1.0,) * 3

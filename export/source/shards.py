@@ -1,7 +1,7 @@
-"""safetensors files read and written tensor by tensor, with the memory of one block.
+"""Reads and writes safetensors files tensor by tensor, with the memory of one block.
 
 The library maps a whole file, and the mapped pages count as memory of the process; its writer wants every tensor of a
-file at once. The format is a length, a JSON header and the bytes, so both are done here with plain reads and writes.
+file at once. The format is a length, a JSON header and the bytes, so plain reads and writes are enough here.
 Format: https://github.com/huggingface/safetensors (README, "Format").
 """
 
@@ -25,7 +25,7 @@ ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor where it lies: safetensors dtype, shape, file, and its first byte and size there."""
+    """One tensor where it lies: safetensors dtype, shape, file, and its first byte and number of bytes there."""
 
     name: str
     dtype: str
@@ -35,11 +35,11 @@ class Stored:
     num_bytes: int
 
     def read(self) -> NDArray[np.uint8]:
-        """All its bytes, little-endian."""
+        """All its bytes, little-endian, uint8 (num_bytes,)."""
         return np.fromfile(self.path, np.uint8, self.num_bytes, offset=self.offset)
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes, one block after another."""
+        """Its bytes, one block of up to BLOCK_BYTES after another."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             left = self.num_bytes
@@ -48,10 +48,10 @@ class Stored:
                 yield block
 
     def float32(self) -> NDArray[np.float32]:
-        """Its values, exact from bfloat16 and float16.
+        """Its values in its shape, exact from bfloat16 and float16.
 
         Raises:
-            BundleError: it holds no floating point numbers.
+            BundleError: the tensor holds no floating point numbers.
         """
         raw = self.read()
         if self.dtype == "BF16":
@@ -64,7 +64,7 @@ class Stored:
 
 
 def stored_bytes(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]:
-    """The bytes of finite values in a safetensors dtype, each rounded to the nearest, ties to even."""
+    """The bytes uint8 (n,) of finite values in a safetensors dtype; each value rounds to the nearest, ties to even."""
     if dtype == "BF16":
         bits = values.reshape(-1).view(np.uint32)
         rounded = ((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16).astype("<u2")
@@ -74,10 +74,10 @@ def stored_bytes(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint8]:
 
 
 def read_shard(path: Path) -> tuple[dict[str, Stored], dict[str, str] | None]:
-    """The tensors of a file by name, in stored order, and its free-form metadata. Reads the header only.
+    """The tensors of a file by name, in stored order, and its free-form metadata. It reads the header only.
 
     Raises:
-        BundleError: it is missing, no safetensors file, or cut short.
+        BundleError: the file is missing, no safetensors file, or cut short.
     """
     try:
         size = path.stat().st_size
@@ -107,7 +107,11 @@ def read_shard(path: Path) -> tuple[dict[str, Stored], dict[str, str] | None]:
 
 
 def write_shard(path: Path, tensors: Iterable[Stored], metadata: dict[str, str] | None) -> int:
-    """Write one safetensors file; returns the bytes of its tensors."""
+    """Write one safetensors file with the tensors in this order; returns how many bytes the tensors have.
+
+    Raises:
+        OSError: a source cannot be read, or the disk is full.
+    """
     tensors, offset = list(tensors), 0
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     for tensor in tensors:

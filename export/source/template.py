@@ -8,13 +8,13 @@ from contract.errors import BundleError
 
 
 def find_template(folder: Path, optional: Callable[[str], dict[str, Any] | None]) -> str:
-    """The template that transformers' processor takes, and where it has none the tokenizer's, as vLLM does.
+    """The template that transformers' processor takes; where it has none, the tokenizer's, which vLLM takes, too.
 
     Args:
         optional: reads a JSON object of the folder; None where the file is absent.
 
     Raises:
-        BundleError: there is none.
+        BundleError: the checkpoint has no template.
     """
     path, template = folder / "chat_template.jinja", None
     for name in ("processor_config.json", "chat_template.json", path.name, "tokenizer_config.json"):

@@ -27,17 +27,18 @@ def require_tokenizer(folder: Path) -> None:
 
 
 def write_tokenizer(folder: Path, target: Path) -> str:
-    """Write the tokenizer that transformers makes of a checkpoint; tokenizer.json is copied where that is the same.
+    """Write the tokenizer that transformers makes of a checkpoint; where tokenizer.json is the same, copy that file.
 
-    Some classes of transformers 5.23 take a file's vocabulary and merges and put rules of their own around them: Llama's
-    put another one before the first word, Qwen2's another normaliser. Models meet those ids, so the device writes them.
+    Some classes of transformers 5.23 take a file's vocabulary and merges and put rules of their own around them:
+    Llama's put another one before the first word, Qwen2's another normaliser. Models meet those ids, so the device
+    writes them.
 
     Returns:
-        A warning where transformers is not installed to ask, else nothing.
+        A warning where transformers is not installed, so that nobody knows what it would make; else an empty text.
 
     Raises:
-        BundleError: there is no tokenizer, or transformers cannot load it.
-        MissingExtra: only the older files are there, and transformers is not installed.
+        BundleError: the checkpoint has no tokenizer, or transformers cannot load it.
+        MissingExtra: the checkpoint has only the older files, and transformers is not installed.
     """
     require_tokenizer(folder)
     file = folder / TOKENIZER
@@ -60,7 +61,7 @@ def write_tokenizer(folder: Path, target: Path) -> str:
 
 
 def _values(text: str) -> Any:
-    """A tokenizer as JSON, with one spelling for affixes that are not there."""
+    """A tokenizer's JSON values, with one spelling for absent affixes."""
     values = json.loads(text)
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if not values["model"].get(name):
