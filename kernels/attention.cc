@@ -9,9 +9,9 @@
 namespace edge_vlm {
 namespace {
 
-constexpr float kLowest = -1e30f, kMostAbove = 64;  // 2^64 times the shares' sums are far from the end of floats
+constexpr float kLowest = -1e30f, kMostAbove = 64;  // 2^64 times the sums of shares is far below the largest float
 
-// What multiplies a group of queries: kCount of them, whose numbers stand in vectors of kPadded.
+// A way to multiply a group of kCount queries, whose numbers stand in vectors of kPadded.
 struct OnVectors {
   static constexpr int kCount = kRows, kPadded = kPaddedRows;
   static constexpr size_t kGroupsPerTask = 16, kDepthUnit = 4;
@@ -51,10 +51,10 @@ struct OnMatrix {  // where kMayHaveMatrix
 // Queries of a group and the softmax over the keys they have seen. Scores are exponents of 2.
 template <class Way>
 struct alignas(64) Queries {
-  float steps[Way::kPadded] = {};    // of a query; with that of a block of keys, what 1 of a product stands for
-  int32_t zeros[Way::kPadded] = {};  // what the zero of the keys adds to each product
+  float steps[Way::kPadded] = {};    // of a query; times that of a block of keys, it is the value of 1 in a product
+  int32_t zeros[Way::kPadded] = {};  // the zero of the keys adds this to each product
   float level[Way::kPadded] = {};
-  float sums[Way::kPadded] = {};  // these, and so far what comes out, are shares times 2^-level
+  float sums[Way::kPadded] = {};  // of shares times 2^-level; the output so far has the same factor
 };
 
 // What a group of queries makes of a block of keys.
@@ -65,7 +65,7 @@ struct alignas(64) Block {
   float scale[Way::kPadded];  // of the shares
 };
 
-// Brings levels up to scores that are far above them, and with them the `columns` of what has come out.
+// Raises levels to scores that are far above them, and scales the output so far, of `columns` columns, to match.
 template <class Way>
 void Lift(Queries<Way>& q, const float* high, int rows, size_t columns, float* out) {
   for (int r = 0; r < rows; ++r) {
@@ -77,8 +77,8 @@ void Lift(Queries<Way>& q, const float* high, int rows, size_t columns, float* o
   }
 }
 
-// Products to shares. Those of a block are relative to its highest score, not to the highest of all: few bits then
-// suffice, also for the many small shares beside a large one elsewhere.
+// Turns products into shares. A block's shares are relative to its own highest score, not to the highest of all, so few
+// bits suffice, also for many small shares beside a large one in another block.
 template <class Way>
 void Softmax(Queries<Way>& q, int rows, float key_step, size_t num_keys, size_t columns, Block<Way>& block, float* out) {
   constexpr int kPadded = Way::kPadded;
@@ -107,7 +107,7 @@ void AttendOn(const Run& run, const float* packed, const Frames& f, const float*
   size_t hidden = f.num_heads * f.head_dim, num_offers = f.num_frames * f.num_heads;
   size_t depth = RoundUp(f.head_dim, Way::kDepthUnit), columns = RoundUp(f.head_dim, 16);
   size_t num_keys = RoundUp(f.num_patches, kPanel), num_blocks = RoundUp(num_keys, kKeysPerBlock) / kKeysPerBlock;
-  // What one head of one frame offers to all queries.
+  // An offer: the keys and values that one head of one frame offers to all its queries.
   Scratch<Key> keys(run, num_offers * num_keys * depth);
   Scratch<Value> values(run, num_offers * num_keys * columns);
   Scratch<float> key_steps(run, num_offers * num_blocks), value_steps(run, num_offers * columns);

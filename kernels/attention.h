@@ -1,4 +1,4 @@
-// Attention within frames, a block of keys at a time, so scores are never whole.
+// Attention within frames, a block of keys at a time, so that memory never holds all scores.
 #pragma once
 #include "heads.h"
 #include "run.h"
@@ -10,7 +10,8 @@ struct Frames {
   size_t num_heads, head_dim;      // head_dim even, at most kMaxHeadDim
 };
 
-// A part of `packed`, as below: 0 queries, 1 keys, 2 values; offer: frame * num_heads + head.
+// One head's rows of a part of `packed` (see Attend): part 0 has queries, 1 keys, 2 values; offer: frame * num_heads +
+// head.
 inline Head HeadOf(const float* packed, const Frames& f, const float* cosines, const float* sines, size_t offer,
                    size_t part) {
   size_t hidden = f.num_heads * f.head_dim, pitch = 3 * hidden;
@@ -20,11 +21,11 @@ inline Head HeadOf(const float* packed, const Frames& f, const float* cosines, c
 }
 
 // packed (frames * patches, 3 * heads * head_dim): query, key and value side by side; cosines and sines
-// (patches, head_dim / 2); result (frames * patches, heads * head_dim). Scores are scaled by head_dim^-0.5.
+// (patches, head_dim / 2); result (frames * patches, heads * head_dim). Attend scales scores by head_dim^-0.5.
 void Attend(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
             float* result);
 
-// The same in float32; there where kIsBestInFloats.
+// The same in float32. Only targets with kIsBestInFloats have it.
 void AttendInFloats(const Run& run, const float* packed, const Frames& frames, const float* cosines, const float* sines,
                     float* result);
 

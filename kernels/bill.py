@@ -1,7 +1,7 @@
 """The bill of materials of a release, as CycloneDX JSON: every package that an install with all extras can bring.
 
-Versions are those of the running environment, which constraints.txt pins: what the release was tested with. vLLM is in
-no environment of ours and is left out, and so are the tools of development.
+Versions are those of the running environment, which constraints.txt pins: with them the tests of the release ran. The
+bill leaves out vLLM, which is in no environment of ours, and the tools of development.
 """
 
 import json
@@ -43,7 +43,7 @@ def requirements() -> list[str]:
 
 
 def write_bill(out: Path) -> Path:
-    """Write `edge_vlm-VERSION.cdx.json` into a folder."""
+    """Write `edge_vlm-VERSION.cdx.json` into a folder; returns its path."""
     version = distribution(NAME).version
     path = out / f"edge_vlm-{version}.cdx.json"
     out.mkdir(parents=True, exist_ok=True)

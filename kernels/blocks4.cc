@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-// quotients are rounded once, so that every processor makes the same bytes
+// These switches round each quotient once, so that every processor makes the same bytes.
 #pragma clang fp reassociate(off) reciprocal(off) contract(off)
 
 namespace edge_vlm {

@@ -1,11 +1,11 @@
-"""python -m kernels.build: compiles the operators for x86-64 and Arm Linux into edge_runtime/libraries/.
+"""`python -m kernels.build` compiles the operators for x86-64 and Arm Linux into edge_runtime/libraries/.
 
-A library is made of the sources of this folder and of the folders that its target lists. One of these holds `target.h`,
-the target's sizes and types; tile.h says what they are.
+A library consists of the sources of this folder and of the folders that its target lists. One of these holds
+`target.h`, the target's sizes and types; tile.h says what they are.
 
 The compiler is zig's, from PyPI, because it builds for both from either, against an old glibc. The headers of
-onnxruntime's C interface are in no Python package; they come from Debian's, checked by hash. The interface only grows,
-so a library built against 1.21 loads in every onnxruntime from 1.21 on.
+onnxruntime's C interface are in no Python package; they come from Debian's, whose hash this module checks. The
+interface only grows, so a library built against 1.21 loads in every onnxruntime from 1.21 on.
 """
 
 import hashlib
@@ -46,16 +46,16 @@ TARGETS = {  # by processor and instructions; edge_runtime.tower.kernels chooses
     "aarch64.neon": Target(("arm", "signed8", "neon"), ("-mcpu=generic",)),
 }
 FLAGS = [
-    # a library is loaded to be asked whether the processor has its instructions: nothing of it may run before
+    # a process loads a library to ask it whether the processor has its instructions: nothing in it may run before that
     *("-O3", "-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wglobal-constructors", "-Werror"),
     *("-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"),
-    # sums may be taken in any order, so that loops become vector code; NaN and infinity keep their meaning
+    # the compiler may sum in any order, so that loops become vector code; NaN and infinity keep their meaning
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros"),
 ]
 
 
 def headers() -> Path:
-    """The folder of onnxruntime_c_api.h, downloaded the first time.
+    """The folder of onnxruntime_c_api.h; the first call downloads it.
 
     Raises:
         RuntimeError: the download is not the expected file.
@@ -84,8 +84,8 @@ def _member(archive: bytes, name: bytes) -> bytes:
 
 
 def build(target: str) -> Path:
-    """Compile for one of TARGETS; returns the library. Linked as C: of the C++ library only templates are used, and zig
-    would spend a minute a target on compiling the rest."""
+    """Compile for one of TARGETS; returns the library. It links as C: the sources use only templates of the C++
+    library, and zig would need a minute for each target to compile the rest."""
     LIBRARIES.mkdir(exist_ok=True)
     library, machine = LIBRARIES / f"libedge_vlm.{target}.so", target.partition(".")[0]
     platform = ["-target", f"{machine}-linux-gnu.2.28", *TARGETS[target].flags]

@@ -1,4 +1,4 @@
-// From sums of products to numbers, and what follows a layer.
+// Turns sums of products into a layer's numbers, and applies what follows the layer.
 #pragma once
 #include "scalar_math.h"
 #include "prologue.h"
@@ -8,19 +8,19 @@
 
 namespace edge_vlm {
 
-// What happens to a product before it is stored.
+// What a layer does to a product before it stores it.
 struct Epilogue {
   bool has_gelu = false;  // the tanh form
   const float* residual = nullptr;  // (rows, out)
 };
 
-// What belongs to the columns of a panel, kPanel each. Layers of floats have a bias only.
+// Numbers of the columns of a panel, kPanel each. Layers of floats have a bias only.
 struct Columns {
   const float *steps, *sums, *bias;
   const int32_t* pairs;  // where kHasPairs
 };
 
-// kColumns columns of one row: int32 or float sums to floats. `pairs` is the row's, where kHasPairs.
+// Turns kColumns columns of one row from int32 or float sums into floats. `pairs` is the row's, where kHasPairs.
 template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
 [[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row,
                                           int32_t pairs, const float* __restrict residual, float* __restrict to) {

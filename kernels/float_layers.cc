@@ -1,4 +1,4 @@
-// Layers of floats: fp16 weights become float32 where they are used, and products are float32. float_panels.h of x86/ and
+// Layers of floats: each product turns fp16 weights into float32, and products are float32. float_panels.h of x86/ and
 // arm/ has the order of a panel and the tile.
 #include "float_panels.h"
 

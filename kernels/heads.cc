@@ -8,7 +8,7 @@
 namespace edge_vlm {
 namespace {
 
-using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // a group of elements
+using Word = std::conditional_t<kGroup * sizeof(Key) == 4, uint32_t, uint16_t>;  // the elements of a group
 
 constexpr float kSmallest = 1e-30f;
 
@@ -26,7 +26,7 @@ int32_t Round(float x) { return static_cast<int32_t>(std::rint(x)); }
 using Lanes = float __attribute__((vector_size(64)));
 constexpr size_t kLanes = 16;
 
-// Hadamard's stages over a power of two of numbers or vectors, not yet scaled.
+// Applies the stages of Hadamard's matrix to a power of two of numbers or vectors, and does not scale them.
 template <class Number>
 void Combine(Number* x, size_t size) {
   for (size_t half = 1; half < size; half *= 2)
@@ -37,7 +37,7 @@ void Combine(Number* x, size_t size) {
       }
 }
 
-// Every lane plus or minus the one that is kHalf away.
+// Adds to every lane, or subtracts from it, the lane that is kHalf away.
 template <int kHalf>
 void Butterflies(Lanes& x) {
   Lanes other = __builtin_shufflevector(x, x, 0 ^ kHalf, 1 ^ kHalf, 2 ^ kHalf, 3 ^ kHalf, 4 ^ kHalf, 5 ^ kHalf, 6 ^ kHalf,
@@ -48,7 +48,7 @@ void Butterflies(Lanes& x) {
   x = x * signs + other;
 }
 
-// Hadamard's matrix of 16 kCount channels.
+// Multiplies 16 * kCount channels by Hadamard's matrix.
 template <size_t kCount>
 void MixVectors(float* x) {
   Lanes v[kCount];
@@ -62,15 +62,15 @@ void MixVectors(float* x) {
   std::memcpy(x, v, sizeof(v));
 }
 
-// The same of a power of two below 16.
+// The same for a power of two below 16.
 void MixFew(float* x, size_t size) {
   Combine(x, size);
   float root = 1.0f / std::sqrt(static_cast<float>(size));
   for (size_t i = 0; i < size; ++i) x[i] *= root;
 }
 
-// An orthogonal matrix that spreads a loud channel over the others: Hadamard's, of the largest powers of two that fit,
-// one behind another. Done to queries and keys it leaves their products as they are.
+// Multiplies channels by an orthogonal matrix that spreads a loud one over the others: Hadamard's, of the largest
+// powers of two that fit, one behind another. Where both queries and keys are mixed, their products stay as they are.
 [[maybe_unused, gnu::always_inline]] inline void Mix(float* x, size_t width) {
   while (width) {
     size_t size = 1;
@@ -87,7 +87,7 @@ void MixFew(float* x, size_t size) {
   }
 }
 
-// call(width), as a constant where heads mostly have it: loops over it are then laid out without counting.
+// Calls call(width), with a constant for the usual widths, so that compilers unroll loops over it.
 template <class Call>
 auto WithWidth(size_t width, const Call& call) {
   if (width == 64) return call(std::integral_constant<size_t, 64>{});

@@ -1,4 +1,5 @@
-// Linear layers, and an MLP of two, as operators. Inputs are listed above each; `weights` are those of a struct of weight_formats.h.
+// Linear layers, and an MLP of two, as operators. A comment above each lists its inputs; `weights` stands for the
+// inputs of a struct of weight_formats.h.
 #pragma once
 #include "weight_formats.h"
 
@@ -6,7 +7,7 @@
 
 namespace edge_vlm {
 
-// norm_weight and norm_bias (in,)
+// Reads norm_weight and norm_bias, (in,) each, which are inputs `first` and `first` + 1.
 inline OrtStatus* ReadNorm(const OrtKernelInfo* info, size_t first, size_t in, Prologue* before) {
   Tensor weight, bias;
   RETURN_IF_ERROR(Constant(info, first, &weight));
@@ -24,7 +25,7 @@ inline OrtStatus* ApplyTo(OrtKernelContext* context, const Linear& linear, const
   return nullptr;
 }
 
-// rows, weights
+// Inputs: rows, weights.
 template <class Stored>
 struct LinearOp {
   static constexpr const char* kName = Stored::kLinear;
@@ -39,7 +40,7 @@ struct LinearOp {
   }
 };
 
-// rows, norm_weight, norm_bias, weights
+// Inputs: rows, norm_weight, norm_bias, weights.
 template <class Stored>
 struct NormLinearOp {
   static constexpr const char* kName = Stored::kNormLinear;
@@ -58,7 +59,7 @@ struct NormLinearOp {
   }
 };
 
-// rows, weights, residual
+// Inputs: rows, weights, residual.
 template <class Stored>
 struct LinearAddOp {
   static constexpr const char* kName = Stored::kLinearAdd;
@@ -75,7 +76,8 @@ struct LinearAddOp {
   }
 };
 
-// rows, norm_weight, norm_bias, weights of the first layer, factors (wide,) where kHasFactors, weights of the second
+// Inputs: rows, norm_weight, norm_bias, weights of the first layer, factors (wide,) where kHasFactors, weights of the
+// second.
 template <class Stored>
 struct NormMlpAddOp {
   static constexpr const char* kName = Stored::kNormMlpAdd;

@@ -10,11 +10,11 @@
 namespace edge_vlm {
 namespace {
 
-constexpr size_t kRowsPerGroup = 3 * kRows;  // made by one task
-constexpr size_t kTasksPerCore = 3;  // at least, of a product: less to do in each on many cores
-constexpr size_t kApart = 32;  // between wide rows
+constexpr size_t kRowsPerGroup = 3 * kRows;  // rows that one task makes
+constexpr size_t kTasksPerCore = 3;  // at least, in a product: many cores get smaller tasks
+constexpr size_t kApart = 32;  // elements between wide rows
 
-// What a format asks of a product, by Format: bytes of an element, how it is cut, what the depth is a multiple of.
+// What a format asks of a product, by Format: bytes of an element, how to cut it, and the unit of its depth.
 struct Shape {
   size_t row_bytes, column_bytes;
   const Cut& cut;
@@ -36,13 +36,13 @@ bool IsOnMatrix(Format format) {
   return false;
 }
 
-// Elements that the depth is a multiple of.
+// The number of elements of which the depth is a multiple.
 size_t UnitOf(Format format) {
   const Shape& shape = ShapeOf(format);
   return IsOnMatrix(format) ? kMatrixBytes / shape.row_bytes : shape.unit;
 }
 
-// Elements between rows, or their lengths of 2^n bytes would meet in the same places of a cache.
+// Elements between rows. Without them rows of 2^n bytes would meet in the same places of a cache.
 size_t ApartOf(Format format) {
   if (IsOnMatrix(format)) return UnitOf(format);
   return format == Format::kInt8 && !kPacksAtLoad ? kApart : 0;
@@ -195,7 +195,7 @@ const Cut& Linear::CutOf() const {
   return kPacksAtLoad && is_packed_in_use ? kCutUnpacked : ShapeOf(format_).cut;
 }
 
-// Row r of the left side of integers or bf16. `prepared` is room for a row of floats, `bytes` for one that is widened.
+// Makes row r of the left side of integers or bf16. `prepared` has room for a row of floats, `bytes` for one to widen.
 void Linear::MakeRow(const float* x, size_t r, const Prologue& before, const Left& left, float* prepared,
                      uint8_t* bytes) const {
   uint8_t* row = left.rows + r * pitch_ * ShapeOf(format_).row_bytes;
@@ -206,7 +206,7 @@ void Linear::MakeRow(const float* x, size_t r, const Prologue& before, const Lef
   if constexpr (kHasPairs) left.pairs[r] = WidenRow8(bytes, depth_, reinterpret_cast<Row8*>(row));
 }
 
-// A tile of the left side of floats.
+// Makes a tile of the left side of floats.
 void Linear::MakeTile(const float* const (&rows)[kRows], float* tile) const {
   size_t whole = in_ / kFloatGroup * kFloatGroup;
   for (size_t k = 0; k < whole; k += kFloatGroup)
@@ -216,7 +216,7 @@ void Linear::MakeTile(const float* const (&rows)[kRows], float* tile) const {
       for (size_t k = whole; k < depth_; ++k) *tile++ = k < in_ ? row[k] : 0;
 }
 
-// The left side's rows from `first` on, at most kRowsPerGroup; `rows` is their number in all.
+// Makes the left side's rows from `first` on, at most kRowsPerGroup; `rows` is the number of all rows.
 void Linear::MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
                       const Left& left) const {
   Scratch<float> prepared(run, kRows * in_);
@@ -274,8 +274,8 @@ void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& 
 void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block,
                       const Epilogue& after, float* result) const {
   alignas(64) uint8_t storage[kMostRows * kPanel * sizeof(int32_t)];
-  auto* sums = reinterpret_cast<int32_t*>(storage);    // of an integer layer
-  auto* products = reinterpret_cast<float*>(storage);  // of another
+  auto* sums = reinterpret_cast<int32_t*>(storage);    // where the layer has integers
+  auto* products = reinterpret_cast<float*>(storage);  // where it has floats
   const Shape& shape = ShapeOf(format_);
   const Cut& cut = CutOf();
   int count = static_cast<int>(num_rows);

@@ -9,26 +9,26 @@
 
 namespace edge_vlm {
 
-// Inputs of an integer layer whose sums fit 32 bits on every processor: those of AVX2 (tile.h) are the largest, of products
-// up to (255 + 127)^2 for two inputs.
+// The most inputs of an integer layer whose sums fit 32 bits on every processor. AVX2 (avx2/target.h) has the largest
+// sums: two inputs give a product up to (255 + 127)^2.
 constexpr size_t kMostInputs8 = 29432;
 
-// What weights are, and rows while they are multiplied: floats in both of the middle.
+// The type of weights, and of rows in a product: kHalf and kFloat both multiply floats.
 enum class Format { kInt8, kHalf, kFloat, kBf16 };
 
 class Linear {
  public:
   // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
-  // steps, bias. Values outlive the layer and are read where they lie; where it is faster to bring them into another
-  // order when the layer is made, that is done if it `copies`.
+  // steps, bias. Values must outlive the layer, which reads them where they lie; a layer that `copies` brings them into
+  // another order when it is made, where that is faster.
   static Linear Int8(const int8_t* values, const float* steps, const float* sums_and_bias, size_t in, size_t out,
                      bool copies);
-  // blocks of (out, in), bias (out,); likewise, and they become columns of bytes.
+  // blocks of (out, in), bias (out,); likewise, and the layer turns blocks into columns of bytes.
   static Linear Int4(const Blocks4& blocks, const float* bias, size_t in, size_t out, bool copies);
-  // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where that is allowed and
+  // values (out, in) fp16, bias (out,); likewise. Products are float32, or bf16 where may_be_bf16 allows it and it is
   // quicker.
   static Linear Half(const uint16_t* values, const float* bias, size_t in, size_t out, bool may_be_bf16);
-  // Whether that is quicker here than float32.
+  // Whether bf16 is quicker than float32 on this processor.
   static bool IsBestInBf16();
   // values (out, in), bias (out,); likewise.
   static Linear Float(const float* values, const float* bias, size_t in, size_t out, bool copies);
@@ -46,7 +46,7 @@ class Linear {
              float* result) const;
 
  private:
-  // The left side of a product: rows in the layer's format, and of integers what makes numbers of a row's sums.
+  // The left side of a product: rows in the layer's format and, for integers, what turns a row's sums into numbers.
   struct Left {
     uint8_t* rows;
     Rounded* rounded;
@@ -57,9 +57,9 @@ class Linear {
   const Cut& CutOf() const;
   bool IsFloat() const { return format_ == Format::kHalf || format_ == Format::kFloat; }
   void PackAll();
-  // Columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
+  // Writes columns of one panel, `depth` rows of them from row `from` on, in the order that tiles read.
   void Pack(size_t panel, size_t from, size_t depth, void* to) const;
-  // Bytes of one block of four bits of all columns of a panel, zero where there is no row or no column.
+  // Writes the bytes of one block of four bits for all columns of a panel, zero where there is no row or no column.
   void Unpack(size_t panel, size_t block, int8_t (*bytes)[kBlock4]) const;
   void MakeRow(const float* x, size_t r, const Prologue& before, const Left& left, float* prepared, uint8_t* bytes) const;
   void MakeTile(const float* const (&rows)[kRows], float* tile) const;
@@ -75,12 +75,12 @@ class Linear {
              const float* residual, float* result) const;
 
   Format format_ = Format::kInt8;
-  bool is_on_matrix_ = false;  // of integers or bf16, where the processor has matrix tiles
+  bool is_on_matrix_ = false;  // true for integers and bf16 where the processor has matrix tiles
   // depth: in, rounded up to what a tile takes; pitch: from one row of the left side to the next
   size_t in_ = 0, out_ = 0, depth_ = 0, pitch_ = 0, num_panels_ = 0;
   const void* values_ = nullptr;
   Blocks4 blocks_ = {};  // instead of values
-  uint8_t* panels_ = nullptr;  // columns, panel by panel; null where they are made in use
+  uint8_t* panels_ = nullptr;  // columns, panel by panel; null where each product makes them
   float* columns_ = nullptr;  // steps, sums, bias, each (panels * 64,)
   int32_t* pairs_ = nullptr;  // sums of products of neighbours in a column, (panels * 64,)
 };

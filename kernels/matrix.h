@@ -1,6 +1,6 @@
 // Products on matrix tiles, registers of 16 rows of 64 bytes each that one instruction multiplies: Intel's AMX, from
-// Sapphire Rapids on. They take the panels of tile.h as they are, and sums of bytes are the same to the last bit. All of this
-// is there where kMayHaveMatrix; a processor without them, or a system that does not allow them, has the tiles of tile.h.
+// Sapphire Rapids on. They take the panels of tile.h as they are, and sums of bytes are the same to the last bit.
+// Targets with kMayHaveMatrix have all of this; a processor or a system without matrix tiles uses the tiles of tile.h.
 #pragma once
 #include "epilogue.h"
 #include "prologue.h"
@@ -12,15 +12,15 @@
 namespace edge_vlm {
 
 constexpr size_t kMatrixRows = 32;     // rows of a block of sums of a layer
-constexpr int kMatrixQueries = 16;     // rows of attention's: more would not stay in the first cache with what they need
-constexpr size_t kMatrixBytes = 64;    // of a row of a tile: depths are multiples, and rows lie so many bytes further apart
+constexpr int kMatrixQueries = 16;     // rows of a block of attention; more would not fit the first cache
+constexpr size_t kMatrixBytes = 64;    // of a row of a tile; depths are multiples, and rows lie so much further apart
 constexpr Cut kCutMatrix = {256, 8, 256, kUncut};
 
-// Whether the processor has them and the system allows them. Asked once a process.
+// Whether the processor has matrix tiles and the system allows them. A process asks once.
 bool HasMatrix();
 
-// The shape of tiles belongs to a thread, and other libraries change it: each task that multiplies sets it, and gives the
-// registers up.
+// The shape of tiles belongs to a thread, and other libraries change it: each task that multiplies sets it, and gives
+// the registers up.
 class MatrixScope {
  public:
   MatrixScope();
@@ -31,8 +31,8 @@ class MatrixScope {
 
 // One panel of a layer times some rows, and what follows the layer.
 struct MatrixTask {
-  const void *rows, *panel;  // bytes, or pairs of bf16; rows are read up to the next multiple of kMatrixRows
-  const void* ahead;         // the panel that is needed next: it is brought nearer on the way
+  const void *rows, *panel;  // bytes, or pairs of bf16; it reads rows up to the next multiple of kMatrixRows
+  const void* ahead;         // the next panel, which the product fetches on the way
   size_t pitch, bytes, num_rows;  // in bytes, from row to row and of a row; bytes a multiple of kMatrixBytes
   Columns columns;
   size_t num_columns;        // up to kPanel
@@ -44,8 +44,8 @@ struct MatrixTask {
 };
 void MultiplyMatrix(const MatrixTask& task);
 
-// Attention's, as TileScores, SoftmaxRows and TileValues, of kMatrixQueries rows, all of which are read and written. Depth of
-// scores: a multiple of kMatrixBytes.
+// What TileScores, SoftmaxRows and TileValues do, for kMatrixQueries rows, all of which these read and write. The depth
+// of scores is a multiple of kMatrixBytes.
 void MatrixScores(const Query* a, size_t depth, const Key* panel, int32_t* scores, size_t pitch);
 void MatrixSoftmax(const int32_t* scores, size_t pitch, size_t count, const float* steps, Share* shares,
                    int32_t* highest, float* sums);

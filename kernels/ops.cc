@@ -1,6 +1,6 @@
-// The operators as onnxruntime sees them: domain "edge_vlm", version 1, float32 rows in and out. What each computes is
-// written in the graph itself, as a function of standard operators (export/graph/operators.py), and that is what runs where
-// this library is not loaded, or has no operator of the name.
+// The operators as onnxruntime sees them: domain "edge_vlm", version 1, float32 rows in and out. The graph itself holds
+// what each computes, as a function of standard operators (export/graph/operators.py), which onnxruntime runs where it
+// has not loaded this library, or the library has no operator of that name.
 #include "attention.h"
 #include "heads.h"
 #include "layer_ops.h"
@@ -20,8 +20,8 @@ constexpr const char* kDomain = "edge_vlm";
 
 using AttendTo = void(const Run&, const float*, const Frames&, const float*, const float*, float*);
 
-// packed (rows, 3 * hidden), shape (frames, patches, 3 * hidden), cosines, sines (patches, head_dim / 2); attribute
-// num_heads
+// Inputs: packed (rows, 3 * hidden), shape (frames, patches, 3 * hidden), cosines, sines (patches, head_dim / 2);
+// attribute num_heads
 template <AttendTo* kAttend>
 struct FrameAttentionOp {
   static constexpr const char* kName = kAttend == Attend ? "FrameAttention" : "FrameAttention32";
@@ -119,7 +119,7 @@ OrtStatus* AddAllTo(OrtCustomOpDomain* domain) {
   return nullptr;
 }
 
-// Whether weights may be copied into another order, by the option that onnxruntime's own layers read.
+// Whether layers may copy weights into another order, by the option that onnxruntime's own layers read.
 OrtStatus* MayCopy(const OrtSessionOptions* options, bool* may_copy) {
   constexpr const char* kKey = "session.disable_prepacking";
   int is_set = 0;
@@ -136,16 +136,17 @@ OrtStatus* MayCopy(const OrtSessionOptions* options, bool* may_copy) {
 
 extern "C" {
 
-// 1 where this processor has the instructions the kernels are made of.
+// 1 where this processor has the instructions that the kernels use.
 __attribute__((visibility("default"))) int EdgeVlmIsSupported() { return edge_vlm::IsSupported() ? 1 : 0; }
 
-// 1 where it multiplies on matrix tiles too, because the processor has them and the system allows this process to use them.
+// 1 where the library multiplies on matrix tiles too, because the processor has them and the system allows this process
+// to use them.
 __attribute__((visibility("default"))) int EdgeVlmHasMatrix() {
   if constexpr (edge_vlm::kMayHaveMatrix) return edge_vlm::HasMatrix() ? 1 : 0;
   return 0;
 }
 
-// 1 where layers that may be multiplied in bf16 are, because that is quicker here than float32.
+// 1 where layers that allow bf16 multiply in it, because that is quicker here than float32.
 __attribute__((visibility("default"))) int EdgeVlmMultipliesBf16() { return edge_vlm::Linear::IsBestInBf16() ? 1 : 0; }
 
 __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,

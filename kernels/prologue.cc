@@ -9,7 +9,7 @@ namespace {
 constexpr float kNormEpsilon = 1e-6f;  // as in the graph's LayerNormalization
 constexpr float kSmallestStep = 1e-12f;
 
-// What a norm takes from each number of a row, and multiplies what is left by.
+// A norm takes `mean` from each number of a row and multiplies the rest by `scale`.
 struct Norm {
   float mean, scale;
 
@@ -22,7 +22,7 @@ struct Norm {
   }
 };
 
-// Both ends of a row, in the order of floats; they reach zero.
+// The lowest and the highest number of a row and zero, in the order of floats (scalar_math.h).
 struct Range {
   int32_t lowest = 0, highest = 0;
 
@@ -33,7 +33,7 @@ struct Range {
   }
 };
 
-// value(i) of a whole row, which is also stored in `row` where kStores.
+// The range of value(i) over a whole row; also stores the values in `row` where kStores.
 template <bool kStores, class Value>
 Range RangeOf(size_t in, const Value& value, float* __restrict row) {
   Range range;

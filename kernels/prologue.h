@@ -17,11 +17,12 @@ struct Rounded {
   float step, zero;
 };
 
-// One row of `in` numbers as the prologue wants it, in `row`; returns x itself where it wants nothing.
+// Applies the prologue to one row of `in` numbers and returns the result in `row`, or x itself where it has nothing to
+// do.
 const float* Prepare(const float* x, size_t in, const Prologue& before, float* row);
 
-// One row of `in` numbers as the prologue wants it, rounded: q in 0 .. 255, less kByteShift, the zero too; bytes from `in` to
-// `depth` are 0. `row` is room for `in` numbers.
+// Applies the prologue to one row of `in` numbers and rounds it: q in 0 .. 255, less kByteShift, and the zero likewise;
+// bytes from `in` to `depth` are 0. `row` has room for `in` numbers.
 Rounded Quantise(const float* x, size_t in, size_t depth, const Prologue& before, float* row, uint8_t* q);
 
 }  // namespace edge_vlm

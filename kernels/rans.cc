@@ -1,5 +1,5 @@
-// The entropy coder of contract/codecs/rans.py and the rounding before it, value by value what numpy computes there.
-// Called through ctypes, without onnxruntime: the codec works on rows that have left the tower.
+// The entropy coder of contract/codecs/rans.py and the rounding before it; each value equals what numpy computes there.
+// Python calls it through ctypes, without onnxruntime: the codec works on rows that have left the tower.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -21,8 +21,9 @@ inline size_t BlockEnd(size_t first, size_t lanes, size_t number) { return first
 
 extern "C" {
 
-// levels (rows, width) times inverse_steps (rows), rounded: to pairs (rows, width / 2) as contract/codecs/nibbles.py packs
-// them, and the values outside -7 to 7 in their order. Returns the number of these; outside has room for rows * width.
+// Rounds levels (rows, width) times inverse_steps (rows), and writes them as pairs (rows, width / 2), as
+// contract/codecs/nibbles.py packs them, and the values outside -7 to 7 in their order. Returns the number of these;
+// `outside` has room for rows * width.
 __attribute__((visibility("default"))) size_t EdgeVlmEcqRound(const float* levels, const float* inverse_steps,
                                                              size_t rows, size_t width, uint8_t* pairs,
                                                              int16_t* outside) {
@@ -47,7 +48,8 @@ __attribute__((visibility("default"))) size_t EdgeVlmEcqRound(const float* level
   return found;
 }
 
-// pairs (levels, number) to states (lanes) and words, which fill the end of a buffer of levels * number. Returns how many.
+// Turns pairs (levels, number) into states (lanes) and words, which fill the end of `words`, a buffer of levels *
+// number. Returns how many words these are.
 __attribute__((visibility("default"))) size_t EdgeVlmRansEncode(const uint8_t* pairs, size_t levels, size_t number,
                                                                const uint32_t* frequencies, size_t lanes,
                                                                uint32_t* states, uint16_t* words) {
@@ -55,7 +57,8 @@ __attribute__((visibility("default"))) size_t EdgeVlmRansEncode(const uint8_t* p
   uint16_t* next = end;
   for (size_t lane = 0; lane < lanes; ++lane) states[lane] = kTotal;
   for (size_t level = levels; level-- > 0;) {
-    // A quotient below 2^16 times (1 + 2^-50) is off by less than 2^-33, and it misses the next whole number by 2^-16.
+    // The quotient is below 2^16, so a factor of 1 + 2^-50 changes it by less than 2^-33, and it misses the next whole
+    // number by 2^-16 or more.
     double inverse[kSymbols];
     uint32_t frequency[kSymbols], start[kSymbols], sum = 0;
     for (size_t symbol = 0; symbol < kSymbols; ++symbol) {
@@ -82,7 +85,8 @@ __attribute__((visibility("default"))) size_t EdgeVlmRansEncode(const uint8_t* p
   return static_cast<size_t>(end - next);
 }
 
-// The other way; states are used up. Returns the words that were taken in, or -1 where there are too few.
+// Turns states and words back into pairs (levels, number), and overwrites the states. Returns how many words it read,
+// or -1 where there are too few. symbol_at has room for 2^16 bytes.
 __attribute__((visibility("default"))) int64_t EdgeVlmRansDecode(uint32_t* states, size_t lanes, const uint16_t* words,
                                                                 size_t num_words, const uint32_t* frequencies,
                                                                 uint8_t* symbol_at, size_t levels, size_t number,

@@ -9,19 +9,19 @@ namespace edge_vlm {
 
 extern const OrtApi* api;
 
-// For calls that fail only where a pointer of ours is null.
+// Drops the status of a call that fails only where a pointer of ours is null.
 inline void Ignore(OrtStatus* status) {
   if (status) api->ReleaseStatus(status);
 }
 
-// Those this process may run on; how many threads a session has, onnxruntime does not tell.
+// The cores that this process may run on; onnxruntime does not tell how many threads a session has.
 inline size_t NumCores() {
   cpu_set_t cores;
   int count = sched_getaffinity(0, sizeof(cores), &cores) ? 1 : CPU_COUNT(&cores);
   return count > 1 ? static_cast<size_t>(count) : 1;
 }
 
-constexpr size_t kBatches = 64;  // shares of a loop: many, so that a thread that was held up is helped out
+constexpr size_t kBatches = 64;  // parts of a loop: many, so that other threads take over from one that is held up
 
 class Run {
  public:
@@ -36,7 +36,7 @@ class Run {
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
 
-  // f(0) ... f(count - 1), on the session's threads.
+  // Runs f(0) ... f(count - 1) on the session's threads.
   template <class F>
   void For(size_t count, const F& f) const {
     auto call = [](void* data, size_t index) { (*static_cast<const F*>(data))(index); };
@@ -51,7 +51,7 @@ class Run {
   OrtAllocator* allocator_ = nullptr;
 };
 
-// Uninitialised memory of `count` elements on a cache line, given back at the end of the scope.
+// Uninitialised memory of `count` elements from a cache line on; the end of the scope gives it back.
 template <class T>
 class Scratch {
  public:

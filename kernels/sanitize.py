@@ -1,7 +1,8 @@
-"""python -m kernels.sanitize: the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer; `make sanitize`.
+"""`make sanitize` runs the kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-The compiler is Debian's clang, because zig brings no runtime of AddressSanitizer and g++ 12 does not read our AMX. x86-64
-alone: the sanitizers of other processors do not run here. The libraries lie in .cache, the product's own stay as they are.
+The compiler is Debian's clang, because zig brings no runtime of AddressSanitizer and g++ 12 does not read our AMX. It
+builds for x86-64 alone, because the sanitizers of other processors do not run here. The libraries lie in .cache, the
+product's own stay as they are.
 """
 
 import os
@@ -29,7 +30,9 @@ def build(target: str) -> Path:
     """Compile one target with both sanitizers; returns the library."""
     copy = FOLDER / "kernels"
     shutil.copytree(SOURCES, copy, dirs_exist_ok=True)
-    for path in copy.rglob("*.cc"):  # clang 14 does not know the word, and nothing here turns on what it turns off
+    for path in copy.rglob(
+        "*.cc"
+    ):  # clang 14 does not know this word, and no flag here turns on what the word turns off
         path.write_text(path.read_text(encoding="utf-8").replace(" reciprocal(off)", ""), encoding="utf-8")
     folders = [copy, *(copy / name for name in TARGETS[target].folders)]
     include = [f"-I{path}" for path in (*folders, headers())]
@@ -41,7 +44,7 @@ def build(target: str) -> Path:
 
 
 def runtime() -> str:
-    """The sanitizers' runtime, which has to be loaded before Python."""
+    """The path of the sanitizers' runtime, which the system has to load before Python."""
     name = "-print-file-name=libclang_rt.asan-x86_64.so"
     return subprocess.run([COMPILER, name], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -52,7 +55,7 @@ def main() -> int:
     environment = os.environ | {
         VARIABLE: str(FOLDER),
         "LD_PRELOAD": runtime(),
-        # what Python keeps until its end is no leak of ours; pytest holds what is written to stderr
+        # what Python keeps until its end is no leak of ours; pytest captures stderr, so the reports go to files
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={REPORT}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={REPORT}",
     }

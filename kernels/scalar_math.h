@@ -11,8 +11,8 @@ constexpr size_t kLine = 16;  // floats of a line of a cache
 
 inline size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Whole numbers in the order of floats, and back: compilers find the largest of the former side by side, of floats they
-// may not.
+// Whole numbers in the order of floats, and back. Compilers may find the largest whole number with vector code, but not
+// the largest float.
 inline int32_t InOrder(int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
 inline int32_t InOrder(float x) {
   int32_t bits;
@@ -26,9 +26,9 @@ inline float FromOrder(int32_t order) {
   return x;
 }
 
-constexpr float kLog2 = 0.69314718f;  // of 2, natural
+constexpr float kLog2 = 0.69314718f;  // the natural logarithm of 2
 
-// 2^x to 2e-7 of itself: 2^n times a polynomial of least error on [-1/2, 1/2].
+// 2^x with a relative error of 2e-7: 2^n times a polynomial of least error on [-1/2, 1/2].
 inline float Exp2(float x) {
   constexpr float kCoefficients[] = {9.67151e-3f, 5.550734e-2f, 0.24022242f, 0.69314698f, 1.0f};
   x = x < -126.0f ? -126.0f : x;
@@ -48,8 +48,8 @@ inline float GeluTanh(float x) {
   return x / (1.0f + Exp2(kFactor * (x + 0.044715f * x * x * x)));
 }
 
-// The same to 7e-5, for what is rounded to bytes: x times a half plus an odd polynomial of least error on [-4.5, 4.5], at
-// whose ends the factor is 0 and 1.
+// The same to 7e-5, for values that a layer rounds to bytes: x times a half plus an odd polynomial of least error on
+// [-4.5, 4.5], at whose ends the factor is 0 and 1.
 inline float GeluTanhForBytes(float x) {
   constexpr float kEnd = 4.5f;
   constexpr float kCoefficients[] = {-3.69277872e-9f, 1.75024714e-7f, -4.81523253e-6f, 8.62532285e-5f,

@@ -4,7 +4,7 @@
 
 namespace edge_vlm {
 
-// highest(scores, count): the highest of `count` scores and those up to the next multiple of 64.
+// highest_of(scores, count): the highest of `count` scores and those up to the next multiple of 64.
 // softmax(scores, count, step, highest, shares): one row as in SoftmaxRows; returns the sum of its shares.
 template <class Highest, class Softmax>
 void SoftmaxByRow(const Highest& highest_of, const Softmax& softmax, const int32_t* scores, size_t pitch, int rows,

@@ -1,4 +1,4 @@
-// onnxruntime's values as pointers and sizes, and what is wrong with them as its errors.
+// Reads onnxruntime's values as pointers and sizes, and refuses wrong ones with its errors.
 #pragma once
 #include "run.h"
 
@@ -21,16 +21,16 @@ struct Tensor {
 
 OrtStatus* Refuse(const char* why);
 
-// The weights of a kernel that is being made: they do not change any more.
+// Reads constant weights while onnxruntime creates a kernel.
 OrtStatus* Constant(const OrtKernelInfo* info, size_t index, Tensor* tensor);
 
-// The tensors of a kernel that runs.
+// Reads an input of a kernel that runs.
 OrtStatus* Input(OrtKernelContext* context, size_t index, Tensor* tensor);
 
-// An input of two dimensions, the second of which is `width`.
+// Reads an input of two dimensions, and refuses it where the second is not `width`.
 OrtStatus* Rows(OrtKernelContext* context, size_t index, size_t width, Tensor* rows);
 
-// The only output, (rows, columns).
+// Makes the only output, (rows, columns).
 OrtStatus* Output(OrtKernelContext* context, int64_t rows, size_t columns, float** data);
 
 }  // namespace edge_vlm

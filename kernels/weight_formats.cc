@@ -6,9 +6,9 @@
 namespace edge_vlm {
 namespace {
 
-constexpr float kMostOfAStep = 1e30f;  // fifteen of them are a number still
+constexpr float kMostOfAStep = 1e30f;  // fifteen times as much is still finite
 
-// weight (out, in) of that type and a bias for each row
+// Reads weight (out, in) of that type, and a bias for each row.
 OrtStatus* ReadRows(const OrtKernelInfo* info, size_t first, ONNXTensorElementDataType type, Tensor* weight,
                     Tensor* bias) {
   RETURN_IF_ERROR(Constant(info, first, weight));
@@ -17,7 +17,7 @@ OrtStatus* ReadRows(const OrtKernelInfo* info, size_t first, ONNXTensorElementDa
   return Refuse("edge_vlm: weights of another type, or without a bias a row");
 }
 
-// weight fp16 (out, in) and bias
+// Makes a layer of weight fp16 (out, in) and bias (out,).
 OrtStatus* ReadHalves(const OrtKernelInfo* info, size_t first, bool may_be_bf16, Linear* linear) {
   Tensor weight, bias;
   RETURN_IF_ERROR(ReadRows(info, first, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, &weight, &bias));

@@ -1,4 +1,4 @@
-// What layers are stored as, and what their operators are called: weights must be constants.
+// The formats of stored layers, and the names of their operators. Weights must be constants.
 #pragma once
 #include "linear.h"
 #include "tensor.h"
@@ -7,14 +7,15 @@ namespace edge_vlm {
 
 constexpr int64_t kAccuracyOfBf16 = 3;  // as onnxruntime's MatMulNBits numbers them
 
-// Each has: names of operators, how many inputs a layer is, and Read, which makes the layer of those from `first` on.
+// Each has names of operators, the number of a layer's inputs, and Read, which makes the layer of the inputs from
+// `first` on.
 
 struct Bytes {
   static constexpr const char *kLinear = "Linear8", *kNormLinear = "NormLinear8", *kLinearAdd = "LinearAdd8",
                               *kNormMlpAdd = "NormMlpAdd8";
   static constexpr size_t kInputs = 3;
   static constexpr bool kHasFactors = true;  // between the layers of an MLP
-  static constexpr size_t kRowsPerChunk = 256;  // of an MLP, so that its wide rows stay in the third cache
+  static constexpr size_t kRowsPerChunk = 256;  // of an MLP at a time: their wide rows stay in the third cache
 
   // weight int8 (in, out), steps (out,), sums_and_bias (2, out)
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
@@ -27,8 +28,8 @@ struct Nibbles {
   static constexpr bool kHasFactors = true;
   static constexpr size_t kRowsPerChunk = Bytes::kRowsPerChunk;
 
-  // weight uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)), bias (out,); attributes K and
-  // N, inputs and outputs of a layer, the other way round of the second of an MLP
+  // weight uint8 (out, blocks, 16), steps (out, blocks), zeros uint8 (out, ceil(blocks / 2)), bias (out,); attributes K
+  // and N are the layer's inputs and outputs, and the outputs and inputs of the second layer of an MLP
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
 };
 
@@ -43,7 +44,7 @@ struct Halves {
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
 };
 
-// Halves whose products may be bf16, where that is quicker and weights may be copied; elsewhere they are float32.
+// Halves whose products may be bf16, where that is quicker and the session allows copies; elsewhere they are float32.
 struct HalvesInBf16 {
   static constexpr const char *kLinear = "LinearBf16", *kNormLinear = "NormLinearBf16", *kLinearAdd = "LinearAddBf16",
                               *kNormMlpAdd = "NormMlpAddBf16";
@@ -51,7 +52,7 @@ struct HalvesInBf16 {
   static constexpr bool kHasFactors = false;
   static constexpr size_t kRowsPerChunk = Halves::kRowsPerChunk;
 
-  // as Halves, without an attribute
+  // reads what Halves reads, without an attribute
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
 };
 

@@ -1,7 +1,7 @@
-"""python -m kernels.wheels [FOLDER]: a wheel for each processor, a source distribution, a bill of materials.
+"""`python -m kernels.wheels [FOLDER]` writes a wheel for each processor, a source distribution and a bill of materials.
 
-A wheel holds the libraries of one processor and is tagged for it (manylinux 2.28, the libc they are built against). The
-source distribution has none: what is installed from it runs portable and says so when it loads.
+A wheel holds the libraries of one processor and has its tag (manylinux 2.28, the libc that they need). The source
+distribution has none: an installation from it runs portable and says so when it loads.
 """
 
 import shutil
@@ -19,7 +19,7 @@ TAG = "manylinux_2_28_{machine}"
 
 
 def stage(folder: Path, machine: str | None) -> None:
-    """Copy what a distribution is made of; the libraries of one machine, or none."""
+    """Copy the files of a distribution, with the libraries of one machine or of none."""
     for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     for name in PACKAGES:
@@ -33,7 +33,7 @@ def stage(folder: Path, machine: str | None) -> None:
 
 
 def distribution(out: Path, machine: str | None) -> Path:
-    """The wheel of a machine, or the source distribution."""
+    """Build the wheel of a machine, or the source distribution where machine is None; returns its path."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

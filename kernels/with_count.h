@@ -4,7 +4,7 @@
 
 namespace edge_vlm {
 
-// tile(n) with n = min(count, kMost) as a constant; count is 1 or more.
+// Calls tile(n) with n = min(count, kMost) as a constant; count is 1 or more.
 template <int kMost, class Tile>
 void WithCount(int count, const Tile& tile) {
   if constexpr (kMost > 1)

@@ -120,7 +120,7 @@ class Watcher(threading.Thread):
 
 
 def _outlive(parent: int) -> None:
-    """Wait until the parent process is dead, then leave. The kernel wakes this thread: Triton's own code here looks every
+    """Wait until the parent process is dead, then leave. The kernel wakes this thread; Triton's own code looks every
     300 ms, and its orderly exit may wait for threads that wait for Triton."""
     with contextlib.suppress(ProcessLookupError):  # dead already
         waiting = select.poll()

@@ -1,4 +1,4 @@
-// From scores to shares of the softmax on Arm processors.
+// Turns scores into the softmax's shares on Arm processors.
 #include "softmax_by_row.h"
 
 #include <arm_neon.h>
@@ -13,7 +13,7 @@ int32_t Highest(const int32_t* scores, size_t count) {
   return vmaxvq_s32(highest);
 }
 
-// Left to the compiler to make vector code of.
+// The compiler makes vector code of this.
 float SoftmaxRow(const int32_t* scores, size_t count, float step, int32_t highest, Share* shares) {
   float offset = -static_cast<float>(highest) * step;
   size_t padded = RoundUp(count, kPanel);

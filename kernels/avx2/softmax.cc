@@ -1,4 +1,4 @@
-// From scores to shares of the softmax with AVX2.
+// Turns scores into the softmax's shares with AVX2.
 #include "softmax_by_row.h"
 
 #include <immintrin.h>

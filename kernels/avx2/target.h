@@ -1,7 +1,7 @@
-// Sizes and types of AVX2. No instruction multiplies four bytes at once without cutting sums off, so bytes become 16 bits
-// wide, and twice as many products as multiplications come from Winograd's identity: the sum of x0 y0 + x1 y1 is that of
-// (x0 + y1) (x1 + y0) less those of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New Algorithm for
-// Inner Product, IEEE Transactions on Computers C-17, 1968). Whole numbers, so nothing is lost.
+// Sizes and types of AVX2. No instruction multiplies four bytes at once without cutting sums off, so bytes become 16
+// bits wide, and twice as many products as multiplications come from Winograd's identity: the sum of x0 y0 + x1 y1 is
+// that of (x0 + y1) (x1 + y0) less the sums of x0 x1, the same for all columns, and y0 y1, the same for all rows (A New
+// Algorithm for Inner Product, IEEE Transactions on Computers C-17, 1968). All are whole numbers, so nothing is lost.
 #pragma once
 #include "panel.h"
 
@@ -11,11 +11,12 @@ constexpr bool kHasPairs = true;
 constexpr int kByteShift = 0;
 using Row8 = int16_t;     // four of a row lie as 0, 2, 1, 3
 using Column8 = int16_t;  // panel: [16 columns][depth / 4][two vectors of rows 0 and 2, two of rows 1 and 3]
-// Wide panels would take twice the memory of the weights: a block of them is made where it is used, and soon reused.
+// Wide panels would take twice the memory of the weights, so each product makes a block of them and soon reuses it.
 constexpr bool kPacksAtLoad = false;
 constexpr size_t kDepth8 = 256;
 
-// Attention multiplies 16-bit integers. Sums stay within 32 bits: those of kMaxHeadDim channels, and of 64 shares and values.
+// Attention multiplies 16-bit integers. Sums stay within 32 bits: those of kMaxHeadDim channels, and of 64 shares and
+// values.
 using Query = int16_t;
 using Key = int16_t;
 using Share = int16_t;

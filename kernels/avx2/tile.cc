@@ -1,5 +1,5 @@
-// AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are what these processors
-// do fastest without losing anything; tile.h says how.
+// AVX2 with FMA and F16C: Intel from Haswell on, AMD from Zen on. Products of 16-bit integers are the fastest exact
+// ones on these processors; target.h says how.
 #include "with_count.h"
 #include "processor.h"
 #include "tile.h"
@@ -46,7 +46,7 @@ template <int kCount>
 struct Words {
   __m256i sum[kCount][2];
 
-  // panel: of `columns` columns, of which the first 16 count here
+  // panel: has `columns` columns, of which this multiplies the first 16
   void Multiply(const int16_t* a, size_t pitch, const int16_t* panel, size_t columns, size_t depth) {
     const int16_t* rows[kCount];
     for (int r = 0; r < kCount; ++r) {

@@ -1,5 +1,5 @@
-// Matrix tiles with AMX. The library they stand in runs on processors without it too, so only these functions use it.
-// Times in the comments: nanoseconds on one core of Intel family 6 model 207.
+// Matrix tiles with AMX. This library also runs on processors without AMX, so only these functions use it. The comments
+// give times on one core of Intel family 6 model 207.
 #include "matrix.h"
 #include "processor.h"
 
@@ -15,7 +15,7 @@
 namespace edge_vlm {
 namespace {
 
-// In constant memory: compilers have dropped stores to a shape on the stack.
+// The shape stands in constant memory, because compilers have dropped stores to a shape on the stack.
 struct alignas(64) Shape {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -26,13 +26,13 @@ constexpr Shape kShape;
 
 constexpr size_t kHalf = 16;  // rows of a tile, and columns of sums
 constexpr size_t kLineBytes = 64;
-constexpr size_t kPanelBytes = 4 * kLineBytes;  // of a row of a panel, and of the sums of one
+constexpr size_t kPanelBytes = 4 * kLineBytes;  // of a row of a panel, and of the sums of a row
 constexpr size_t kWidth = 2 * kHalf;            // columns of a block of a layer
 static_assert(kMatrixRows == 2 * kHalf && kMatrixQueries == kHalf && kMatrixBytes == kLineBytes && kPanel == 4 * kHalf);
 
 enum class Kind { kU8S8, kS8U8, kBf16 };
 
-// Tile kTo plus products of tiles kA and kB.
+// Adds products of tiles kA and kB to tile kTo.
 template <Kind kKind, int kTo, int kA, int kB>
 [[gnu::always_inline]] inline void Add() {
   if constexpr (kKind == Kind::kU8S8) _tile_dpbusd(kTo, kA, kB);
@@ -47,7 +47,8 @@ template <Kind kKind, int kTo, int kA, int kB>
   _tile_zero(3);
 }
 
-// 32 rows times 32 columns of a panel: two tiles by two. between(step) runs while the products of a step are on their way.
+// Multiplies 32 rows by 32 columns of a panel, two tiles by two. between(step) runs while the products of a step are on
+// their way.
 template <Kind kKind, bool kIsBackward, class Between>
 [[gnu::always_inline]] inline void Block(const uint8_t* a, size_t pitch, const uint8_t* b, size_t bytes, void* sums,
                                          const Between& between) {
@@ -75,7 +76,8 @@ template <Kind kKind, bool kIsBackward, class Between>
   _tile_stored(3, to + kHalf * kPitch + kLineBytes, kPitch);
 }
 
-// 16 rows times kTiles tiles of columns, whose rows lie side by side, `panel_pitch` bytes apart. Rows of sums: sums_pitch.
+// Multiplies 16 rows by kTiles tiles of columns, whose rows lie side by side, `panel_pitch` bytes apart. Rows of sums
+// are `sums_pitch` apart.
 template <Kind kKind, int kTiles = 4>
 [[gnu::always_inline]] inline void LowBlock(const uint8_t* a, size_t pitch, const uint8_t* b, size_t panel_pitch,
                                             size_t bytes, void* sums, size_t sums_pitch) {
@@ -98,7 +100,7 @@ template <Kind kKind, int kTiles = 4>
   if constexpr (kTiles > 3) _tile_stored(3, to + 3 * kLineBytes, sums_pitch);
 }
 
-// What follows a layer, of kColumns columns of one row from column `first` of the panel on.
+// Applies what follows a layer to kColumns columns of one row, from column `first` of the panel on.
 template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
 [[gnu::always_inline]] inline void End(const MatrixTask& t, const Sum* sums, size_t row, size_t first) {
   if (first >= t.num_columns) return;
@@ -115,7 +117,7 @@ template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
   std::memcpy(t.result + place, whole, count * sizeof(float));
 }
 
-// Sixteen rows or fewer.
+// Multiplies sixteen rows or fewer.
 template <Kind kKind, bool kHasGelu, bool kHasResidual, class Sum>
 void FewRows(const MatrixTask& t) {
   alignas(64) Sum sums[kHalf * kPanel];
@@ -124,10 +126,10 @@ void FewRows(const MatrixTask& t) {
   for (size_t r = 0; r < t.num_rows; ++r) End<kPanel, kHasGelu, kHasResidual>(t, sums + r * kPanel, r, 0);
 }
 
-// Blocks of 32 rows and 32 columns. The halves of the panel alternate (0 1, 1 0, 0 1, ...), and every second block walks the
-// depth backwards, so that its first loads find in the first cache what the block before it read last. The ends of a block
-// run between the products of the next, a few rows a step, and so do the fetches of what they will touch and of the next
-// panel: a step's products take 22 ns, and few lines at a time do not hold them up.
+// Multiplies blocks of 32 rows and 32 columns. The halves of the panel alternate (0 1, 1 0, 0 1, ...), and every second
+// block walks the depth backwards, so that its first loads find in the first cache what the block before it read last.
+// The ends of a block run between the products of the next, a few rows a step, and so do the fetches of what they will
+// touch and of the next panel: a step's products take 22 ns, and few lines at a time do not hold them up.
 template <Kind kKind, bool kHasGelu, bool kHasResidual, class Sum>
 void ManyRows(const MatrixTask& t) {
   alignas(64) Sum sums[2][kMatrixRows * kWidth];
@@ -189,8 +191,8 @@ void LayerOf(const MatrixTask& t) {
     Layer<kKind, false, false, Sum>(t);
 }
 
-// CPUID names them, XCR0 has their registers, and Linux gives them to a process that asks. It refuses where a thread has a
-// stack for signals that is too small for them.
+// Whether CPUID names matrix tiles, XCR0 has their registers, and Linux gives them to this process. Linux refuses where
+// a thread has a stack for signals that is too small for them.
 bool IsAllowed() {
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kAll = kBf16 | kTile | kInt8;
   constexpr unsigned kSavesTiles = kSavesAvx512 | 3u << 17;
@@ -210,7 +212,7 @@ bool HasMatrix() {
   return has;
 }
 
-// With its release 74 ns; a task takes 50 us and more.
+// Set-up and release take 74 ns together; a task takes 50 us and more.
 MatrixScope::MatrixScope() { _tile_loadconfig(&kShape); }
 MatrixScope::~MatrixScope() { _tile_release(); }
 

@@ -1,5 +1,5 @@
-// Layers that may be multiplied in bf16: on x86 with AVX-512 BF16, Intel from Cooper Lake and Sapphire Rapids on, AMD
-// from Zen 4 on. The library they stand in runs on processors without it too, so only these functions use it.
+// Products of layers that allow bf16, on x86 with AVX-512 BF16: Intel from Cooper Lake and Sapphire Rapids on, AMD from
+// Zen 4 on. This library also runs on processors without it, so only these functions use it.
 #include "tile.h"
 
 #include "with_count.h"
@@ -15,7 +15,7 @@
 namespace edge_vlm {
 namespace {
 
-// Two rows of sixteen floats as pairs of bf16.
+// Turns two rows of sixteen floats into pairs of bf16.
 __m512i Pairs(__m512 first, __m512 second) {
   __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
   return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second)), 16));
@@ -40,9 +40,9 @@ void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dept
     for (int c = 0; c < 4; ++c) _mm512_storeu_ps(sums + kPanel * r + 16 * c, sum[r][c]);
 }
 
-constexpr size_t kTimedDepth = 128;  // of the tiles that are timed: they stay in the first cache
+constexpr size_t kTimedDepth = 128;  // of the tiles that HasBf16 times: they stay in the first cache
 constexpr int kTimedCalls = 16, kTimedRounds = 9;
-constexpr double kGain = 1.25;  // asked of bf16: it is twice as quick on Zen 4, and half as quick on Intel
+constexpr double kGain = 1.25;  // bf16 must be so many times as quick: on Zen 4 it is 2, on Intel 0.5
 
 double Now() {
   timespec now;
@@ -50,7 +50,7 @@ double Now() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// The shortest of some rounds: what else the machine does only makes them longer.
+// Keeps the time of the shortest round: what else the machine does only makes rounds longer.
 template <class Call>
 void Time(const Call& call, double* best) {
   double start = Now();
@@ -59,7 +59,7 @@ void Time(const Call& call, double* best) {
   *best = taken < *best ? taken : *best;
 }
 
-// Whether a tile of bf16 is quicker than one of floats, of the same size; in turn, 0.3 ms for both.
+// Whether a tile of bf16 is quicker than one of floats of the same size. Both take turns, for 0.3 ms in all.
 bool IsQuicker() {
   alignas(64) static float rows[kRows * kTimedDepth], panel[kTimedDepth * kPanel], sums[kRows * kPanel];
   double floats = 1, halves = 1;

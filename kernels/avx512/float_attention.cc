@@ -12,11 +12,11 @@ namespace edge_vlm {
 namespace {
 
 constexpr size_t kTilesPerTask = 16, kQueriesPerTask = kTilesPerTask * kRows;
-constexpr float kMostAbove = 64;  // 2^64 times the shares' sums are far from the end of floats
+constexpr float kMostAbove = 64;  // 2^64 times the sums of shares is far below the largest float
 
 // A tile of queries and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(64) Queries {
-  float sums[kRows][kLanes];  // of shares, by lane; and what comes out so far: times 2^-level
+  float sums[kRows][kLanes];  // of shares, by lane, times 2^-level; the output so far has the same factor
   float level[kRows];
 };
 
@@ -29,8 +29,8 @@ Vector Exp2(Vector x) {
   return _mm512_scalef_ps(p, n);
 }
 
-// Scores of one query to shares in their place, those from `count` on, to the next multiple of kPanel, to zeros. The first
-// block's highest score is the level; it is lifted where later ones are far above.
+// Turns scores of one query into shares in their place, and those from `count` on, to the next multiple of kPanel, into
+// zeros. The first block's highest score is the level, which rises where later scores are far above it.
 void Softmax(float* scores, size_t count, bool is_first, float* sums, float* level, float* out, size_t columns) {
   Vector highest = Repeat(-1e30f);
   size_t padded = RoundUp(count, kPanel);
@@ -55,7 +55,7 @@ void Softmax(float* scores, size_t count, bool is_first, float* sums, float* lev
   Store(sums, sum);
 }
 
-// keys [row / 64][depth][64]; rows beyond the last key are never read.
+// Writes keys [row / 64][depth][64]; Softmax never reads scores of rows behind the last key.
 void PackKeys(const Head& head, size_t depth, float* panels) {
   float key[kMaxHeadDim + kFloatGroup] = {};
   for (size_t row = 0; row < head.num_rows; ++row) {
@@ -65,8 +65,8 @@ void PackKeys(const Head& head, size_t depth, float* panels) {
   }
 }
 
-// values [column / 64][rows][columns], rows rounded up to 64 and columns to 16; what is missing has a share of zero, so it
-// has to be a number.
+// Writes values [column / 64][rows][columns], rows rounded up to 64 and columns to 16. Rows behind the last have a
+// share of zero, which needs a finite number.
 void PackValues(const Head& head, float* panels) {
   size_t num_rows = RoundUp(head.num_rows, kPanel), num_columns = RoundUp(head.width, kLanes);
   for (size_t c = 0; c < head.width; c += kPanel) {
@@ -88,7 +88,7 @@ void AttendInFloats(const Run& run, const float* packed, const Frames& f, const 
   size_t hidden = f.num_heads * f.head_dim, num_offers = f.num_frames * f.num_heads;
   size_t depth = RoundUp(f.head_dim, kFloatGroup), columns = RoundUp(f.head_dim, kLanes);
   size_t num_keys = RoundUp(f.num_patches, kPanel);
-  // What one head of one frame offers to all queries.
+  // An offer: the keys and values that one head of one frame offers to all its queries.
   Scratch<float> keys(run, num_offers * num_keys * depth), values(run, num_offers * num_keys * columns);
   auto head = [&](size_t offer, size_t part) { return HeadOf(packed, f, cosines, sines, offer, part); };
   run.For(num_offers, [&](size_t offer) {

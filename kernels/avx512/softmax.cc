@@ -1,5 +1,5 @@
-// From scores to the softmax's shares with AVX-512. Whole blocks of them find their bytes in a table where the processor
-// looks up 128 at once (VBMI: Intel from Ice Lake on, AMD from Zen 4 on); others are computed.
+// Turns scores into the softmax's shares with AVX-512. For whole blocks it finds them in a table, where the processor
+// looks up 128 bytes at once (VBMI: Intel from Ice Lake on, AMD from Zen 4 on); it computes the others.
 #include "matrix.h"
 #include "processor.h"
 #include "tile.h"
@@ -17,8 +17,8 @@ constexpr float kLogOfLargestShare = 7.99435344f;  // kLargestShare is 255
 __m512i Join(__m512i a, __m512i b, std::true_type) { return _mm512_max_epi32(a, b); }
 __m512i Join(__m512i a, __m512i b, std::false_type) { return _mm512_add_epi32(a, b); }
 
-// The highest lane of each row, or the sum of its lanes, one behind another; numbers behind those of kCount rows mean nothing.
-// Each round joins two vectors into one, and halves the lanes that a row still has.
+// The highest lane of each row, or the sum of its lanes, one behind another; numbers behind those of kCount rows mean
+// nothing. Each round joins two vectors into one, and halves the lanes that a row still has.
 template <int kCount, class IsHighest>
 __m512i AcrossLanes(const __m512i (&rows)[kCount], IsHighest is_highest) {
   constexpr int kTwo = (kCount + 1) / 2, kFour = (kTwo + 1) / 2, kEight = (kFour + 1) / 2;
@@ -40,11 +40,11 @@ __m512i AcrossLanes(const __m512i (&rows)[kCount], IsHighest is_highest) {
   return Join(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd), is_highest);
 }
 
-// A number of each row: those of kCount rows, and as many as make up a half or a whole vector.
+// The lanes that hold a number of each of kCount rows, rounded up to a half or a whole vector.
 template <int kCount>
 constexpr __mmask16 kLanesOf = kCount <= kPaddedRows ? 0xff : 0xffff;
 
-// Also stores them.
+// Returns the highest score of each row as floats, and stores it in `highest`.
 template <int kCount>
 __m512 Highest(const int32_t* scores, size_t pitch, size_t count, int32_t* highest) {
   __m512i rows[kCount];
@@ -64,17 +64,17 @@ void StoreSums(const __m512i (&rows)[kCount], float* sums) {
   _mm512_mask_storeu_ps(sums, kLanesOf<kCount>, _mm512_cvtepi32_ps(AcrossLanes(rows, std::false_type{})));
 }
 
-// Words to bytes between 0 and 255.
+// Narrows words to bytes between 0 and 255.
 __m512i Pack(const __m512i (&part)[4]) {
   return _mm512_packus_epi16(_mm512_packs_epi32(part[0], part[1]), _mm512_packs_epi32(part[2], part[3]));
 }
 
-// Packing goes by quarters of a vector; this puts the bytes of sixteen words each in their order.
+// Pack works by quarters of a vector; this puts the bytes back in their order.
 __m512i InOrder(__m512i packed) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
 }
 
-// Plus those of four shares each.
+// Adds four shares to each lane of the sum.
 __m512i Add(__m512i sum, __m512i shares) { return _mm512_dpbusd_epi32(sum, shares, _mm512_set1_epi8(1)); }
 
 template <int kCount>

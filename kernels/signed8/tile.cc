@@ -32,7 +32,7 @@ void DotU8S8(const int8_t* a, size_t pitch, const int8_t* panel, size_t depth, i
     for (int c = 0; c < 4; ++c) vst1q_s32(sums + kPanel * r + 4 * c, sum[r][c]);
 }
 
-// Sums of products of bytes with sixteen columns of a panel of heads.h.
+// Sums of products of bytes with sixteen columns of a panel that heads.h packs.
 template <int kCount>
 struct Bytes {
   int32x4_t sum[kCount][4];

@@ -1,4 +1,4 @@
-// Values of four bits, looked up.
+// Looks up values of four bits.
 #pragma once
 #include <immintrin.h>
 

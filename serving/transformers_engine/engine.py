@@ -192,7 +192,7 @@ class TransformersEngine:
                 self._fail(sequence, ServerError("the engine failed on this request"))
 
     def _step(self, pieces: list[Piece]) -> None:
-        """Run the pieces through the model at once. Where that fails, run each alone: a failure belongs to one request."""
+        """Run the pieces through the model at once. Where that fails, run each alone: one request is at fault."""
         if not pieces:
             return
         try:
