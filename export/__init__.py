@@ -1,4 +1,4 @@
-"""Checkpoint in, edge bundle (export.vision) and language checkpoint (export.language) out.
+"""Makes an edge bundle (export.vision) and a language checkpoint (export.language) of a checkpoint.
 
 The only folder that needs torch, transformers and onnx; nothing here runs on a device or on the server.
 """

@@ -1,6 +1,7 @@
 """What the two command lines share: arguments, exit codes, and errors as one line of text.
 
-0 published, 1 the graph misses its gate, 2 anything else the user can put right, 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 the export published, 1 the graph misses its gate, 2 anything else that the user can put right, 130 Ctrl-C
+stopped it, 143 SIGTERM stopped it.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from contract.errors import EdgeVlmError, ParityError
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
-    """A parser with MODEL, OUT and --json."""
+    """A parser with MODEL, OUT and --json for `python -m PROGRAM`."""
     arguments = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     arguments.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
     arguments.add_argument("out", metavar="OUT", help="folder to write; an earlier export there is replaced")
@@ -32,7 +33,7 @@ def add_adapter(arguments: argparse.ArgumentParser) -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came. Not an Exception, as KeyboardInterrupt is none: nothing on the way may take it for a failure."""
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that nothing on the way takes it for a failure."""
 
 
 def _terminate(*_: object) -> None:
@@ -40,7 +41,7 @@ def _terminate(*_: object) -> None:
 
 
 def run(work: Callable[[], None]) -> int:
-    """Run a command in the main thread; returns its exit code. A command that is stopped leaves nothing behind either."""
+    """Run a command in the main thread; returns its exit code. A command that a signal stops leaves nothing behind."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         work()

@@ -1,6 +1,7 @@
-"""An edge bundle in four steps: check the source, ask the original, write the graph, prove it.
+"""Makes an edge bundle in four steps: check the source, ask the original, write the graph, prove it.
 
-Everything is written beside `out` and renamed when the proof holds, so a bundle is published whole or not at all.
+The export writes everything beside `out` and renames it when the proof holds, so it publishes a bundle whole or not at
+all.
 """
 
 import time
@@ -50,7 +51,17 @@ LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class VisionExport:
-    """What an export gave: the folder, its encoder, the graph's size, the seconds of each stage, the worst parity figures."""
+    """What an export made.
+
+    Attributes:
+        bundle: the folder.
+        fingerprint: the name of its encoder.
+        precision: one of contract.manifest.PRECISIONS.
+        nodes: how many nodes the graph has.
+        seconds: time of the whole export.
+        stages: seconds of each stage.
+        parity: the worst figures of the gate, from export.gate.parity.summary.
+    """
 
     bundle: str
     fingerprint: str
@@ -73,8 +84,14 @@ class CheckedCheckpoint:
 
 @dataclass(frozen=True)
 class Original:
-    """What transformers' tower says: to the packs, to the largest ones, to pictures (rows float32 (1+L, n, H) each), and
-    how loud its channels are on these."""
+    """What transformers' tower answers.
+
+    Attributes:
+        packs, answers: the packs of the gate, and the outputs for each.
+        largest, first_level_answers: the packs that run as far as the first level, and the outputs for each.
+        pictures, picture_rows: the calibration pictures, and the rows float32 (1+L, n, H) of each.
+        peaks: by layer the largest magnitude of each input channel on these pictures, float64 (in,).
+    """
 
     packs: tuple[Pack, ...]
     answers: list[Outputs]
@@ -87,8 +104,8 @@ class Original:
 
 @dataclass(frozen=True)
 class Weights:
-    """What is written: a reader of tensors, factors and half layers as in export.graph.layers.Layers, and facts for the
-    manifest."""
+    """What the export writes: a reader of tensors, factors and half layers as in export.graph.layers.Layers, and
+    `facts`, which become the manifest's quantisation."""
 
     read: Read
     factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -149,7 +166,7 @@ def write_bundle(
 def checked_source(
     model: str, out: Path, precision: Precision, progress: Progress, adapter: Path | None = None
 ) -> CheckedCheckpoint:
-    """Refuse everything that can be refused before the first tensor is read; see export.vision.export_vision."""
+    """Make every check that needs no tensor; arguments and errors are those of export.vision.export_vision."""
     folder = local_folder(model, lambda name: adapter is not None or families.local_name(name) is not None)
     checkpoint = Checkpoint(folder, Adapter(adapter) if adapter else None)
     check_place(out, checkpoint.folder, MANIFEST)
@@ -170,7 +187,8 @@ def checked_source(
 
 
 def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifest:
-    """Write tokenizer and chat template and compare what goes in with transformers; the manifest without its parity."""
+    """Write tokenizer and chat template, and compare the device's inputs with transformers'; returns the manifest,
+    which has no parity yet."""
     write_tokenizer(checkpoint.folder, work / TOKENIZER)
     if NEWLINE_TENSOR in checkpoint.family.SHARED:
         np.save(work / NEWLINE, checkpoint.tower_tensor(NEWLINE_TENSOR))
@@ -196,7 +214,7 @@ def _oracle(source: CheckedCheckpoint, read: Read) -> Oracle:
 
 
 def _ask_original(source: CheckedCheckpoint, precision: Precision, folder: Path | None, done: Done) -> Original:
-    """Everything that the original is asked; its memory is free afterwards."""
+    """Ask the original everything at once; afterwards its memory is free."""
     checkpoint, tower = source.checkpoint, source.tower
     packs, largest = packs_for(tower), first_level_packs_for(tower)
     oracle = _oracle(source, checkpoint.tower_tensor)
@@ -210,8 +228,8 @@ def _ask_original(source: CheckedCheckpoint, precision: Precision, folder: Path 
 
 
 def _prepared_for_integers(source: CheckedCheckpoint, original: Original, folder: Path | None) -> Weights:
-    """Weights rotated and balanced, and the layers that rounding would cost most; a tower of tiles as it is, because a norm
-    before its blocks lets no rotation through."""
+    """Rotate and balance the weights, and choose the layers that rounding would cost most. A tower of tiles keeps its
+    weights, because a norm before its blocks lets no rotation through."""
     tower, read = source.tower, source.checkpoint.tower_tensor
     described = calibration.describe(folder, original.pictures)
     if tower.fixed_side is not None:
@@ -242,8 +260,8 @@ def _write_codec_numbers(work: Path, original: Original, folder: Path | None, pr
 def _prove(
     work: Path, tower: Tower, precision: Precision, original: Original, progress: Progress, done: Done
 ) -> list[parity.Row]:
-    """Run the written graph on every pack and compare it with the original's answers. Standard operators compute it,
-    except where the precision is about the kernels and this machine has them."""
+    """Run the written graph on every pack and compare it with the original's answers. Standard operators compute it.
+    The kernels do so only where the precision is about them and this machine has them."""
     use_kernels = precision.proves_kernels and kernels.multiplies_bf16()
     by = f"kernels of {kernels.instructions()}" if use_kernels else "standard operators"
     progress.note(f"parity      of {by} against transformers {version('transformers')}\n{parity.HEADER}")
@@ -259,7 +277,7 @@ def _prove(
 
 
 def _counted(read: Read, done: Done) -> Read:
-    """`read`, telling what each tensor costs to write."""
+    """`read`, which also tells `done` what each tensor costs to write."""
 
     def reading(name: str) -> NDArray[np.float32]:
         values = read(name)

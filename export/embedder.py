@@ -1,7 +1,7 @@
-"""The bundle of an embedding model: a picture tower and a text tower, each held against transformers before it is published.
+"""Makes the bundle of an embedding model: a picture tower and a text tower, each compared with transformers'.
 
-transformers loads the whole model here, because both towers are needed and both are small. Everything is written beside
-`out` and renamed when the proof holds.
+transformers loads the whole model here, because the bundle needs both towers and both are small. The export writes
+everything beside `out` and renames it when the proof holds.
 """
 
 import json
@@ -63,7 +63,14 @@ TEXTS = (
 
 
 def model_type_of(model: str) -> str:
-    """The model_type of a checkpoint's config, empty where there is none to read."""
+    """The model_type of a checkpoint's config; empty where the checkpoint has no config that names one.
+
+    Args:
+        model: a folder, or a hub id.
+
+    Raises:
+        BundleError, MissingExtra: as export.source.hub.local_folder.
+    """
     folder = local_folder(model, lambda name: families.local_name(name) is not None)
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -109,7 +116,7 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
         parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
         asked = asdict(draft) | {"image": facts.image, "tiles": facts.tiles, "gates": gates}
         EmbedderManifest(**asked | {"parity": [asdict(row) for row in rows]}).write(work)
-        Embedder.from_bundle(work)  # what is published opens
+        Embedder.from_bundle(work)  # raises where the device could not open it
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)
     fingerprint, worst = draft.encoder_fingerprint, parity.summary(rows)
@@ -117,7 +124,7 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
 
 
 def plan_embedder(model: str, precision: str) -> Plan:
-    """See export.vision.plan_vision; of the picture tower."""
+    """The plan of the picture tower; see export.vision.plan_vision."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(local_folder(model, lambda _: True), local_files_only=True)
@@ -143,7 +150,7 @@ def _read(state: dict[str, NDArray[np.float32]], name: str) -> NDArray[np.float3
 
 
 def _save_tokenizer(folder: Path, work: Path) -> Any:
-    """transformers' tokenizer of the checkpoint, and its file in the bundle."""
+    """Write the tokenizer's file into the bundle; returns transformers' tokenizer of the checkpoint."""
     from transformers import AutoTokenizer
 
     try:
@@ -186,7 +193,7 @@ def _manifest(
 
 
 def _inputs(folder: Path, draft: EmbedderManifest, work: Path, tokenizer: Any) -> list[dict[str, Any]]:
-    """Compare the device's pixels and token ids with transformers'."""
+    """Compare the device's pixels and token ids with transformers'; returns the manifest's gates."""
     embedder = _without_sessions(draft, work)
     rows = (
         ("processor", "pictures: every pixel", _pictures(folder, embedder)),
@@ -196,7 +203,7 @@ def _inputs(folder: Path, draft: EmbedderManifest, work: Path, tokenizer: Any) -
 
 
 def _without_sessions(draft: EmbedderManifest, work: Path) -> Embedder:
-    """The device's preparation alone; no graph runs."""
+    """A device that only prepares inputs: it has no graphs."""
     none: Any = None
     return Embedder(draft, Tokenizer.from_file(str(work / TOKENIZER)), none, none)
 
@@ -229,7 +236,12 @@ def _texts(tokenizer: Any, embedder: Embedder) -> Iterator[None]:
 def _picture_answer(
     whole: Any, facts: TileFacts, tower: Tower, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]
 ) -> Outputs:
-    """get_image_features of transformers' model over tiles, (n, width)."""
+    """get_image_features of transformers' model over tiles, float32 (n, width).
+
+    Args:
+        patches: uint8 (num_patches, patch_width).
+        grid_thw: int64 (num_items, 3); the answer does not depend on it.
+    """
     import torch
 
     side, patch, tiles = tower.fixed_side or 0, tower.patch_size, facts.tiles
@@ -244,7 +256,7 @@ def _picture_answer(
 
 
 def _text_rows(whole: Any, work: Path, draft: EmbedderManifest) -> list[parity.Row]:
-    """The text graph against get_text_features: each text alone, and all together."""
+    """Compare the text graph with get_text_features: each text alone, and all together."""
     import torch
 
     prepared, session = (

@@ -1,4 +1,4 @@
-"""The optional dependencies of this folder, asked for by name before the first import of any of them.
+"""Checks the optional dependencies of this folder before the first import of any of them.
 
 A raw ImportError would name a module; the user needs the name of the extra.
 """
@@ -9,10 +9,13 @@ from contract.errors import MissingExtra
 
 
 def require(feature: str, *modules: str) -> None:
-    """Check that `modules`, all of the extra `export`, are installed.
+    """Check that `modules` are installed; the extra `export` brings all of them.
+
+    Args:
+        feature: what needs them, for the message.
 
     Raises:
-        MissingExtra: one of them is absent.
+        MissingExtra: one of them is not installed.
     """
     for module in modules:
         if not is_installed(module):
@@ -23,5 +26,5 @@ def is_installed(module: str) -> bool:
     """Whether a module can be imported."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # the name is blocked in sys.modules
+    except ValueError:  # somebody has blocked the name in sys.modules
         return False

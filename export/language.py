@@ -1,8 +1,8 @@
 """python -m export.language MODEL OUT: the checkpoint without its vision tower, for the server.
 
-What stays is byte for byte the original: config, templates and every other tensor, copied in blocks, so that neither
-torch nor a checkpoint's memory is needed. An adapter changes the tensors it names. A mark names the encoder that the model
-belongs to, so that a server refuses the embeddings of another one.
+The rest stays byte for byte the original: config, templates and every other tensor. The export copies them in blocks,
+so it needs neither torch nor memory for a whole checkpoint. An adapter changes the tensors that it names. A mark names
+the encoder to which the model belongs, so that a server refuses the embeddings of another encoder.
 """
 
 import json
@@ -46,7 +46,8 @@ COPIED = (
 
 @dataclass(frozen=True)
 class LanguageExport:
-    """What an export gave: the folder, its encoder, and what it holds."""
+    """What an export made: the folder, the name of its encoder, how many tensors and tensor bytes it holds, and the
+    seconds that it took."""
 
     checkpoint: str
     fingerprint: str
@@ -65,21 +66,23 @@ def export_language(
     """Write the language checkpoint of `model`, a folder or hub id, to `out`.
 
     Args:
-        bundle: an edge bundle of the same checkpoint, whose tokenizer and codec numbers are copied: the server then takes
-            the learned codecs of devices that hold the same numbers.
-        adapter: a LoRA folder of PEFT's layout, which is merged into the weights.
+        progress: where the export reports; None reports nowhere.
+        bundle: an edge bundle of the same checkpoint. The export copies its tokenizer and codec numbers, so that the
+            server takes the learned codecs of devices that hold the same numbers.
+        adapter: a LoRA folder of PEFT's layout, which the export merges into the weights.
 
     Raises:
-        BundleError: the checkpoint is incomplete, damaged, of another family, or has no tower to take out; the bundle
+        BundleError: the checkpoint is incomplete or damaged, has an unknown family or no tower to take out; the bundle
             has no codec numbers, or is damaged.
         FingerprintMismatch: the bundle belongs to another tower.
-        InvalidInput: out must not be replaced.
-        MissingExtra: model is a hub id, and huggingface_hub is not installed.
+        InvalidInput: the export must not replace `out`.
+        MissingExtra: model is a hub id and huggingface_hub is not installed, or the tokenizer needs transformers.
+        OSError: the disk is full; the export leaves nothing behind.
     """
     progress, started = progress or Progress(), time.monotonic()
     checkpoint = Checkpoint(local_folder(model, lambda _: True), Adapter(adapter) if adapter else None)
     check_place(out, checkpoint.folder, MARK)
-    _ = checkpoint.config  # says of an adapter alone that it is one
+    _ = checkpoint.config  # raises where the folder is an adapter alone
     require_tokenizer(checkpoint.folder)
     _ = checkpoint.chat_template  # raises where there is none
     fingerprint = checkpoint.card.encoder_fingerprint
@@ -144,7 +147,7 @@ def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tup
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """The command line; returns the exit code, one of export.command's."""
     arguments = command.parser("export.language", "Write a checkpoint without its vision tower.")
     arguments.add_argument("--bundle", type=Path, help="edge bundle whose codec numbers the server shall know")
     command.add_adapter(arguments)

@@ -1,8 +1,8 @@
-"""`optimum-cli export onnx --model MODEL OUT` for the families of this export: it ends in export.vision.
+"""`optimum-cli export onnx --model MODEL OUT` for the families of this export: it calls export.vision.
 
-optimum-cli finds its commands in the namespace optimum.commands.register (optimum 2.1, commands/optimum_cli.py). With
-optimum alone there is no command `onnx`, and this is it. With optimum-onnx there is one: models of these families then
-come here, every other model goes on to optimum-onnx.
+optimum-cli finds its commands in the namespace optimum.commands.register (optimum 2.1, commands/optimum_cli.py).
+optimum alone has no command `onnx`, so this file gives it one. optimum-onnx has one: this file then takes the models of
+these families, and every other model goes on to optimum-onnx.
 """
 
 import sys
@@ -32,14 +32,14 @@ class EdgeExport(BaseOptimumCLICommand):  # type: ignore[misc]
 
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:
-        """optimum-onnx's names; --dtype knows the integers, too."""
+        """Add optimum-onnx's options; --dtype knows the integers, too."""
         parser.add_argument("-m", "--model", required=True, help="checkpoint folder or hub id")
         parser.add_argument("output", type=Path, help="folder to write: the edge bundle")
         parser.add_argument("--task", default=TASKS[0], help=f"one of {', '.join(TASKS)}")
         parser.add_argument("--dtype", choices=PRECISIONS, default=PRECISIONS[0], help="precision of the tower")
 
     def run(self) -> None:
-        """Export, and end the process with the exit code of export.vision."""
+        """Export, then end the process with export.vision's exit code."""
         sys.exit(command.run(lambda: _export(self.args, _family(self.args.model), {})))
 
 
@@ -47,7 +47,7 @@ def _family(model: str) -> str:
     """The model_type of a folder or hub id.
 
     Raises:
-        BundleError: there is no config.
+        BundleError: transformers finds no config.
     """
     from transformers import PretrainedConfig
 
@@ -61,7 +61,10 @@ def _export(args: Namespace, family: str, defaults: dict[str, Any]) -> None:
     """Refuse what this export would ignore, then export.
 
     Args:
-        defaults: optimum-onnx's options, as they are when nobody gives them.
+        defaults: the defaults of optimum-onnx's options, by name.
+
+    Raises:
+        InvalidInput: the family, the task or an option is none of this export.
     """
     if family not in MODULES:
         raise InvalidInput(
@@ -83,7 +86,7 @@ def _export(args: Namespace, family: str, defaults: dict[str, Any]) -> None:
 
 
 def _for_these_families(stock: Any) -> Callable[[Any], None]:
-    """optimum-onnx's `run`, which sends these families' models here."""
+    """A `run` for optimum-onnx's command that sends these families' models here."""
     others: Callable[[Any], None] = stock.run
     parser = ArgumentParser()
     stock.parse_args(parser)

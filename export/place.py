@@ -1,4 +1,4 @@
-"""Where an export may write: never over its source, never over a folder that is not of its own kind.
+"""Where an export may write: never over its source, never over a folder that no export of its kind made.
 
 Publishing replaces the whole target folder, so a mistyped OUT must not cost anybody a folder.
 """
@@ -9,10 +9,11 @@ from contract.errors import InvalidInput
 
 
 def check_place(out: Path, model: Path, mark: str) -> None:
-    """Check that `out` may be replaced.
+    """Check that the export may replace `out`.
 
     Args:
-        mark: the file that tells an earlier export of the same kind.
+        model: the folder of the checkpoint.
+        mark: the file by which the check knows an earlier export of the same kind.
 
     Raises:
         InvalidInput: out lies in the checkpoint or around it, is a file, or holds something else.

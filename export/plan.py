@@ -1,6 +1,7 @@
-"""What an export will cost, known from the config alone: sizes, memory, disk and the work of the gate.
+"""What an export will cost, from the config alone: sizes, memory, disk and the work of the gate.
 
-Shown before anything is read, by --dry-run as all there is; a disk that is too small is refused here and not after minutes.
+The export shows the plan before it reads a tensor, and --dry-run stops there. It refuses a disk that is too small here
+and not after minutes.
 """
 
 import math
@@ -15,15 +16,16 @@ from export.precision import BY_NAME, Precision
 from export.progress import READ_FLOP, WRITE_FLOP
 
 FP16 = BY_NAME["fp16"]
-FLOAT32 = ("pos_embed", "patch_embed.proj")  # in every precision
+FLOAT32 = ("pos_embed", "patch_embed.proj")  # float32 in every precision
 HALF = ("blocks.0.", "merger.linear_fc2")  # as much as export.integers.sensitivity will leave in fp16
-INPUTS_FLOP = 2e11  # what the gates of processor and prompts take, of any checkpoint
+INPUTS_FLOP = 2e11  # what the gates of processor and prompts take for any checkpoint
 BASE_BYTES = 700_000_000  # torch, transformers, the original's answers, activations of one pack
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes in bytes, work in floating point operations; peak is an estimate."""
+    """Sizes in bytes, work in floating point operations. bundle_bytes and peak_bytes are estimates; costs has the work
+    of each stage by name."""
 
     parameters: int
     tower_fp32_bytes: int
@@ -61,10 +63,11 @@ class Plan:
         )
 
     def require_disk(self, out: Path) -> None:
-        """Check that `out` has room, beside an earlier bundle that stays until the new one is whole.
+        """Check that the disk of `out` has room for the bundle beside an earlier one, which stays until the new one is
+        whole.
 
         Raises:
-            InvalidInput: it has not.
+            InvalidInput: the disk has too little room.
         """
         place = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         free = shutil.disk_usage(place).free

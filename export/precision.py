@@ -1,4 +1,4 @@
-"""A precision: how its layers are stored and multiplied, what its gate demands, what it costs.
+"""The precisions: how the graph stores and multiplies layers in each, what its gate demands, what it costs.
 
 This is the one place that describes a precision of a bundle; contract.manifest only has the names.
 """
@@ -17,13 +17,13 @@ class Precision:
     """One precision of a bundle.
 
     Attributes:
-        linear: how matrices are stored and multiplied.
-        gate: what the written graph must keep of the original.
-        weight_bytes: what a weight of a linear layer takes in the file, with its steps and zeros.
+        linear: how the graph stores and multiplies matrices.
+        gate: how close the written graph must stay to the original.
+        weight_bytes: the bytes that a weight of a linear layer takes in the file, with its share of steps and zeros.
         session_towers: memory while onnxruntime loads the graph, in float32 towers. onnxruntime packs a float32 copy
-            while the pages of the file are given back; for fp16 it makes a float32 copy first.
-        proves_kernels: the gate runs the kernels where this machine multiplies in bf16: standard operators multiply such
-            layers in float32, so their answers would say nothing about bf16.
+            while the gate gives the pages of the file back; for fp16 it makes a float32 copy first.
+        proves_kernels: the gate runs the kernels where this machine multiplies in bf16: standard operators multiply
+            such layers in float32, so their answers would say nothing about bf16.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Precision:
         return self.linear.is_integer
 
 
-# The gate of int4 is a floor: it tells rounding from a wrong graph (0.84 at best) and says nothing about answers. Its
-# worst row is bounded loosely, because single tokens amplify errors.
+# The gate of int4 is a floor: it tells rounding from a wrong graph (0.84 at best) and says nothing about answers. It
+# bounds the worst row loosely, because single tokens amplify errors.
 BY_NAME = {
     precision.name: precision
     for precision in (
@@ -56,7 +56,7 @@ def precision_named(name: str) -> Precision:
     """The precision of this name.
 
     Raises:
-        BundleError: there is none.
+        BundleError: no precision has this name.
     """
     if name not in BY_NAME:
         raise BundleError(f"precision is {name!r}, {', '.join(PRECISIONS)} can be exported")

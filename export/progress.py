@@ -1,6 +1,6 @@
-"""How far a long command is: stages of known cost, a bar with the time that is left, and lines that stay.
+"""Shows how far a long command is: stages of known cost, a bar with the time that is left, and lines that stay.
 
-Costs are in any one unit, here floating point operations; the time left follows from the speed so far.
+Costs have any one unit, here floating point operations; the time left follows from the speed so far.
 """
 
 import time
@@ -11,9 +11,9 @@ from typing import TextIO
 WIDTH = 24  # of the bar
 LOG_SECONDS = 5.0  # between two lines where no bar can be drawn
 
-READ_FLOP, WRITE_FLOP = 100, 400  # what a byte counts as
+READ_FLOP, WRITE_FLOP = 100, 400  # the operations that a byte counts as
 
-Done = Callable[[float, str], None]  # cost of what was just done, and its name
+Done = Callable[[float, str], None]  # takes the cost of the step that just ended, and its name
 
 
 def quiet(_cost: float, _name: str) -> None:
@@ -24,7 +24,7 @@ class Progress:
     """Writes to `file`, or nowhere. A terminal gets a bar in its last line, any other file a line now and then.
 
     Attributes:
-        seconds: what each finished stage took.
+        seconds: how long each finished stage took, by name.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
@@ -36,11 +36,11 @@ class Progress:
         self.seconds: dict[str, float] = {}
 
     def plan(self, costs: Mapping[str, float]) -> None:
-        """What is to come: cost by stage, in order. The clock of the time left starts here."""
+        """Take the plan: the cost of each stage, in order. The clock of the time left starts here."""
         self._costs, self._finished, self._started = costs, 0.0, time.monotonic()
 
     def note(self, line: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         if self._file is not None:
             clear = "\r\x1b[2K" if self._bar else ""
             print(f"{clear}{line}", file=self._file, flush=True)
@@ -48,7 +48,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Done]:
-        """One stage of the plan; yields what is called after each of its steps."""
+        """Run one stage of the plan; yields the function that the caller calls after each step."""
         began, done = time.monotonic(), 0.0
 
         def step(cost: float, what: str) -> None:
@@ -67,7 +67,11 @@ class Progress:
         self._finished += self._costs.get(name, 0.0)
 
     def seconds_left(self, done: float = 0.0) -> float | None:
-        """Estimate from the speed so far, `done` being the cost behind us in the running stage; None too early to say."""
+        """Estimate from the speed so far; None where it is too early to say.
+
+        Args:
+            done: the cost of the finished steps of the running stage.
+        """
         total, behind = sum(self._costs.values()), self._finished + done
         if behind <= 0.02 * total:
             return None

@@ -1,6 +1,7 @@
 """python -m export.vision MODEL OUT: the edge bundle of a checkpoint.
 
-Reads only the tower, writes the graph, proves it against the original and publishes the folder whole or not at all.
+The export reads only the tower, writes the graph, proves it against the original and publishes the folder whole or not
+at all.
 """
 
 import json
@@ -26,18 +27,24 @@ def export_vision(
     calibration: Path | None = None,
     adapter: Path | None = None,
 ) -> "VisionExport":
-    """Write the edge bundle of `model`, a folder or hub id, to `out`; of an embedding model the bundle of an Embedder.
+    """Write the edge bundle of `model`, a folder or hub id, to `out`. For an embedding model it is the bundle that
+    edge_runtime.embedder.Embedder opens.
 
     Args:
-        calibration: a folder of pictures, for the upload's codecs and the integer precisions; None takes drawn ones.
-        adapter: a LoRA folder of PEFT's layout, which is merged into the tower's weights.
+        precision: one of contract.manifest.PRECISIONS.
+        progress: where the export reports; None reports nowhere.
+        calibration: a folder of pictures for the upload's codecs and the integer precisions; None takes drawn ones. An
+            embedding model needs none.
+        adapter: a LoRA folder of PEFT's layout, which the export merges into the tower's weights; an embedding model
+            ignores it.
 
     Raises:
-        BundleError: the checkpoint is incomplete, damaged or of another family.
-        InvalidInput: out must not be replaced or has no room, or calibration holds no pictures.
-        OSError: the disk is full although its free space was checked before; nothing is left behind.
-        ParityError: the graph misses its gate; nothing is published, the rows are in `out` + .parity-failed.json.
-        MissingExtra: torch, transformers or onnx is not installed.
+        BundleError: the checkpoint is incomplete or damaged, or its family or the precision is unknown.
+        InvalidInput: the export must not replace `out`, the disk has no room, or calibration holds no pictures.
+        OSError: the disk is full although the export checked its free space; it leaves nothing behind.
+        ParityError: the graph misses its gate. The export publishes nothing and writes the rows to
+            `out` + .parity-failed.json.
+        MissingExtra: torch, transformers or onnx is not installed, or model is a hub id and huggingface_hub is not.
     """
     _require_extra()
     from export.edge_bundle import write_bundle
@@ -57,10 +64,10 @@ def plan_vision(
     progress: Progress | None = None,
     adapter: Path | None = None,
 ) -> "Plan":
-    """What `export_vision` would cost; reads configuration and headers, writes nothing.
+    """What `export_vision` would cost. It reads configuration and headers, and writes nothing.
 
     Raises:
-        as export_vision, for all that can be known without reading the tower.
+        BundleError, InvalidInput, MissingExtra: as export_vision, where the reason shows without the tower's tensors.
     """
     _require_extra()
     from export.edge_bundle import plan_bundle
@@ -77,7 +84,7 @@ def _require_extra() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """The command line; returns the exit code, one of export.command's."""
     arguments = command.parser("export.vision", "Write the edge bundle of a checkpoint.")
     arguments.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     arguments.add_argument(
