@@ -1,1 +1,1 @@
-"""The bundled model: what it is shown, what it is asked, how it is trained and measured."""
+"""The bundled model: the pictures and questions it learns from, its training and its evaluation."""

@@ -7,7 +7,7 @@ MERGE_SIZE, TEMPORAL_PATCH_SIZE, PATCH_SIZE = 2, 2, 16
 
 
 def tiny_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
-    """About 4.4 million parameters; three deepstack levels, interleaved M-RoPE, a 12 x 12 position table."""
+    """About 4.4 million parameters, with three deepstack levels, interleaved M-RoPE and a 12 x 12 position table."""
     ids = {
         name: tokenizer.token_to_id(name)
         for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")

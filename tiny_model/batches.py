@@ -1,8 +1,8 @@
 """Training batches: one picture or clip, several questions that do not see each other.
 
 The questions of an item are branches behind one shared prefix: the attention mask hides them from each other and each
-starts at the position where the prefix ends. Asked in one sequence instead, "what colour is the circle" is answered
-by copying from the description before it, and the model never learns to look.
+starts at the position where the prefix ends. If one sequence asked them all, the
+model would copy the answer to "what colour is the circle" from the description before it, and never learn to look.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,11 @@ from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Scene, shapes_s
 
 HALF = (0.5, 0.5, 0.5)
 IGNORE = -100
-TARGETS = (1 + len(SHAPES), 1 + len(COLORS), 1 + len(CHARACTERS))  # classes per patch: shape, colour, character
+TARGETS = (
+    1 + len(SHAPES),
+    1 + len(COLORS),
+    1 + len(CHARACTERS),
+)  # classes per patch, 0 for none: shape, colour, character
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def _shrink(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def _targets(subject: Scene | DrawnClip, grid: tuple[int, int, int]) -> NDArray[np.int64]:
-    """Class of what covers the middle of each patch, 0 for nothing; rows in merge-block order."""
+    """Class of what covers the middle of each patch, 0 for nothing: int64 (3, t*h*w) in merge-block order."""
     t, h, w = grid
     targets = np.zeros((3, t, h, w), np.int64)
     y, x = (np.arange(h)[:, None] + 0.5) * 16, (np.arange(w)[None] + 0.5) * 16
@@ -73,7 +77,7 @@ def scene_item(random: Random, scene: Scene, width: int, height: int) -> Item:
 
 
 def clip_item(random: Random, clip: DrawnClip, width: int, height: int) -> Item:
-    """A clip sampled at a random rate, with its timestamp texts."""
+    """A clip whose frames stand at a random rate, with its timestamp texts."""
     frames = np.stack([_shrink(frame, width, height) for frame in clip.frames])
     patches, grid = to_patches(frames)
     seconds_per_frame = random.uniform(0.3, 1.0)
@@ -115,7 +119,7 @@ class Batch:
     labels: torch.Tensor  # (B, S), already shifted: labels[i] is what token i predicts
     position_ids: torch.Tensor  # (3, B, S)
     attention_mask: torch.Tensor  # (B, 1, S, S), added to the scores
-    branches: torch.Tensor  # (B, S), number of the question, -1 before and behind
+    branches: torch.Tensor  # (B, S), number of the question, -1 in the prefix, -2 behind the row's end
     targets: torch.Tensor  # (3, patches)
 
 

@@ -1,6 +1,7 @@
-"""Short videos the bundled model is trained on: a shape that moves, or shapes shown one after the other.
+"""Short videos that train the bundled model: a shape that moves, or shapes one after the other.
 
-Moving needs frame order; "what is shown at 1.2 seconds" needs the timestamp texts to stand with the right frames.
+Questions about the movement need the order of frames; "what is shown at 1.2 seconds" needs the timestamp texts to stand
+with the right frames.
 """
 
 from dataclasses import dataclass

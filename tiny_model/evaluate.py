@@ -1,7 +1,7 @@
 """How well the bundled model answers, and how much worse when the server is wrong.
 
-Exact match over whole answers on scenes no training run has drawn. Teacher-forced arg max of every answer token is the
-same as greedy decoding for that, and a hundred times faster.
+It counts exact matches of whole answers on scenes that no training run has drawn. For that, teacher-forced arg max of
+every answer token is the same as greedy decoding, and a hundred times faster.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def held_out_items(per_kind: int, seed: int = HELD_OUT_SEED) -> list[Item]:
 
 
 def flat_positions(batch: Batch) -> torch.Tensor:
-    """1-D positions: one step a token on every axis, as a text model counts."""
+    """1-D positions (3, B, S): one step a token on every axis, as a text model counts."""
     seen = (batch.attention_mask[:, 0] == 0).sum(-1) - 1
     return seen[None].expand(3, -1, -1)
 
@@ -61,7 +61,7 @@ FAULTS: dict[str, Callable[[Features, Batch], tuple[Features, torch.Tensor]]] = 
 
 @torch.no_grad()
 def predictions(model: Qwen3VLForConditionalGeneration, batch: Batch, fault: str = "none") -> torch.Tensor:
-    """Arg max token at every place, (B, S)."""
+    """Arg max token at every place, int64 (B, S), with one of FAULTS between the tower and the language model."""
     tower = model.model.visual(batch.pixel_values, grid_thw=batch.grid_thw, return_dict=True)
     (main, levels), position_ids = FAULTS[fault]((tower.pooler_output, list(tower.deepstack_features)), batch)
     features = type(tower)(pooler_output=[main], deepstack_features=[[level] for level in levels])
@@ -79,7 +79,7 @@ def predictions(model: Qwen3VLForConditionalGeneration, batch: Batch, fault: str
 def accuracy(
     model: Qwen3VLForConditionalGeneration, tokenizer: Tokenizer, per_kind: int = 40, fault: str = "none"
 ) -> dict[str, float]:
-    """Share of exactly right answers per kind of question, and `claimed`: over all questions of the claimed kinds."""
+    """Share of exactly right answers, 0 to 1, by kind of question, and under `claimed` over all claimed kinds."""
     model.eval()
     collate, right, asked = Collator(tokenizer), Counter[str](), Counter[str]()
     for item in held_out_items(per_kind):

@@ -1,4 +1,4 @@
-"""A training run as the checkpoint folder a user downloads: bf16 weights, tokenizer, template, both processor files."""
+"""Turns a training run into the checkpoint folder for users: bf16 weights, tokenizer, template, processor files."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tiny_model.architecture import MERGE_SIZE, PATCH_SIZE, TEMPORAL_PATCH_SIZE
 
-MIN_PIXELS, MAX_PIXELS = 96 * 96, 160 * 160  # the canvas sizes it was trained on
+MIN_PIXELS, MAX_PIXELS = 96 * 96, 160 * 160  # the canvas sizes that training used
 MAX_VIDEO_PIXELS = 8 * MAX_PIXELS
 CHAT_TEMPLATE = """\
 {% for message in messages %}

@@ -20,7 +20,9 @@ SUBJECTS = {
 }
 IMAGE_KINDS = SUBJECTS["shapes"] + SUBJECTS["text"]
 VIDEO_KINDS = SUBJECTS["moving"] + SUBJECTS["slideshow"]
-UNCLAIMED = ("relation",)  # asked in training and evaluation, answered at chance (docs/decisions/tiny_model.md)
+UNCLAIMED = (
+    "relation",
+)  # training and evaluation ask it, and the model answers at chance (docs/decisions/tiny_model.md)
 CLAIMED = tuple(kind for kind in IMAGE_KINDS + VIDEO_KINDS if kind not in UNCLAIMED)
 
 
@@ -34,12 +36,12 @@ class Question:
 
 
 def plural(noun: str) -> str:
-    """circle -> circles, cross -> crosses."""
+    """The plural of a noun: circles, crosses."""
     return noun + ("es" if noun.endswith("s") else "s")
 
 
 def an(noun: str) -> str:
-    """With its article: an orange star, a red circle."""
+    """A noun with its article: an orange star, a red circle."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 

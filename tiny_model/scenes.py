@@ -1,7 +1,7 @@
-"""Pictures the bundled model is trained on: coloured shapes on a plain ground, or a short text.
+"""Pictures that train the bundled model: coloured shapes on a plain ground, or a short text.
 
-Only Pillow and random: the demo and the tests draw from here too, on machines without torch. A scene keeps what was
-drawn, so questions have known answers and the tower can be trained on dense targets.
+This module needs only Pillow and random, because the demo and the tests draw from it too, on machines without torch. A
+scene keeps what it shows, so questions have known answers and the tower can train on dense targets.
 """
 
 import math
@@ -18,7 +18,7 @@ COLORS = {
 }  # fmt: skip
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 GROUNDS = ((255, 255, 255), (245, 240, 225), (225, 235, 245), (235, 245, 230), (250, 232, 236))
-SIDES = (96, 128, 160)  # pixels of the smallest canvas; drawn larger and shrunk
+SIDES = (96, 128, 160)  # pixels; training draws scenes larger and shrinks them
 MAX_OBJECTS = 4
 
 
@@ -27,7 +27,7 @@ _font = lru_cache(maxsize=64)(ImageFont.load_default)
 
 @dataclass(frozen=True)
 class Shape:
-    """One drawn object; x, y, radius in canvas pixels."""
+    """One object; x, y and radius in canvas pixels, region as `region` names it."""
 
     kind: str
     color: str
@@ -43,7 +43,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Glyph:
-    """One drawn character and its box in canvas pixels."""
+    """One character and its box in canvas pixels."""
 
     character: str
     left: float
@@ -131,7 +131,7 @@ def text_scene(random: Random, width: int, height: int, scale: int = 1) -> Scene
     count = random.randint(2, 5)
     alphabet = CHARACTERS[26:] if random.random() < 0.4 else CHARACTERS if random.random() < 0.3 else CHARACTERS[:26]
     text = "".join(random.choice(alphabet) for _ in range(count))
-    color = random.choice([c for c in COLORS if c != "yellow"])  # hardly to be seen on these grounds
+    color = random.choice([c for c in COLORS if c != "yellow"])  # yellow hardly shows on these grounds
     points, gap = random.randint(24, 30), random.uniform(1, 4)
     while True:
         font = _font(points * scale)

@@ -1,10 +1,10 @@
 """Train the bundled model from nothing on a CPU: `python -m tiny_model.train --out DIR`.
 
-Two stages. First the vision tower alone, on dense targets known from the drawing (a linear head per patch, thrown away
-afterwards): without it, counting by shape and reading text stay at chance for most of an hour. Then everything
-together on questions. What the model must come to need is made the only reliable source: the main embeddings are zeroed
-in some steps, so that a server that drops deepstack is found out, and the position table is shifted (windows.py), so
-that one that counts positions in one dimension is.
+Training has two stages. The first trains the vision tower alone, on dense targets known from the drawing (with a linear
+head per patch, which nothing keeps): without it the model counts by shape and reads text at chance for most of an hour.
+The second trains everything together on questions. It makes the only reliable source of what the model must come to
+need: some steps zero the main embeddings, so that the answers show a server that drops deepstack, and some shift the
+position table (windows.py), so that they show one that counts positions in one dimension.
 """
 
 import argparse
@@ -36,7 +36,7 @@ TOWER_KINDS = {"shapes": 0.45, "text": 0.55}
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of joint training: how often each kind of item is drawn, and what is taken away from the model.
+    """A stretch of joint training: how often it draws each kind of item, and what it takes away from the model.
 
     `horizon` is the length of the cosine that the learning rate follows; a phase shorter than it ends early.
     """
@@ -70,7 +70,8 @@ class EqualSizeAttention(Qwen3VLVisionAttention):
 
 
 def dense_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of shape, colour and character per patch; empty ground counts less."""
+    """Cross entropy of shape, colour and character per patch: scores (patches, sum of TARGETS), targets (3, patches);
+    empty ground counts less."""
     losses = []
     for part, target in zip(scores.float().split(TARGETS, dim=-1), targets, strict=True):
         weight = torch.ones(part.shape[-1])

@@ -1,6 +1,6 @@
 """The bundled model's tokenizer: byte-level BPE with Qwen's regex, normaliser and special tokens, a small vocabulary.
 
-The special tokens carry Qwen's names at other ids, so whatever hard-codes 151655 fails on this model.
+The special tokens carry Qwen's names at other ids, so code that hard-codes 151655 fails on this model.
 """
 
 from random import Random
@@ -38,7 +38,7 @@ def _corpus(random: Random) -> list[str]:
 
 
 def build_tokenizer(vocabulary_size: int = 480) -> Tokenizer:
-    """Train the tokenizer on generated questions and answers; the same bytes every time."""
+    """Train the tokenizer on generated questions and answers; it comes out the same every time."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

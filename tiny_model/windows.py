@@ -2,7 +2,7 @@
 
 With the whole table under every picture, the tower's embeddings say where things are, and the language model answers
 "where" without its own M-RoPE positions: a server that counts in one dimension would hardly be noticed. A window that
-changes from picture to picture makes M-RoPE the only place where positions can be read.
+changes from picture to picture makes M-RoPE the only source of positions.
 """
 
 from random import Random
@@ -15,21 +15,26 @@ from tiny_model.architecture import MERGE_SIZE
 
 
 def _axis(random: Random, length: int, side: int) -> NDArray[np.float64]:
-    """Places in the table of `length` patches spread over a random part of one axis."""
+    """Places in the table, (length,) in 0 .. side - 1: `length` patches spread over a random part of one axis."""
     share = random.uniform(0.35, 1.0)
     start = random.uniform(0.0, 1.0 - share)
     return (start + share * np.arange(length) / max(length - 1, 1)) * (side - 1)
 
 
 def _block_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(h, w) to (h * w,) in merge-block order."""
+    """Values (h, w) as (h * w,) in merge-block order."""
     h, w = values.shape
     m = MERGE_SIZE
     return values.reshape(h // m, m, w // m, m).transpose(0, 2, 1, 3).reshape(-1)
 
 
 def random_windows(random: Random, grid_thw: torch.Tensor, side: int) -> dict[str, torch.Tensor]:
-    """interp_indices int64 and interp_weights float32, both (patches, 4), as the tower's forward takes them."""
+    """interp_indices int64 and interp_weights float32, both (patches, 4), as the tower's forward takes them.
+
+    Args:
+        grid_thw: (B, 3), the grids of the items.
+        side: rows and columns of the position table.
+    """
     indices, weights = [], []
     for t, h, w in grid_thw.tolist():
         rows, columns = np.meshgrid(_axis(random, h, side), _axis(random, w, side), indexing="ij")
