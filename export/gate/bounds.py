@@ -8,8 +8,9 @@ class Gate:
     """Bounds of one comparison.
 
     Attributes:
-        min_cosine, mean_cosine: cosines of the worst token row, and the mean over rows.
-        max_relative_error: max |got - expected| over the scale of the output; None where it is not bounded.
+        min_cosine: the least cosine of any token row.
+        mean_cosine: the least mean of the cosines of all token rows.
+        max_relative_error: the largest |got - expected| over the output's root mean square; None sets no bound.
     """
 
     min_cosine: float

@@ -1,7 +1,7 @@
 """The gate of the learned codecs: what each loses on the rows of calibration pictures, and how many bits it takes.
 
-A codec that misses its gate is no reason to withhold the tower: the bundle is published without codec numbers, the
-export says why, and its device sends fp16 or int8.
+A codec that misses its gate is no reason to withhold the tower: the export publishes the bundle without codec numbers
+and says why, and the device sends fp16 or int8.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ Levels = NDArray[np.float32]  # (1+L, n, H)
 
 @dataclass(frozen=True)
 class CodecRow:
-    """One codec on the calibration rows. channel_error is the relative squared error of the median channel, over levels
-    the worst; cosines are those of rows after each channel was divided by its size."""
+    """One codec on the calibration rows. channel_error is the relative squared error of the median channel, at the
+    worst level. The cosines compare rows whose channels are divided by their sizes."""
 
     codec: str
     bits_a_value: float
@@ -41,13 +41,17 @@ class CodecRow:
         return ""
 
 
-# bits a value (steps and states of small pictures are in them), relative error of the median channel, cosine of the
-# worst row. 3.4 bits of the 2B's 512x512 picture are 0.85 MiB. The errors are four times those of normal rows.
+# By codec: the most bits a value, which include the steps and states of small pictures; the largest relative error of
+# the median channel; the least cosine of the worst row. A 512 x 512 picture takes 0.85 MiB at 3.4 bits of a 2B model.
+# The bounds of the error are four times the error of normally distributed rows.
 GATES = {"int8c": (8.3, 3e-4, 0.999), "int4": (4.3, 0.05, 0.95), "ecq": (3.4, 0.08, 0.95)}
 
 
 def learned(pictures: Sequence[Levels], about: dict[str, object]) -> CodecNumbers:
-    """Learn from the rows of pictures and hold every codec against its gate on them.
+    """Learn from the rows of pictures, float32 (1+L, n, H) each, and hold every codec against its gate on them.
+
+    Args:
+        about: what CodecNumbers.about shall say beside the measured figures, as JSON values.
 
     Raises:
         ParityError: a codec misses its gate.
@@ -63,7 +67,7 @@ def learned(pictures: Sequence[Levels], about: dict[str, object]) -> CodecNumber
 
 
 def measure(name: str, levels: Levels, numbers: CodecNumbers) -> CodecRow:
-    """One codec's figures on rows (1+L, n, H)."""
+    """One codec's figures on rows float32 (1+L, n, H)."""
     codec = CODECS[name]
     arrays = codec.encode(levels[0], levels[1:], numbers)
     main, deepstack = codec.decode(*arrays, numbers)

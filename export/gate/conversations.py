@@ -1,7 +1,7 @@
 """The conversations of the prompt gate: every role, every kind of content, and the ways to render them.
 
-What chat templates distinguish is in here: system messages, tools, calls and their results, earlier reasoning, media in
-each role, several turns, messages without content, messages that are continued.
+They cover what chat templates distinguish: system messages, tools, calls and their results, earlier reasoning, media in
+each role, several turns, messages without content, messages that the model shall continue.
 """
 
 from base64 import b64encode
@@ -48,7 +48,7 @@ def _link(picture: Message) -> str:
 
 
 def media() -> tuple[Message, Message, Message]:
-    """Two pictures and a video, small, as parts of a message."""
+    """Two small pictures and a small video, as parts of a message."""
     frames = [Image.fromarray(drawn(seed, 40, 72)) for seed in range(5)]
     pictures = [Image.fromarray(drawn(seed, height, width)) for seed, height, width in ((7, 64, 96), (8, 120, 50))]
     first, second = ({"type": "image", "image": picture} for picture in pictures)

@@ -1,8 +1,8 @@
-"""Many small passes at once, each on a core of its own.
+"""Runs many small passes at once, each on a core of its own.
 
-A pass over few patches is hundreds of short operations, and several threads that share one wait for each other at the end
-of each: on two busy cores torch then took ten times as long for 60 patches as alone on one. Passes do not wait for
-each other. The dearest comes first, so that no core stands idle at the end.
+A pass over few patches is hundreds of short operations, and threads that share a pass wait for each other at the end of
+each operation: on two busy cores torch then took ten times as long for 60 patches as alone on one core. Passes do not
+wait for each other. The dearest pass comes first, so that no core stands idle at the end.
 """
 
 import os
@@ -16,15 +16,19 @@ MAX_AT_ONCE = 8  # each has its own activations in memory
 
 
 def num_cores() -> int:
-    """Cores this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each_on_a_core(work: Callable[[int], T], costs: Sequence[float], told: Callable[[int, T], None]) -> list[T]:
-    """work(number) for every number below len(costs), in threads; returns what they gave, by number.
+    """Call work(number) for every number below len(costs), in threads; returns the results by number.
 
     Args:
-        told: called in this thread with each number and what it gave, in the order they end.
+        costs: the cost of each call, in any unit.
+        told: takes each number and its result, in the caller's thread and in the order in which the calls end.
+
+    Raises:
+        whatever `work` raises; the calls that have not begun then never run.
     """
     found: dict[int, T] = {}
     pool = ThreadPoolExecutor(min(num_cores(), MAX_AT_ONCE))

@@ -14,11 +14,11 @@ from export.gate.tiles import tile_gates
 
 
 def input_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
-    """The manifest with the tokenizer's special tokens and what was compared.
+    """Compare the inputs; returns the manifest with the tokenizer's special tokens and one row for each kind of input.
 
     Args:
-        checkpoint: the original folder, which transformers loads its processor from.
-        work: the bundle in the making, with tokenizer and chat template in it.
+        checkpoint: the original folder, from which transformers loads its processor.
+        work: the unfinished bundle, which has its tokenizer and chat template.
 
     Raises:
         BundleError: transformers cannot load the processor.

@@ -1,7 +1,7 @@
-"""transformers' own vision tower, built from the checkpoint's tower tensors alone: what every graph is compared with.
+"""transformers' own vision tower, made of the checkpoint's tower tensors alone: the gate compares every graph with it.
 
-The language model is never constructed. The tower is made without storage and its parameters are put in, so loading
-costs one float32 copy of the tower.
+Nobody builds the language model. `Oracle` makes the tower without storage and puts the parameters in, so it costs one
+float32 copy of the tower.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ from export import families
 Outputs = dict[str, NDArray[np.float32]]
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # patches, grid_thw
 
-FIRST_BLOCKS = "image_embeds of the first blocks"  # in a parity report
+FIRST_BLOCKS = "image_embeds of the first blocks"  # the name of this output in a parity report
 
 
 class Oracle:
@@ -35,9 +35,10 @@ class Oracle:
     ) -> None:
         """
         Args:
-            config: config.json of the checkpoint.
-            image: how it normalises pixels.
-            names, read: the tower-local tensor names, and a reader for one of them.
+            config: config.json of the checkpoint, as its family reads it.
+            image: how the checkpoint's processor normalises pixels.
+            names: the tower-local names of all tensors.
+            read: gives one tensor by its name, float32.
 
         Raises:
             BundleError: transformers' tower has other tensors than the checkpoint.
@@ -55,7 +56,7 @@ class Oracle:
         self._mean, self._std = image.mean, image.std
 
     def __call__(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]) -> Outputs:
-        """patches uint8 (num_patches, width), grid_thw int64 (num_items, 3); one (N, H) array per output."""
+        """patches uint8 (num_patches, patch_width), grid_thw int64 (num_items, 3); the outputs by name, (N, H)."""
         import torch
 
         pixel_values = torch.from_numpy(normalised(patches, self._mean, self._std))
@@ -65,8 +66,8 @@ class Oracle:
         return {"image_embeds": out.pooler_output.numpy()} | levels
 
     def first_level(self, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64], num_blocks: int) -> Outputs:
-        """The first deepstack level alone, (N, H): the same tower without the blocks behind it. Without levels, what the
-        merger makes of the first blocks."""
+        """The first deepstack level alone, (N, H), from the tower without the blocks behind it. A tower without levels
+        gives what the merger makes of the first `num_blocks` blocks."""
         blocks = self._tower.blocks
         self._tower.blocks = blocks[:num_blocks]
         try:
@@ -77,7 +78,8 @@ class Oracle:
 
     @contextmanager
     def changed(self, compute: Callable[[Any, Any], Any], prefix: str, but: tuple[str, ...] = ()) -> Iterator[None]:
-        """Inside the block, linear layers under `prefix` and not under one of `but` answer compute(layer, rows)."""
+        """Inside the block, linear layers whose names begin with `prefix`, but not with one of `but`, answer
+        compute(layer, rows)."""
         import torch
 
         layers = [
@@ -96,9 +98,9 @@ class Oracle:
 
     @contextmanager
     def in_float64(self) -> Iterator[None]:
-        """Inside the block the tower computes in float64, so that what is measured does not follow the processor's order
-        of summing. Matrices are widened one at a time; rotated queries and keys are rounded to float32 in between, as
-        transformers' code has it."""
+        """Inside the block the tower computes in float64, so that a measurement does not follow the order in which a
+        processor sums. It widens one matrix at a time. transformers' code rounds rotated queries and keys to float32 in
+        between."""
         import torch
 
         def widened(layer: Any, rows: Any) -> Any:
@@ -124,7 +126,7 @@ class Oracle:
 
     @contextmanager
     def answered(self, outputs: list[Any]) -> Iterator[None]:
-        """Inside the block the first blocks answer these, as block_outputs gave them, and compute nothing."""
+        """Inside the block the tower's first blocks answer `outputs`, from block_outputs, and compute nothing."""
         blocks = self._tower.blocks[: len(outputs)]
         for block, output in zip(blocks, outputs, strict=True):
             block.forward = partial(_answer, output)
@@ -135,7 +137,7 @@ class Oracle:
                 del block.forward
 
     def block_outputs(self, batch: Batch) -> tuple[Outputs, list[Any]]:
-        """What the tower answers, and on the way each of its blocks."""
+        """What the tower answers, and what each of its blocks answers on the way."""
         outputs = list[Any]()
         handles = [
             block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output))
@@ -147,7 +149,8 @@ class Oracle:
         return answer, outputs
 
     def multiply_inputs(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
-        """From now on multiply the input channels of these layers, as the graph of a balanced tower does."""
+        """From now on multiply the input channels of these layers by their factors, float32 (in,), as the graph of a
+        balanced tower does."""
         import torch
 
         def multiplied(factor: Any) -> Callable[..., Any]:
@@ -157,7 +160,7 @@ class Oracle:
             self._tower.get_submodule(name).register_forward_pre_hook(multiplied(torch.from_numpy(factor)))
 
     def input_peaks(self, layers: list[str], batches: Iterable[Batch]) -> dict[str, NDArray[np.float64]]:
-        """Per linear layer the largest magnitude of each input channel over `batches`, float64 (in,)."""
+        """For each linear layer the largest magnitude of each input channel over `batches`, float64 (in,)."""
         import torch
 
         peaks: dict[str, Any] = {}
@@ -179,7 +182,8 @@ class Oracle:
 
 
 def _angles_in_float64(rotary: Any, _rows: Any, position_ids: Any) -> tuple[Any, Any]:
-    """transformers' VisionRotaryEmbedding.forward: its powers, cosines and sines follow the processor in float32."""
+    """transformers' VisionRotaryEmbedding.forward in float64: in float32 its powers, cosines and sines follow the
+    processor."""
     import torch
 
     count = len(rotary.inv_freq)
@@ -190,7 +194,7 @@ def _angles_in_float64(rotary: Any, _rows: Any, position_ids: Any) -> tuple[Any,
 
 
 def _rms_in_float64(norm: Any, rows: Any) -> Any:
-    """transformers' RMSNorm.forward, which goes through float32."""
+    """transformers' RMSNorm.forward in float64; the original goes through float32."""
     return norm.weight * rows * (rows.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
 

@@ -1,10 +1,10 @@
-"""The grids a bundle is proven on, and the pixels for them.
+"""The grids on which the gate proves a bundle, and the pixels for them.
 
 A pack is what one call of the graph gets: pictures and videos, one after another. The list covers what broke other
 exports: one row of merge blocks, odd ratios, sides beyond the position table, videos, groups of frames that do not
 divide evenly, and mixed packs in both orders. What a grid proves does not grow with its area, so these are small. A big
-tower has no time for the large ones: two of them are then run as far as the first deepstack level or, without one, through a
-quarter of the blocks: through everything that depends on the grid.
+tower has no time for the large ones. The gate then runs two of them as far as the first deepstack level or, without
+one, through a quarter of the blocks: that is through everything that depends on the grid.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ ALWAYS: tuple[Pack, ...] = (
 SPLIT: Pack = ((4, 12, 22),)  # 264 patches a frame: the graph takes three frames, then one
 TILES = (*((count,) for count in (1, 2, 3, 4, 5, 7, 13)), (1, 1), (1, 2), (2, 1), (3, 1, 2), (1, 5), (5, 1))
 LARGEST: Pack = ((1, 96, 64),)
-# Cheapest first; taken while they fit the budget.
+# The cheapest first; packs_for takes them while they fit the budget.
 LARGE: tuple[Pack, ...] = (
     ((1, 32, 24),),
     SPLIT,
@@ -57,7 +57,7 @@ LARGE: tuple[Pack, ...] = (
     ((8, 24, 24),),
     LARGEST,
 )
-# All large packs together may cost this, on top of 1.8e12 for the others at a 2B tower: seconds on any machine.
+# All large packs together may cost this; the others cost 1.8e12 with the tower of a 2B model: seconds on any machine.
 BUDGET_FLOP = 1.2e12
 
 
@@ -66,7 +66,8 @@ def name(pack: Pack) -> str:
 
 
 def flop(tower: Tower, pack: Pack, num_blocks: int | None = None) -> float:
-    """Multiplications and additions of one pass, matrix products and attention; of the first blocks only, if given."""
+    """Multiplications and additions of one pass, in matrix products and attention; `num_blocks` counts only the first
+    blocks, None all."""
     hidden, merged = tower.hidden_size, tower.merged_size
     depth = tower.depth if num_blocks is None else num_blocks
     patches = sum(t * h * w for t, h, w in pack)
@@ -78,8 +79,8 @@ def flop(tower: Tower, pack: Pack, num_blocks: int | None = None) -> float:
 
 
 def packs_for(tower: Tower) -> tuple[Pack, ...]:
-    """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows; of a tower of one size,
-    packs of 1 to 13 tiles."""
+    """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows. A tower of one
+    size gets the packs of TILES."""
     if (side := tower.fixed_side) is not None:
         return tuple(tuple((tiles, side, side) for tiles in pack) for pack in TILES)
     taken, left = list(ALWAYS), BUDGET_FLOP
@@ -92,7 +93,8 @@ def packs_for(tower: Tower) -> tuple[Pack, ...]:
 
 
 def first_level_packs_for(tower: Tower) -> tuple[Pack, ...]:
-    """What is run as far as the first deepstack level, or a quarter of the blocks, where `packs_for` has no room for it."""
+    """The packs that `packs_for` has no room for: the gate runs them as far as the first deepstack level, or through a
+    quarter of the blocks."""
     if tower.fixed_side is not None:
         return ()
     whole, wanted = packs_for(tower), [_in_steps(tower, pack) for pack in (SPLIT, LARGEST)]
@@ -107,8 +109,8 @@ def _in_steps(tower: Tower, pack: Pack) -> Pack:
 def pixels(tower: Tower, pack: Pack, seed: int) -> NDArray[np.uint8]:
     """uint8 (num_patches, patch_width): coarse and fine noise and a colour per patch.
 
-    The two slices of a still picture are equal, as preprocessing makes them. One frame is a still, or, at every other
-    place of a pack, a video of two frames; of a video's patches every third stands still.
+    The two slices of a still picture are equal, as preprocessing makes them. A grid of one frame is a still, or, at
+    every other place of a pack, a video of two frames. In a video every third patch stands still.
     """
     rng = np.random.default_rng(seed)
     parts, side = [], tower.patch_size

@@ -1,7 +1,8 @@
-"""The gate: a written graph against the original tower, every output and deepstack level by itself.
+"""The gate compares a written graph with the original tower, every output and deepstack level by itself.
 
-A graph can be wrong without an error: a wrong patch order or a lost level still gives plausible numbers. So nothing is
-published that has not been run as onnxruntime will run it and compared on every pack of export.gate.packs.
+A graph can be wrong without an error: a wrong patch order or a lost level still gives plausible numbers. So the export
+runs every graph in onnxruntime, as the device will, and compares it on every pack of export.gate.packs before it
+publishes.
 """
 
 import json
@@ -31,8 +32,14 @@ Ask = Callable[[NDArray[np.uint8], NDArray[np.int64]], Outputs]
 
 @dataclass(frozen=True)
 class Row:
-    """One output on one pack. scale is the root mean square of the original's output on this pack; a value that is not
-    finite is None."""
+    """One output on one pack.
+
+    Attributes:
+        scale: the root mean square of the original's output on this pack.
+        max_abs_error: max |got - expected|; relative_error: the same over `scale`.
+        min_cosine, mean_cosine: over the token rows. All four are None where the shape is wrong or a value is not
+            finite.
+    """
 
     pack: str
     output: str
@@ -50,7 +57,7 @@ class Row:
 
 
 def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[np.float32]) -> Row:
-    """Both (N, H). A wrong shape or a value that is not finite gives a row that passes no gate."""
+    """Compare two arrays (N, H). A wrong shape or a value that is not finite gives a row that passes no gate."""
     wide = expected.astype(np.float64)
     scale = float(np.sqrt(np.mean(wide**2)))
     if got.shape != expected.shape or not np.isfinite(got).all():
@@ -64,7 +71,12 @@ def compare(pack: str, output: str, expected: NDArray[np.float32], got: NDArray[
 
 
 def answers(tower: Tower, oracle: Ask, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
-    """What the original says to every pack; all of them together, so that it can be dropped before the graph is loaded."""
+    """What the original answers to every pack, all at once, so that the caller can drop it before it loads the graph.
+
+    Args:
+        oracle: takes patches uint8 (num_patches, patch_width) and grid_thw int64 (num_items, 3).
+        done: hears of each pack that ends.
+    """
 
     def answer(seed: int) -> Outputs:
         return oracle(pixels(tower, packs[seed], seed), np.array(packs[seed], np.int64))
@@ -75,7 +87,7 @@ def answers(tower: Tower, oracle: Ask, packs: tuple[Pack, ...], done: Done = qui
 
 
 def first_level_answers(tower: Tower, oracle: Oracle, packs: tuple[Pack, ...], done: Done = quiet) -> list[Outputs]:
-    """`answers` of the first deepstack level alone; these are large, so each has all cores."""
+    """`answers` of the first deepstack level alone. These packs are large, so each has all cores."""
     found = []
     for seed, pack in enumerate(packs):
         found.append(oracle.first_level(pixels(tower, pack, seed), np.array(pack, np.int64), tower.num_first_blocks))
@@ -96,12 +108,18 @@ def measure(
     """Run a graph with onnxruntime on the CPU and compare it with the original's answers to the packs.
 
     Returns:
-        rows in the order of the packs; `note` and `done` hear of them in the order they end.
+        the rows, in the order of the packs.
 
     Args:
-        graph: a file, or a model cut behind its first level whose weights lie in `folder`.
-        note: called with a line of the table for each pack.
-        use_kernels: with this processor's own operators, not as the graph spells them out.
+        graph: a file, or a model cut behind its first level, whose weights lie in `folder`.
+        expected: the original's outputs for each pack.
+        note: takes a line of the table for each pack, in the order in which the packs end.
+        done: hears of each pack that ends.
+        folder: where the weights of a cut model lie; None for a file.
+        use_kernels: run this processor's own operators instead of the functions in the graph.
+
+    Raises:
+        ParityError: the graph has another number of deepstack levels than the original.
     """
     import onnxruntime
 
@@ -144,7 +162,7 @@ HEADER = f"{'pack':<40} {'rel. error':>11} {'1 - cosine':>11}  per output: worst
 
 
 def line(rows: list[Row]) -> str:
-    """One pack of the table under HEADER."""
+    """The line of one pack in the table under HEADER."""
     errors = [math.inf if row.relative_error is None else row.relative_error for row in rows]
     cosines = [-math.inf if row.min_cosine is None else row.min_cosine for row in rows]
     each = " ".join(f"{error:.1e}" for error in errors)
@@ -152,7 +170,7 @@ def line(rows: list[Row]) -> str:
 
 
 def summary(rows: list[Row]) -> dict[str, Any]:
-    """The worst of rows that passed, for one line of JSON."""
+    """The worst figures of rows that passed, for one line of JSON."""
     return {
         "packs": len({row.pack for row in rows}),
         "rows": len(rows),
@@ -166,7 +184,7 @@ def require(rows: list[Row], precision: str, gate: Gate, report: Path) -> None:
     """Hold the rows against the gate of a precision.
 
     Raises:
-        ParityError: a row misses it; all rows are then in `report`.
+        ParityError: a row misses the gate; `require` has then written all rows into the file `report`.
     """
     failed = [row for row in rows if not row.passes(gate)]
     if not failed and rows:

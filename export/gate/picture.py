@@ -1,8 +1,8 @@
 """parity.png: the parity table as a picture, one row a pack and one column an output, colour on a logarithmic scale.
 
-A table of a hundred numbers hides a pattern; a picture shows whether errors grow with the level, the size or the frames.
-The value is 1 - mean cosine for the lower precisions and the relative error for fp32, whatever the gate bounds first.
-Drawn with Pillow's built-in font and saved without a date: the same rows give the same bytes.
+A table of a hundred numbers hides a pattern; a picture shows whether errors grow with the level, the size or the
+frames. A cell shows the relative error where the gate bounds it (fp32), else 1 - mean cosine. `draw_parity` uses
+Pillow's built-in font and saves no date: the same rows give the same bytes.
 """
 
 import math
@@ -22,14 +22,14 @@ RAMP = ((-6.0, (222, 240, 232)), (-3.0, (140, 202, 186)), (-1.0, (247, 211, 120)
 
 
 def _value(row: Row, gate: Gate) -> tuple[float, float]:
-    """What a row shows, and what the gate allows for it."""
+    """The value that a row shows, and the gate's bound for it."""
     if gate.max_relative_error is not None:
         return math.inf if row.relative_error is None else row.relative_error, gate.max_relative_error
     return math.inf if row.mean_cosine is None else max(0.0, 1 - row.mean_cosine), 1 - gate.mean_cosine
 
 
 def _colour(decades: float) -> tuple[int, int, int]:
-    """The ramp at a place; before its beginning the first colour."""
+    """The colour of RAMP at so many decades above the bound; below its beginning it is the first colour."""
     for (low, first), (high, second) in pairwise(RAMP):
         if decades <= high:
             share = max(0.0, (decades - low) / (high - low))
@@ -39,7 +39,7 @@ def _colour(decades: float) -> tuple[int, int, int]:
 
 
 def draw_parity(rows: list[Row], precision: str, gate: Gate, path: Path) -> None:
-    """Write the picture of one export's rows, held against the gate of its precision."""
+    """Write a picture of one export's rows to `path`, coloured by the gate of its precision."""
     packs, outputs = list(dict.fromkeys(row.pack for row in rows)), list(dict.fromkeys(row.output for row in rows))
     width = 2 * MARGIN + LABELS + CELL * len(outputs)
     top = MARGIN + 4 * LINE

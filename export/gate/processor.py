@@ -1,7 +1,7 @@
-"""The processor gate: pictures, clips and frames are prepared here as transformers prepares them, or nothing is published.
+"""The processor gate: the device prepares pictures, clips and frames like transformers, or nothing is published.
 
-Both sides get the same drawn pictures and clips; grids, times and every pixel must be equal. Sizes and chosen frames are
-compared for many more shapes, because they cost nothing.
+Both sides get the same drawn pictures and clips; grids, times and every pixel must be equal. The gate compares sizes
+and chosen frames for many more shapes, because they cost nothing.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from edge_runtime.items.resize import MAX_ASPECT_RATIO
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
 Row = dict[str, Any]  # gate, compared, cases
-MAX_GREY_ERROR = 0.02  # of a byte's value after normalising in float32, in grey levels
+MAX_GREY_ERROR = 0.02  # in grey levels: how far float32 may move a byte's value when it normalises
 PICTURES = (  # mode, width, height
     ("RGB", 300, 200), ("RGB", 640, 480), ("RGB", 33, 47), ("RGB", 437, 300), ("RGB", 96, 96), ("RGB", 1024, 40),
     ("L", 130, 90), ("RGBA", 200, 120), ("P", 64, 200),
 )  # fmt: skip
-ROUNDED = 0.02  # of the frames of a video
+ROUNDED = 0.02  # share of a video's frames that rounding may move
 NOTHING = (
     "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
 )
@@ -46,13 +46,13 @@ def processor_gate(reference: Any, bundle: Bundle) -> list[Row]:
 
     Args:
         reference: transformers' processor (export.gate.reference).
-        bundle: the bundle that is about to be published.
+        bundle: the bundle that the export is about to publish.
 
     Returns:
-        What was compared.
+        a row for each kind of comparison.
 
     Raises:
-        ParityError: something differs; it names the case and both values.
+        ParityError: something differs; the message names the case and both values.
     """
     rows = (
         ("pictures: grid and every pixel", _pictures(reference, bundle)),
@@ -123,7 +123,7 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
 
 
 def _their_clip(reference: Any, frames: NDArray[np.uint8], metadata: Any, video: VideoProcessing) -> Any:
-    """What transformers' processor makes of a clip; one that does not choose frames by itself is told how often."""
+    """What transformers' processor makes of a clip. A processor that does not choose frames by itself gets the rate."""
     processor, told = reference.video_processor, {}
     if processor.fps is None and processor.num_frames is None and video.fps is not None:
         told = {"do_sample_frames": True, "fps": video.fps}
@@ -139,7 +139,7 @@ def _video_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
         name = f"a video of {count} frames of {width} x {height}"
         try:
             theirs = reference.video_processor.get_num_of_video_patches(count, height, width, {})
-        except ValueError as error:  # too long and thin once it is enlarged
+        except ValueError as error:  # the enlarged frame is too long and thin
             theirs = str(error)
         try:
             found = size_of(count, height, width, video, card, VideoOptions(), None)
@@ -170,7 +170,7 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
         given = {"video_grid_thw": np.array([grid]), "video_metadata": [metadata]}
         item = Item(np.empty((0, 0), np.uint8), grid, timestamps(ours, source_fps, depth))
         written = family.write(wrapper.format(pad), [item], bundle)
-        length = runs(grid, card)[1]  # pads of a run, which the device writes after the text is encoded
+        length = runs(grid, card)[1]  # pads of a run, which the device writes once it has encoded the text
         _same(name, "times", written.replace(pad, pad * length), reference.replace_video_token(given, 0))
         yield
 
@@ -185,8 +185,8 @@ def _framed(text: str, bundle: Bundle) -> str:
 
 
 def _same_frames(name: str, ours: NDArray[np.int64], theirs: NDArray[np.int64], count: int) -> None:
-    """Equal, but for what rounding does: a processor of transformers cuts float32 products off, so that now and then a frame
-    is the one before, and the last one may lie behind the video."""
+    """Require equal frames, but allow for rounding: some of transformers' processors cut float32 products off. Now and
+    then they take the frame before, and their last frame may lie behind the video."""
     theirs = theirs[theirs < count]
     _same(name, "number of frames", len(ours), len(theirs))
     apart = np.flatnonzero(ours != theirs)

@@ -1,7 +1,7 @@
-"""The prompt gate: the device writes the same token ids as transformers for every conversation, or nothing is published.
+"""The prompt gate: the device writes transformers' token ids for every conversation, or the export publishes nothing.
 
-The checkpoint's template is rendered by both, the pads are expanded by both, the text is encoded by both tokenizers. Where
-one refuses a conversation the other must, too.
+Both render the checkpoint's template, both expand the pads, and both tokenizers encode the text. Where one refuses a
+conversation, the other must refuse it, too.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from export.gate.conversations import Options, cases
 from export.gate.processor import Row
 from export.gate.reference import token_ids
 
-SHOWN = 40  # characters around a difference
+SHOWN = 40  # characters that a message shows on each side of a difference
 
 
 def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
@@ -29,13 +29,14 @@ def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
 
     Args:
         reference: transformers' processor (export.gate.reference).
-        bundle: the bundle that is about to be published.
+        bundle: the bundle that the export is about to publish.
 
     Returns:
-        What was compared.
+        a row for each kind of comparison.
 
     Raises:
-        ParityError: a vocabulary or a prompt differs; it names the conversation and shows the place.
+        ParityError: the vocabulary or a prompt differs; the message names the conversation and shows the place. Or the
+            template refuses every conversation.
     """
     prompts = Prompts(reference, bundle)
     ours, theirs = bundle.tokenizer.get_vocab(with_added_tokens=True), reference.tokenizer.get_vocab()
@@ -63,10 +64,10 @@ def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
 
 
 class Prompts:
-    """One conversation after another, rendered by both; pictures and videos are prepared once.
+    """Compares one conversation after another; the device prepares each picture and video once.
 
     Attributes:
-        template: what transformers renders; the device renders the bundle's.
+        template: the template that transformers renders; the device renders the bundle's.
     """
 
     def __init__(self, reference: Any, bundle: Bundle) -> None:
@@ -77,16 +78,17 @@ class Prompts:
             self.template = self.template.get("default")
         self._items: dict[
             int, tuple[Any, Item]
-        ] = {}  # by the source's identity; the source is kept, so it stays its own
+        ] = {}  # by the source's id, which stays its own as long as the source is here
         self._ids: dict[tuple[Any, ...], list[int]] = {}
 
     def compare(self, messages: list[Message], options: Options) -> tuple[str, str]:
-        """What became of a conversation, `prompts` or `refusals`, and how the two sides differ, empty where they agree.
+        """What a conversation counts as, `prompts` or `refusals`, and how the sides differ: an empty text where they
+        agree.
 
         Args:
             options: add_generation_prompt, continue_final_message, tools, documents, variables.
         """
-        for attempt in range(2):  # a template may write the time
+        for attempt in range(2):  # a template may write the time, so a difference counts only the second time
             ours, theirs = self._ours(messages, options), self._theirs(messages, options)
             kind, difference = _verdict(ours, theirs)
             if not difference or attempt:
@@ -94,7 +96,7 @@ class Prompts:
         return kind, difference
 
     def _ours(self, messages: list[Message], options: Options) -> tuple[str, list[int] | str]:
-        """Text and ids, or text and why not."""
+        """The device's text and ids; where it refuses, its text so far and why."""
         manifest, text = self._bundle.manifest, ""
         try:
             items = [self._item(part) for part in media_parts(messages)]
@@ -133,7 +135,7 @@ class Prompts:
             pictures = [_picture(part) for part in parts if part.get("type") in ("image", "image_url")]
             clips = [part for part in parts if "video" in part]
             return text, self._their_ids(text, pictures, clips)
-        except Exception as error:  # whatever a template or a processor raises is a refusal
+        except Exception as error:  # whatever a template or a processor raises, it refuses
             return text, f"{type(error).__name__}: {error}"
 
     def _their_ids(self, text: str, pictures: list[Any], clips: list[Message]) -> list[int]:

@@ -1,9 +1,9 @@
-"""transformers' own processor of a checkpoint: what the device's pictures, clips and prompts are compared with.
+"""transformers' own processor of a checkpoint: the gate compares the device's pictures, clips and prompts with it.
 
-Everything is loaded by transformers from the folder: tokenizer, chat template, picture and video processor. Pictures take its
+transformers loads everything from the folder: tokenizer, chat template, picture and video processor. Pictures take its
 PIL backend, which the device follows. Its video processor computes with torchvision alone, which differs from Pillow by
-up to 2 grey levels and is not needed for anything else: here it computes with Pillow, and everything around the filter
-(frames, sizes, patches, times) stays transformers'.
+up to 2 grey levels, and which the export needs for nothing else. Here it computes with Pillow, and transformers' own
+code does everything around the filter (frames, sizes, patches, times).
 """
 
 import sys
@@ -21,12 +21,12 @@ from PIL import Image
 
 from contract.errors import BundleError
 
-SHOWN = 300  # characters of what transformers says; it may list all it knows
+SHOWN = 300  # characters of transformers' message that ours repeats; it may list all that it knows
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside the block transformers logs errors only: what it would say is for people who call it themselves."""
+    """Inside the block transformers logs errors only: its advice is for people who call it themselves."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -38,8 +38,8 @@ def quiet() -> Iterator[None]:
 
 
 def token_ids(reference: Any, text: str, **media: Any) -> list[int]:
-    """Ids of a rendered conversation as `apply_chat_template` of transformers' ProcessorMixin tokenises it: a text that begins
-    with the start token gets no second one.
+    """Ids of a rendered conversation as `apply_chat_template` of transformers' ProcessorMixin tokenises it: a text that
+    begins with the start token gets no second one.
 
     Args:
         media: pictures and videos, under the names of the processor's call.
@@ -57,7 +57,7 @@ def load_reference(folder: Path, family: str) -> Any:
         family: model_type of its config.
 
     Raises:
-        BundleError: transformers cannot load it.
+        BundleError: transformers has no such model, or cannot load the processor.
     """
     from transformers import AutoImageProcessor, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as MODELS
@@ -80,7 +80,7 @@ def load_reference(folder: Path, family: str) -> Any:
 
 
 def _processor_class(name: str) -> Any:
-    """A processor's class, by its name from the package that is called like it."""
+    """The processor class of this name, from the package of transformers.models that has the same name."""
     from transformers import models
 
     begin = name.lower().replace("_", "").removesuffix("processor")
@@ -89,8 +89,12 @@ def _processor_class(name: str) -> Any:
 
 
 def _video_class(*owners: Any) -> Any:
-    """The class of a processor's videos, which transformers hides where torchvision is not installed: from the package of
-    the first owner that has one, the processor or that of its pictures."""
+    """The class of the video processor, which transformers hides where torchvision is not installed. It comes from the
+    package of the first owner that has one.
+
+    Args:
+        owners: the processor's class, then the class of its image processor.
+    """
     for owner in owners:
         package = owner.__module__.split(".")[2]  # transformers.models.PACKAGE
         with suppress(ModuleNotFoundError), _torchvision_named():
@@ -102,8 +106,8 @@ def _video_class(*owners: Any) -> Any:
 
 @contextmanager
 def _torchvision_named() -> Iterator[None]:
-    """Inside the block `torchvision` can be imported, empty where it is not installed: a video processor may import it for
-    the names of types alone, and with_pillow takes the place of what it computes."""
+    """Inside the block code can import `torchvision`, which is empty where it is not installed: a video processor may
+    import it for the names of types alone, and with_pillow replaces what it computes."""
     if find_spec("torchvision") is not None:
         yield
         return
@@ -121,7 +125,7 @@ def _torchvision_named() -> Iterator[None]:
 
 
 def unchecked(processor: type) -> Any:
-    """The processor without the check of its parts' classes: it looks them up among torchvision's."""
+    """The processor class without the check of its parts' classes, which looks for them in torchvision."""
 
     class Reference(processor):  # type: ignore[misc]
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
@@ -131,13 +135,13 @@ def unchecked(processor: type) -> Any:
 
 
 def with_pillow(videos: type) -> Any:
-    """The video processor with Pillow and numpy where transformers calls torchvision."""
+    """The video processor class, with Pillow and numpy where transformers calls torchvision."""
     import torch
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class Filters(BaseVideoProcessor):  # type: ignore[misc]
         def convert_to_rgb(self, video: Any) -> Any:
-            return video  # the clips compared are RGB
+            return video  # the gate's clips are RGB
 
         def resize(self, image: Any, size: Any, resample: Any = None, **_: Any) -> Any:
             frames = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).numpy()  # (n, H, W, 3)

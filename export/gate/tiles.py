@@ -1,4 +1,4 @@
-"""The gates of tile families: pixels of tiles and prompts with pictures and videos, compared with transformers' processor."""
+"""The gates of tile families: they compare tiles, rows and prompts with those of transformers' processor."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -36,12 +36,12 @@ SIZES = (
     *((384, 384), (448, 448), (512, 512), (1, 90), (90, 1), (55, 57), (224, 224), (640, 427), (720, 1280), (768, 1025)),
     *((1100, 450), (200, 210), (1300, 1299)),
 )
-CLIP_FPS = 2.0  # of frames that a message gives without saying how fast they follow
+CLIP_FPS = 2.0  # the rate of frames where a message does not say how fast they follow
 CLIPS = ((3, 60, 90), (2, 336, 336), (4, 91, 40))
 
 
 def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
-    """The manifest with the tokenizer's special tokens and what was compared; see export.gate.inputs.input_gates."""
+    """As export.gate.inputs.input_gates, for families of tiles: the manifest with special tokens and gates."""
     with quiet():
         reference = load_reference(checkpoint, manifest.card.family)
         manifest = replace(manifest, special_tokens=dict(reference.tokenizer.special_tokens_map))
@@ -60,7 +60,7 @@ def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
 
 
 def load_reference(folder: Path, family: str) -> Any:
-    """transformers' processor of a checkpoint; that of its videos, where the family has one, computes with Pillow.
+    """transformers' processor of a checkpoint; its video processor, where the family has one, computes with Pillow.
 
     Raises:
         BundleError: transformers cannot load it.
@@ -93,7 +93,7 @@ def _mode(bundle: Bundle, pictures: int) -> str:
 
 
 def _pictures(reference: Any, bundle: Bundle) -> Iterator[None]:
-    """Every picture alone; and again beside another, where the family cuts it otherwise then."""
+    """Compare every picture alone, and again beside another picture where the family then cuts it otherwise."""
     drawings = [Image.fromarray(drawn(seed, height, width)) for seed, (height, width) in enumerate(SIZES)]
     for picture in drawings:
         _compare_pictures(reference, bundle, [picture])
@@ -116,7 +116,7 @@ def _compare_pictures(reference: Any, bundle: Bundle, pictures: list[Image.Image
 
 
 def _rows(checkpoint: Path, bundle: Bundle) -> Iterator[None]:
-    """What follows the graph on the device, over rows drawn at random: no two are alike, so each place is seen."""
+    """Compare the device's work behind the graph, over random rows: no two are alike, so a wrong place shows."""
     from transformers import AutoConfig
 
     card, whole = bundle.manifest.card, AutoConfig.from_pretrained(checkpoint, local_files_only=True)
@@ -151,7 +151,7 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
 
 
 def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
-    """Places of frames: those that transformers samples where nothing is said, and where a number is."""
+    """Compare the places of the frames that both sides take by default, and of five frames."""
     from transformers.video_utils import VideoMetadata
 
     manifest, processor = bundle.manifest, reference.video_processor
@@ -182,8 +182,13 @@ def _same_frames(name: str, ours: list[int], theirs: Any) -> None:
 def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any, tiles: Tiles) -> None:
     """Compare patches of items with normalised pixels (..., 3, side, side).
 
+    Args:
+        name: the case, for the message.
+        values: the pixels from transformers' processor.
+        processor: has the mean and std with which it normalised them.
+
     Raises:
-        ParityError: one differs by a grey level.
+        ParityError: the number of tiles differs, or a pixel differs by a grey level.
     """
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
     pixels = np.asarray(values)
@@ -198,7 +203,7 @@ def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any,
 
 
 def conversations(with_videos: bool) -> Iterator[tuple[str, list[Message]]]:
-    """Conversations without a picture, with one, with several, over several turns; and with videos."""
+    """Conversations without a picture, with one, with several, over several turns, and `with_videos` with videos."""
 
     def part(seed: int, height: int, width: int) -> Message:
         return {"type": "image", "image": Image.fromarray(drawn(seed, height, width))}
@@ -244,7 +249,7 @@ def _prompts(reference: Any, bundle: Bundle) -> Iterator[None]:
 
 
 def _media(parts: list[Message]) -> dict[str, Any]:
-    """What transformers' processor is given for the pictures and videos of one conversation."""
+    """The arguments of transformers' processor for the pictures and videos of one conversation."""
     pictures = [part["image"] for part in parts if part["type"] == "image"]
     videos = [np.stack([np.asarray(frame) for frame in part["video"]]) for part in parts if part["type"] == "video"]
     given: dict[str, Any] = {"images": [pictures]} if pictures else {}
