@@ -1,4 +1,4 @@
-"""What rows cost in answers: the bundled model's distribution over answer tokens, against the one that fp32 rows give.
+"""What rows cost in answers: compares the bundled model's distribution over answer tokens with that from fp32 rows.
 
 Exact match hardly sees quantisation, and a changed arg max between two tokens that were as good as equal is noise. So
 the divergence is the scale to read, and a changed token counts by the margin that it had.
@@ -25,8 +25,8 @@ Rows = tuple[NDArray[np.floating], NDArray[np.floating]]  # main (N, H), deepsta
 
 @dataclass(frozen=True)
 class Cost:
-    """Divergence in nats a token; tokens and answers changed per thousand; tokens that were right before and are not
-    now; the largest margin in nats that a changed token had, 0 where none changed."""
+    """Divergence in nats a token; changed tokens and changed answers per thousand; tokens per thousand that were right
+    with fp32 rows and are wrong now; the largest margin in nats that a changed token had, 0 where none changed."""
 
     mean_divergence_nats: float
     changed_per_thousand: float
@@ -36,7 +36,7 @@ class Cost:
 
 
 def encode(encoder: Encoder, item: Item) -> Rows:
-    """Embeddings of one item; a video is marked by a timestamp, whose value the tower does not see."""
+    """Embeddings of one item. A timestamp marks a video; the tower does not see its value."""
     embeddings = encoder.encode([EdgeItem(item.patches, item.grid, (0.0,) if item.is_video else ())])
     return embeddings.image_embeds, embeddings.deepstack_embeds
 

@@ -1,4 +1,4 @@
-"""Line charts side by side in one picture, by matplotlib; saved without a date, so the same data give the same file.
+"""Line charts side by side in one picture, by matplotlib. It saves no date, so the same data give the same file.
 
 A series has one colour in every panel. Both axes start at 0, so that twice as high is twice as much.
 """

@@ -1,9 +1,10 @@
-"""Tokens a second of one and of eight streams through the engine, and of transformers' generate: `make bench-decode`.
+"""`make bench-decode`: tokens a second of one and of eight streams through the engine, and of transformers' generate.
 
-Decoding one stream reads every weight for every token, so memory bandwidth is its ceiling; more streams share the
-reading. Weights are random, in the shape of a real text model: speed does not depend on them. The bundled model, whose
-tokens cost little, then shows what the engine itself costs. Rounds are interleaved, figures are medians, by wall clock
-and by processor time, which other jobs on a machine disturb less. The last line is JSON.
+To decode one stream, the engine reads every weight for every token, so memory bandwidth is its ceiling; more streams
+share the reads. Weights are random, in the shape of a real text model: speed does not depend on them. The bundled
+model, whose tokens cost little, then shows what the engine itself costs. The sides take turns in every round, and
+figures are medians, by wall clock and by processor time, which other jobs on a machine disturb less. The last line is
+JSON.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Memory and time of the device's encoder at a real tower's size: `python -m benchmarks.edge_memory`.
 
-Writes a bundle of the 2B tower's shape with random weights (no gate: memory depends on shapes alone) for each
-precision, then opens it and encodes one 512 x 512 picture in a process of its own. The physics: every weight is touched
-once, so the resident peak cannot be below the weights; what stands above is onnxruntime's own packed copy, the
-activations of 1,024 patches, and Python. Resident pages are split as Linux counts them: anonymous ones are the process's
-own, those of files (the mapped weights) can be dropped and shared. Times are seconds of one core, so that other work on
+For each precision it writes a bundle of the 2B tower's shape with random weights (no gate: memory depends on shapes
+alone), then opens it and encodes one 512 x 512 picture in a process of its own. The physics: the tower touches every
+weight once, so the resident peak cannot be below the weights; what stands above is onnxruntime's own packed copy, the
+activations of 1,024 patches, and Python. Linux counts two kinds of resident pages: anonymous ones are the process's
+own, and it can drop and share those of files (the mapped weights). Times are seconds of one core, so that other work on
 the machine does not count. The last line is JSON.
 """
 

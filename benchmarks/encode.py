@@ -1,7 +1,7 @@
-"""The tower on onnxruntime against transformers' own, interleaved in one process: `make bench`.
+"""`make bench`: the tower on onnxruntime against transformers' own, in turns in one process.
 
-The ceiling is what one fp32 matrix product of the tower's own shape reaches on this machine with the same threads. Medians
-of interleaved rounds; the last line is JSON.
+The ceiling is what one fp32 matrix product of the tower's own shape reaches on this machine with the same threads.
+Figures are medians; the last line is JSON.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Peak memory and time of both exports at a real tower's size: `python -m benchmarks.export_memory --size 2b`.
 
-On a checkpoint of random weights (benchmarks.random_checkpoint), each export in a process of its own. The physics: the
-original tower in float32 must be held once and the language model never, and nearly all the time is arithmetic of the
-gate, once in torch and once in onnxruntime. The last line is JSON.
+Each export runs on a checkpoint of random weights (benchmarks.random_checkpoint), in a process of its own. The physics:
+an export must hold the original tower in float32 once and the language model never, and nearly all the time is
+arithmetic of the gate, once in torch and once in onnxruntime. The last line is JSON.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""The written graph against transformers' own ONNX export of the same tower, interleaved: `python -m benchmarks.export_speed`.
+"""`python -m benchmarks.export_speed`: our graph against transformers' own ONNX export of the same tower, in turns.
 
-transformers' exporter wants positions and segment lengths as inputs and is right for one picture a call, so that is what
-is compared; those inputs are computed outside its time. Random weights of the 2B shape, some layers of it. The ceiling is
-what one fp32 matrix product reaches here with as many threads. The ratio is of processor time, so that other work on the
-machine counts less; who begins changes from round to round. The last line is JSON.
+transformers' exporter wants positions and segment lengths as inputs and is right for one picture a call, so the
+benchmark compares that, and computes those inputs outside its time. Weights are random, of the 2B shape with some
+layers. The ceiling is what one fp32 matrix product reaches here with as many threads. The ratio is of processor time,
+so that other work on the machine counts less; who begins changes from round to round. The last line is JSON.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 A real Triton stands behind a relay that delays every byte by half a round trip in each direction. The picture is on the
 server already, so a question is a key and some tokens. The same questions go to the server without the relay; what the
-relay adds, in round trips, is what the way costs. Both builds take turns in one run: this one, and an older one whose
-tree is named, each in a process of its own that asks on command. The last line is JSON.
+relay adds, in round trips, is what the way costs. Two builds take turns in one run: this one, and an older one in the
+tree that --before names, each in a process of its own that asks on command. The last line is JSON.
 
     git worktree add /tmp/before 69ce114
     python -m benchmarks.first_token --before /tmp/before --out benchmarks/results/first_token.json
@@ -27,7 +27,7 @@ from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 
 ASKER = Path(__file__).with_name("first_token_asker.py")
-# as wide as the 2B, and little else, so that the way is most of what is timed
+# as wide as the 2B, and little else, so that the way takes most of the time
 WIDE = {
     "hidden_size": 2048,
     "num_hidden_layers": 3,

@@ -1,6 +1,7 @@
-"""A client that asks when a line comes in and prints how long its first answer took: a half of benchmarks.first_token.
+"""The client half of benchmarks.first_token: for each line it asks, and prints how long the first answer took.
 
-It runs in the tree of any build, so it uses only what all of them have. Arguments: kind, url, certificate, facts as JSON.
+It runs in the tree of any build, so it uses only what all builds have. Arguments: kind, url, certificate, facts as
+JSON.
 """
 
 import json
@@ -15,7 +16,7 @@ from edge_runtime.encoded_item import EncodedItem
 
 
 def request(facts: dict[str, Any], side: int, seed: int) -> Request:
-    """A picture of noise, four words of question."""
+    """A picture of noise and a question of four words."""
     random, rows = np.random.default_rng(seed), side * side // 4
     item = EncodedItem(
         False,
@@ -40,7 +41,7 @@ def main(kind: str, url: str, chain: str, facts_json: str) -> None:
             asked, sampling = known, one
         else:
             asked, sampling = request(facts, facts["upload_side"], seed), keep
-            asked.keys("fp16")  # hashed and converted before the clock starts
+            asked.keys("fp16")  # this hashes and converts before the clock starts
         started = time.perf_counter()
         if kind == "http" and sampling is keep:
             client.infer(asked, keep)

@@ -1,8 +1,8 @@
-"""What the gateway costs: the same questions through it and through the runtime in this process: `make bench-gateway`.
+"""`make bench-gateway`: what the gateway costs. The same questions go through it and through the runtime here.
 
-Both ask the same Triton, in turns, about a picture that both have encoded before, so that what differs is the gateway: HTTP,
-JSON, base64, its queue and its events. Then 32 callers at once, in waves, with the gateway's memory after each. The
-last line is JSON; the budget is 3 ms a request and 0.2 ms a token.
+Both ask the same Triton, in turns, about a picture that both have encoded before, so that what differs is the gateway:
+HTTP, JSON, base64, its queue and its events. Then 32 clients ask at once, in waves, with the gateway's memory after
+each. The last line is JSON; the budget is 3 ms a request and 0.2 ms a token.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tiny_model.scenes import shapes_scene
 
 QUESTION = "Describe the image."
 BUDGET_MS = {"request": 3.0, "token": 0.2}
-Times = tuple[float, list[float]]  # when it was asked, and when pieces came: a token each, or a few
+Times = tuple[float, list[float]]  # when the client asked, and when pieces came: a token each, or a few
 
 
 def picture(seed: int) -> bytes:
@@ -84,7 +84,7 @@ Ask = Callable[[int], Times]
 
 
 def compared(ours: Ask, theirs: Ask, rounds: int, max_tokens: int, of: Callable[[Times], float]) -> dict[str, Any]:
-    """A figure of both sides in milliseconds, and what theirs adds, over interleaved pairs.
+    """A figure of both sides in milliseconds, and what the second side, the gateway, adds, over interleaved pairs.
 
     A busy machine only ever adds time, so beside the median of the pairs stands the difference of the fastest tenths.
     """
@@ -109,7 +109,7 @@ def rss_mb(pid: int, field: str) -> float:
 
 
 def crowd(place: tuple[str, int], pid: int, callers: int, waves: int, max_tokens: int) -> dict[str, Any]:
-    """Callers at once, each with a picture of its own, all new in every wave."""
+    """Let `callers` clients ask at once, each about a picture of its own, all of them new in every wave."""
 
     def one(seed: int) -> int:
         connection = http.client.HTTPConnection(*place, timeout=300)

@@ -1,9 +1,9 @@
-"""One bundle with several libraries of kernels, in turn in one process: what a change of the kernels gave.
+"""One bundle with several libraries of kernels, in turns in one process: what a change of the kernels gained.
 
     python -m benchmarks.libraries BUNDLE BEFORE.so AFTER.so --sizes 256 512
 
-The first library is what the others are compared with. Prints one JSON line; medians, and ratios of medians and of the best
-calls: on a shared machine only ratios count.
+It compares the other libraries with the first. It prints one JSON line with medians, and ratios of medians and of the
+best calls: on a shared machine only ratios count.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def sessions(bundle: Bundle, libraries: list[Path], threads: int) -> list[onnxru
 
 
 def measure(running: list[onnxruntime.InferenceSession], size: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    """Results by session: wall_ms and cpu_ms (medians), best_ms, and ratios to the first one's; cosines of rows to the first's."""
+    """Results by session: wall_ms, cpu_ms (medians), best_ms; their ratios, and its rows' cosines, to the first one."""
     frames, height, width = SIZES[size]
     patches = np.random.default_rng(4).integers(0, 256, (frames * height * width, 1536), np.uint8)
     feeds = {"patches": patches, "grid_thw": np.array([SIZES[size]], np.int64)}

@@ -24,7 +24,7 @@ CONCURRENCIES = (1, 2, 4, 8, 16)
 def measure(
     server: TritonServer, grid: tuple[int, int, int], max_tokens: int, concurrencies: list[int], window_ms: int
 ) -> list[Load]:
-    """Every door at every concurrency."""
+    """Load every door at every concurrency."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), server.http_url, grid, max_tokens)
@@ -41,14 +41,14 @@ def _line(row: Load) -> str:
 
 
 def table(rows: list[Load]) -> str:
-    """Markdown."""
+    """The figures as a Markdown table."""
     names = [field.name for field in fields(Load)]
     head = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|" + "---|" * len(names)]
     return "\n".join([*head, *map(_line, rows)]) + "\n"
 
 
 def title(grid: str, max_tokens: int) -> str:
-    """What the picture is of."""
+    """The title of the picture: what the load was."""
     return f"perf_analyzer, a picture of {grid} patches a request, {max_tokens} tokens an answer"
 
 

@@ -1,7 +1,7 @@
 """What an old name of a served model costs: first token and whole answer through both names, and its process's memory.
 
-One real Triton, random weights of the 2B's width and little else, so that most of what is timed is the way through the
-server. The two names take turns in every round; the last line is JSON.
+It runs one real Triton with random weights of the 2B's width and little else, so that the way through the server takes
+most of the time. The two names take turns in every round; the last line is JSON.
 
     python -m benchmarks.old_names --out benchmarks/results/old_names.json
 """

@@ -1,7 +1,7 @@
-"""What each codec of the upload takes and keeps: bytes, milliseconds, seconds at 5 Mbit/s, loud channels, damage: `make payload`.
+"""`make payload`: what each codec of the upload costs: bytes, milliseconds, seconds at 5 Mbit/s, loud channels, damage.
 
-Rows of the published sizes are normal ones of which 1 % of the channels are 20 times louder; those of `mid` and `harsh`
-come from towers with loud channels (tests/export/outliers.py). Codecs are timed in turns, on one core.
+Rows of the published sizes are normally distributed, with 1 % of the channels 20 times louder; those of `mid` and
+`harsh` come from towers with loud channels (tests/export/outliers.py). Codecs take turns, on one core.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Levels = NDArray[np.float32]  # (1+L, n, H)
 
 
 def drawn(width: int, seed: int, count: int = ROWS) -> Levels:
-    """Normal rows of unlike sizes with loud channels."""
+    """Normally distributed rows of unlike sizes with loud channels."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((LEVELS, count, width)) * random.uniform(0.5, 2, (LEVELS, count, 1))
     values[..., ::LOUD_ONE_OF] *= LOUD
@@ -54,7 +54,7 @@ def drawn(width: int, seed: int, count: int = ROWS) -> Levels:
 
 
 def coders(numbers: CodecNumbers) -> dict[str, tuple[Callable[[Levels], Any], Callable[[Any], Any]]]:
-    """To encode and to decode, by precision."""
+    """The functions that encode and that decode, by precision."""
     found: dict[str, tuple[Callable[[Levels], Any], Callable[[Any], Any]]] = {
         "fp16": (
             lambda rows: (rows[0].astype(np.float16), rows[1:].astype(np.float16)),
@@ -124,8 +124,8 @@ def loud_towers(folder: Path) -> dict[str, Any]:
 
 
 def fuzz(count: int) -> dict[str, int]:
-    """Damaged streams: as they arrive all are refused; with the checksum made right none fails in another way, or decodes
-    past its size. Every second one through numpy."""
+    """Damage `count` streams. The decoder refuses each as it arrives; with a right checksum, none fails in another way
+    or decodes past its size. numpy decodes every second one."""
     rows, random = drawn(64, 7, 12), Random(8)
     numbers = learn(drawn(64, 1, 400))
     stream, steps = ecq.encode(rows[0], rows[1:], numbers)

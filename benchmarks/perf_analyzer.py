@@ -1,7 +1,7 @@
 """NVIDIA's perf_analyzer on a machine without its container: where it comes from, one run of it, what its export says.
 
-The last one on PyPI that starts on an older glibc lies in the tritonclient 2.46.0 wheel. It misses two libraries, which
-the Triton wheel has under other names; links give them back.
+The tritonclient 2.46.0 wheel has the last one on PyPI that starts on an older glibc. It lacks two libraries, which the
+Triton wheel has under other names; this module links them.
 """
 
 import json
@@ -41,7 +41,7 @@ class Load:
 
 
 def folder() -> Path:
-    """Folder with bin/perf_analyzer and lib/, made on first use.
+    """The folder with bin/perf_analyzer and lib/; the first call makes it.
 
     Raises:
         ServerError: pip could not install the wheel.
@@ -61,7 +61,7 @@ def run(door: str, url: str, inputs: Path, concurrency: int, window_ms: int, max
     """Load one door with the folder `inputs` of examples.perf_analyzer for three windows.
 
     Raises:
-        ServerError: perf_analyzer failed, with the end of what it wrote.
+        ServerError: perf_analyzer failed; the message has the end of what it wrote.
     """
     model, protocol, flags = DOORS[door]
     root, export = folder(), inputs / f"{protocol}-{concurrency}.json"
@@ -77,7 +77,7 @@ def run(door: str, url: str, inputs: Path, concurrency: int, window_ms: int, max
 
 
 def read(door: str, concurrency: int, export: Path, max_tokens: int) -> Load:
-    """The figures of an export, from its timestamps (ns). Its tensors are no UTF-8, and not needed."""
+    """The figures of an export, from its timestamps (ns). Its tensors are no UTF-8, and this does not need them."""
     (experiment,) = json.loads(export.read_bytes().decode(errors="replace"), strict=False)["experiments"]
     requests = [r for r in experiment["requests"] if r["response_timestamps"]]
     span = max(r["response_timestamps"][-1] for r in requests) - min(r["timestamp"] for r in requests)

@@ -1,4 +1,4 @@
-"""python -m benchmarks.pictures: every committed picture again from its committed JSON, and the bars of docs/performance.md."""
+"""`python -m benchmarks.pictures` draws every committed picture from its JSON, and the bars of docs/performance.md."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""What a tower's precision costs in answers, on the bundled model: `make precisions`.
+"""`make precisions`: what a tower's precision costs in answers, on the bundled model.
 
-Exact match hardly sees quantisation. What does is the distribution over the answer's tokens: its divergence from that of
-the fp32 tower, and how many tokens out of a thousand would have been another. What travels is one more row a codec.
+Exact match hardly sees quantisation. What does is the distribution over the answer's tokens: its divergence from that
+of the fp32 tower, and how many tokens out of a thousand would have been another. Each codec of the upload has a row,
+too.
 """
 
 import argparse

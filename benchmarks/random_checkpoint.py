@@ -1,6 +1,6 @@
-"""A checkpoint of the real layout with the real tower's shape and random weights: `python -m benchmarks.random_checkpoint`.
+"""`python -m benchmarks.random_checkpoint`: a checkpoint of the real layout and tower shape with random weights.
 
-Real weights cannot be fetched everywhere, and what an export costs depends on shapes and files alone. The tower is
+Not every machine can fetch real weights, and what an export costs depends on shapes and files alone. The tower is
 bfloat16, in one file or in shards; the language model beside it is one tensor of any size that takes no disk, because
 the file has a hole there. The small files come from a checkpoint that exists.
 """

@@ -1,9 +1,9 @@
 """A TCP relay that stands for a long way: it counts connections and delays what passes, in both directions.
 
-Nothing is lost or slowed otherwise. Opening a connection takes the round trip that TCP's handshake takes: what the
-client sends at once leaves one round trip later, and the server hears of the connection half a round trip after that.
-Bytes of one direction stay in order. TCP's slow start is not there (the machine's own loopback carries the bytes), the
-flow control of HTTP/2, which the two ends do themselves, is.
+It loses nothing and slows nothing otherwise. A new connection takes the round trip of TCP's handshake: what the client
+sends at once leaves one round trip later, and the server hears of the connection half a round trip after that.
+Bytes of one direction stay in order. There is no slow start of TCP (the machine's own loopback carries the bytes), but
+the flow control of HTTP/2, which the two ends do themselves.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ class Relay:
 
     Args:
         target: host:port of the server.
-        round_trip_s: time from a byte sent to a byte back, beside the server's own.
+        round_trip_s: seconds from a client's byte to the byte that answers it, beside the server's own time.
         pair: key and certificate chain (PEM files): the relay ends TLS itself and speaks plain text to the server, as a
-            balancer does. HTTP/2 is offered for gRPC.
+            balancer does. The relay offers HTTP/2 for gRPC.
 
     Attributes:
         num_connections: connections that clients have opened so far.
@@ -128,7 +128,7 @@ class Relay:
 async def _read(
     reader: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, bytes]], not_before: float, one_way_s: float
 ) -> None:
-    """Note what comes and when it is due on the other side; nothing, at the end."""
+    """Note what comes and when it is due on the other side; an empty piece stands for the end."""
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -59,7 +59,7 @@ def ask(client: grpcclient.InferenceServerClient, tensors: Tensors) -> list[floa
     """Seconds from the call to each response of one stream.
 
     Raises:
-        InferenceServerException: the request was refused.
+        InferenceServerException: the server refused the request.
     """
     inputs = infer_inputs(grpcclient, tensors, None)
     arrived: queue.Queue[tuple[float, Any, Any]] = queue.Queue()
@@ -115,7 +115,7 @@ def first_token(streams: list[list[float]]) -> float:
 
 
 def gap(streams: list[list[float]]) -> float:
-    """Seconds a token of a whole answer, from its request on: a busy client reads tokens in bursts, gaps say nothing."""
+    """Seconds a token over whole answers from their requests on: a busy client reads in bursts, so gaps say little."""
     return statistics.median(times[-1] / len(times) for times in streams)
 
 
@@ -148,12 +148,12 @@ def measure_overhead(server: TritonServer, engine: Engine, num_streams: int, rou
 
 
 def least(values: list[float]) -> float:
-    """The lowest tenth: on a shared machine, what a side does undisturbed."""
+    """The lowest tenth of the values: on a shared machine it shows a side that nothing disturbs."""
     return statistics.quantiles(values, n=10, method="inclusive")[0]
 
 
 def measure_large(server: TritonServer, rounds: int) -> dict[str, float]:
-    """A 16 MiB request that the server keeps, one that it refuses at once, a copy of the bytes. New values every time."""
+    """Time a 16 MiB request that the server keeps, one that it refuses at once, and a copy, each of new values."""
     card, width = server.card, server.card.hidden_size
     random = np.random.default_rng(0)
     main = (0.1 * random.standard_normal((LARGE_ROWS, width))).astype(np.float16)  # (N, H)

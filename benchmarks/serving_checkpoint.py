@@ -1,4 +1,4 @@
-"""A language checkpoint of 111 million random parameters with deepstack, so that a token costs what a small model's costs.
+"""A language checkpoint of 111 million random parameters with deepstack: a token costs what a small model's costs.
 
 Weights keep their variance from layer to layer; speed does not depend on them. The small files are the bundled model's.
 """
@@ -25,7 +25,7 @@ TEXT = {
 
 
 def write_language_checkpoint(small: Path, out: Path, scratch: Path, text: dict[str, int] = TEXT) -> int:
-    """Write it to `out`, over the small files of the checkpoint `small`; returns the language model's parameters."""
+    """Write the checkpoint to `out`, around the small files of `small`; returns its number of parameters."""
     shutil.copytree(small, scratch, ignore=shutil.ignore_patterns("*.safetensors", "evaluation.json"))
     config = json.loads((scratch / "config.json").read_text())
     config["text_config"] |= text

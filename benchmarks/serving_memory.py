@@ -1,7 +1,7 @@
 """Resident memory of the server and its Python processes while requests of every kind pass: a leak shows as a slope.
 
-Streams and whole answers, with pictures of 16 to 1,024 patches and without, new ones and repeated ones, some left after their
-first token. The reuse store is bounded small, so that it is full when the count begins.
+Requests ask for streams and for whole answers, with and without pictures of 16 to 1,024 patches, new and repeated ones;
+clients leave some after their first token. The reuse store is small, so that it is full when the count begins.
 """
 
 import json
@@ -36,7 +36,7 @@ def processes(server: TritonServer) -> list[tuple[str, Path]]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it just ended
+        except OSError:  # the process has just ended
             continue
         if any(server.shm_prefix in word for word in words) and "guardian" not in " ".join(words[:6]):
             found.append((Path(words[1]).parts[-3] if words[1].endswith("model.py") else "tritonserver", folder))
@@ -44,13 +44,13 @@ def processes(server: TritonServer) -> list[tuple[str, Path]]:
 
 
 def resident(server: TritonServer) -> dict[str, float]:
-    """Resident MiB of each of them."""
+    """Resident MiB of each process of `processes`, by its name."""
     page = os.sysconf("SC_PAGE_SIZE") / 2**20
     return {name: int((folder / "statm").read_text().split()[1]) * page for name, folder in processes(server)}
 
 
 def tensors(card: ModelCard, number: int) -> dict[str, np.ndarray]:
-    """Request `number`: every fifth is text alone, every third picture was seen before."""
+    """Request `number`: every fifth is text alone, and the server has seen every third picture before."""
     sampling = {"max_tokens": NUM_TOKENS, "ignore_eos": True}
     made = {"sampling_parameters": np.array([json.dumps(sampling).encode()], dtype=object)}
     if number % 5 == 0:
@@ -71,7 +71,7 @@ def tensors(card: ModelCard, number: int) -> dict[str, np.ndarray]:
 
 
 def send(server: TritonServer, number: int) -> None:
-    """One request, streamed or not; every seventh stream is left after its first token."""
+    """Send one request, streamed or not; the client leaves every seventh stream after its first token."""
     inputs = infer_inputs(grpcclient, tensors(server.card, number), None)
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         if number % 2:

@@ -1,8 +1,9 @@
 """How embeddings reach a server on the same machine: gRPC and HTTP, fp16 and int8, in the message and in shared memory.
 
-The checkpoint has random weights and the width of the 2B. `max_tokens` 0 keeps the items and computes nothing, so what
-is timed is the way alone: converting, sending, checking and naming on the other side. The floor is what no way can leave out: one conversion to fp16 and one SHA-256 of the result,
-in this process. Every upload is new content; rounds are interleaved; the last line is JSON.
+The checkpoint has random weights and the width of the 2B. `max_tokens` 0 keeps the items and computes nothing, so this
+times the way alone: the client converts and sends, the server checks and names. The floor is what no way can leave out:
+one conversion to fp16 and one SHA-256 of the result, in this process. Every upload is new content; rounds are
+interleaved; the last line is JSON.
 
     python -m benchmarks.transport --out benchmarks/results/transport.json
 """
@@ -90,7 +91,7 @@ def measure(server: TritonServer, rounds: int) -> list[dict[str, object]]:
                 for place, (name, send) in enumerate(ways.items()):
                     asked = request(server.card, side, 1000 * (turn + 2) + place)
                     if name == "grpc key":
-                        send(asked)  # sent once, hashed once: what follows is the second turn
+                        send(asked)  # this sends and hashes once: what follows is the second turn
                         asked.keys("fp16")
                     started = time.perf_counter()
                     send(asked)

@@ -1,11 +1,11 @@
 """Our vLLM engine under Triton, bare AsyncLLM, and our transformers engine under Triton: `make bench-vllm`.
 
-The same prompts with pictures go to all three in turn, in rounds: eight streams at once (`--streams`) for tokens a second, one stream
-for the time to the first token. The ceiling of the first column is the second, which has no network, no Triton and no
-queue. Models: the bundled one, whose steps cost next to nothing, so that only overhead shows, random ones of 47 and 151
-million parameters, nearer to what a real model's step takes on a CPU, and random ones of the real shapes, for GPUs
-(`--models 2b --dtype bf16 --engine-args FILE`). Rows travel in float16, as the edge sends them. Prompts are packed, inputs made
-and streams open before the clock starts, on every side. The last line is JSON.
+The same prompts with pictures go to all three in turn, in rounds: eight streams at once (`--streams`) for tokens a
+second, one stream for the time to the first token. The ceiling of the first column is the second, which has no network,
+no Triton and no queue. Models: the bundled one, whose steps cost next to nothing, so that only overhead shows, random
+ones of 47 and 151 million parameters, nearer to what a real model's step takes on a CPU, and random ones of the real
+shapes, for GPUs (`--models 2b --dtype bf16 --engine-args FILE`). Rows travel in float16, as the edge sends them.
+Prompts are packed, inputs made and streams open before the clock starts, on every side. The last line is JSON.
 """
 
 import argparse
@@ -68,7 +68,7 @@ Measure = Callable[[int, int], Measured]  # of so many streams and tokens
 
 @dataclass(frozen=True)
 class Engine:
-    """How every side runs the model. arguments are vLLM's."""
+    """How every side runs the model. arguments are vLLM's engine arguments."""
 
     dtype: str
     arguments: dict[str, Any]
@@ -112,7 +112,7 @@ def write_prompts(folder: Path, path: Path, streams: int) -> dict[str, np.ndarra
 
 
 def bare(stack: ExitStack, folder: Path, path: Path, how: Engine, limits: Limits) -> Measure:
-    """AsyncLLM in a process of vLLM's environment; ready when this returns."""
+    """Start AsyncLLM in a process of vLLM's environment; it is ready when this returns."""
     environment = stub_environment(*vllm_folders())
     arguments = json.dumps([how.dtype, asdict(limits), how.arguments])
     line: list[str | Path] = [environment.bin / "python", "-m", "benchmarks.vllm_bare", folder, path, arguments]
@@ -159,7 +159,7 @@ class Stream:
 
 
 def served(stack: ExitStack, settings: Settings, prompts: dict[str, np.ndarray], fingerprint: str) -> Measure:
-    """A server and its client, a stream for each prompt. The inputs are made beforehand, as AsyncLLM's are."""
+    """A server and its client, a stream for each prompt. This makes the inputs beforehand, like AsyncLLM's."""
     server = stack.enter_context(TritonServer(settings))
     opened = [Stream(stack, server.grpc_url) for _ in prompts["input_ids"]]
 
@@ -189,7 +189,7 @@ def compare(folder: Path, work: Path, how: Engine, streams: int, tokens: int, ro
     limits = Limits(max_active=streams, max_kv_bytes=KV_BYTES, max_reuse_bytes=0)
     rates: dict[str, list[float]] = {}
     firsts: dict[str, list[float]] = {}  # ms
-    orders = cycle(permutations((BARE, *ENGINES)))  # everyone follows everyone else equally often
+    orders = cycle(permutations((BARE, *ENGINES)))  # each side follows each other one equally often
     with ExitStack() as stack:
         sides = {BARE: bare(stack, folder, work / "prompts.npz", how, limits)}
         for engine in ENGINES:

@@ -1,7 +1,8 @@
-"""AsyncLLM alone, without Triton and without our engine: what benchmarks.vllm compares with. Runs in vLLM's environment.
+"""AsyncLLM alone, without Triton and without our engine, for benchmarks.vllm to compare with, in vLLM's environment.
 
-`vllm_bare.py CHECKPOINT PROMPTS.npz '[DTYPE, LIMITS, ENGINE_ARGS]'`, then one JSON line on stdin a measurement, `{"streams": 8, "tokens": 64}`, and one on
-stdout: seconds of the whole, and to the first token of each stream.
+Start it as `vllm_bare.py CHECKPOINT PROMPTS.npz '[DTYPE, LIMITS, ENGINE_ARGS]'`. For each measurement it reads one JSON
+line from stdin, `{"streams": 8, "tokens": 64}`, and writes one to stdout: seconds of the whole, and to the first token
+of each stream.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from serving.vllm.prompt import engine_input
 
 
 def prompts(path: Path, folder: Path, dtype: torch.dtype) -> Iterator[Any]:
-    """vLLM's inputs, made beforehand: packing and hashing are not AsyncLLM's."""
+    """vLLM's inputs. This makes them beforehand, because AsyncLLM neither packs nor hashes."""
     card, arrays = read_language_card(folder), np.load(path)
     for i, ids in enumerate(arrays["input_ids"]):
         embeddings = {name: arrays[name][i] for name in ("vision_embeddings", "deepstack_embeddings")}

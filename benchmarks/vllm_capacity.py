@@ -1,6 +1,7 @@
-"""python -m benchmarks.vllm_capacity: the capacity table of docs/vllm.md, on paper.
+"""`python -m benchmarks.vllm_capacity` computes the capacity table of docs/vllm.md.
 
-Formulas over the published shapes of the models, no measurement. A test compares the output with the document.
+It applies formulas to the published shapes of the models, and measures nothing. A test compares the output with the
+document.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ SIZES = (256, 512, 1024, 2048)  # pixels a side
 
 @dataclass(frozen=True)
 class Shape:
-    """A language model. Mixtures of experts have num_experts of which num_active run a token; intermediate is one's."""
+    """A language model. A mixture has num_experts, of which num_active run a token; intermediate is an expert's."""
 
     name: str
     hidden: int
@@ -36,12 +37,12 @@ class Shape:
 
     @property
     def weight_bytes(self) -> int:
-        """bf16, all experts and the input embedding."""
+        """Bytes of the weights in bf16, with all experts and the input embedding."""
         return 2 * (self.parameters(self.num_experts) + (0 if self.is_tied else VOCABULARY * self.hidden))
 
     @property
     def kv_bytes(self) -> int:
-        """One token's keys and values, bf16."""
+        """Bytes of one token's keys and values in bf16."""
         config = {
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
@@ -52,19 +53,19 @@ class Shape:
 
     @property
     def num_gpus(self) -> int:
-        """The smallest power of two whose memory holds the weights one and a half times, so that a third is the cache's."""
+        """The smallest power of two whose memory holds 1.5 times the weights, so that a third is the cache's."""
         count = 1
         while count * GPU_BYTES * GPU_SHARE < 1.5 * self.weight_bytes:
             count *= 2
         return count
 
     def prefill_flops(self, num_tokens: int) -> float:
-        """Two a weight and token, and the causal half of queries times keys and weights times values."""
+        """Floating-point operations: 2 a weight and token, and the causal half of attention's two products."""
         attention = 2 * self.layers * self.heads * HEAD_SIZE * num_tokens**2
         return 2.0 * self.parameters(self.num_active) * num_tokens + attention
 
     def num_users(self, num_tokens: int) -> int:
-        """Requests of that length which the cache holds at once, on num_gpus."""
+        """The number of requests of that length that the cache on num_gpus holds at once."""
         free = self.num_gpus * GPU_BYTES * GPU_SHARE - self.weight_bytes
         return int(free // (num_tokens * self.kv_bytes))
 

@@ -1,7 +1,7 @@
-"""`make demo`: the whole way on this machine, with a picture drawn for the occasion.
+"""`make demo` goes the whole way on this machine, with a picture that it draws itself.
 
-This process is the edge device. torch and transformers are barred from it before anything else is imported; exporting
-and serving happen in processes of their own.
+This process is the edge device. It bars torch and transformers before it imports anything else; the export
+and the server run in processes of their own.
 """
 
 import sys
@@ -31,7 +31,7 @@ KINDS = ("describe", "count", "what_at")
 
 
 def export(model: Path) -> None:
-    """Edge bundle and language checkpoint, in processes that may use torch."""
+    """Write the edge bundle and the language checkpoint, in processes that may use torch."""
     for verb, out in (("vision", WORK / "bundle"), ("language", WORK / "language")):
         print(f"export    python -m export.{verb} {model.relative_to(ROOT)} {out.relative_to(ROOT)}", flush=True)
         done = subprocess.run(
@@ -42,7 +42,7 @@ def export(model: Path) -> None:
 
 
 def draw(seed: int) -> tuple[Path, list[Question]]:
-    """A picture file and three questions with their answers."""
+    """Draw a picture file, and three questions with their answers."""
     random = Random(seed)
     scene = shapes_scene(random, 160, 128, scale=4)
     path = WORK / "picture.png"
@@ -55,7 +55,7 @@ def draw(seed: int) -> tuple[Path, list[Question]]:
 
 
 def ask(pipeline: Pipeline, client: GrpcClient, picture: Path, question: Question) -> dict[str, Any]:
-    """One question, streamed; returns the answer and its timings."""
+    """Ask one question and stream its answer; returns the answer and its timings."""
     started = time.perf_counter()
     request = pipeline.ask(picture, question.text)
     sent = time.perf_counter()

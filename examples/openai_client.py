@@ -1,4 +1,4 @@
-"""A picture and a question for the gateway, with the official openai client; the answer as it arrives.
+"""Sends a picture and a question to the gateway with the official openai client, and prints the answer as it arrives.
 
 python -m edge_runtime serve --bundle bundle --triton 127.0.0.1:8001 --port 8080
 python examples/openai_client.py picture.png "How many circles are there?"

@@ -1,6 +1,6 @@
-"""The text on a picture, by the gateway, with its log-probability: a low one says that it is worth a second look.
+"""Reads the text on a picture through the gateway, with its log-probability: a low one asks for a second look.
 
-Small print needs pixels: start the gateway with a larger --max-pixels (0: all that the bundle allows).
+Small print needs pixels: start the gateway with a larger --max-pixels (0 means all that the bundle allows).
 
 python examples/read_text.py sign.png
 """

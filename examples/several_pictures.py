@@ -1,4 +1,4 @@
-"""Several pictures in one conversation with the gateway: each is encoded and sent once, then only named.
+"""Several pictures in one conversation: the gateway encodes and sends each once, and then only names it.
 
 python examples/several_pictures.py first.png second.png
 """

@@ -1,7 +1,7 @@
-"""The wire contract with nothing but tritonclient: tensors to Triton over gRPC, the answer as it arrives.
+"""The wire contract with nothing but tritonclient: it sends tensors to Triton over gRPC and prints each token.
 
-The runtime only encodes here; docs/contract.md has every tensor. What the clients of edge_runtime add: cancelling, retries,
-deadlines, and pictures sent once.
+The runtime only encodes here; docs/contract.md has every tensor. The clients of edge_runtime also cancel, retry, keep
+deadlines and send each picture once.
 
 python examples/triton_grpc.py picture.png "How many circles are there?" --bundle bundle --triton 127.0.0.1:8001
 """

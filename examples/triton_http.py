@@ -1,4 +1,4 @@
-"""The wire contract with nothing but tritonclient: tensors to Triton over HTTP, the answer in one piece.
+"""The wire contract with nothing but tritonclient: it sends tensors over HTTP and gets the answer in one piece.
 
 The model edge_vlm_unary takes the tensors of edge_vlm and answers once, for clients that cannot hold a stream.
 

@@ -1,4 +1,4 @@
-"""A video and a question, encoded in this process and answered by Triton; which frames were looked at is printed too.
+"""This process encodes a video and a question, and Triton answers; it also prints which frames the model saw.
 
 python examples/video_question.py clip.mp4 "Which way does the shape move?" --bundle bundle --triton 127.0.0.1:8001
 """

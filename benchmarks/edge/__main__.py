@@ -1,7 +1,7 @@
-"""The tower on a CPU, every precision of ours against the engines people use, interleaved: `make bench-edge`.
+"""`make bench-edge`: the tower on a CPU, every precision of ours against the engines that people use, in turns.
 
-Weights are random with loud channels, of the 2B tower's shape. Writes a table, JSON and plots, named by processor and
-instructions; the last line is JSON.
+Weights are random with loud channels, of the 2B tower's shape. It writes a table, JSON and plots, named by processor
+and instructions; the last line is JSON.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FLIGHT_SIZE = "512"
 
 
 def start(names: list[str], cache: Path, depth: int, threads: int) -> tuple[dict[str, Worker], dict[str, Any]]:
-    """The workers that have an engine, and what each engine says of itself."""
+    """Start the workers; returns those that have an engine, and what each engine says of itself."""
     workers, engines = dict[str, Worker](), dict[str, Any]()
     for name in names:
         worker = Worker(name, cache, depth, threads)
@@ -42,7 +42,7 @@ def start(names: list[str], cache: Path, depth: int, threads: int) -> tuple[dict
 
 
 def add_speeds(rows: dict[str, dict[str, Any]], tflop: dict[str, float], limits: dict[str, float]) -> None:
-    """gflops and share_of_peak in every timed cell."""
+    """Add gflops and share_of_peak to every cell that has a time."""
     for name, row in rows.items():
         for size, cell in row.items():
             if "wall_ms" in cell:

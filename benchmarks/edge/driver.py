@@ -16,14 +16,14 @@ from benchmarks.edge.engines import ENGINES, REFERENCE
 from benchmarks.edge.sizes import SIZES
 
 MIN_ROUNDS = 2
-SETTLING_S = 10  # a call as long as this settles itself: what the others left in caches and clocks is no part of it
+SETTLING_S = 10  # in so long a call, what the others left in caches and clocks does not count
 
 
 class Worker:
-    """An engine in its own process; its files are made before, in another.
+    """An engine in its own process; another process makes its files before.
 
     Attributes:
-        about: load_s, file_mb, rss_mib; or error, why there is no engine, or none any more.
+        about: load_s, file_mb, rss_mib; or error, the reason why there is no engine, or none any more.
     """
 
     def __init__(self, name: str, cache: Path, depth: int, threads: int) -> None:
@@ -40,11 +40,11 @@ class Worker:
         self.about = self._read(self._process)
 
     def run(self, size: str, path: Path | None = None) -> dict[str, Any]:
-        """wall_s, cpu_s, peak_mib of one item; the embeddings go to `path`. Or error."""
+        """Encode one item and save its embeddings to `path`; returns wall_s, cpu_s and peak_mib, or error."""
         if "error" in self.about or self._process is None:
             return self.about
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died since; reading says of what
+        with suppress(BrokenPipeError):  # the worker has died; its output says why
             print(json.dumps([size, SIZES[size], path and str(path)]), file=self._process.stdin, flush=True)
         answer = self._read(self._process)
         if "error" in answer:
@@ -81,8 +81,8 @@ def cosines(expected: Path, found: Path) -> dict[str, Any]:
 def measure_size(workers: dict[str, Worker], size: str, rounds: int, deadline: float) -> dict[str, dict[str, Any]]:
     """Results by engine: wall_ms, cpu_ms (medians), num_runs, peak_mib, cosine; or error.
 
-    The first call warms up and is compared, and is not timed; nor is the first of each turn, where it is short. No round
-    after the first MIN_ROUNDS starts after `deadline` (time.monotonic).
+    The first call warms up and gives the rows to compare, without a time; the first of each turn has none either, where
+    it is short. No round after the first MIN_ROUNDS starts after `deadline` (time.monotonic).
     """
     rows: dict[str, dict[str, Any]] = {}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}

@@ -1,8 +1,8 @@
-"""What is timed: every engine runs one item of the tower and gives its embeddings and levels.
+"""The engines that the benchmark times: each runs one item through the tower and gives its embeddings and levels.
 
 An engine is a module whose `load(cache, depth, threads, variant)` opens files in a process of the engine's own, which
-holds nothing else, so that its time and memory are the engine's. Files other than the checkpoint are made once before,
-in a process that is thrown away, by another module's `prepare(cache, depth, variant)`.
+holds nothing else, so that its time and memory are the engine's. Another module's
+`prepare(cache, depth, variant)` makes files other than the checkpoint once before, in a process that then ends.
 """
 
 from collections.abc import Callable
@@ -24,33 +24,33 @@ HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of a channel, on the 0..1 
 
 
 def pixel_values(patches: Patches) -> Rows:
-    """What engines take that normalise outside."""
+    """The normalised pixels for engines that do not normalise them."""
     return normalised(patches, HALF, HALF)
 
 
 class Engine(Protocol):
-    """One loaded tower. file_bytes is what lies on disk for it."""
+    """One loaded tower. file_bytes is the size of its files on disk."""
 
     file_bytes: int
 
     def lay_out(self, patches: Patches, grid: Grid) -> Any:
-        """Bytes (patches, width) as this engine takes them; what it needs to know of the grid too. Not timed."""
+        """Patches, uint8 (patches, width), as this engine takes them, and what it needs of the grid; not timed."""
         ...
 
     def __call__(self, item: Any) -> tuple[Rows, Rows]:
-        """What `lay_out` gave to main float32 (N, H) and levels float32 (L, N, H)."""
+        """Encode what `lay_out` gave; returns main float32 (N, H) and levels float32 (L, N, H)."""
         ...
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Where an engine is found.
+    """Where the benchmark finds an engine.
 
     Attributes:
-        module, files: names in this package of what loads it and what prepares it; "" where the checkpoint is enough.
-        variant: what both get.
-        operand: the type whose peak it is held against: fp32, bf16 or int8.
-        settings: how it is run, for the reader of the results.
+        module, files: the modules of this package that load it and that prepare it; "" where the checkpoint is enough.
+        variant: the variant that both get.
+        operand: the type whose peak its speed is compared with: fp32, bf16 or int8.
+        settings: how the benchmark runs it, for the reader of the results.
     """
 
     module: str
@@ -63,7 +63,7 @@ class Kind:
         import_module(f"benchmarks.edge.{self.files}").prepare(cache, depth, self.variant)
 
     def loader(self) -> Callable[[Path, int, int], Engine]:
-        """From cache, depth and threads to the engine; its libraries are imported."""
+        """The function that makes the engine from cache, depth and threads. This imports the engine's libraries."""
         load: Callable[[Path, int, int, str], Engine] = import_module(f"benchmarks.edge.{self.module}").load
         return lambda cache, depth, threads: load(cache, depth, threads, self.variant)
 

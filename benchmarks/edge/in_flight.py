@@ -12,7 +12,10 @@ from benchmarks.encode import seconds
 def measure(name: str, cache: Path, depth: int, size: str, threads: int, rounds: int) -> dict[str, Any]:
     """Pictures a second of one process with `threads` threads, of as many processes with one thread, and their ratio.
 
-    Interleaved; medians. A process that dies raises ChildProcessError.
+    Both take turns, and figures are medians.
+
+    Raises:
+        ChildProcessError: a process died.
     """
     one, *many = (Worker(name, cache, depth, count) for count in (threads, *[1] * threads))
     try:

@@ -1,4 +1,4 @@
-"""OpenVINO on files that `openvino_files` wrote once: LATENCY hint, `threads` cores, and nothing else in the process."""
+"""OpenVINO on files that `openvino_files` wrote once: LATENCY hint, `threads` cores, nothing else in the process."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def model_path(cache: Path, depth: int, variant: str) -> Path:
 
 
 def positions_path(cache: Path, depth: int) -> Path:
-    """Arrays `{height}x{width}.positions`, `.cosines` and `.sines` of every frame that is timed."""
+    """The file of arrays `{height}x{width}.positions`, `.cosines` and `.sines` for every size of frame."""
     return cache / f"openvino-{depth}-positions.npz"
 
 

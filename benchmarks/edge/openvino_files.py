@@ -1,7 +1,7 @@
 """OpenVINO's files: the tower's blocks and mergers, converted once from transformers' modules.
 
-Positions and rotary angles are computed outside in fp32 and not timed: inside, the bf16 hint would round the angles and
-cost OpenVINO its accuracy. Frames are a dimension, so no mask exists. Both favour the peer.
+This module computes positions and rotary angles outside, in fp32, and nothing times that: inside, the bf16 hint would
+round the angles and cost OpenVINO its accuracy. Frames are a dimension, so no mask exists. Both favour the peer.
 """
 
 from pathlib import Path
@@ -76,8 +76,8 @@ class Positions:
 
 
 def prepare(cache: Path, depth: int, variant: str) -> None:
-    """What is missing of the model in fp32 (its file holds fp16 weights, as OpenVINO's own exporter writes them), the
-    calibrated one for int8, and the positions of every size that is timed."""
+    """Write, where they are missing, the model in fp32 (its file holds fp16 weights, as OpenVINO's own exporter writes
+    them), the calibrated one for int8, and the positions of every size."""
     fp32, path, table = (
         model_path(cache, depth, "fp32"),
         model_path(cache, depth, variant),
@@ -110,7 +110,7 @@ def _convert(tower: Any, path: Path) -> None:
 
 
 def _quantise(source: Path, path: Path, positions: Positions) -> None:
-    """NNCF's post-training quantisation with its transformer settings, which smooth activations."""
+    """Apply NNCF's post-training quantisation with its transformer settings, which smooth activations."""
     import nncf
 
     rng, samples = np.random.default_rng(5), []

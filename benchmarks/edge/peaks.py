@@ -1,6 +1,6 @@
 """What this CPU reaches: matrix products of the tower's own shape by type, and its memory; the best of several runs.
 
-The quickest of the libraries that are here says what a type can do.
+For each type the quickest of the installed libraries counts.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ COPIED_BYTES = 256 << 20
 
 
 def best(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Seconds of the quickest of several calls."""
     return min(seconds(work) for _ in range(ROUNDS))
 
 
@@ -58,7 +58,7 @@ def memory_peak() -> float:
 
 
 def peaks(threads: int) -> dict[str, float]:
-    """GFLOP/s by the type of the operands; GB/s of memory."""
+    """The highest GFLOP/s by the type of the operands, and GB/s of memory."""
     torch.set_num_threads(threads)
     found = {
         "fp32": max(matrix_peak(threads), torch_peak(torch.float32)),

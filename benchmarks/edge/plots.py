@@ -38,7 +38,7 @@ def _accuracy(axis: Axes, engines: dict[str, Any], size: str) -> None:
 
 
 def _roofline(axis: Axes, engines: dict[str, Any], result: dict[str, Any]) -> None:
-    """Speed over what is computed for each byte of the file, which is read once a picture."""
+    """Plot speed over operations for each byte of the file, which an engine reads once a picture."""
     edges = []
     for name, cells in engines.items():
         file_bytes = 1e6 * result["engines"][name]["file_mb"]

@@ -1,4 +1,4 @@
-"""What an engine needs on disk, made in a process that is thrown away: `python -m benchmarks.edge.prepare`."""
+"""`python -m benchmarks.edge.prepare` makes what an engine needs on disk, in a process that then ends."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The items that are timed, as grids of patches, the quick ones first."""
+"""The items of the benchmark as grids of patches (t, h, w), the quick ones first."""
 
 SIZES = {
     "256": (1, 16, 16),

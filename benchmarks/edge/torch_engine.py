@@ -15,7 +15,7 @@ Item = tuple[torch.Tensor, torch.Tensor]  # pixels (patches, width) in the tower
 
 
 def load_tower(folder: Path, dtype: torch.dtype) -> Qwen3VLVisionModel:
-    """The tower of a checkpoint, made without storage and given its tensors; frequencies stay float32, as transformers has them."""
+    """The tower of a checkpoint. Its rotary frequencies stay float32, as transformers has them."""
     config = Qwen3VLConfig.from_pretrained(folder).vision_config
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
@@ -28,7 +28,7 @@ def load_tower(folder: Path, dtype: torch.dtype) -> Qwen3VLVisionModel:
 
 
 class Torch:
-    """With scaled_dot_product_attention; compiled block by block, once a size, where asked."""
+    """The tower with scaled_dot_product_attention; a variant compiles it block by block, once a size."""
 
     def __init__(self, folder: Path, threads: int, dtype: torch.dtype, is_compiled: bool) -> None:
         torch.set_num_threads(threads)

@@ -1,7 +1,8 @@
-"""The tower that every engine runs: the 2B shape, random weights with loud channels, exported once and kept in .cache.
+"""The tower that every engine runs: the 2B shape, random weights with loud channels, one export that stays in .cache.
 
-Loud channels are what makes integers hard in real towers and what random weights lack. Fewer layers of the same shape
-make a run shorter; the result says how many there were. Engines look for the folders; only what writes needs torch.
+Loud channels make integers hard in real towers, and plain random weights have none. Fewer layers of the same shape
+make a run shorter; the result says how many there were. Engines look for the folders; only the functions that write
+need torch.
 """
 
 import json
@@ -22,7 +23,7 @@ def checkpoint(cache: Path, depth: int) -> Path:
 
 
 def bundle_folder(cache: Path, depth: int, variant: str) -> Path:
-    """A variant of ours is a precision, and perhaps a word of how it is run."""
+    """The bundle of a variant: a precision, and perhaps a word that says how the encoder runs it."""
     return cache / f"bundle-{depth}-{variant.split()[0]}"
 
 
@@ -38,7 +39,7 @@ def vision_config(full: dict[str, Any], depth: int) -> dict[str, Any]:
 
 
 def write_checkpoint(cache: Path, depth: int) -> None:
-    """Where it is missing."""
+    """Write the checkpoint where it is missing."""
     from benchmarks import random_checkpoint
     from tests.export.outliers import make_loud
 
@@ -53,10 +54,10 @@ def write_checkpoint(cache: Path, depth: int) -> None:
 
 
 def prepare(cache: Path, depth: int, variant: str) -> None:
-    """The bundle of a variant where it is missing, through the same gates as any other.
+    """Export the bundle of a variant where it is missing, through the same gates as any other bundle.
 
     Raises:
-        CalledProcessError: the export refused, and said why.
+        CalledProcessError: the export refused the tower, and printed why.
     """
     folder = bundle_folder(cache, depth, variant)
     if not folder.is_dir():

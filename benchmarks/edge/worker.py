@@ -1,7 +1,7 @@
-"""One engine in a process of its own, stepped by the driver over pipes: `python -m benchmarks.edge.worker`.
+"""`python -m benchmarks.edge.worker`: one engine in a process of its own, which the driver steps over pipes.
 
-Each line of input is a JSON list: name of the item, its grid, where to save the embeddings. Each line of output is a JSON
-object. Seconds of the CPU are of the whole process, every thread counted.
+Each line of input is a JSON list: name of the item, its grid, where to save the embeddings. Each line of output is a
+JSON object. Seconds of the CPU are of the whole process, every thread counted.
 """
 
 import json
@@ -22,7 +22,7 @@ SEED = 1
 
 
 def item(tower: Tower, grid: Grid) -> Patches:
-    """The picture every engine gets: bytes (patches, width)."""
+    """The picture that every engine gets: uint8 (patches, width)."""
     return pixels(tower, (grid,), SEED)
 
 
@@ -50,7 +50,7 @@ def main() -> None:
         size, grid, path = json.loads(line)
         if size not in laid_out:
             laid_out[size] = engine.lay_out(item(tower, tuple(grid)), tuple(grid))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is that of this call
+        Path("/proc/self/clear_refs").write_text("5")  # so that the peak is that of this call
         wall, cpu = time.perf_counter(), time.process_time()
         main_rows, levels = engine(laid_out[size])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

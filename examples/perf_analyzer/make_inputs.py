@@ -18,7 +18,7 @@ PROMPT_TOKENS = 24  # of text around the picture
 
 
 def server_facts(http_url: str) -> dict[str, str]:
-    """The parameters that the model publishes: widths, token ids, fingerprint."""
+    """The parameters that the model publishes, as texts by name: widths, token ids, fingerprint."""
     with urllib.request.urlopen(f"http://{http_url}/v2/models/edge_vlm/config", timeout=10) as answer:
         return {name: value["string_value"] for name, value in json.load(answer)["parameters"].items()}
 

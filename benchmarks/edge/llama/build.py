@@ -1,6 +1,7 @@
-"""llama.cpp's mtmd, built from the source that llama-cpp-python carries on PyPI: `python -m benchmarks.edge.llama.build`.
+"""`python -m benchmarks.edge.llama.build` builds llama.cpp's mtmd from the source that llama-cpp-python has on PyPI.
 
-The wheels hold a library for any processor; built here it is made for this one, as its makers advise. Takes some minutes.
+The wheels hold a library for any processor; this builds it for the processor at hand, as its makers advise, in some
+minutes.
 """
 
 import subprocess
@@ -18,7 +19,7 @@ CMAKE = ("nice", "-n", "10", f"{sysconfig.get_path('scripts')}/cmake")
 
 
 def fetch() -> None:
-    """SOURCE, from the source archive."""
+    """Unpack SOURCE from the source archive."""
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
         subprocess.run([*pip, "--no-binary", "llama-cpp-python", REQUIREMENT], check=True)
@@ -29,7 +30,7 @@ def fetch() -> None:
 
 
 def build() -> None:
-    """LIBRARY."""
+    """Build LIBRARY."""
     folders: list[str | Path] = ["-S", Path(__file__).parent, "-B", LIBRARY.parent, f"-DLLAMA_CPP={SOURCE.resolve()}"]
     subprocess.run([*CMAKE, *folders, "-DCMAKE_BUILD_TYPE=Release"], check=True)
     subprocess.run([*CMAKE, "--build", LIBRARY.parent, "--target", "tower", "-j2"], check=True)

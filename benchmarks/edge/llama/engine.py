@@ -1,6 +1,7 @@
 """llama.cpp's own encoder of pictures and pairs of frames, on files that its own tools wrote.
 
-Its picture is the one everybody gets: patches are put back into rows of pixels, at sizes that it need not change.
+It gets the same picture as every engine: this module puts patches back into rows of pixels, at sizes that llama.cpp
+need not change.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ def model_path(cache: Path, depth: int, variant: str) -> Path:
 def library() -> ctypes.CDLL:
     """
     Raises:
-        SystemExit: it is not built.
+        SystemExit: nobody has built the library.
     """
     if not LIBRARY.is_file():
         raise SystemExit("llama.cpp: not built, see python -m benchmarks.edge.llama.build")
@@ -36,7 +37,7 @@ def library() -> ctypes.CDLL:
 
 
 def frames_of(pixels: Rows, grid: Grid, tower: Tower) -> Rows:
-    """Patches (t * h * w, width) back to float32 (frames, height, width, 3): what `edge_runtime.items.patches` undone gives."""
+    """Undo `edge_runtime.items.patches`: patches (t * h * w, width) to float32 (frames, height, width, 3)."""
     (groups, height, width), side, step, depth = grid, tower.patch_size, tower.merge_size, tower.temporal_patch_size
     blocks = pixels.reshape(groups, height // step, width // step, step, step, 3, depth, side, side)
     # (t, H/m, W/m, m, m, c, tp, p, p) -> (t, tp, H/m, m, p, W/m, m, p, c)

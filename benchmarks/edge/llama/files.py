@@ -1,4 +1,4 @@
-"""mmproj files of llama.cpp, written by its own converter and its own library."""
+"""Writes mmproj files of llama.cpp with its own converter and its own library."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from benchmarks.edge.llama.engine import library, model_path
 
 
 def prepare(cache: Path, depth: int, variant: str) -> None:
-    """The file where it is missing: by llama.cpp's converter, or, for Q4_K, made of the f16 file by its library."""
+    """Write the file where it is missing: llama.cpp's converter does, or, for Q4_K, its library from the f16 file."""
     path = model_path(cache, depth, variant)
     if path.is_file():
         return
