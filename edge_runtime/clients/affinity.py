@@ -1,7 +1,7 @@
-"""Which of several servers a request should reach: a header by which a balancer sends a picture to one and the same.
+"""A header by which a load balancer sends every request about one picture to the same one of several servers.
 
-The value follows from the first picture or video, so a conversation stays where its items are held, whoever asks, and
-different pictures spread over all servers. A text alone says nothing: any server is as good.
+The value follows from the first picture or video. So a conversation stays at the server that holds its items, whoever
+asks, and different pictures spread over all servers. A request without pictures gets no header: any server is as good.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,11 @@ def affinity(headers: Mapping[str, str], request: Request, num_refused: int = 0)
     """The header of a request, 16 hex digits: BLAKE2b over the kind, grid and first row of its first item.
 
     Args:
-        headers: what the caller sends with every request; an affinity of its own stands.
-        num_refused: servers that sent this request away, so that the next value names another one.
+        headers: what the client sends with every request; where they hold an affinity, that one stands.
+        num_refused: how many servers have sent this request away; it changes the value, so that another server gets it.
+
+    Returns:
+        The header; empty where the request has no items, or `headers` hold an affinity.
     """
     if not request.items or any(name.lower() == HEADER for name in headers):
         return {}

@@ -1,6 +1,6 @@
-"""Answers streamed over gRPC for asyncio: many at once in one thread of the caller's.
+"""Answers that stream over gRPC for asyncio: one thread takes many at once.
 
-The request itself is the Call that the blocking client uses; only the waiting differs.
+The request itself is the Call that the blocking client uses; only the way to wait differs.
 """
 
 import asyncio
@@ -39,7 +39,9 @@ class AsyncGrpcClient(GrpcConnection, Awaited):
     async def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """Send a request and yield its answer piece by piece; cancelling the task, or aclose(), cancels it on the server.
+        """Send a request and yield its answer piece by piece.
+
+        A program that cancels the task, or calls aclose(), cancels the request on the server.
 
         Raises:
             As GrpcClient.stream.

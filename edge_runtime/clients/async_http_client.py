@@ -69,7 +69,7 @@ class AsyncHttpClient(Connection, Awaited):
     async def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """As HttpClient.stream; cancelling the task, or aclose(), closes the connection."""
+        """As HttpClient.stream; a program that cancels the task, or calls aclose(), closes the connection."""
         call = HttpCall(self, deadline_s)
         try:
             async with aclosing(self._run(call, call.stream(request, sampling or Sampling()))) as pieces:
@@ -86,7 +86,7 @@ class AsyncHttpClient(Connection, Awaited):
 
     async def _run(self, call: HttpCall, steps: Steps) -> AsyncGenerator[Delta, None]:
         """Send what the steps ask for, one after the other, until they are over."""
-        ask = await asyncio.to_thread(advance, steps)  # large tensors are converted and hashed there
+        ask = await asyncio.to_thread(advance, steps)  # the thread converts and hashes large tensors
         while ask is not None:
             await asyncio.sleep(ask.pause_s)
             async with self._sent(call, ask) as response:

@@ -1,4 +1,4 @@
-"""`precision="auto"`: in which precision the rows of a request travel, by the uplink and by what its user accepts."""
+"""`precision="auto"`: this module chooses the precision of rows on the wire, by the uplink and by what the user takes."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -24,9 +24,9 @@ NUM_UPLOADS = 5
 
 
 class Uplink:
-    """The speed of the last uploads: bytes over the seconds to the server's first answer, because nobody on this machine
-    sees when the last byte has left. So it is a lower bound, and a slow server makes `choose` take a smaller precision,
-    never a larger one. Safe to share between threads.
+    """The speed of the last uploads, in bytes per second up to the server's first answer: nobody on this machine sees
+    when the last byte leaves. So it is a lower bound, and a slow server makes `choose` take a smaller precision, never a
+    larger one. Safe to share between threads.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,17 @@ class Uplink:
 
     @property
     def bytes_per_s(self) -> float | None:
-        """The median of the last uploads; None before the first."""
+        """The median speed of the last uploads; None before the first."""
         speeds = list(self._speeds)
         return median(speeds) if speeds else None
 
 
 def published(parameters: Mapping[str, str]) -> dict[str, str]:
-    """What a server takes, by precision: its name, with the hash of its numbers where it has some."""
+    """The precisions that a server takes: each with its published name, which holds the hash of a codec's numbers.
+
+    Args:
+        parameters: what the served model says of itself.
+    """
     if codecs := parameters.get("embedding_codecs", "").split():
         return {name.partition(":")[0]: name for name in codecs}
     types = parameters.get("embedding_datatypes", "FP16").split(",")
@@ -60,12 +64,14 @@ def choose(
     uplink: Uplink,
     held: Collection[str],
 ) -> Precision:
-    """The most exact precision whose upload takes at most budget_s; the smallest one where none does, or no upload was
-    measured yet. Items that the server holds in one precision are not sent again in another.
+    """The most exact precision whose upload takes at most budget_s; the smallest one where none does, or where `uplink`
+    has measured no upload yet. Where the server holds all items in one precision, this call chooses that one.
 
     Args:
-        theirs: as `published` gives it; a codec of other numbers is no choice.
-        quality: the least that is accepted.
+        theirs: the server's precisions, as `published` gives them; a codec with other numbers is no choice.
+        quality: the least exact class that the user accepts.
+        budget_s: seconds that an upload may take.
+        held: the keys that the server holds, as far as the client knows.
     """
     both = [name for name in TAKES[quality] if name in theirs and _is_same(request, name, theirs[name])]
     if not both or not request.items:
@@ -81,7 +87,7 @@ def choose(
 
 
 def num_bytes(request: Request, precision: Precision) -> float:
-    """About what the rows of all items take on the wire."""
+    """About how many bytes the rows of all items take on the wire."""
     values = 0
     for item in request.items:
         masks = item.masks(precision)
@@ -91,5 +97,5 @@ def num_bytes(request: Request, precision: Precision) -> float:
 
 
 def _is_same(request: Request, precision: Precision, theirs: str) -> bool:
-    """Whether every item can travel so: plain ones can, a learned codec needs the same numbers on both machines."""
+    """Whether every item can travel in a precision: a learned codec needs the same numbers on both machines."""
     return precision == theirs or all(item.codec(precision) == theirs for item in request.items)

@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class Awaitable(Protocol):
-    """What can be closed by an awaited call."""
+    """An object with a `close` to await."""
 
     async def close(self) -> None: ...
 
 
 class Blocking:
-    """A client that is closed by a call."""
+    """A client with a `close` to call."""
 
     def __enter__(self: T) -> T:
         return self
@@ -27,7 +27,7 @@ class Blocking:
 
 
 class Awaited:
-    """A client whose `close` is awaited."""
+    """A client with a `close` to await."""
 
     async def __aenter__(self: T) -> T:
         return self

@@ -1,4 +1,4 @@
-"""Where a server is, how it is spoken to, and what it is believed to hold: the arguments of the four clients, once."""
+"""Where a server is, how a client speaks to it, and what it probably holds: the arguments of all four clients."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,7 +17,12 @@ from edge_runtime.request import Request
 
 @dataclass(frozen=True)
 class Tls:
-    """Files in PEM form: whom to trust (None: the usual list), and who we are where the server asks."""
+    """Files in PEM form.
+
+    Attributes:
+        root_certificates: the authorities that the client trusts; None for the system's usual list.
+        private_key, certificate_chain: who the client is, where the server asks.
+    """
 
     root_certificates: str | PathLike[str] | None = None
     private_key: str | PathLike[str] | None = None
@@ -41,25 +46,24 @@ class Tls:
 
 @dataclass(eq=False)
 class Connection:
-    """A way to a server. Requests follow each other on the same network connection, which stays open for a while.
+    """The way to a server. Requests follow each other on the same network connection, which stays open for a while.
 
     Args:
         url: host:port; for HTTP also http://host:port/prefix and https://host.
         timeout_s: longest wait for the next piece of an answer, in seconds.
-        precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), a learned codec that
-            bundle and server have the same numbers of: int8c, int4, ecq (see contract.codecs); or auto, which takes the
-            most exact one that travels within budget_s, and never one below `quality`.
+        precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), a learned codec
+            (int8c, int4, ecq: see contract.codecs) for which bundle and server have the same numbers, or auto. With
+            auto the client takes the most exact one that travels within budget_s, and never one below `quality`.
         quality: what auto may take: exact (fp16), close (also int8c, int8), small (also int4, ecq), least (any).
         budget_s: seconds that an upload may take, at the speed of this client's last uploads.
-        retry_s: how long to keep trying while nobody listens at the address (a server that starts); what a server
-            has received is never sent twice.
+        retry_s: how many seconds to keep trying while nobody listens at the address (a server that starts).
         tls: encrypt, with these certificates; None speaks plain text, except to https:// URLs.
-        headers: sent with every request, such as authorization.
-        shared_memory: hand the embeddings over in this machine's shared memory; for a server on the same machine that
-            allows it. Close the client to give it back.
+        headers: what the client sends with every request, such as authorization.
+        shared_memory: hand the embeddings over in this machine's shared memory, to a server on the same machine that
+            allows it. Close the client to give the memory back.
 
     Raises:
-        InvalidInput: the precision is unknown, or a certificate file cannot be read.
+        InvalidInput: precision or quality is unknown, budget_s is not above 0, or a certificate file cannot be read.
     """
 
     url: str
@@ -92,16 +96,16 @@ class Connection:
         return Patience(self.url, self.timeout_s, deadline_s, self.retry_s)
 
     def needs_facts(self, request: Request) -> bool:
-        """Whether the server must be asked what it takes, before this request is sent: all take whole rows in fp16."""
+        """Whether the client must ask what the server takes before it sends this request: all take whole fp16 rows."""
         if self.facts is not None or not request.items:
             return False
         return self.precision != "fp16" or any(item.masks("fp16") for item in request.items)
 
     def check(self, parameters: Mapping[str, str]) -> None:
-        """Hold the precision against what the server publishes.
+        """Compare the precision with what the server publishes, and remember what it publishes.
 
         Raises:
-            InvalidInput: the server does not take it.
+            InvalidInput: the server does not take the precision.
         """
         accepted = published(parameters)
         if self.precision not in (AUTO, *accepted):
@@ -113,7 +117,7 @@ class Connection:
         """A request as this server takes it, and the precision in which its rows travel.
 
         Raises:
-            InvalidInput: rows were dropped, which the server does not know; or its codec has other numbers.
+            InvalidInput: the request drops rows and the server cannot take that, or its codec has other numbers.
         """
         facts = self.facts or {}
         rows = facts.get("rows", "").split()
@@ -133,7 +137,7 @@ class Connection:
 
 
 def refused_region(url: str, why: object) -> str:
-    """What to say when a server does not register a region."""
+    """The message of the error when a server does not register a region."""
     return (
         f"shared_memory=True, and {url} cannot open this machine's shared memory: {why}; it must run on this machine "
         "(in a container with --ipc=host), newer Tritons with --allow-client-shm=true"

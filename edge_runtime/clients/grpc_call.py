@@ -1,8 +1,9 @@
 """One request on a gRPC stream of its own: what the blocking and the asyncio client share.
 
-A stream of its own, because a cancel ends every request of its stream and errors on a stream carry no request id. The
-streams of a client share its network connection. A request is sent again in three cases only: nobody listened, or the
-server said before any work that it does not hold a key, or does not know a region of shared memory.
+Each request has a stream, because a cancel ends every request of its stream and errors on a stream carry no request id.
+The streams of a client share its network connection. A client sends a request again in four cases only: nobody listens,
+or the server says before any work that it is about to leave, that it does not hold a key, or that it does not know a
+region of shared memory.
 """
 
 import time
@@ -51,10 +52,11 @@ Answer: TypeAlias = InferResult | Failure
 
 
 class Call:
-    """A request under way. `deliver` is called with every answer, from a thread of the connection.
+    """A request under way.
 
     Args:
-        deadline_s: longest time for the whole answer; None leaves only the wait for each piece bounded.
+        deadline_s: the longest time for the whole answer, in seconds; None bounds only the wait for each piece.
+        deliver: a thread of the connection calls it with every answer.
     """
 
     def __init__(
@@ -83,7 +85,6 @@ class Call:
 
         Raises:
             InvalidInput: the server does not take this precision, or cannot open this machine's shared memory.
-            Unavailable: nobody answers these two questions.
         """
         with self._lock:
             if self._is_closed:
@@ -122,7 +123,7 @@ class Call:
         return infer_message(tensors, region)
 
     def _share(self, num_bytes: int) -> None:
-        """Have a region that is large enough, and that the server knows."""
+        """Take a region that is large enough, and register it where the server does not know it."""
         region = self._region or self._connection.regions.take()
         if region is not None and region.num_bytes < num_bytes:
             retire(region, lambda name: unregister(self._connection, name))
@@ -160,7 +161,7 @@ class Call:
             self._deliver(failure)
 
     def again_s(self, answer: Answer) -> float | None:
-        """Seconds after which to start again: the server has done nothing yet, and that can be helped. Else None."""
+        """Seconds after which to start again, where the server has not begun and a new try may help; else None."""
         if not isinstance(answer, Failure) or self._num_answers:
             return None
         if REFUSED in answer.message:
@@ -216,7 +217,7 @@ class Call:
         )
 
     def late(self) -> EdgeVlmError:
-        """The error when the next answer is late; the network connection may be dead and is not used again."""
+        """The error when the next answer is late; the network connection may be dead, so no new request uses it."""
         self._is_late = True
         return self.patience.late()
 

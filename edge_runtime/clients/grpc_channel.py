@@ -1,8 +1,8 @@
 """One network connection for all requests of a gRPC client, and the calls on it that answer once.
 
 A channel opens when the first request comes, carries any number of streams side by side, and gRPC closes its network
-connection when nobody used it for a while. A channel that broke is left to the streams that still run on it, and the
-next request opens a new one, because gRPC would wait before it connects again.
+connection when nobody uses it for a while. Where a channel breaks, the streams on it run on, and the next request opens
+a new one, because gRPC would wait before it connects again.
 """
 
 import re
@@ -71,7 +71,7 @@ class Channels:
             return self._current
 
     def give(self, channel: Channel, *, is_broken: bool) -> None:
-        """A request is done with its channel."""
+        """Take a channel back from a request that is over."""
         with self._lock:
             channel.num_users -= 1
             if channel is self._current and (is_broken or self._is_closed):
@@ -126,7 +126,8 @@ def ask(connection: GrpcConnection, method: str, request: Any, timeout_s: float 
     """The answer of a method that answers once.
 
     Raises:
-        NotFound, InvalidInput, Unavailable, ServerError: what the server says, or that nobody answers.
+        NotFound, InvalidInput, ServerError: the server says so.
+        Unavailable: the server says so, or nobody answers.
     """
     channel, is_broken = connection.channels.take(lambda: Channel(connection)), False
     try:
@@ -152,7 +153,7 @@ def parameters(connection: GrpcConnection, model: str = MODEL, timeout_s: float 
 
 
 def register(connection: GrpcConnection, region: Region, timeout_s: float) -> None:
-    """Tell the server of a region of shared memory."""
+    """Tell the server about a region of shared memory."""
     request = messages.SystemSharedMemoryRegisterRequest(name=region.name, key=region.key, byte_size=region.num_bytes)
     ask(connection, "SystemSharedMemoryRegister", request, timeout_s)
     region.is_registered = True

@@ -1,4 +1,4 @@
-"""Answers streamed over gRPC from the decoupled model, in a loop that blocks."""
+"""Answers that stream over gRPC from the decoupled model, in a loop that blocks."""
 
 import queue
 import time
@@ -19,7 +19,7 @@ class GrpcClient(GrpcConnection, Blocking):
     """A connection to Triton's gRPC port; see Connection for the arguments. Safe to share between threads."""
 
     def close(self) -> None:
-        """Give back what is held between requests: the idle connections, and shared memory where that is on."""
+        """Give back what the client holds between requests: its connections, and shared memory where that is on."""
         grpc_channel.close(self)
 
     def server(self) -> tuple[str, str]:
@@ -34,24 +34,26 @@ class GrpcClient(GrpcConnection, Blocking):
         """What the served model says of itself: widths, limits, fingerprint.
 
         Raises:
-            NotFound, Unavailable: no such model, or nobody answers.
+            NotFound: the server has no such model.
+            Unavailable: nobody answers.
         """
         return grpc_channel.parameters(self, model)
 
     def stream(
         self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None
     ) -> Generator[Delta, None, None]:
-        """Send a request and yield its answer piece by piece; closing the iterator cancels it on the server.
+        """Send a request and yield its answer piece by piece.
 
-        Pictures and videos that this client has sent before travel as keys, as long as the server holds them.
+        A program that closes the iterator cancels the request on the server. Pictures and videos that this client has
+        sent before travel as keys, as long as the server holds them.
 
         Args:
-            deadline_s: longest time for the whole answer, in seconds; None bounds only the wait for each piece.
+            deadline_s: the longest time for the whole answer, in seconds; None bounds only the wait for each piece.
 
         Raises:
-            InvalidInput, NotFound, ServerError: what the server says.
-            DeadlineExceeded: deadline_s has passed, or the request waited too long in the server's queue.
-            Unavailable: nobody listens, the next piece is late, or the connection was lost in the middle of the answer.
+            InvalidInput, NotFound, ServerError: the server says so.
+            DeadlineExceeded: deadline_s has passed, or the request waits too long in the server's queue.
+            Unavailable: nobody listens, the next piece is late, or the connection breaks in the middle of the answer.
         """
         answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         call = Call(self, request, sampling or Sampling(), deadline_s, answers.put)

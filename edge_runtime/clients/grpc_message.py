@@ -12,7 +12,7 @@ from edge_runtime.clients.shared_regions import Region
 
 
 def infer_message(tensors: Tensors, region: Region | None) -> "messages.ModelInferRequest":
-    """The tensors under an id of their own; the embeddings are copied into the region where there is one."""
+    """The message with the tensors and a new id; this call copies the embeddings into the region where there is one."""
     message = messages.ModelInferRequest(model_name=MODEL, id=uuid4().hex)
     shared = {name: array for name, array in tensors.items() if region is not None and name in VISION_NAMES}
     offsets = region.write(shared) if region is not None else {}

@@ -1,7 +1,8 @@
-"""What a client believes its server to hold: learned from the keys the server answered, forgotten where it says no.
+"""The keys that the server probably holds: the client learns them from answers and forgets those that the server denies.
 
-Behind a balancer that knows no affinity, a key reaches a server that does not hold it, which costs a round trip and the
-upload. Keys that miss more often than they hit are dearer than none, so then the client stops sending them.
+Behind a load balancer that knows no affinity, a key may reach a server that does not hold it; the client then pays a
+round trip and the upload. Keys that miss more often than they hit cost more than none, so the client then stops sending
+them.
 """
 
 from collections import OrderedDict
@@ -13,7 +14,7 @@ MAX_CREDIT = 8  # so many more misses than hits end it
 
 
 class HeldKeys(Collection[str]):
-    """The keys answered last, so many that a server's memory is over before this list is. Safe to share."""
+    """The keys in the server's last answers, at most max_keys; the oldest go first. Safe to share between threads."""
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
         self._max_keys, self._credit = max_keys, MAX_CREDIT
@@ -31,11 +32,11 @@ class HeldKeys(Collection[str]):
 
     @property
     def is_useful(self) -> bool:
-        """Whether keys are worth sending; once they are not, this stays."""
+        """Whether keys are worth sending; once this is false, it stays false."""
         return self._credit > 0
 
     def add(self, keys: Iterable[str]) -> None:
-        """Note what the server answered that it holds."""
+        """Note keys that the server says it holds."""
         with self._lock:
             for key in filter(None, keys if self.is_useful else ()):
                 self._keys[key] = None
@@ -44,19 +45,19 @@ class HeldKeys(Collection[str]):
                 self._keys.popitem(last=False)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Note what it holds no more."""
+        """Note keys that the server holds no more."""
         with self._lock:
             for key in keys:
                 self._keys.pop(key, None)
 
     def hit(self) -> None:
-        """A request with keys was answered."""
+        """Note that the server answers a request with keys."""
         with self._lock:
             if self.is_useful:
                 self._credit = min(self._credit + 1, MAX_CREDIT)
 
     def miss(self) -> None:
-        """A request with keys was sent away for them."""
+        """Note that the server refuses a request because it does not hold a key."""
         with self._lock:
             self._credit = max(self._credit - 1, 0)
             if not self._credit:

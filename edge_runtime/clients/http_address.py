@@ -19,10 +19,10 @@ class HttpAddress:
 
     @classmethod
     def of(cls, connection: Connection) -> "HttpAddress":
-        """The address of a connection, with its certificates loaded.
+        """The address of a connection; this call loads its certificates.
 
         Raises:
-            InvalidInput: no such URL, or a certificate that cannot be used.
+            InvalidInput: the URL has another form, or TLS cannot use a certificate.
         """
         url, tls = connection.url, connection.tls
         if "://" not in url:
@@ -49,6 +49,6 @@ class HttpAddress:
 
     @property
     def base_url(self) -> str:
-        """The URL without a path of ours."""
+        """The URL before the path of a request, prefix included."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'http' if self.tls is None else 'https'}://{host}:{self.port}{self.prefix}"

@@ -1,8 +1,9 @@
 """One request over HTTP, without the sockets: what to send next and what an answer means, for both HTTP clients.
 
 JSON cannot carry FP16, so pictures go first, in KServe's binary form, to the unary model, which keeps them and answers
-their keys; then the question goes with the keys to generate_stream, which answers with server-sent events. `infer` is
-one binary request with one answer. The steps are generators: they yield what to send and are sent what came back.
+with their keys; then the question goes with the keys to generate_stream, which answers with server-sent events. `infer`
+is one binary request with one answer. The steps are generators: they yield what to send, and the client sends them what
+comes back.
 """
 
 import json
@@ -36,9 +37,9 @@ class HttpCall:
     """A request under way.
 
     Attributes:
-        value: what the steps led to, when they are over.
-        whole: the answer of a stream that came in one piece, for want of a server that holds the pictures.
-        patience: how long the next thing may take.
+        value: the result of the steps, when they are over.
+        whole: the answer of `stream` where it came in one piece, because no server held the pictures; else None.
+        patience: how long the next wait may take.
     """
 
     def __init__(self, connection: Connection, deadline_s: float | None = None) -> None:
@@ -79,10 +80,10 @@ class HttpCall:
             raise self.patience.late()  # the server knows the deadline, and was first
 
     def stream(self, request: Request, sampling: Sampling) -> Steps:
-        """Pictures the server does not hold, then the question; the pieces of its answer come through `piece`.
+        """Send the pictures that the server does not hold, then the question; `piece` gives the pieces of the answer.
 
-        A server that was just sent the pictures and does not know them is another one: then all goes in one request, whose
-        whole answer is the only piece.
+        A server that does not know the pictures just after the upload is another one: then all goes in one request,
+        whose whole answer is the only piece.
         """
         connection = self._connection
         request = self._asked = yield from self._prepared(request)
@@ -135,7 +136,7 @@ class HttpCall:
         return delta
 
     def broken(self, why: BaseException) -> EdgeVlmError:
-        """The error when a connection that stood breaks; the request may have been received and is not sent again."""
+        """The error when an open connection breaks; the client does not repeat a request that the server may have."""
         if self._num_pieces:
             return self.patience.lost(self._num_pieces, why)
         return Unavailable(f"{self._connection.url}: the connection broke before an answer: {why!r}")
@@ -144,7 +145,7 @@ class HttpCall:
         """Seconds after which to connect again.
 
         Raises:
-            Unavailable: the time for that is over.
+            Unavailable: the time to keep trying is over.
         """
         if (pause_s := self.patience.pause_s()) is None:
             raise Unavailable(f"{self._connection.url}: {why}: is Triton running at this address?") from why
@@ -161,13 +162,13 @@ class HttpCall:
                 region.unlink()
 
     def release(self) -> Steps:
-        """Give back what this call holds; to be run whatever happened."""
+        """Give back what this call holds; the client runs these steps whatever happens."""
         region, self._region = self._region, None
         if region is not None and not self._connection.regions.give(region):
             yield from _retire(region)
 
     def _prepared(self, request: Request) -> Generator[Ask, Reply, Request]:
-        """The request as this server takes it, and the precision in which its rows travel."""
+        """The request as this server takes it; sets the precision in which its rows travel."""
         if self._connection.needs_facts(request):
             yield from self.parameters(MODEL)
             self._connection.check(self.value)
@@ -175,7 +176,7 @@ class HttpCall:
         return request
 
     def _upload(self, request: Request, missing: list[EncodedItem]) -> Steps:
-        """Have items kept without asking anything; without a prompt, pictures stand before videos."""
+        """Have the server keep items, without a question; where there is no prompt, pictures stand before videos."""
         connection = self._connection
         items = sorted(missing, key=lambda item: item.is_video)
         tensors = request.vision_tensors(items, self._precision)
@@ -195,7 +196,7 @@ class HttpCall:
         learn_keys(items, keys, self._precision)
 
     def _sent(self, ask: Ask) -> Generator[Ask, Reply, Reply]:
-        """The answer of a server that stays: one that leaves sends requests away before any work."""
+        """The answer of a server that stays; one that is about to leave sends requests away before any work."""
         pause_s = 0.0
         while True:
             own = (
@@ -233,7 +234,7 @@ class HttpCall:
         return Ask(f"/v2/models/{UNARY_MODEL}/infer", body, headers, is_upload=is_upload)
 
     def _share(self, num_bytes: int) -> Steps:
-        """Have a region that is large enough, and that the server knows."""
+        """Take a region that is large enough, and register it where the server does not know it."""
         region = self._region or self._connection.regions.take()
         if region is not None and region.num_bytes < num_bytes:
             yield from _retire(region)
@@ -277,10 +278,10 @@ def _question(request: Request, sampling: Sampling, keys: list[str]) -> dict[str
 
 
 def _outputs(reply: Reply) -> dict[str, list[Any]]:
-    """Values of the outputs of a binary answer.
+    """The values of the outputs of a binary answer, by name.
 
     Raises:
-        EdgeVlmError: the reply is an error, or tells of one.
+        EdgeVlmError: the reply is an error, or its output `error` names one.
     """
     if (error := reply.error()) is not None:
         raise error

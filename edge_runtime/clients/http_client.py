@@ -36,7 +36,7 @@ class HttpClient(Connection, Blocking):
         finalize(self, self.idle.drop)  # a client without a close leaves nothing open
 
     def close(self) -> None:
-        """Give back what is held between requests: the idle connections, and shared memory where that is on."""
+        """Give back what the client holds between requests: idle connections, and shared memory where that is on."""
         call = HttpCall(self)
         try:
             with suppress(Unavailable):  # a server that is away holds nothing
@@ -60,7 +60,7 @@ class HttpClient(Connection, Blocking):
     def infer(self, request: Request, sampling: Sampling | None = None, *, deadline_s: float | None = None) -> Delta:
         """Send a request and wait for its whole answer.
 
-        Triton does not notice when such a caller leaves, so give a deadline: it travels with the request.
+        Triton does not notice when such a client leaves, so give a deadline: it travels with the request.
 
         Raises:
             As stream.
@@ -78,7 +78,7 @@ class HttpClient(Connection, Blocking):
     ) -> Generator[Delta, None, None]:
         """Upload what the server does not hold, ask, and yield the answer piece by piece.
 
-        Closing the iterator closes the connection; Triton notices with the next piece it writes.
+        A program that closes the iterator closes the connection; Triton notices with the next piece that it writes.
 
         Args and Raises:
             As GrpcClient.stream; ServerError also where the server keeps no embeddings.
@@ -136,7 +136,8 @@ class HttpClient(Connection, Blocking):
     ) -> tuple[http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
         """Send, and read the head of the answer.
 
-        A server may end an idle connection in the moment it is used again; a request that may be repeated then is.
+        A server may end an idle connection in the moment in which the client uses it again; the client then repeats a
+        request that it may repeat.
         """
         kept = self._kept()
         connection = kept or self._connected(call)

@@ -17,8 +17,9 @@ class Ask:
     """What to send: a POST of the body, a GET where there is none.
 
     Attributes:
-        pause_s: how long to wait before.
-        is_upload: it only keeps items, so sending it twice does no harm.
+        pause_s: how many seconds to wait before.
+        is_stream: the answer is a stream of server-sent events.
+        is_upload: the server only keeps items, so a second try does no harm.
     """
 
     path: str
@@ -34,13 +35,13 @@ class Ask:
 
     @property
     def may_repeat(self) -> bool:
-        """Whether it may be sent again where the client cannot know if the server received it."""
+        """Whether the client may send it again where it cannot know if the server has received it."""
         return self.body is None or self.is_upload
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. The body of a stream was given to HttpCall.piece, line by line."""
+    """What came back. HttpCall.piece gets the body of a stream line by line, so it is empty here."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -63,10 +64,10 @@ class Reply:
             return title[1].strip() if title else text[:MAX_PAGE_CHARACTERS]
 
     def json(self) -> Any:
-        """The body.
+        """The value of the body's JSON.
 
         Raises:
-            EdgeVlmError: the reply is an error, or no JSON.
+            EdgeVlmError: the reply is an error, or its body is no JSON.
         """
         if (error := self.error()) is not None:
             raise error
@@ -77,7 +78,7 @@ class Reply:
 
 
 def http_error(status: int, message: str) -> EdgeVlmError:
-    """The typed error of an HTTP status, whose text names no error of ours."""
+    """The typed error of an HTTP status, for a body that names no error of this project."""
     if status in (401, 403, 407):
         message += "; credentials are missing or wrong: give headers={'authorization': ...} to the client"
     kinds = {400: InvalidInput, 404: NotFound, 429: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable}
@@ -88,7 +89,7 @@ Steps = Generator[Ask, Reply, None]
 
 
 def advance(steps: Steps, reply: Reply | None = None) -> Ask | None:
-    """What is to be sent next, None when the steps are over."""
+    """What to send next; None when the steps are over."""
     try:
         return next(steps) if reply is None else steps.send(reply)
     except StopIteration:

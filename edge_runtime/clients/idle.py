@@ -1,7 +1,8 @@
-"""Open connections that no request uses now, kept for the next request: a new one costs round trips, TLS even more.
+"""The open connections that no request uses now; the client keeps them for the next request, because a new one costs
+round trips, and more of them with TLS.
 
-Bounded in number and in time. A connection leaves before the balancers on its way cut it (haproxy after 50 s, nginx
-after 75 s in their usual configurations).
+Their number and age have bounds. The client closes a connection before a load balancer on its way cuts it (haproxy
+after 50 s, nginx after 75 s in their usual configurations).
 """
 
 import time
@@ -14,7 +15,7 @@ IDLE_S = 45.0
 
 
 class Closable(Protocol):
-    """What can be closed by a call."""
+    """An object with a `close` to call."""
 
     def close(self) -> object: ...
 
@@ -26,8 +27,8 @@ class Idle(Generic[T]):
     """The idle connections of one client. Safe to share between threads.
 
     Args:
-        max_idle: keep at most this many; a further one is closed at once.
-        idle_s: close a connection that no request used for this long.
+        max_idle: keep at most this many; close a further one at once.
+        idle_s: close a connection that no request has used for this many seconds.
     """
 
     def __init__(self, max_idle: int = MAX_IDLE, idle_s: float = IDLE_S) -> None:
@@ -41,7 +42,7 @@ class Idle(Generic[T]):
         return len(self._kept)
 
     def take(self) -> T | None:
-        """The connection used last, None where none is idle."""
+        """The connection that a request used last; None where none is idle."""
         with self._lock:
             return self._kept.pop()[1] if self._kept else None
 
@@ -72,7 +73,7 @@ class Idle(Generic[T]):
         self.drop()
 
     def _watch(self) -> None:
-        """Have a timer for the longest unused connection. Called under the lock."""
+        """Set a timer for the longest unused connection. The caller holds the lock."""
         if self._timer is None and self._kept:
             wait_s = max(0.0, self._kept[0][0] + self._idle_s - time.monotonic())
             self._timer = Timer(wait_s, self._expire)

@@ -22,23 +22,23 @@ VISION_NAMES = frozenset(name for pair in WIRE_NAMES.values() for name, _ in pai
 
 
 def vision_bytes(tensors: Tensors) -> int:
-    """Room that the embeddings need in a region."""
+    """The bytes that the embeddings need in a region."""
     return sum(padded(array.nbytes) for name, array in tensors.items() if name in VISION_NAMES)
 
 
 def num_items(tensors: Tensors) -> int:
-    """Pictures and videos whose tensors come along."""
+    """How many pictures and videos have their tensors here."""
     return sum(len(tensors[name]) for name in ("image_grid_thw", "video_grid_thw") if name in tensors)
 
 
 def sent_bytes(tensors: Tensors, region: Region | None) -> int:
-    """Bytes of tensor data in the message itself."""
+    """The bytes of tensor data in the message itself; what lies in a region does not count."""
     sent = [array for name, array in tensors.items() if region is None or name not in VISION_NAMES]
     return sum(sum(map(len, a.ravel())) if a.dtype == np.object_ else a.nbytes for a in sent)
 
 
 def infer_inputs(triton: ModuleType, tensors: Tensors, region: Region | None) -> list[Any]:
-    """The tensors as inputs; the embeddings are copied into the region where there is one.
+    """The tensors as inputs; this call copies the embeddings into the region where there is one.
 
     Args:
         triton: tritonclient.grpc or tritonclient.http.

@@ -1,7 +1,7 @@
-"""How long one request may take, how long it may wait for a piece, and how long for a server that starts.
+"""How long one request may take, how long it may wait for a piece, and how long it may wait for a server that starts.
 
-Only a request that never left, or that a server sent away untouched, is sent again for the network's sake: any other may
-have been answered.
+After an error of the network a client sends again only a request that never left, or that a server sent away before any
+work: a server may have worked on any other.
 """
 
 import time
@@ -16,13 +16,14 @@ LEAVING = "has no available versions"  # Triton's words for a model that it lets
 
 @dataclass
 class Patience:
-    """Counts from its making.
+    """The clock of one request; it starts when somebody makes this object.
 
     Attributes:
-        timeout_s: longest wait for the next piece.
-        deadline_s: longest time for the whole answer; None leaves only the waits bounded.
-        retry_s: how long to keep trying while nobody listens.
-        num_refused: servers that were about to leave and sent the request away.
+        url: the server's address, for error messages.
+        timeout_s: the longest wait for the next piece, in seconds.
+        deadline_s: the longest time for the whole answer, in seconds; None bounds only the waits.
+        retry_s: how many seconds to keep trying while nobody listens.
+        num_refused: how many servers sent the request away because they were about to leave.
     """
 
     url: str
@@ -35,16 +36,16 @@ class Patience:
 
     @property
     def left_s(self) -> float | None:
-        """Time until the deadline, from 0; None without one."""
+        """Seconds until the deadline, at least 0; None without a deadline."""
         return None if self.deadline_s is None else max(0.0, self._begun + self.deadline_s - time.monotonic())
 
     @property
     def wait_s(self) -> float:
-        """Longest wait for the next piece, from now."""
+        """The longest wait for the next piece from now, in seconds."""
         return self.timeout_s if (left_s := self.left_s) is None else min(self.timeout_s, left_s)
 
     def late(self) -> EdgeVlmError:
-        """The error when that wait has passed."""
+        """The error when the next piece does not come in time."""
         if self.left_s == 0:
             return DeadlineExceeded(f"{self.url}: the answer took longer than its deadline of {self.deadline_s} s")
         return Unavailable(f"{self.url} sent nothing for {self.timeout_s} s: raise timeout_s or look at the server")
@@ -56,12 +57,13 @@ class Patience:
         )
 
     def pause_s(self) -> float | None:
-        """Seconds after which to try again when nobody listened; None when the time for that is over."""
+        """Seconds after which to try again when nobody listens; None when the time for that is over."""
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LAST_PAUSE_S)
         return pause_s if self._is_in_time(pause_s, self.retry_s) else None
 
     def elsewhere_s(self) -> float | None:
-        """The same when a server that leaves sent the request away, for which another one may stand by."""
+        """Seconds after which to try again when a server that is about to leave sends the request away, because another
+        server may be there; None when the time for that is over."""
         self.num_refused += 1
         if self.num_refused == 1:
             return 0.0

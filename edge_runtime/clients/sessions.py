@@ -1,4 +1,4 @@
-"""aiohttp's sessions, one for each event loop: they keep idle connections, and belong to the loop they are made in."""
+"""aiohttp's sessions, one for each event loop: a session keeps idle connections, and belongs to its loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ READ_BYTES = 1 << 20
 
 
 class Sessions:
-    """The sessions of one client. Closed with the client, or with their loop, which ends all open generators."""
+    """The sessions of one client. The client closes them, or their loop does when it ends all open generators."""
 
     def __init__(self) -> None:
         self._open: WeakKeyDictionary[

@@ -1,7 +1,8 @@
-"""Embeddings handed to a server on the same machine through system shared memory, instead of through a socket.
+"""System shared memory, through which a client hands embeddings to a server on the same machine, instead of a socket.
 
-One region serves one request at a time and grows with the largest; it is registered once for each size. The name is
-random and Triton must open it, so a server elsewhere fails to, which tells it apart.
+One region serves one request at a time; a larger one replaces it where a request needs more, and the client registers
+each region once. A region's name is random and Triton must open it, so a server on another machine fails to, and the
+client notices.
 """
 
 import os
@@ -24,7 +25,16 @@ UNREGISTER_TRIES, UNREGISTER_PAUSE_S = 20, 0.05
 
 
 class Region:
-    """Shared memory under a name of its own. is_registered: the server knows it."""
+    """Shared memory under a random name.
+
+    Attributes:
+        name: the name; key: the same as POSIX spells it.
+        num_bytes: its size, a power of two from 1 MiB.
+        is_registered: whether the server knows it.
+
+    Raises:
+        InvalidInput: the system gives no shared memory of this size.
+    """
 
     def __init__(self, num_bytes: int) -> None:
         self.name = f"edge_vlm_client_{os.getpid()}_{uuid4().hex}"
@@ -51,7 +61,7 @@ class Region:
         return offsets
 
     def unlink(self) -> None:
-        """Give the memory back; once is enough."""
+        """Give the memory back; a second call does nothing."""
         memory, self._memory = self._memory, None
         if memory is not None:
             memory.close()
@@ -60,7 +70,7 @@ class Region:
 
 
 def padded(num_bytes: int) -> int:
-    """Room for a tensor, so that the next one starts aligned."""
+    """The bytes that a tensor takes in a region, so that the next tensor starts at a multiple of ALIGNMENT."""
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
@@ -73,28 +83,28 @@ class SharedRegions:
         self._lock = Lock()
 
     def take(self) -> Region | None:
-        """A free region, of whatever size."""
+        """A free region of any size; None where there is none."""
         with self._lock:
             return self._free.pop() if self._free else None
 
     def give(self, region: Region) -> bool:
-        """Take a region back when its request is over; false when the client was closed meanwhile."""
+        """Take a region back when its request is over; returns False where somebody closed the client meanwhile."""
         with self._lock:
             if not self._is_closed:
                 self._free.append(region)
             return not self._is_closed
 
     def close(self) -> list[Region]:
-        """All regions that no request uses, no longer ours."""
+        """All regions that no request uses; the caller now owns them."""
         with self._lock:
             self._is_closed, free, self._free = True, self._free, []
         return free
 
 
 def retire(region: Region, unregister: Callable[[str], None]) -> None:
-    """Unregister where it was registered, and unlink whatever happens.
+    """Unregister a region where the server knows it, and unlink it whatever happens.
 
-    Right after a response Triton may still call a region in use, so it is asked again for a second.
+    Right after a response Triton may still say that a region is in use, so this call asks again for up to a second.
     """
     try:
         for _ in range(UNREGISTER_TRIES if region.is_registered else 0):
