@@ -1,4 +1,4 @@
-"""`precision="auto"`: this module chooses the precision of rows on the wire, by the uplink and by what the user takes."""
+"""`precision="auto"`: this module chooses the precision of the rows, by the uplink and by what the user accepts."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -25,8 +25,8 @@ NUM_UPLOADS = 5
 
 class Uplink:
     """The speed of the last uploads, in bytes per second up to the server's first answer: nobody on this machine sees
-    when the last byte leaves. So it is a lower bound, and a slow server makes `choose` take a smaller precision, never a
-    larger one. Safe to share between threads.
+    when the last byte leaves. So it is a lower bound, and a slow server makes `choose` take a smaller precision, never
+    a larger one. Safe to share between threads.
     """
 
     def __init__(self) -> None:

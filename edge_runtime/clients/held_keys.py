@@ -1,4 +1,4 @@
-"""The keys that the server probably holds: the client learns them from answers and forgets those that the server denies.
+"""The keys that the server probably holds: the client learns them from answers and forgets those it gets denied.
 
 Behind a load balancer that knows no affinity, a key may reach a server that does not hold it; the client then pays a
 round trip and the upload. Keys that miss more often than they hit cost more than none, so the client then stops sending

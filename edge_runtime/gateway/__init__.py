@@ -1,1 +1,1 @@
-"""The device's OpenAI-compatible door: HTTP requests in, pictures encoded here, answers of the server behind streamed back."""
+"""The device's OpenAI-compatible gateway: it encodes a request's pictures here and streams the server's answer back."""

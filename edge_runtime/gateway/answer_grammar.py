@@ -1,7 +1,7 @@
-"""The grammar of a whole answer: thoughts before what must have a form, and strict tools between free text.
+"""The grammar of a whole answer: thoughts before the part that must have a form, and strict tools between free text.
 
-A request says which form the answer has. A template that ends in <think> makes the model think first, and a strict tool has
-a form only where it is called: both become one Lark grammar, which every engine takes.
+A request says which form the answer has. A template that ends in <think> makes the model think first, and a strict tool
+has a form only where the model calls it. This module turns both into one Lark grammar, which every engine takes.
 """
 
 import json
@@ -19,11 +19,12 @@ BLANK = r"blank: /\s*/" + "\n"
 
 
 def bound(sampling: Sampling, tools: list[Any] | None, is_thinking: bool | None, template: str) -> Sampling:
-    """The sampling parameters with the grammar that the answer needs beside what they ask for.
+    """The sampling parameters, with the grammar that thoughts and strict tools need.
 
     Args:
-        tools: functions that the model is free to call.
-        is_thinking: the prompt ends with an open mark of reasoning.
+        sampling: what the client asks for.
+        tools: functions that the model may call.
+        is_thinking: whether the prompt ends with an open mark of reasoning; None where the checkpoint knows none.
         template: the checkpoint's chat template; strict tools have a grammar where it writes calls as JSON.
     """
     form = sampling.structured_outputs
@@ -44,7 +45,7 @@ def bound(sampling: Sampling, tools: list[Any] | None, is_thinking: bool | None,
 
 
 def _rules(form: dict[str, Any]) -> str | None:
-    """The right side of a rule; None where the server judges the form, or a GBNF grammar cannot be put into another."""
+    """The right side of a rule; None where the server judges the form, and for GBNF, which no Lark rule can hold."""
     kind, value = next(iter(form.items()), ("", None))
     if kind == "json_object":
         kind, value = "json", {"type": "object"}

@@ -1,4 +1,4 @@
-"""The text of an answer as what it means: reasoning, text and tool calls, piece by piece."""
+"""The parts of an answer, piece by piece: reasoning, text and tool calls."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +19,15 @@ class AnswerPart:
 
 
 class AnswerReader:
-    """Fed with the deltas of one answer. Calls are read behind the reasoning only: one that was thought of is none.
+    """Takes the deltas of one answer. It finds calls behind the reasoning only: a call in a thought does not count.
 
     Args:
-        is_thinking: the prompt ends with an open mark of reasoning; None where the checkpoint knows none.
+        chat: the request.
+        is_thinking: whether the prompt ends with an open mark of reasoning; None where the checkpoint knows none.
 
     Attributes:
-        num_tokens, num_reasoning_tokens: tokens so far.
+        num_tokens, num_reasoning_tokens: how many tokens have come so far, and how many of them are reasoning.
+        num_calls: how many calls have come so far.
     """
 
     def __init__(self, chat: ChatRequest, is_thinking: bool | None = None) -> None:
@@ -38,7 +40,7 @@ class AnswerReader:
         self._finish_reason = ""
 
     def add(self, delta: Delta) -> AnswerPart:
-        """What is known now; the last delta gives out what was held back."""
+        """What is certain by now; at the last delta the reader also returns what it has held back."""
         is_last, text, reasoning = bool(delta.finish_reason), delta.text, ""
         self.num_tokens += len(delta.token_ids)
         self._finish_reason = delta.finish_reason
@@ -60,5 +62,5 @@ class AnswerReader:
 
     @property
     def reason(self) -> str:
-        """Why the answer ended, in OpenAI's words."""
+        """Why the answer ends, in OpenAI's words."""
         return "tool_calls" if self.num_calls and self._finish_reason == "stop" else self._finish_reason

@@ -1,4 +1,4 @@
-"""POST /v1/messages in Anthropic's form, read as the chat request it means: text, pictures, tools and thinking."""
+"""POST /v1/messages in Anthropic's form: this module turns the body into a chat request, and the answer into blocks."""
 
 import json
 from typing import Any
@@ -20,10 +20,10 @@ KINDS = {503: "overloaded_error", 504: "timeout_error", 413: "request_too_large"
 
 
 def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
-    """The body of /v1/messages.
+    """The chat request that a body of /v1/messages means.
 
     Raises:
-        Failure: 400 or 404, naming the field.
+        Failure: 400 or 404; it names the field.
     """
     given = {name: value for name, value in values.items() if value is not None}
     ignored = check_fields(given, (*SAME, *READ), NEUTRAL, settings)
@@ -53,7 +53,7 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
 
 
 def _message(item: Any, param: str) -> list[dict[str, Any]]:
-    """A message, and those of the tool results in it, which come before its text."""
+    """A message as OpenAI's messages: those of the tool results in it come before its text."""
     if not isinstance(item, dict):
         raise Failure(400, f"{param} is {shortened(item)}, an object is expected", param=param)
     check_keys(item, ("role", "content"), param)
@@ -128,7 +128,7 @@ def error_body(failure: Failure) -> dict[str, Any]:
 
 
 class AnthropicMessage:
-    """An answer as content blocks."""
+    """An answer as Anthropic's content blocks."""
 
     def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens, is_thinking: bool | None = None) -> None:
         self._reader, self._prompt = AnswerReader(chat, is_thinking), prompt

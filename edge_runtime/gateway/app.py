@@ -46,15 +46,16 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     """The application.
 
     Args:
-        pipeline: encodes; its access says which URLs and files may be read.
-        client: speaks to the server behind.
+        pipeline: encodes; its access decides which URLs and files it may read.
+        client: speaks to the server behind the gateway; the application closes it at its end.
+        settings: what the gateway allows.
     """
     callers = Callers(settings)
     triton = Triton(client, pipeline.encoder.bundle.manifest.card.encoder_fingerprint)
     chat = Chat(pipeline, client, settings, callers, triton)
 
     async def health(request: Request) -> Response:
-        """Alive, whatever stands behind."""
+        """Say that the gateway runs, whatever the server behind it does."""
         return JSONResponse({"status": "ok"})
 
     async def ready(request: Request) -> Response:

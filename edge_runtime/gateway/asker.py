@@ -1,4 +1,4 @@
-"""A caller, for the code that works for it: its name, and when it goes away."""
+"""A client as the code that works for it sees it: its name, and the moment when it goes away."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class GatewayAsker:
-    """Waits for an item until `leave` is called (items.maker.Asker). Safe to share between threads."""
+    """Waits for an item until the gateway calls `leave` (items.maker.Asker). Safe to share between threads."""
 
     def __init__(self, caller: bytes) -> None:
         self.caller = caller
@@ -15,7 +15,7 @@ class GatewayAsker:
 
     @contextmanager
     def told(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Inside the block, `leave` is called when the caller leaves; at once where it left before."""
+        """Inside the block, call `leave` when the client leaves; call it at once where the client left before."""
         with self._lock:
             self._calls.append(leave)
             has_left = self._has_left
@@ -28,7 +28,7 @@ class GatewayAsker:
                 self._calls.remove(leave)
 
     def leave(self) -> None:
-        """End what is being done for the caller."""
+        """End the work for the client: call what `told` has noted."""
         with self._lock:
             self._has_left, calls = True, list(self._calls)
         for call in calls:

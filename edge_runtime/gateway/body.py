@@ -1,7 +1,7 @@
-"""Bodies read within a size, a time, a rate and a share of memory. Only bytes that came are counted, never announced ones.
+"""Bodies reads bodies within a size, a time, a rate and a share of memory.
 
-A body that is refused is still read and dropped for a moment: a connection closed under a sender's hands loses the answer
-that says why.
+It charges memory for bytes that have come, never for announced ones. For a moment it still reads a body that it refuses,
+and drops the bytes: a client that still sends when the connection closes never sees the answer that says why.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope
 from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, shortened
 from edge_runtime.gateway.settings import Settings
 
-BODY_S = 60.0  # longest time for a whole body
-GRACE_S = 10.0  # from then on a body must have come at MIN_BYTES_PER_S on average
+BODY_S = 60.0  # the longest time for a whole body
+GRACE_S = 10.0  # after this time a body must have come at MIN_BYTES_PER_S on average
 MIN_BYTES_PER_S = 1024
 DROP_S = 5.0
-STEP_BYTES = 1 << 18  # compressed bytes unpacked at once, and bytes they may become at once
+STEP_BYTES = 1 << 18  # how many compressed bytes one step unpacks, and how many bytes it may give
 
 
 class Held:
@@ -30,10 +30,10 @@ class Held:
         self._bodies, self._caller, self._num_bytes = bodies, caller, 0
 
     def take(self, num_bytes: int) -> None:
-        """Count bytes that came.
+        """Count bytes that have come.
 
         Raises:
-            Failure: 429 too many for one caller, 503 for all.
+            Failure: 429, one client holds too many; 503, all clients together do.
         """
         self._num_bytes += num_bytes
         self._bodies.num_bytes += num_bytes
@@ -41,7 +41,7 @@ class Held:
         self._bodies.check(self._caller)
 
     def release(self, num_bytes: int | None = None) -> None:
-        """Give back some of it, or all."""
+        """Give back `num_bytes` bytes, or all."""
         num_bytes = self._num_bytes if num_bytes is None else num_bytes
         self._num_bytes -= num_bytes
         self._bodies.num_bytes -= num_bytes
@@ -51,7 +51,12 @@ class Held:
 
 
 class Bodies:
-    """Reads bodies. num_bytes is what all of them hold now, by_caller what those of each caller hold."""
+    """Reads bodies.
+
+    Attributes:
+        num_bytes: how many bytes all bodies hold now.
+        by_caller: how many bytes the bodies of each client hold now.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self.num_bytes = settings, 0
@@ -59,12 +64,12 @@ class Bodies:
         self._reading: Counter[bytes] = Counter()
 
     async def read(self, scope: Scope, receive: Receive, caller: bytes) -> tuple[bytearray, Held]:
-        """A whole body, unpacked, and what it holds: its user releases it when it is done.
+        """A whole body, unpacked, and the memory that it holds: whoever gets it releases that when the work is done.
 
         Raises:
-            Failure: 400 both lengths, 408 too slow, 413 too large, 415 packed in another way than gzip, 429 too much for
-                one caller, 503 for all.
-            ClientDisconnect: the sender went away.
+            Failure: 400, the body says its length in two ways or is no gzip; 408, it is too slow; 413, too large; 415,
+                packed in another way than gzip; 429, it is too much for one client; 503, it is too much for all.
+            ClientDisconnect: the client went away.
         """
         headers = dict(scope["headers"])
         held, body = Held(self, caller), bytearray()
@@ -125,7 +130,7 @@ class Bodies:
         return body
 
     def _check_headers(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the body is packed."""
+        """Whether the body is packed with gzip."""
         if b"transfer-encoding" in headers and b"content-length" in headers:
             raise Failure(400, "the body has a Content-Length and a Transfer-Encoding: send one of them")
         announced = headers.get(b"content-length", b"")
@@ -140,7 +145,7 @@ class Bodies:
             raise Failure(413, f"the body has more than {most} bytes (--max-body-bytes)")
 
     def check(self, caller: bytes) -> None:
-        """Hold what a caller has under way, and what all have, against the limits."""
+        """Check the limits of the bytes that one client holds, and that all clients hold."""
         settings = self._settings
         # a packed body lies beside what it becomes
         share = max(2 * settings.max_body_bytes, settings.max_pending_bytes // 2)

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: API keys compared in constant time, and a bucket of requests for each of them."""
+"""Which clients may ask, and how often: this module compares API keys in constant time and counts requests by client."""
 
 import hashlib
 import hmac
@@ -10,11 +10,11 @@ from starlette.requests import Request
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
 
-MAX_CALLERS = 4096  # remembered at once; the one silent for longest is forgotten, and was refilled by then
+MAX_CALLERS = 4096  # at once; the gateway forgets the client that has been silent longest
 
 
 class Callers:
-    """The callers that may use /v1."""
+    """The clients that may use /v1."""
 
     def __init__(self, settings: Settings) -> None:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
@@ -22,10 +22,10 @@ class Callers:
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # requests left, and when that was
 
     def key(self, request: Request) -> bytes:
-        """Who is asking: the hash of the key, or the address where no keys are set.
+        """The name of the client that asks: the SHA-256 of its key, or its address where the settings have no keys.
 
         Raises:
-            Failure: 401, no key or a wrong one.
+            Failure: 401, the client sends no key or a wrong one.
         """
         if not self._keys:
             return (request.client.host if request.client else "").encode()
@@ -33,14 +33,14 @@ class Callers:
         if not given and (other := request.headers.get("x-api-key")):  # Anthropic's clients
             scheme, given = "bearer", other
         digest = hashlib.sha256(given.strip().encode()).digest()
-        # every key is compared, so that the time says nothing about which one was near
+        # compare every key, so that the time does not tell which one is near
         is_known = sum(hmac.compare_digest(digest, key) for key in self._keys) > 0
         if scheme.lower() != "bearer" or not is_known:
             raise Failure(401, "no valid API key: send it as 'Authorization: Bearer KEY'", code="invalid_api_key")
         return digest
 
     def count(self, caller: bytes) -> None:
-        """Take one request out of the caller's bucket, which fills evenly over a minute.
+        """Take one request out of the client's bucket, which fills evenly over a minute.
 
         Raises:
             Failure: 429, the bucket is empty.

@@ -1,7 +1,8 @@
-"""The endpoints that answer: one request from its first byte to its last, also when its caller leaves in between.
+"""The endpoints that answer: one request from its first byte to its last, also when its client leaves in between.
 
-The status is sent with the first token, so what the server refuses still has a status of its own. A caller who goes away
-ends the request wherever it is: waiting for the tower it is dropped, on the server it is cancelled.
+The gateway sends the status with the first token, so it can still answer with an error's status where the server
+refuses a request. A client that goes away ends its request: the gateway drops one that waits for the tower, and cancels
+one that runs on the server.
 """
 
 import asyncio
@@ -33,13 +34,13 @@ from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
-CHARACTERS_PER_TOKEN = 16  # text that needs more of them is no text
+CHARACTERS_PER_TOKEN = 16  # no sensible text has more characters for each token
 NUM_PARSERS = 2  # threads
-GONE = 499  # nginx's number for a caller that went away; never sent
+GONE = 499  # nginx's number for a client that went away; the gateway counts it and never sends it
 
 
 class Chat:
-    """What the endpoints share."""
+    """What the endpoints share: threads, limits, metrics, the encoder and the connection to the server."""
 
     def __init__(
         self, pipeline: Pipeline, client: Client, settings: Settings, callers: Callers, triton: Triton
@@ -60,7 +61,7 @@ class Chat:
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
     async def serve(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request of an endpoint."""
+        """Answer one request of an endpoint."""
         exchange = Exchange(kind, scope, receive, send)
         self._num_running += 1
         try:
@@ -95,7 +96,7 @@ class Chat:
         gone = asyncio.create_task(exchange.gone())
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if exchange.is_complete:  # the end of an answer looks like a caller that left
+            if exchange.is_complete:  # the end of an answer looks like a client that left
                 await work
             if not work.done():
                 raise ClientDisconnect
@@ -147,7 +148,7 @@ class Chat:
         return {"count": len(ids), "max_model_len": await self._triton.limit("max_prompt_tokens"), "tokens": ids}
 
     async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
-        """Judge the text before it is tokenised, and let max_tokens -1 be what the server gives."""
+        """Check the length of the text before anybody tokenises it, and replace max_tokens -1 by the server's limit."""
         tokens = await self._triton.limit("max_prompt_tokens") or Limits.max_prompt_tokens
         text = chat.prompt if isinstance(chat.prompt, str) else ""
         if (count := num_characters(chat.messages) + len(text)) > (most := tokens * CHARACTERS_PER_TOKEN):
@@ -197,7 +198,7 @@ async def _end(chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:
 
 
 class Endpoint:
-    """One of them, an ASGI application."""
+    """One endpoint, an ASGI application."""
 
     def __init__(self, chat: Chat, kind: Kind) -> None:
         self._chat, self._kind = chat, kind

@@ -1,8 +1,8 @@
-"""The body of POST /v1/chat/completions, read into what the gateway does with it.
+"""This module reads the body of POST /v1/chat/completions; the fields have OpenAI's and vLLM's names.
 
-OpenAI's and vLLM's names. A field that nobody knows is ignored, and named in a header of the answer, as vLLM and most
-servers do; with `strict` it is refused. A field that would change the answer or a limit is never ignored: what is not had
-here is refused unless it says the neutral thing, and a name that is almost a known one is taken for a slip.
+The gateway ignores a field that it does not know and names it in a header of the answer; with `strict` it refuses the
+request. It never ignores a field that would change the answer or a limit: it refuses a known field that it does not
+support, unless the value is the neutral one, and it refuses a name that is almost a known one, as a slip.
 """
 
 from collections.abc import Callable
@@ -55,12 +55,17 @@ class ChatRequest:
     """One question.
 
     Attributes:
-        tools: None where there are none, or tool_choice is none.
-        is_forced: the answer is one call, written as bare JSON.
+        messages: the conversation, with a Link in the place of every picture and video.
+        sampling: how the server samples.
+        tools: the functions that the model may call; None where there are none, or tool_choice is none.
+        is_stream: whether the answer is a stream of events.
+        includes_usage: whether the last event of a stream has the numbers of tokens.
+        is_forced: whether the answer is one call, as bare JSON.
         template: variables for the chat template besides messages and tools.
-        fills_context: max_tokens was -1: as many as the server gives.
-        max_calls: calls of one answer that are given out; None for all.
-        ignored: fields that were not read.
+        fills_context: whether max_tokens is -1, which means as many as the server gives.
+        max_calls: the most calls that the gateway returns from one answer; None for all.
+        has_running_usage: whether every event of a stream has the numbers of tokens.
+        ignored: the names of the fields that the gateway ignores.
         prompt: text or token ids, instead of messages.
         original: the body of another endpoint, which its answer repeats.
     """
@@ -80,7 +85,7 @@ class ChatRequest:
     original: dict[str, Any] = field(default_factory=dict)
 
     def with_original(self, body: dict[str, Any], ignored: tuple[str, ...]) -> "ChatRequest":
-        """The same, read from the body of another endpoint."""
+        """The same request, with the body of another endpoint as its origin."""
         return replace(self, original=body, ignored=ignored)
 
     @property
@@ -92,8 +97,8 @@ def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = Non
     """Read a body, as a chat request or with another endpoint's reader.
 
     Raises:
-        Failure: 400 or 404, naming the field.
-        InvalidInput: a sampling value out of its range.
+        Failure: 400 or 404; it names the field.
+        InvalidInput: a sampling value is out of its range.
     """
     values = read_json(body)
     if not isinstance(values, dict):
@@ -102,7 +107,11 @@ def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = Non
 
 
 def read_chat(values: dict[str, Any], settings: Settings) -> ChatRequest:
-    """As parse, for values already parsed."""
+    """Read a chat request out of the values of a body.
+
+    Raises:
+        Failure, InvalidInput: as parse.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     ignored = check_fields(given, (*PASSED, *READ, *IGNORED), NEUTRAL, settings)
     check_model(given.get("model"), settings)
@@ -131,10 +140,15 @@ def read_chat(values: dict[str, Any], settings: Settings) -> ChatRequest:
 def check_fields(
     given: dict[str, Any], known: tuple[str, ...], neutral: dict[str, Any], settings: Settings
 ) -> tuple[str, ...]:
-    """The unknown names, which are ignored.
+    """The unknown names, which the gateway ignores.
+
+    Args:
+        known: the names that may have any value here.
+        neutral: the names of fields that the gateway does not support, each with the only value that may stand there.
 
     Raises:
-        Failure: 400, a field changes the answer and is not had here, or is almost a known one; with `strict` any other.
+        Failure: 400, an unsupported field has another value, or a name is almost a known one; with `strict`, a name is
+            unknown.
     """
     ignored = []
     for name, value in given.items():
@@ -158,8 +172,10 @@ def _shown(value: Any) -> str:
 
 
 def check_model(model: Any, settings: Settings) -> None:
-    """Raises:
-    Failure: 404, it is not served here.
+    """Check that the gateway serves a model of this name; None is any.
+
+    Raises:
+        Failure: 404, it does not.
     """
     if model is not None and model not in settings.served_model_names:
         raise Failure(
@@ -191,7 +207,13 @@ def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] 
 
 
 def max_tokens_of(given: dict[str, Any], names: tuple[str, ...], default: int) -> int:
-    """The limit that the last of the names gives; -1 means the most, which is not known here."""
+    """The limit in the last of the named fields that has one, else `default`.
+
+    The value -1 means the most that the server gives, which this call does not know: it also gives `default`.
+
+    Raises:
+        Failure: 400, a value is 0, below -1, above 2^20 or no whole number.
+    """
     chosen = default
     for name in names:
         if (value := whole(given, name, -1, 1 << 20)) is None:
@@ -206,7 +228,7 @@ def structured(form: dict[str, Any], param: str = "response_format") -> dict[str
     """OpenAI's response_format as vLLM's structured_outputs; None for plain text.
 
     Raises:
-        Failure: 400, another form.
+        Failure: 400, the object has another form.
     """
     kind = form.get("type", "text")
     check_keys(form, ("type", "json_schema"), param)
@@ -225,7 +247,7 @@ def structured(form: dict[str, Any], param: str = "response_format") -> dict[str
 
 
 def _template(given: dict[str, Any]) -> dict[str, Any]:
-    """Variables for the chat template. reasoning_effort also switches thinking, where the template asks for that."""
+    """The variables for the chat template. reasoning_effort also sets enable_thinking, for templates that read it."""
     variables = dict(mapping(given, "chat_template_kwargs"))
     for name in ("messages", "tools", "add_generation_prompt", "chat_template", "tokenize"):
         if name in variables:
@@ -243,7 +265,7 @@ def _template(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _item_options(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """mm_processor_kwargs as options of the pictures and videos that have none of their own."""
+    """mm_processor_kwargs as options for the pictures and videos whose parts have no options."""
     known = (*PIXELS, "fps", "images_kwargs", "videos_kwargs")
     check_keys(values, known, "mm_processor_kwargs")
     both = {name: values[name] for name in PIXELS if values.get(name) is not None}

@@ -1,4 +1,4 @@
-"""An answer of the server as OpenAI shapes it: one chat.completion, or a row of chat.completion.chunk."""
+"""An answer of the server in OpenAI's form: one chat.completion, or a series of chat.completion.chunk."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ LEAST_LOGPROB = -9999.0  # JSON has no minus infinity; vLLM's number
 
 
 class Completion:
-    """Fed with the deltas of one answer; gives out its pieces or the whole."""
+    """Takes the deltas of one answer; returns its chunks or the whole."""
 
     def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens, is_thinking: bool | None = None) -> None:
         self._chat, self._prompt = chat, prompt
@@ -29,7 +29,7 @@ class Completion:
         return [self._chunk({"role": "assistant", "content": ""})]
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
-        """The chunk of a delta, none where it has nothing to show yet."""
+        """The chunk of a delta, in a list; an empty list where there is nothing to show yet."""
         piece = self._reader.add(delta)
         text, calls = piece.text, piece.calls
         logprobs = [_logprob(token) for token in delta.logprobs]
@@ -49,7 +49,7 @@ class Completion:
         return [self._chunk(said, logprobs)]
 
     def last(self) -> list[dict[str, Any]]:
-        """The chunk with the reason, and the usage where it was asked for."""
+        """The chunk with the reason, and one with the usage where the client asks for it."""
         chunks = [self._chunk({}, reason=self._reader.reason)]
         if self._chat.includes_usage:
             chunks.append(self._head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage()})
@@ -73,7 +73,7 @@ class Completion:
         return self._head | {"object": "chat.completion", "choices": [choice], "usage": self.usage()}
 
     def usage(self) -> dict[str, Any]:
-        """Tokens of prompt and answer."""
+        """The numbers of tokens of prompt and answer."""
         return usage(self._prompt, self._reader.num_tokens, self._reader.num_reasoning_tokens)
 
     def _chunk(

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP connection with an end to its patience, for the first request of a connection and for every later one.
+"""uvicorn's HTTP connection with time limits, for the first request of a connection and for every later one.
 
-uvicorn waits for ever for a caller who reads nothing of his answer, for one who begins a request and does not go on, and
-for the rest of a body that was answered already. All of them hold memory and, where the answer comes from a server, a
-place there.
+uvicorn waits for ever for a client that reads nothing of its answer, for one that begins a request and does not go on,
+and for the rest of a body that has its answer already. Each of them holds memory and, where the answer comes from a
+server, a place there.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ SAY_NOTHING_S = 30.0
 
 
 class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # one of two classes, chosen at import
-    """Cuts the connection when the caller takes nothing, or asks nothing, for a while."""
+    """Cuts the connection when the client takes nothing for READ_NOTHING_S, or asks nothing for SAY_NOTHING_S."""
 
     _reading: asyncio.TimerHandle | None = None
     _asking: asyncio.TimerHandle | None = None
@@ -31,7 +31,7 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # on
                 timer.cancel()
 
     def on_response_complete(self) -> None:
-        """An answer is out: the next request is due, whole as far as its headers, in the time that the first one had."""
+        """Expect the next request when an answer is out; its headers have as much time as those of the first one."""
         answered = self.cycle
         super().on_response_complete()
         if self.cycle is answered:  # else the next request lay there already
@@ -47,7 +47,7 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # on
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """asyncio says that more is waiting to be taken than it likes to hold."""
+        """Start the clock when asyncio holds more unread bytes than it wants to."""
         super().pause_writing()
         self._reading = self.loop.call_later(READ_NOTHING_S, self.transport.abort)
 

@@ -10,13 +10,13 @@ FRAMES = "video/jpeg"  # vLLM's form for a camera: the frames, each base64 of it
 
 
 def decoded(url: str, param: str) -> bytes | list[bytes]:
-    """What a URL carries; a list of frames behind data:video/jpeg.
+    """The bytes that a data: URL carries; for data:video/jpeg a list, the bytes of each frame.
 
     Args:
-        param: where it stands in the body.
+        param: where the URL stands in the body.
 
     Raises:
-        Failure: 400, it is no base64.
+        Failure: 400, the URL carries no base64.
     """
     header, comma, body = url[len("data:") :].partition(",")
     kind, *options = [part.strip().lower() for part in header.split(";")]

@@ -24,7 +24,10 @@ class Exchange:
     """One request and its answer.
 
     Attributes:
-        ignored: fields that were not read; a header names them.
+        begun: when the request began, by time.perf_counter.
+        status: the status of the answer.
+        ignored: the fields that the gateway ignores; a header of the answer names them.
+        is_begun, is_complete: whether the answer has begun, and whether its last byte is out.
     """
 
     def __init__(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +38,7 @@ class Exchange:
         self.is_begun = self.is_complete = False
 
     async def gone(self) -> None:
-        """Wait until the caller goes away. Only after the body has been read."""
+        """Wait until the client goes away. Call it only when somebody has read the body."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -45,7 +48,7 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_events(self, values: list[dict[str, Any]], is_end: bool = False) -> None:
-        """Server-sent events, in one write."""
+        """Send server-sent events in one write."""
         lines = b"".join(map(self._line, values))
         if is_end:
             lines += b"data: [DONE]\n\n" if self._kind.ends_with_done else b""
@@ -63,7 +66,7 @@ class Exchange:
         await response(self.scope, self.receive, self._send)
 
     async def fail(self, failure: Failure) -> None:
-        """An error answer, or an error event where the answer has begun."""
+        """Send an error answer, or an error event where the answer has begun."""
         self.status = failure.status
         if self.is_complete:  # nothing more can be said
             return
@@ -77,7 +80,7 @@ class Exchange:
             await response(self.scope, self.receive, self._send)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
-        """Names the fields that were not read; the log names each once."""
+        """The header that names the ignored fields; this call also writes each name to the log once."""
         if not self.ignored:
             return []
         names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) for name in self.ignored[:16]]

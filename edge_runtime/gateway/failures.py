@@ -1,4 +1,4 @@
-"""What goes wrong, in the shape OpenAI's clients read: a status, and an error object with message, type, param and code."""
+"""Errors in the form that OpenAI's clients read: a status, and an object with message, type, param and code."""
 
 import logging
 import re
@@ -32,7 +32,7 @@ MAX_MESSAGE = 1000
 
 
 def shortened(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value as an error message shows it: its repr, with at most MAX_SHOWN characters of it."""
     text = repr(value) if not isinstance(value, str) or len(value) <= MAX_SHOWN else repr(value[:MAX_SHOWN]) + "…"
     return text if len(text) <= MAX_SHOWN + 3 else text[:MAX_SHOWN] + "…"
 
@@ -43,8 +43,8 @@ class Failure(Exception):
     Args:
         status: HTTP status.
         param: the field of the body that is wrong.
-        code: OpenAI's word for it, where it has one.
-        retry_after_s: when to come again.
+        code: OpenAI's word for the error, where it has one.
+        retry_after_s: after how many seconds the client may try again.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Failure(Exception):
 
 
 def failure_of(error: Exception) -> Failure:
-    """Any exception as a Failure; an unexpected one is logged and not shown."""
+    """Any exception as a Failure; this call writes an unexpected one to the log and does not show it to the client."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, HTTPException):

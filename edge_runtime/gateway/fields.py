@@ -10,7 +10,7 @@ NEAR = 0.8  # how alike two names are, by difflib, where one is a slip of the ot
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that is almost this one, or nothing."""
+    """The known name that is almost this one; "" where there is none."""
     return next(iter(get_close_matches(name[:64], known, 1, NEAR)), "")
 
 
@@ -42,7 +42,11 @@ def check_keys(
 
 
 def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    """A truth value."""
+    """The truth value of a field; `default` where it is missing or null.
+
+    Raises:
+        Failure: 400, it is neither true nor false.
+    """
     value = values.get(name)
     if value is not None and not isinstance(value, bool):
         raise Failure(400, f"{name} is {shortened(value)}, true or false is expected", param=name)
@@ -50,7 +54,11 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
 
 
 def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    """A whole number, None where it is not given."""
+    """The whole number of a field; None where it is missing or null.
+
+    Raises:
+        Failure: 400, it is no whole number from `low` to `high`.
+    """
     value = values.get(name)
     if value is None:
         return None
@@ -60,7 +68,11 @@ def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | No
 
 
 def mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object, empty where it is not given."""
+    """The object of a field; {} where it is missing or null.
+
+    Raises:
+        Failure: 400, it is no object.
+    """
     value = values.get(name)
     if value is None:
         return {}

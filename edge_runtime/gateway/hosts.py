@@ -1,7 +1,7 @@
-"""Which names a request may call this server by, and which pages may send one.
+"""By which names a request may address this server, and which web pages may send one.
 
 A page of any site can make its own name lead to this machine (DNS rebinding), and can post forms to any address. The
-browser says both truths: Host is the name it used, Origin the page that sent it.
+browser tells both: the header Host has the name that it used, and Origin has the page that sends the request.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen at is reached from this machine only."""
+    """Whether only this machine can reach a server that listens at this address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -32,7 +32,7 @@ def name_of(host: str) -> str:
 
 
 def is_own_name(name: str) -> bool:
-    """An address, or a name of this machine: nothing that another site's DNS can promise."""
+    """Whether a name is an IP address or a name of this machine: no other site's DNS can claim one of these."""
     own = socket.gethostname().lower()
     if name in ("localhost", own, own.partition(".")[0], f"{own.partition('.')[0]}.local"):
         return True
@@ -44,10 +44,11 @@ def is_own_name(name: str) -> bool:
 
 
 class HostGuard:
-    """ASGI middleware that answers only requests that name this server right.
+    """ASGI middleware that passes on only requests that address this server by an allowed name, and refuses others (400).
 
     Args:
-        is_allowed: whether a name in the Host header is one of ours.
+        app: the application that gets the allowed requests.
+        is_allowed: whether a name in the Host header is a name of this server.
         same_origin: also refuse requests that a page of another origin sends (403).
     """
 

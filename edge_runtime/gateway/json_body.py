@@ -1,7 +1,7 @@
-"""JSON of a request body, bounded before and while it becomes Python objects.
+"""The JSON of a request body, with bounds on how many values it holds and how deeply it nests.
 
-A parser holds the interpreter's lock until it is done, in whatever thread it runs. So the bytes are counted first: what
-would become too many values, and hold up every other answer, is refused unparsed.
+A parser holds the interpreter's lock until it is done, in whatever thread it runs. So read_json first counts the marks
+in the bytes, and does not parse a body that would become too many values and hold up every other answer.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ def read_json(body: bytes | bytearray) -> Any:
     """The value of a body.
 
     Raises:
-        Failure: 400. It is no JSON (RFC 8259: no NaN, no half of a surrogate pair, no number beyond a double), holds too
-            many values, or is nested too deeply.
+        Failure: 400, the body is no JSON (RFC 8259: no NaN, no half of a surrogate pair, no number beyond a double),
+            holds too many values, or nests too deeply.
     """
     num_values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if num_values > MAX_VALUES:
@@ -38,7 +38,7 @@ def read_json(body: bytes | bytearray) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of lists and objects; counted without recursion."""
+    """How many levels of lists and objects a value has; this call counts without recursion."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""What differs between the endpoints that answer: how a body is read, and what shape an answer has."""
+"""What differs between the endpoints: how the gateway reads a body, and which form an answer has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from edge_runtime.request import Delta
 
 
 class Shape(Protocol):
-    """Fed with the deltas of one answer; gives out the events of a stream, or the whole."""
+    """Takes the deltas of one answer; returns the events of a stream, or the whole."""
 
     def first(self) -> list[dict[str, Any]]:
         """The events before all others."""
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
-        """The events of a delta, none where it has nothing to show yet."""
+        """The events of a delta; an empty list where there is nothing to show yet."""
 
     def last(self) -> list[dict[str, Any]]:
         """The events that end the answer."""
@@ -36,10 +36,13 @@ class Kind:
     """One endpoint.
 
     Attributes:
-        read: a parsed body to a request.
+        read: makes the request out of a parsed body.
         shape: makes the Shape of an answer from the request, the model's name, the prompt's tokens, and whether the
             prompt ends in reasoning. None answers with the prompt's tokens.
-        names_events: events carry their `type` as a name, too.
+        names_events: whether events carry their `type` as a name, too.
+        ends_with_done: whether a stream ends with the line `data: [DONE]`.
+        error_event: makes the event for an error in a stream.
+        error_body: makes the JSON of an error answer.
     """
 
     read: Callable[[dict[str, Any], Settings], ChatRequest]

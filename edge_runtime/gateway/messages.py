@@ -1,7 +1,7 @@
-"""OpenAI's messages as the chat template wants them, with every picture and video named but not yet read.
+"""OpenAI's messages as the chat template wants them, with a Link for every picture and video: nobody has read it yet.
 
-Parts are built anew from the few fields that are known here: nothing a caller writes reaches the pipeline as a path, and
-a key that nobody knows is refused, because it may be a limit with a slip in its name.
+This module builds parts anew from the few fields that it knows: nothing that a client writes reaches the pipeline as a
+path. It refuses an unknown key, because it may be a limit with a slip in its name.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ MAX_FRAMES = 1 << 12
 
 @dataclass(frozen=True)
 class Link:
-    """A URL that a caller sent."""
+    """A URL that a client sends."""
 
     url: str
     param: str  # where it stands in the body
@@ -55,13 +55,14 @@ class Link:
 
 
 def read_messages(values: Any, settings: Settings, defaults: dict[str, dict[str, Any]] | None = None) -> list[Message]:
-    """Messages for the pipeline, a Link (or a list of them) in the place of every source.
+    """The messages for the pipeline, with a Link (or a list of them) in the place of every source.
 
     Args:
-        defaults: options of pictures ("image") and videos ("video") that have none of their own.
+        values: `messages` of the body.
+        defaults: options for the pictures ("image") and videos ("video") whose parts have none.
 
     Raises:
-        Failure: 400, naming the field.
+        Failure: 400; it names the field.
     """
     if not isinstance(values, list) or not values:
         raise Failure(400, "messages must be a list with at least one message", param="messages")
@@ -82,7 +83,7 @@ def media(messages: list[Message]) -> Iterator[dict[str, Any]]:
 
 
 def num_characters(messages: list[Message]) -> int:
-    """Characters of all text."""
+    """How many characters all texts have together, reasoning included."""
     count = 0
     for message in messages:
         content = message["content"]
@@ -182,7 +183,7 @@ def _link(url: Any, param: str) -> Link:
 
 
 def _tool_calls(values: Any, param: str) -> list[dict[str, Any]]:
-    """Calls of earlier turns. Arguments become objects, as templates expect them; text that is no JSON stays text."""
+    """The calls of an earlier turn. Arguments become objects, as templates expect; text that is no JSON stays text."""
     if not isinstance(values, list):
         raise Failure(400, f"{param} must be a list", param=param)
     calls = []

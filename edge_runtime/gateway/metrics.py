@@ -1,4 +1,4 @@
-"""What /metrics tells Prometheus. A registry of its own, so that several gateways in a process count apart."""
+"""What /metrics tells Prometheus. Each gateway has its own registry, so several gateways in a process count apart."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ class Metrics:
     """Counters of one gateway.
 
     Args:
-        num_running, num_waiting, num_body_bytes: what the gauges read when they are asked.
+        num_running, num_waiting, num_body_bytes: the functions that give the gauges' values when Prometheus asks.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Metrics:
             PREFIX + "items", "pictures and videos; encoded: through the tower, sent: their tensors travelled",
             ["step"], registry=registry,
         )  # fmt: skip
-        for kind in ("text", "image", "video"):  # so that they are seen before they count
+        for kind in ("text", "image", "video"):  # so that Prometheus sees them before they count
             self.prompt_tokens.labels(kind)
         for step in ("asked", "encoded", "sent"):
             self.items.labels(step)

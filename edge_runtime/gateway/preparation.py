@@ -1,9 +1,10 @@
 """Messages to encoded requests, off the event loop.
 
-Four kinds of work do not wait for each other: reading URLs and files (waits for others), decoding (in processes that end
-when the caller leaves), the tower (takes the cores; few at a time, behind a queue of known length) and text alone. One
-caller holds at most half of what is decoded at once, and no caller fills the queue for another. While one picture goes through the tower the answers
-to others stream on. Requests that show the same thing at the same time are encoded one after the other, so that the
+Four kinds of work have their own threads, so none waits for another. Readers read URLs and files, and wait for others.
+Decoders decode, in processes that end when the client leaves. Encoders run the tower, which takes the cores: few at a
+time, behind a queue of known length. Writers prepare requests that are text alone. One client holds at most half of the
+decoders, and no client fills the queue for another. While one picture goes through the tower the answers to others
+stream on. Where requests show the same picture at the same time, the gateway encodes one after the other, so that the
 second finds the rows of the first: each picture goes through the tower once.
 """
 
@@ -32,17 +33,20 @@ from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
 
 NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads
-NUM_PREPARED = 4  # requests at once whose pictures are decoded, or lie decoded before the tower
+NUM_PREPARED = 4  # how many requests at once decode their pictures, or wait for the tower with decoded ones
 NOUNS = {"image": "picture", "video": "video"}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request for the server, and the seconds it took: encode_s is 0 without pictures and videos.
+    """A request for the server.
 
     Attributes:
-        jpeg_bytes: of its pictures as JPEG of quality 90; None where one was known before.
+        request: the prompt and the rows.
+        encode_s: seconds that the device took to decode and encode; 0 without pictures and videos.
+        jpeg_bytes: bytes of its pictures as JPEG of quality 90; None without pictures, or where a cache gave the rows
+            of one and no pixels are left.
     """
 
     request: Request
@@ -69,7 +73,7 @@ class Preparation:
         self._busy: dict[Any, asyncio.Event] = {}  # what is being encoded, by source and options
 
     def close(self) -> None:
-        """End the threads; work that has not begun is dropped."""
+        """End the threads; they drop work that has not begun."""
         for pool in (self._readers, self._decoders, self._encoders, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
         self._pipeline.close()
@@ -81,15 +85,18 @@ class Preparation:
         template: dict[str, Any] | None = None,
         caller: bytes = b"",
     ) -> Prepared:
-        """Read, encode and tokenise. A Link of messages.py stands where a picture or video is; it is replaced.
+        """Read the media, encode them and tokenise the prompt.
 
         Args:
+            messages: as read_messages makes them; this call replaces each Link by what the link leads to.
+            tools: the functions that the model may call.
             template: variables for the chat template.
-            caller: its name; one caller has at most half of what is decoded at once.
+            caller: the name of the client; one client holds at most half of the decoders.
 
         Raises:
-            Failure, InvalidInput: something cannot be read or encoded.
-            Unavailable: too many wait.
+            Failure: 400, a picture or video cannot be read or encoded.
+            InvalidInput: the chat template refuses the messages.
+            Unavailable: too many requests wait.
         """
         parts = list(media(messages))
         write = partial(self._pipeline.request, messages, tools)
@@ -98,7 +105,7 @@ class Preparation:
         if not parts:
             return Prepared(await self._in(self._writers, write))
         most = self._settings.max_waiting
-        # a caller that has less than half of them waiting finds room beside one that filled the queue
+        # a client that has less than half of them waiting finds room beside one that filled the queue
         if self.num_waiting >= (most if self._waiting[caller] >= max(1, most // 2) else 2 * most):
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
@@ -111,14 +118,14 @@ class Preparation:
         except MediaError as error:  # which of several it was is not known
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
-            asker.leave()  # ends the decoding for a caller that went away
+            asker.leave()  # ends the decoding for a client that went away
             self.num_waiting -= 1
             self._waiting[caller] -= 1
             if not self._waiting[caller]:
                 del self._waiting[caller]
 
     async def prompt(self, prompt: str | tuple[int, ...]) -> Prepared:
-        """A prompt without a template and without pictures, tokenised where it is text."""
+        """The request of a prompt without template and pictures: text, which this call tokenises, or token ids."""
         return Prepared(await self._in(self._writers, partial(self._plain, prompt)))
 
     def _plain(self, prompt: str | tuple[int, ...]) -> Request:
@@ -141,7 +148,7 @@ class Preparation:
             part[kind] = sources if isinstance(part[kind], list) else sources[0]
 
     def _read(self, link: Link, noun: str) -> Any:
-        """The bytes of a URL; for a file the path it leads to, so that a video is not held in memory."""
+        """What a URL leads to: bytes, or the opened file of a file:// video, so that memory need not hold it."""
         access = self._pipeline.access
         if link.is_data:
             return decoded(link.url, link.param)
@@ -182,7 +189,7 @@ class Preparation:
 
                 future = self._encoders.submit(encode)
                 is_encoding = True
-                # the caller may be gone while the thread still works: only the thread's end releases the names
+                # the client may be gone while the thread still works: only the thread's end releases the names
                 future.add_done_callback(lambda _: _later(loop, release))
                 return await asyncio.wrap_future(future)
         finally:
@@ -205,7 +212,7 @@ def _param(links: list[Link | list[Link]]) -> str:
 
 
 def _name(part: dict[str, Any]) -> tuple[Any, ...]:
-    """What a part shows: the bytes, path or data: URL, and the options. Equal names give equal embeddings."""
+    """The name of what a part shows: its options and its source. Parts of equal names have equal embeddings."""
     source = part[part["type"]]
     source = tuple(source) if isinstance(source, list) else source
     return tuple(sorted((key, repr(value)) for key, value in part.items() if value is not part[part["type"]])), source

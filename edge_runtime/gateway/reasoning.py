@@ -1,4 +1,4 @@
-"""What a model thinks before it answers, told apart from the answer as both arrive.
+"""This module separates what a model thinks before it answers from the answer, while both arrive.
 
 The marks are those of Qwen's thinking checkpoints: <think> and </think>, which are plain text in their tokenizers. A
 template may write the opening mark itself, at the end of the prompt.
@@ -13,7 +13,7 @@ TAIL = 8  # tokens at the end of a prompt that may hold the opening mark
 
 
 def begins_thinking(request: Request, bundle: Bundle) -> bool | None:
-    """Whether the prompt ends with an open mark; None where the checkpoint's template knows no thinking."""
+    """Whether the prompt ends with the opening mark; None where the checkpoint's template has neither mark."""
     if START not in bundle.chat_template and END not in bundle.chat_template:
         return None
     tail: str = bundle.tokenizer.decode(request.input_ids[-TAIL:].tolist(), skip_special_tokens=False)
@@ -21,10 +21,13 @@ def begins_thinking(request: Request, bundle: Bundle) -> bool | None:
 
 
 class ReasoningParser:
-    """Fed with pieces of text.
+    """Takes an answer's text in pieces.
 
     Args:
-        is_open: the prompt ends with the opening mark.
+        is_open: whether the prompt ends with the opening mark.
+
+    Attributes:
+        is_thinking: whether the text so far ends inside the reasoning.
     """
 
     def __init__(self, is_open: bool) -> None:
@@ -32,7 +35,7 @@ class ReasoningParser:
         self._held, self._is_begun, self._is_over = "", False, False
 
     def feed(self, text: str, is_last: bool = False) -> tuple[str, str]:
-        """Reasoning and answer; is_last gives out what was held back."""
+        """The reasoning and the answer's text in a piece; with is_last also what the parser has held back."""
         self._held += text
         if not self._is_begun:
             begun = self._held.lstrip()

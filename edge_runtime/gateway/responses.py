@@ -1,7 +1,7 @@
 """POST /v1/responses, OpenAI's newer endpoint, without a memory: a request brings its whole conversation.
 
-The body is read as the chat request it means; the answer is a list of items (reasoning, a message, calls), whole or as named
-events.
+This module turns the body into a chat request, and the answer into a list of items (reasoning, a message, calls), whole
+or as named events.
 """
 
 import time
@@ -28,10 +28,10 @@ INCLUDED = ("reasoning.encrypted_content",)  # there is none, so nothing is left
 
 
 def read_response(values: dict[str, Any], settings: Settings) -> ChatRequest:
-    """The body of /v1/responses.
+    """The chat request that a body of /v1/responses means.
 
     Raises:
-        Failure: 400 or 404, naming the field.
+        Failure: 400 or 404; it names the field.
     """
     given = {name: value for name, value in values.items() if value is not None}
     ignored = check_fields(given, (*SAME, *READ), NEUTRAL, settings)
@@ -141,7 +141,7 @@ def error_event(failure: Failure) -> dict[str, Any]:
 
 
 class Response:
-    """An answer as items."""
+    """An answer as a list of OpenAI's items."""
 
     def __init__(self, chat: ChatRequest, model: str, prompt: PromptTokens, is_thinking: bool | None = None) -> None:
         self._chat, self._model, self._prompt = chat, model, prompt

@@ -14,7 +14,7 @@ BACKLOG = 256
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once Ctrl-C is heeded: one that comes while asyncio starts can be lost in it."""
+    """Prints where it listens once it heeds Ctrl-C: asyncio can lose a Ctrl-C that comes while it starts."""
 
     def __init__(self, config: uvicorn.Config, ready: str) -> None:
         super().__init__(config)
@@ -36,13 +36,14 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     Args:
+        host: the address at which the server listens.
         port: 0 takes a free one; the line on standard output says which.
         tls_files: key and certificate in PEM form, both or none.
-        trusted_proxies: addresses and networks whose X-Forwarded-For says who is asking.
-        ready: the line printed once connections are taken, with a place for the address.
+        ready: the line that the server prints once it takes connections; the address replaces `{url}`.
+        trusted_proxies: addresses and networks of proxies whose X-Forwarded-For names the client.
 
     Raises:
-        InvalidInput: the address cannot be listened at, or the TLS files are wrong.
+        InvalidInput: the server cannot listen at the address, or the TLS files are wrong.
     """
     key, certificate = tls_files
     if (key is None) != (certificate is None):

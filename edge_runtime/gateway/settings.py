@@ -15,19 +15,21 @@ class Settings:
     """Limits and permissions.
 
     Attributes:
-        served_model_names: names a request may give as `model`; answers carry the first.
-        defaults: sampling where a request is silent.
-        api_keys: one of them must come with every request to /v1; none asks for nothing.
+        served_model_names: names that a request may give as `model`; answers carry the first.
+        defaults: the sampling parameters where a request is silent.
+        api_keys: every request to /v1 must carry one of them; without keys any client may ask.
         max_requests_per_minute: of each key, or of each address where there are no keys; 0 for any number.
-        allowed_origins: of pages in browsers that may read answers; "*" for all.
-        allowed_hosts: what the Host header may say; empty for anything.
-        strict: refuse fields of a body that nobody knows, instead of naming them in a header.
-        max_images, max_videos: of one request, all turns together.
-        max_body_bytes: of one request, and of all that its URLs lead to; max_pending_bytes: of all bodies held at once.
-        max_concurrency: requests at once, whatever they wait for; max_waiting: those that wait for the tower.
+        allowed_origins: the origins of web pages that may read answers; "*" for all.
+        allowed_hosts: the names that the Host header may have; empty for any.
+        strict: refuse a body with unknown fields; without it a header of the answer names them.
+        max_images, max_videos: the most pictures and videos of one request, all turns together.
+        max_body_bytes: the most bytes of one request, and of all that its URLs lead to.
+        max_pending_bytes: the most bytes of all bodies that the gateway holds at once.
+        max_concurrency: the most requests at once, whatever they wait for.
+        max_waiting: the most requests that wait for the tower.
 
     Raises:
-        InvalidInput: a limit is below what makes sense.
+        InvalidInput: a limit is below its least value, or a name or key is empty.
     """
 
     served_model_names: tuple[str, ...] = GATEWAY_NAMES

@@ -1,4 +1,4 @@
-"""Places that callers share: one caller holds at most its share of them, and the others wait in turn."""
+"""Places that clients share: one client holds at most its share of them, and its further requests wait in turn."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,12 @@ from contextlib import asynccontextmanager
 
 
 class Shares:
-    """Args: num_places at once, of which one caller holds `share` at most."""
+    """Places for work.
+
+    Args:
+        num_places: how many there are.
+        share: how many of them one client holds at most.
+    """
 
     def __init__(self, num_places: int, share: int) -> None:
         self._places, self._share = asyncio.Semaphore(num_places), share
@@ -14,7 +19,7 @@ class Shares:
 
     @asynccontextmanager
     async def of(self, caller: bytes) -> AsyncIterator[None]:
-        """Hold a place inside the block."""
+        """Wait for a place, and hold it inside the block."""
         own, users = self._own.setdefault(caller, (asyncio.Semaphore(self._share), []))
         users.append(None)
         try:

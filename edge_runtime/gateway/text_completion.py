@@ -28,10 +28,11 @@ TOKENIZE = ("model", "prompt", "messages", "tools", "chat_template_kwargs")
 
 
 def read_completion(values: dict[str, Any], settings: Settings) -> ChatRequest:
-    """The body of /v1/completions.
+    """The request that a body of /v1/completions means.
 
     Raises:
-        Failure: 400 or 404, naming the field.
+        Failure: 400 or 404; it names the field.
+        InvalidInput: a sampling value is out of its range.
     """
     given = {name: value for name, value in values.items() if value is not None}
     ignored = check_fields(given, (*PASSED, *READ, *IGNORED), NEUTRAL_HERE, settings)
@@ -55,7 +56,11 @@ def read_completion(values: dict[str, Any], settings: Settings) -> ChatRequest:
 
 
 def read_tokenize(values: dict[str, Any], settings: Settings) -> ChatRequest:
-    """The body of /tokenize: a prompt, or messages."""
+    """The request that a body of /tokenize means: a prompt, or messages.
+
+    Raises:
+        Failure: 400 or 404; it names the field.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     if "messages" in given:
         return read_chat({name: value for name, value in given.items() if name != "prompt"}, settings)

@@ -1,9 +1,9 @@
-"""Tool calls found in the text of an answer, as it arrives, in the form the checkpoint's template asks for.
+"""This module finds tool calls in the text of an answer, while it arrives, in the form of the checkpoint's template.
 
-Between <tool_call> and </tool_call> stands one JSON object (Qwen3, which vLLM's parser calls hermes) or one <function=…>
-with <parameter=…> elements (Qwen3-Coder, Qwen3.5). A call is given out whole. JSON ends where its braces close, so an end
-mark inside a string is text, and a missing one costs nothing. What might become a mark is held back until it is known; what
-stands between marks and is no call is given out as text.
+Between <tool_call> and </tool_call> stands one JSON object (Qwen3; vLLM's parser for it is hermes) or one <function=…>
+with <parameter=…> elements (Qwen3-Coder, Qwen3.5). The parser returns each call whole. JSON ends where its braces
+close, so an end mark inside a string is text, and a missing one does no harm. The parser holds text back while it may
+become a mark; it returns text between marks that is no call as text.
 """
 
 import json
@@ -18,11 +18,11 @@ PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<para
 
 
 class ToolCallParser:
-    """Fed with pieces of text.
+    """Takes an answer's text in pieces.
 
     Args:
         tools: the request's functions; their schemas say what the text of an XML parameter means.
-        max_calls: how many calls are given out; None for all.
+        max_calls: the most calls that the parser returns; None for all.
     """
 
     def __init__(self, tools: list[Any] | None = None, max_calls: int | None = None) -> None:
@@ -34,7 +34,7 @@ class ToolCallParser:
         self._is_after_call = False  # the white space behind a call is no text
 
     def feed(self, text: str, is_last: bool = False) -> tuple[str, list[dict[str, Any]]]:
-        """Text that is no call, and the calls that have become whole; is_last gives out what was held."""
+        """The text that is no call, and the calls that are now whole; with is_last also what the parser still holds."""
         self._held += text
         plain, calls = "", list[dict[str, Any]]()
         while True:
@@ -58,7 +58,7 @@ class ToolCallParser:
             self._held = body[over:]
 
     def _end(self, body: str, is_last: bool) -> tuple[int, int] | None:
-        """Where a call ends, and where its end mark does; None while that is not known."""
+        """Where a call ends, and where its end mark does; None while that is uncertain."""
         begun = body.lstrip()
         if begun.startswith("{"):
             if (inner := self._braces.end(body)) is None:
@@ -98,14 +98,14 @@ class ToolCallParser:
 
 
 class _Braces:
-    """Finds where a JSON object ends, looking at each character once."""
+    """Finds where a JSON object ends; looks at each character once."""
 
     def __init__(self) -> None:
         self._at = self._depth = 0
         self._in_string = self._is_escaped = False
 
     def end(self, text: str) -> int | None:
-        """Behind the brace that closes the first one; None while it has not come. `text` only ever grows."""
+        """The place behind the brace that closes the first one; None while it has not come. `text` may only grow."""
         while self._at < len(text):
             character = text[self._at]
             self._at += 1
@@ -121,14 +121,14 @@ class _Braces:
             elif character in "{}":
                 self._depth += 1 if character == "{" else -1
                 if not self._depth:
-                    self._at -= 1  # found again when it is asked again
+                    self._at -= 1  # the next call finds it again
                     self._depth = 1
                     return self._at + 1
         return None
 
 
 def call_of(text: str) -> dict[str, Any] | None:
-    """The call that a JSON object describes, if it does."""
+    """The call that a JSON object describes; None where the text describes none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def _named(name: str, arguments: str) -> dict[str, Any]:
 
 
 def _value(text: str, schema: Any) -> Any:
-    """The text of an XML parameter as its schema types it; text where the schema says so, or nothing."""
+    """The value of an XML parameter in the type of its schema; the text itself where the schema has none or it fails."""
     kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
     if kind == "string" or (isinstance(kind, list) and "string" in kind):
         return text
@@ -156,5 +156,5 @@ def _value(text: str, schema: Any) -> Any:
 
 
 def overlap(text: str, mark: str) -> int:
-    """Characters at the end of the text that are the beginning of a mark."""
+    """How many characters at the end of the text are the beginning of a mark."""
     return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

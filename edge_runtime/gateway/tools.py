@@ -1,4 +1,4 @@
-"""Tools of a request: which functions the model may call, and whether it must."""
+"""The tools of a request: which functions the model may call, and whether it must call one."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ def read_tools(given: dict[str, Any]) -> tuple[list[Any] | None, str]:
     """The functions, and tool_choice: auto, none, required, or the name of a function.
 
     Raises:
-        Failure: 400, naming the field.
+        Failure: 400; it names the field.
     """
     tools = given.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else [] if tools is None else [None]):
@@ -41,7 +41,7 @@ def _choice(choice: Any, names: list[str]) -> str:
 
 
 def forced_schema(tools: list[Any] | None, choice: str) -> dict[str, Any] | None:
-    """The JSON schema of a call that must be made; None where the model is free."""
+    """The JSON schema of the call that the model must make; None where the model is free."""
     if choice in ("auto", "none") or tools is None:
         return None
     functions = [tool["function"] for tool in tools if choice in ("required", tool["function"]["name"])]
@@ -51,7 +51,7 @@ def forced_schema(tools: list[Any] | None, choice: str) -> dict[str, Any] | None
 def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
     """The JSON schema of a call of one of the functions.
 
-    Parameters that refer to parts of themselves become definitions of the whole, which their references then lead to.
+    Parameters that refer to parts of themselves become definitions of the whole schema; their references lead there.
     """
     calls, definitions = [], {}
     for index, function in enumerate(functions):

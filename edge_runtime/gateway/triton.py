@@ -1,4 +1,4 @@
-"""Whether the server behind can answer: it is there, its model is ready, and it knows this bundle's encoder."""
+"""Whether the server behind the gateway can answer: it runs, serves the model, and knows this bundle's encoder."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from contract.errors import EdgeVlmError
 from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
 from edge_runtime.clients.async_http_client import AsyncHttpClient
 
-FRESH_S = 1.0  # many may ask: the server is asked once a second at most
-FACTS_S = 60.0  # what it publishes changes only when it is started anew
+FRESH_S = 1.0  # many clients may ask: the gateway asks the server once a second at most
+FACTS_S = 60.0  # what the server publishes changes only when somebody starts it anew
 TIMEOUT_S = 3.0
 Client = AsyncGrpcClient | AsyncHttpClient
 
 
 class Triton:
-    """The server as it was a moment ago."""
+    """What the server said a moment ago."""
 
     def __init__(self, client: Client, encoder_fingerprint: str) -> None:
         self._fingerprint = encoder_fingerprint
@@ -24,20 +24,20 @@ class Triton:
         self._facts: dict[str, str] = {}
 
     async def problem(self) -> str:
-        """Why requests would fail; empty where they would not."""
+        """Why requests would fail; "" where they would not."""
         async with self._lock:
             await self._ask(FRESH_S)
         return self._problem
 
     async def limit(self, name: str) -> int | None:
-        """A number that the served model publishes; None while it cannot be asked."""
+        """A number that the served model publishes; None where it publishes none, or has not answered yet."""
         async with self._lock:
             await self._ask(FACTS_S if self._facts else FRESH_S)
         value = self._facts.get(name, "")
         return int(value) if value.isdigit() else None
 
     async def close(self) -> None:
-        """End what the questions hold open."""
+        """Close the connection for these questions."""
         await self._probe.close()
 
     async def _ask(self, fresh_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Tokens of a prompt and its answer, counted by what they stand for."""
+"""The numbers of tokens of a prompt and its answer, by what the tokens stand for."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from edge_runtime.request import Request
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Tokens of a prompt by what they stand for; num_text holds everything that is no embedding row."""
+    """How many tokens of a prompt stand for text, pictures and videos; num_text counts all that are no row's pad."""
 
     num_text: int
     num_image: int
