@@ -1,1 +1,1 @@
-"""The verbs of `python -m edge_runtime`: arguments in, a JSON-ready report out."""
+"""The verbs of `python -m edge_runtime`: each takes arguments and returns a report that JSON can hold."""

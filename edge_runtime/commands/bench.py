@@ -1,4 +1,4 @@
-"""bench: what this device takes to load a bundle and to encode, and how near its ceiling that is, ending in one JSON line."""
+"""bench: how long this device takes to load a bundle and to encode, and how near its ceiling it is, as a JSON line."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def peak_rss_bytes() -> int | None:
-    """Most memory this process has held, or None where the system does not say."""
+    """The most bytes of memory that this process has held; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows
@@ -45,11 +45,16 @@ def peak_rss_bytes() -> int | None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load, encode noise pictures until warm, then time `repeats` calls; medians, nothing is cached. Prints the figures
-    for people, unless with --json, and then as one JSON line.
+    """Load, encode noise pictures once to warm up, then time `repeats` calls without a cache, and print the medians:
+    for people, except with --json, and then as one JSON line.
 
-    share_of_ceiling is the time the counted work takes at the rates of onnxruntime's plain products (8-bit ones for the
-    layers of an int8 or int4 bundle, float32 for all else) over the time it took; own kernels can pass 1.
+    share_of_ceiling is the time that the counted work needs at the rates of onnxruntime's plain products (8-bit ones
+    for the layers of an int8 or int4 bundle, float32 for all else) over the measured time; the project's own kernels
+    can pass 1.
+
+    Raises:
+        InvalidInput: an argument is out of its range, or the folder of --report does not exist.
+        BundleError: the bundle cannot be opened.
     """
     if min(args.size, args.batch, args.repeats) < 1:
         raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")

@@ -1,7 +1,8 @@
-"""What this processor could do at best, and how much a tower asks of it: the two sides of `bench`.
+"""How much this processor can do at best, and how much work a tower needs: the two sides of `bench`.
 
-The ceiling is the rate onnxruntime's own matrix product reaches here, in float32 and in 8-bit integers, on a shape of
-the towers. The work is counted from onnxruntime's profile of one run, so it holds for every bundle and precision.
+The ceiling is the rate that onnxruntime's own matrix product reaches here, in float32 and in 8-bit integers, on a shape
+of the towers. This module counts the work in onnxruntime's profile of one run, so it holds for every bundle and
+precision.
 """
 
 import json
@@ -66,7 +67,7 @@ def _rate(operator: str, left: NDArray[Any], weight: NDArray[Any], kinds: tuple[
 
 
 def peak_rates(threads: int) -> tuple[float, float]:
-    """Operations per second of onnxruntime's matrix product here: float32, and unsigned by signed 8-bit integers."""
+    """The operations per second of onnxruntime's matrix product here: float32, and unsigned by signed 8-bit integers."""
     random = np.random.default_rng(0)
     floats = [random.normal(size=shape).astype(np.float32) for shape in ((ROWS, DEPTH), (DEPTH, COLUMNS))]
     activations = random.integers(0, 256, (ROWS, DEPTH), np.uint8)
@@ -78,9 +79,9 @@ def peak_rates(threads: int) -> tuple[float, float]:
 
 
 def count_work(graph: Path, grid: tuple[int, int, int], patch_width: int) -> tuple[float, float]:
-    """Operations of the matrix products with weights, and of attention, for one item of this grid in patches.
+    """How many operations the matrix products with weights take, and attention, for one item of this grid in patches.
 
-    It loads the graph a second time, without the fast operators of its own: their insides are counted too.
+    This call loads the graph a second time, without the project's fast operators, so that it sees what they replace.
     """
     options = session_options()
     options.enable_profiling = True

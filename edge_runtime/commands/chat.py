@@ -1,4 +1,4 @@
-"""chat: several questions about one picture or video; it is encoded and uploaded for the first, and kept for the rest."""
+"""chat: several questions about one picture or video; the device encodes and uploads it for the first question only."""
 
 import argparse
 import json
@@ -30,15 +30,15 @@ def _note(report: dict[str, Any]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read questions from standard input, one a line, until it ends; with --json one object a turn.
+    """Read questions from standard input, one a line, until it ends; with --json print one object for each turn.
 
-    Ctrl-C while an answer comes ends that answer, at the prompt it ends the chat.
+    Ctrl-C while an answer comes ends that answer; at the prompt it ends the chat.
     """
     messages: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
     pipeline, part = open_pipeline(args), content_part(args.media, args)
     kind = part["type"]
     noun = "picture" if kind == "image" else kind
-    shown = [part | {kind: pipeline.access(part[kind], noun)}]  # resolved once, not with every turn
+    shown = [part | {kind: pipeline.access(part[kind], noun)}]  # resolve it once, not with every turn
     with open_client(args) as client:
         while True:
             if sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""The device as the command line describes it: bundle, cache, budgets, and whether URLs may be read."""
+"""The device as the command line describes it: bundle, cache, budgets, and whether it may read URLs."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_media_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verbs that encode what they are given."""
+    """Arguments of the verbs that encode pictures and videos."""
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
     parser.add_argument("--max-tiles", type=int, metavar="N", help="refuse pictures of more tiles (default: what the checkpoint's processor makes at most)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
@@ -44,7 +44,7 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def content_part(source: str, args: argparse.Namespace) -> dict[str, Any]:
-    """A picture or video part: a folder, or a name that ends like a video's, is a video."""
+    """The content part of a source: a folder, or a name that ends like a video's, is a video, all else a picture."""
     suffix = PurePosixPath(urlsplit(source).path if "://" in source else source).suffix.lower()
     if not (os.path.isdir(source) or suffix in VIDEO_SUFFIXES):
         return {"type": "image", "image": source}
@@ -67,10 +67,10 @@ def open_encoder(args: argparse.Namespace) -> Encoder:
 
 
 def open_pipeline(args: argparse.Namespace, decoding: DecodingLimits | None = None) -> Pipeline:
-    """The pipeline of the arguments; embeddings are kept in memory, and in --cache where it is given.
+    """The pipeline of the arguments; it keeps embeddings in memory, and in the folder of --cache where there is one.
 
     Args:
-        decoding: bounds of the processes that decode; None decodes in this one.
+        decoding: limits of the processes that decode; None decodes in this process.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Embed, write where --out says so, and print the cosine of each picture with each text.
 
     Raises:
-        BundleError, MediaError, InvalidInput: as Embedder; or nothing was given, or the file cannot be written.
+        BundleError, MediaError: as Embedder.
+        InvalidInput: as Embedder; or there is no picture and no text, or the file cannot be written.
     """
     if not args.pictures and not args.text:
         raise InvalidInput("nothing was given: name pictures, texts behind --text, or both")
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(pictures: list[str], texts: list[str], table: Any) -> None:
-    """A line a picture, a column a text."""
+    """Print one line for each picture, with one column for each text."""
     if not pictures or not texts:
         return
     print(" " * SHOWN + "".join(f"{text[:SHOWN]:>{SHOWN + 2}}" for text in texts))
@@ -67,7 +68,7 @@ def _print(pictures: list[str], texts: list[str], table: Any) -> None:
 
 
 def _write(out: Path, arrays: dict[str, Any]) -> None:
-    """An existing file is replaced when the new one is whole."""
+    """Write arrays to a file; the new file replaces an existing one when it is whole."""
     part = out.with_name(f"{out.name}.part")
     try:
         with part.open("wb") as file:

@@ -1,7 +1,7 @@
 """encode: pictures and videos to a file of embeddings.
 
-Twice: as the tower gives them, in float32, and under the wire contract's names with the encoder's fingerprint, so that the
-file is what a request needs. In .safetensors the fingerprint is the format's metadata.
+The file holds them twice: as the tower gives them, in float32, and under the wire contract's names with the encoder's
+fingerprint, so that the file is what a request needs. In .safetensors the fingerprint is the format's metadata.
 """
 
 import argparse
@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Encode in one go and write; an existing file is replaced when the new one is whole."""
+    """Encode all media together and write the file; it replaces an existing one when it is whole.
+
+    Raises:
+        BundleError, MediaError, InvalidInput: as Pipeline; or the file cannot be written.
+    """
     pipeline = open_pipeline(args)
     content = [content_part(source, args) for source in args.media]
     prepared = pipeline.prepare([{"role": "user", "content": content}])

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Report on the bundle, and on the messages where they are given."""
+    """Report on the bundle, and on the messages of --messages where there are some."""
     bundle = Bundle.load(args.bundle)
     report: dict[str, Any] = {"bundle": bundle_card(bundle), "compared": compared(bundle)}
     if args.messages:

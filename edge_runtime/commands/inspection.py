@@ -9,7 +9,7 @@ from edge_runtime.request import Request
 
 
 def bundle_card(bundle: Bundle) -> dict[str, Any]:
-    """The facts of a bundle a person asks for first."""
+    """The facts of a bundle that a person asks for first."""
     manifest = bundle.manifest
     errors, cosines = (
         [row[key] for row in manifest.parity if row.get(key) is not None] for key in ("relative_error", "min_cosine")
@@ -32,10 +32,10 @@ def bundle_card(bundle: Bundle) -> dict[str, Any]:
 
 
 def compared(bundle: Bundle) -> list[dict[str, Any]]:
-    """What the export compared with transformers: gate, what, how many cases, and the largest difference that was left.
+    """What the export compared with transformers: gate, what, how many cases, and the largest difference.
 
-    Inputs are equal or nothing is published, so their difference is 0. Bundles made before the gates of inputs have the
-    rows of the graph only.
+    The export publishes a bundle only where inputs are equal, so their difference is 0. A bundle of an older export,
+    which did not compare inputs, has the rows of the graph only.
     """
     outputs: dict[str, list[float]] = {}
     for row in bundle.manifest.parity:
@@ -48,7 +48,7 @@ def compared(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as lines, columns aligned."""
+    """Rows with the same keys as lines of text, in aligned columns."""
     if not rows:
         return "nothing"
     cells = [

@@ -1,6 +1,6 @@
-"""Arrays to a .safetensors file, without the library: the format is a length, a JSON header and the bytes.
+"""This module writes arrays to a .safetensors file without the library: a length, a JSON header and the bytes.
 
-Source of the layout: the format section of huggingface/safetensors' README.
+The format section of huggingface/safetensors' README describes the layout.
 """
 
 import json

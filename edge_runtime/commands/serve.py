@@ -1,4 +1,4 @@
-"""serve: an OpenAI-compatible gateway on this device. Pictures are encoded here, answers come from the server behind."""
+"""serve: an OpenAI-compatible gateway on this device. It encodes pictures; answers come from the server behind it."""
 
 import argparse
 import ipaddress
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         api_keys=keys,
         max_requests_per_minute=args.max_requests_per_minute,
         allowed_origins=tuple(args.allowed_origins),
-        # a page of any site may make its own name mean this machine: without a key only our own names are answered
+        # a page of any site may make its own name mean this machine: without a key only loopback names may address it
         allowed_hosts=LOOPBACK_NAMES if is_loopback(args.host) and not keys else (),
         strict=args.strict,
         max_images=allowed["image"],

@@ -1,4 +1,4 @@
-"""The server as the command line describes it: where it is and how it is spoken to."""
+"""The server as the command line describes it: where it is, and how the client speaks to it."""
 
 import argparse
 import os
@@ -34,7 +34,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def connection_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of a client, but for its address.
+    """The arguments of a client, without its address.
 
     Raises:
         MissingExtra: tritonclient is not installed.

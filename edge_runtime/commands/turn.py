@@ -1,4 +1,4 @@
-"""One question and its answer, printed as it arrives."""
+"""One question and its answer; this module prints the answer while it arrives."""
 
 import argparse
 import sys
@@ -28,9 +28,9 @@ def add_turn_arguments(parser: argparse.ArgumentParser) -> None:
 def answer(
     pipeline: Pipeline, client: "GrpcClient | HttpClient", messages: list[Message], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Encode what is new, ask, and print the answer as it comes; leaving early cancels it on the server.
+    """Encode what is new, ask, and print the answer while it comes; an exception in between cancels it on the server.
 
-    jpeg_bytes are those of the same pixels as JPEG of quality 90, where all that was asked about travelled.
+    jpeg_bytes are the bytes of the same pixels as JPEG of quality 90; None unless every picture and video travelled.
     """
     sampling = Sampling(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
     started = time.perf_counter()

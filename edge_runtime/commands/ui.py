@@ -27,15 +27,15 @@ def run(args: argparse.Namespace) -> None:
         BundleError, InvalidInput: the bundle cannot be opened, or the port is taken.
         MissingExtra: the extra `ui` is not installed.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it at its import
     with TemporaryDirectory(prefix="edge-vlm-uploads-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # also read then: uploads lie in a folder of their own
+        os.environ["GRADIO_TEMP_DIR"] = folder  # gradio reads it then, too: uploads lie in their own folder
         try:
             from edge_runtime.ui.page import create_page, serve
             from edge_runtime.ui.uploads import Uploads
         except ImportError as error:
             raise MissingExtra("the page", "ui") from error
-        pipeline = open_pipeline(args, DecodingLimits(num_workers=4))  # visitors count as one caller, which holds half
+        pipeline = open_pipeline(args, DecodingLimits(num_workers=4))  # visitors count as one client, which holds half
         page = create_page(pipeline, open_client(args), args.triton, Uploads(Path(folder)), args.threads)
         try:
             serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}", args.allowed_hosts)

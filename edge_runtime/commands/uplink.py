@@ -15,11 +15,14 @@ REPEATS = 5
 
 
 def table(item: EncodedItem, tower_s: float, uplink_mbit_s: float) -> list[dict[str, Any]]:
-    """One row a codec of this bundle: bytes, milliseconds to encode and decode, seconds of the upload alone and of the
-    whole way (tower, codec, upload, decoding). Medians of this machine; headers and round trips are not in it.
+    """One row for each codec of this bundle: bytes, milliseconds to encode and decode, seconds of the upload alone,
+    with the codec, and of the whole way (tower, codec, upload). Codec times are medians on this machine; headers and
+    round trips do not count.
 
     Args:
-        tower_s: what the tower took for the item.
+        item: the picture or video that travels.
+        tower_s: the seconds that the tower takes for the item.
+        uplink_mbit_s: the speed of the uplink, in Mbit/s.
     """
     found = []
     for name in PRECISIONS:
@@ -42,7 +45,7 @@ def table(item: EncodedItem, tower_s: float, uplink_mbit_s: float) -> list[dict[
 
 
 def text(rows: list[dict[str, Any]], uplink_mbit_s: float) -> str:
-    """The table for people."""
+    """The table as text for people."""
     lines = [f"at {uplink_mbit_s:g} Mbit/s", f"{'codec':6} {'MiB':>7} {'codec ms':>9} {'upload s':>9} {'in all s':>9}"]
     for row in rows:
         both_ms = row["encode_ms"] + row["decode_ms"]
@@ -54,7 +57,7 @@ def text(rows: list[dict[str, Any]], uplink_mbit_s: float) -> str:
 
 
 def _timed(item: EncodedItem, name: Precision) -> tuple[float, float, int]:
-    """Median seconds to encode and to decode, and the bytes."""
+    """The median seconds to encode and to decode, and the bytes on the wire."""
     encoding, decoding, size = [], [], 0
     for _ in range(REPEATS + 1):
         fresh = EncodedItem(item.is_video, item.grid_thw, item.main, item.deepstack, numbers=item.numbers)

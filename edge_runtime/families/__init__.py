@@ -1,4 +1,4 @@
-"""What the device does for a family: one module each, found by transformers' `model_type` (contract.families)."""
+"""What the device does for each family of models: one module a family; `find` takes transformers' `model_type`."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,17 +24,17 @@ class Family(Protocol):
     """What the device needs to know of a family."""
 
     def indices(self, num_frames: int, fps: float, how: VideoProcessing, options: "VideoOptions") -> NDArray[np.int64]:
-        """Frames to look at, int64 (n,), ascending, out of `num_frames` at `fps` frames per second.
+        """The indices of the chosen frames, int64 (n,), ascending, out of `num_frames` at `fps` frames per second.
 
         Raises:
-            MediaError: more frames are asked for than there are or may be.
+            MediaError: the part of the video is empty, or the options ask for more frames than there are or may be.
         """
 
     def mode(self, num_pictures: int) -> str:
-        """How pictures of a conversation are cut, where that depends on how many it shows; "" in most families."""
+        """How the family cuts a conversation's pictures, where that depends on their number; "" in most families."""
 
     def arrange(self, rows: NDArray[np.float32], items: "Sequence[Item]", bundle: "Bundle") -> NDArray[np.float32]:
-        """The tower's rows of all items (., H) to those of the prompt (N, H), items one after another."""
+        """The rows of the prompt, float32 (N, H), out of the tower's rows of all items, float32 (., H), item by item."""
 
     def picture(
         self,
@@ -44,20 +44,20 @@ class Family(Protocol):
         options: "PictureOptions",
         mode: str,
     ) -> "Item":
-        """An RGB picture as the tower wants it.
+        """The item of an RGB picture: resized and cut as the tower wants it.
 
         Args:
-            mode: what `mode` said of the conversation; "" where there is none.
+            mode: what `mode` says of the conversation; "" where there is no conversation.
 
         Raises:
-            MediaError: its aspect ratio is too large, or the options contradict each other.
+            MediaError: the aspect ratio is too large, or the options contradict each other.
         """
 
     def clip(self, clip: "Clip", how: VideoProcessing, card: ModelCard) -> "Item":
-        """A video as the tower wants it.
+        """The item of a video: its frames resized and cut as the tower wants them.
 
         Raises:
-            MediaError: frames differ in size, or the options contradict each other.
+            MediaError: the family takes no videos, frames differ in size, or the options contradict each other.
         """
 
     def frame_size(
@@ -70,17 +70,17 @@ class Family(Protocol):
         options: "VideoOptions",
         max_pixels: int | None,
     ) -> tuple[int, int]:
-        """Height and width of every frame of a video; only of families whose rows stand on grids.
+        """The height and width of every frame of a video, in pixels; only families whose rows stand on grids have this.
 
         Raises:
-            MediaError: an aspect ratio above 200, or min_pixels above max_pixels.
+            MediaError: the aspect ratio is above 200, or min_pixels is above max_pixels.
         """
 
     def write(self, text: str, items: "Sequence[Item]", bundle: "Bundle") -> str:
-        """The prompt with one pad a run, and what stands around the runs.
+        """The prompt with one pad for each run of rows, and the text that stands around the runs.
 
         Args:
-            text: what the chat template made, one pad an item.
+            text: what the chat template made, one pad for each item.
             items: pictures and videos in prompt order.
 
         Raises:

@@ -1,6 +1,6 @@
-"""InternVL on the device: the tiles of the nearest aspect ratio and a thumbnail; frames of a video are a tile each.
+"""InternVL on the device: a picture becomes the tiles of the nearest aspect ratio and a thumbnail, a frame one tile.
 
-Pictures and videos have the same pad, so a video travels as a picture whose pads stand in one run a frame.
+Pictures and videos have the same pad, so a video travels as a picture whose pads stand in one run for each frame.
 """
 
 import re
@@ -27,7 +27,7 @@ VIDEO = "<video>"
 
 
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
-    """Every frame, or the middle ones of equal parts; see edge_runtime.families.Family.
+    """Every frame, or the middle frame of each equal part; see edge_runtime.families.Family.
 
     The rule is `sample_frames` of transformers' InternVL video processor, which counts in float32.
     """
@@ -37,7 +37,7 @@ def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOpt
 
 
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
-    """All tiles in one run; see edge_runtime.families.Family."""
+    """All tiles in one run of pads; see edge_runtime.families.Family."""
     check_picture(image, options)
     tiles = tiles_of(card)
     pixels = canvas(image, tiles)
@@ -45,7 +45,7 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
 
 
 def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
-    """One run a frame; see edge_runtime.families.Family."""
+    """One run of pads for each frame; see edge_runtime.families.Family."""
     tiles = tiles_of(card)
     pixels = frame_pixels(clip.images, clip.options, tiles.side)
     made = item(pixels, tiles, len(pixels), tiles.num_rows, timestamps=timestamps(clip.indices, clip.fps, 1))

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 on the device: one tile a picture, cropped or padded as the checkpoint's processor says."""
+"""LLaVA-1.5 on the device: a picture becomes one tile, cropped or padded as the checkpoint's processor says."""
 
 from PIL import Image
 
@@ -24,5 +24,5 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
 
 
 def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
-    """See edge_runtime.families.Family."""
+    """Refuse a video; see edge_runtime.families.Family."""
     raise MediaError("a video was given, this model takes pictures only: send its frames as pictures")

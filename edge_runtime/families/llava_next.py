@@ -1,4 +1,4 @@
-"""LLaVA-NeXT on the device: the whole picture, the tiles of its best pinpoint, unpadded, a newline behind each line."""
+"""LLaVA-NeXT on the device: the rows of the whole picture, then the lines of its tiles' map, a newline behind each."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,7 @@
-"""LLaVA-OneVision on the device: a picture alone is cut into tiles, several are one tile each, frames of a video are pooled.
+"""LLaVA-OneVision on the device: it cuts a single picture into tiles, makes one tile of each of several, pools frames.
 
-transformers counts the pictures of a conversation (`batch_num_images`), so a picture's rows depend on its company.
+transformers counts the pictures of a conversation (`batch_num_images`), so a picture's rows depend on whether there are
+others.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ indices = frame_indices
 
 
 def mode(num_pictures: int) -> str:
-    """See edge_runtime.families.Family."""
+    """Whether a picture stands alone or among others; see edge_runtime.families.Family."""
     return AMONG_OTHERS if num_pictures > 1 else ALONE
 
 
@@ -43,7 +44,7 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
 
 
 def _pooled_side(tiles: Tiles) -> int:
-    """Rows along a side of a video frame."""
+    """How many rows stand along a side of a pooled video frame."""
     return -(-tiles.side_rows // 2)
 
 

@@ -21,9 +21,9 @@ PAIR = 2  # frames; their number is a multiple of it where it follows from a rat
 
 
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
-    """The choice is `sample_frames` of transformers' Qwen2-VL video processor, within the part that the options name. There
-    float32 numbers are cut off, and what a product is rounded to follows the processor; here places are whole numbers. See
-    edge_runtime.families.Family."""
+    """The choice is `sample_frames` of transformers' Qwen2-VL video processor, within the part that the options name.
+    transformers cuts float32 numbers off, so its places depend on how a processor rounds a product; this call computes
+    in whole numbers. See edge_runtime.families.Family."""
     first, last = options.part(num_frames, fps)
     total = last - first + 1
     count = options.count(total, fps, how)
@@ -44,8 +44,8 @@ def frame_size(
     options: VideoOptions,
     max_pixels: int | None,
 ) -> tuple[int, int]:
-    """The bundle's budget is that of one frame here; with a cap, a frame also has its share of the whole video's. See
-    edge_runtime.families.Family."""
+    """The bundle's budget counts one frame here; where the bundle bounds the tokens of a video, a frame also stays
+    within its share of them. See edge_runtime.families.Family."""
     factor, depth = card.patch_size * card.merge_size, card.temporal_patch_size
     if not options.is_bundles_size:
         return options.size(num_frames, height, width, factor, depth, how, max_pixels)
@@ -68,7 +68,7 @@ def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
 
 
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
-    """The text as it is: one pad an item; see edge_runtime.families.Family."""
+    """The text as it is, one pad for each item; see edge_runtime.families.Family."""
     card = bundle.manifest.card
     for token, is_video, what in ((card.image_token_id, False, "pictures"), (card.video_token_id, True, "videos")):
         number = sum(item.is_video == is_video for item in items)

@@ -22,7 +22,7 @@ FrameSize = Callable[
 
 
 def mode(num_pictures: int) -> str:
-    """See edge_runtime.families.Family."""
+    """This family cuts every picture alike; see edge_runtime.families.Family."""
     return ""
 
 
@@ -46,7 +46,7 @@ def frame_size(
     options: VideoOptions,
     max_pixels: int | None,
 ) -> tuple[int, int]:
-    """The bundle's budget is that of all frames together; see edge_runtime.families.Family."""
+    """The bundle's budget counts all frames together; see edge_runtime.families.Family."""
     factor = card.patch_size * card.merge_size
     return options.size(num_frames, height, width, factor, card.temporal_patch_size, how, max_pixels)
 
@@ -61,7 +61,7 @@ def resized_frames(clip: Clip, size_of: FrameSize, how: VideoProcessing, card: M
     """Frames of one size, uint8 (frames, height, width, 3); `size_of` is a family's frame_size.
 
     Raises:
-        MediaError: they differ in size.
+        MediaError: the frames differ in size.
     """
     pixels: list[NDArray[np.uint8]] = []
     original = size = (0, 0)
@@ -81,7 +81,12 @@ def resized_frames(clip: Clip, size_of: FrameSize, how: VideoProcessing, card: M
 def grid_item(
     frames: NDArray[np.uint8], card: ModelCard, times: tuple[float, ...] = (), seconds: float | None = None
 ) -> Item:
-    """Frames (n, height, width, 3), cut into patches; a picture is one frame without times."""
+    """The item of frames, uint8 (n, height, width, 3); a picture is one frame without times.
+
+    Args:
+        times: the seconds of each temporal patch of a video.
+        seconds: the time from one temporal patch to the next, where the family's positions follow it.
+    """
     patches, grid_thw = to_patches(frames, card.patch_size, card.merge_size, card.temporal_patch_size)
     return Item(patches, grid_thw, times, seconds=seconds)
 
@@ -89,8 +94,8 @@ def grid_item(
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     """Write each video as `<0.2 seconds>` + one framed pad per temporal patch; see edge_runtime.families.Family.
 
-    transformers from 5.10 replaces only the pad and so leaves the template's own vision_start and vision_end around
-    the video; before, it replaced all three. The bundle says which.
+    transformers from 5.10 on replaces only the pad and so leaves the template's own vision_start and vision_end around
+    the video; older versions replace all three. The bundle says which version it follows.
     """
     card = bundle.manifest.card
     tokens = (card.video_token_id, card.vision_start_token_id, card.vision_end_token_id)

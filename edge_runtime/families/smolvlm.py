@@ -1,6 +1,6 @@
-"""SmolVLM on the device: tiles named by row and column in the prompt, the whole picture last; a video's frames are a tile each.
+"""SmolVLM on the device: the prompt names tiles by row and column, the whole picture comes last, a frame is one tile.
 
-Pictures and videos have the same pad, so a video travels as a picture whose pads stand in one run a frame.
+Pictures and videos have the same pad, so a video travels as a picture whose pads stand in one run for each frame.
 """
 
 import re
@@ -52,7 +52,7 @@ SKIPPED_S = 1  # of a long video, at its start and its end
 
 
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:
-    """A run a tile; see edge_runtime.families.Family."""
+    """One run of pads for each tile; see edge_runtime.families.Family."""
     check_picture(image, options)
     tiles = tiles_of(card)
     pixels, rows, columns = longest_edge(image, tiles, how.resample)
@@ -60,9 +60,10 @@ def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: 
 
 
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
-    """`fps` frames a second, up to the checkpoint's most; see edge_runtime.families.Family.
+    """The checkpoint's number of frames a second, up to its most; see edge_runtime.families.Family.
 
-    The rule is `sample_frames` of transformers' SmolVLM video processor; options choose as Qwen3-VL's processor does.
+    The rule is `sample_frames` of transformers' SmolVLM video processor; where a message has options, they choose as
+    for Qwen3-VL.
     """
     if options != VideoOptions() or how.fps is None:
         return options.indices(num_frames, fps, how)
@@ -77,7 +78,7 @@ def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOpt
 
 
 def clip(clip: Clip, how: VideoProcessing, card: ModelCard) -> Item:
-    """One run a frame; see edge_runtime.families.Family."""
+    """One run of pads for each frame; see edge_runtime.families.Family."""
     tiles, frames = tiles_of(card), list[NDArray[np.uint8]]()
     for image in clip.images:
         check_picture(image, clip.options)
@@ -125,10 +126,10 @@ def _video(one: Item, pad: str) -> str:
 
 
 def in_words(number: int) -> str:
-    """An English number below 1,000, written as the package num2words writes it.
+    """An English number below 1,000, as the package num2words writes it.
 
     Raises:
-        MediaError: it is larger.
+        MediaError: the number is larger.
     """
     if number >= 1000:
         raise MediaError(f"the video has {number} frames, up to 999 are allowed: give nframes or fps")

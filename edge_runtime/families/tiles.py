@@ -1,4 +1,4 @@
-"""What the families of fixed tiles share on the device: patches of tiles, items of rows, frames of a video."""
+"""What the families that cut pictures into fixed tiles share on the device."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ def tiles_of(card: ModelCard) -> Tiles:
     """The card's tiles.
 
     Raises:
-        BundleError: it has none.
+        BundleError: the card has none.
     """
     if card.tiles is None:
         raise BundleError(f"the bundle of a {card.family} model says nothing of its tiles: export it again")
@@ -32,10 +32,10 @@ def tiles_of(card: ModelCard) -> Tiles:
 
 
 def check_picture(image: Image.Image, options: PictureOptions | VideoOptions) -> None:
-    """Refuse what fixed tiles cannot do.
+    """Refuse a picture or options that fixed tiles cannot serve.
 
     Raises:
-        MediaError: the picture is too long, or options ask for a size.
+        MediaError: one side of the picture is more than 200 times the other, or the options ask for a size.
     """
     check_ratio(image)
     if given := [name for name in SIZES if getattr(options, name, None) is not None]:
@@ -50,14 +50,18 @@ def item(
     arranged: tuple[str, int, int] | None = None,
     timestamps: tuple[float, ...] = (),
 ) -> Item:
-    """Tiles (n, side, side, 3) as an item whose pads stand in `runs` runs of `rows` pads."""
+    """The item of tiles, uint8 (n, side, side, 3); its pads stand in `runs` runs of `rows` pads."""
     seen = np.ascontiguousarray(pixels[:, : tiles.seen, : tiles.seen])
     patches, grid = to_patches(seen, tiles.patch, tiles.merge, 1)
     return Item(patches, (runs, 1, rows), timestamps, tiles_thw=grid, arranged=arranged)
 
 
 def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int) -> Pixels:
-    """Every frame squashed to a tile: (frames, side, side, 3)."""
+    """Every frame squashed to a tile: uint8 (frames, side, side, 3).
+
+    Raises:
+        MediaError: as check_picture.
+    """
     frames = []
     for image in images:
         check_picture(image, options)
@@ -66,11 +70,11 @@ def frame_pixels(images: Iterable[Image.Image], options: VideoOptions, side: int
 
 
 def frame_indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:
-    """Every frame where neither a message nor the checkpoint says otherwise, else as many as they ask for, the first of
-    each equal part.
+    """The indices of every frame where neither a message nor the checkpoint says otherwise; else as many as they ask
+    for, the first of each equal part. int64 (n,).
 
     Raises:
-        MediaError: more frames than the bundle allows.
+        MediaError: there are more frames than the bundle allows.
 
     The rule is `default_sample_indices_fn` of transformers' video_utils.
     """
@@ -79,10 +83,11 @@ def frame_indices(num_frames: int, fps: float, how: VideoProcessing, options: Vi
 
 
 def frames_chosen(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> tuple[int, int, int]:
-    """The first frame of the part that is looked at, how many frames it has, and how many of them are looked at.
+    """The first frame of the part between video_start and video_end, how many frames the part has, and how many of them
+    the model looks at.
 
     Raises:
-        MediaError: more frames than the bundle allows.
+        MediaError: there are more frames than the bundle allows.
     """
     first, last = options.part(num_frames, fps)
     total = last - first + 1
@@ -93,12 +98,12 @@ def frames_chosen(num_frames: int, fps: float, how: VideoProcessing, options: Vi
 
 
 def mode(num_pictures: int) -> str:
-    """Every picture for itself; see edge_runtime.families.Family."""
+    """The family cuts every picture alike; see edge_runtime.families.Family."""
     return ""
 
 
 def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
-    """The text as it is: one pad an item, nothing around it; see edge_runtime.families.Family."""
+    """The text as it is, one pad for each item, nothing around it; see edge_runtime.families.Family."""
     return text
 
 
