@@ -1,4 +1,5 @@
-"""The part that runs on the device: pictures and questions in, embeddings out, answers streamed back. No torch."""
+"""The part that runs on the device: it turns pictures and questions into embeddings, sends them to the server, and
+streams answers back. It needs no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ CLIENTS = {
 
 
 def __getattr__(name: str) -> Any:
-    """The clients need the extra `client`, the rest does not."""
+    """Import a client when somebody asks for it: the clients need the extra `client`, the rest does not."""
     if name not in CLIENTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"edge_runtime.clients.{CLIENTS[name]}"), name)

@@ -1,4 +1,4 @@
-"""An edge bundle, verified and opened: manifest, tokenizer, chat template and the path of the graph."""
+"""This module verifies and opens an edge bundle: manifest, tokenizer, chat template and the path of the graph."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,14 +18,23 @@ from contract.npy import read_array
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `python -m export.vision` wrote; nothing is read from the network."""
+    """What `python -m export.vision` wrote; this class reads nothing from the network.
+
+    Attributes:
+        folder: where the files lie.
+        manifest: the facts of the bundle.
+        tokenizer: the checkpoint's tokenizer.
+        chat_template: the checkpoint's Jinja template.
+        numbers: the numbers of the learned codecs; None for bundles of older exports.
+        verified: the files whose hash `load` has checked, by name.
+    """
 
     folder: Path
     manifest: Manifest
     tokenizer: Tokenizer
     chat_template: str
-    numbers: CodecNumbers | None = None  # of the learned codecs; bundles of older exports have none
-    verified: dict[str, Identity] = field(default_factory=dict, repr=False)  # the files whose hash was checked, by name
+    numbers: CodecNumbers | None = None
+    verified: dict[str, Identity] = field(default_factory=dict, repr=False)
 
     @property
     def graph(self) -> Path:
@@ -43,10 +52,10 @@ class Bundle:
         return tuple(dict.fromkeys(self.token(one) for one in pads if one is not None))
 
     def check_unchanged(self) -> None:
-        """Make sure that what is open is what was checked; called once everything is open.
+        """Make sure that the open files are the checked ones. Call it once everything is open.
 
         Raises:
-            BundleError: a file was exchanged or written to since its hash was checked.
+            BundleError: somebody has replaced or written to a file since `load` checked its hash.
         """
         check_unchanged(self.folder, self.verified)
 
@@ -55,7 +64,7 @@ class Bundle:
         """The learned row that ends a line of a picture's map, float32 (H,).
 
         Raises:
-            BundleError: the bundle has none, or of another width.
+            BundleError: the bundle has no such row, or one of another width or dtype.
         """
         path, width = self.folder / NEWLINE, self.manifest.card.hidden_size
         try:
@@ -67,10 +76,10 @@ class Bundle:
         return values
 
     def token(self, token_id: int) -> str:
-        """Text of a token of the model's config.
+        """The text of a token that the model's config names.
 
         Raises:
-            BundleError: the tokenizer does not know it.
+            BundleError: the tokenizer does not know the token.
         """
         text = self.tokenizer.id_to_token(token_id)
         if text is None:

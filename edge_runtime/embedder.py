@@ -1,4 +1,4 @@
-"""Pictures and texts to vectors of one space, on the device alone: no server, no torch."""
+"""This module turns pictures and texts into vectors of one space, on the device alone: without a server or torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class _Graph:
 class Embedder:
     """A picture tower and a text tower ready to run. Safe to share between threads.
 
-    The vectors are those of transformers' get_image_features and get_text_features, not normalised.
+    The vectors are those of transformers' get_image_features and get_text_features; they are not normalised.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Embedder:
         use_kernels: bool = True,
         low_memory: bool = False,
     ) -> "Embedder":
-        """Open a bundle that `python -m export.vision` wrote of an embedding model.
+        """Open the bundle of an embedding model, which `python -m export.vision` wrote.
 
         Args:
             threads, provider, use_kernels, low_memory: as Encoder.from_bundle.
 
         Raises:
-            BundleError: the bundle is damaged, of another kind, or onnxruntime cannot load its graphs.
-            InvalidInput: the provider is not in this onnxruntime, or threads is below 0.
+            BundleError: the bundle is damaged or of another kind, or onnxruntime cannot load its graphs.
+            InvalidInput: this onnxruntime lacks the provider, or threads is below 0.
         """
         if threads < 0:
             raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
@@ -103,7 +103,7 @@ class Embedder:
         """A picture as the tower wants it.
 
         Raises:
-            MediaError: it cannot be decoded, or its sides differ by more than 200 times.
+            MediaError: the picture cannot be decoded, or one side is more than 200 times the other.
         """
         tiles, image = self.manifest.tiles, load_picture(picture)
         check_ratio(image)
@@ -111,10 +111,10 @@ class Embedder:
         return Item(*to_patches(np.ascontiguousarray(pixels), tiles.patch, tiles.merge, 1))
 
     def token_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids int64 (n, S) of texts, filled up to the longest of them, or to the model's most where it wants that.
+        """The token ids of texts, int64 (n, S); pads fill each row up to the longest text, or to the model's most.
 
         Raises:
-            InvalidInput: a text is no text, or has more tokens than the model takes.
+            InvalidInput: an entry is no text, or has more tokens than the model takes.
         """
         most, found = self.manifest.max_text_tokens, list[list[int]]()
         for place, text in enumerate(texts):
@@ -131,10 +131,10 @@ class Embedder:
         return filled
 
     def pictures(self, pictures: Sequence[Picture]) -> Vectors:
-        """Vectors float32 (n, W) of pictures: paths, bytes, PIL images or arrays.
+        """The vectors of pictures, float32 (n, W); a picture is a path, bytes, a PIL image or an array.
 
         Raises:
-            MediaError: one of them cannot be decoded.
+            MediaError: a picture cannot be decoded, or one of its sides is more than 200 times the other.
         """
         found = [np.zeros((0, self.manifest.width), np.float32)]
         for first in range(0, len(pictures), BATCH):
@@ -147,10 +147,10 @@ class Embedder:
         return np.concatenate(found)
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors float32 (n, W) of texts.
+        """The vectors of texts, float32 (n, W).
 
         Raises:
-            InvalidInput: a text is no text, or too long.
+            InvalidInput: an entry is no text, or is too long.
         """
         found, ids = [np.zeros((0, self.manifest.width), np.float32)], self.token_ids(texts)
         for first in range(0, len(ids), BATCH):
@@ -158,14 +158,16 @@ class Embedder:
         return np.concatenate(found)
 
     def scores(self, pictures: Vectors, texts: Vectors) -> NDArray[np.float32]:
-        """The model's score of each picture (n, W) with each text (m, W), float32 (n, m): scaled cosines, the logits_per_image
-        of transformers' model."""
+        """The model's score of each picture (n, W) with each text (m, W), float32 (n, m).
+
+        A score is cosine * logit_scale + logit_bias, the logits_per_image of transformers' model.
+        """
         scores: NDArray[np.float32] = cosines(pictures, texts) * np.float32(self.manifest.logit_scale)
         return scores + np.float32(self.manifest.logit_bias)
 
 
 def cosines(one: Vectors, other: Vectors) -> NDArray[np.float32]:
-    """Cosines float32 (n, m) of vectors (n, W) and (m, W)."""
+    """The cosines of vectors (n, W) and (m, W), float32 (n, m)."""
     first, second = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (one, other))
     product: NDArray[np.float32] = first @ second.T
     return product

@@ -27,15 +27,17 @@ WIRE_NAMES = {  # two tensors each, and the axis their rows stand on
 
 @dataclass(eq=False)
 class EncodedItem:
-    """A picture or video as the tower sees it.
+    """A picture or video with the tower's rows.
 
     Attributes:
-        grid_thw: frames (pairs, for a video), height, width in patches.
+        is_video: whether it travels as a video.
+        grid_thw: temporal patches, height and width, in patches.
         main, deepstack: float32 (n, H) and (L, n, H).
-        wire_keys: names of exactly these rows by `form`: what servers answered, or hashed here.
-        numbers: of the bundle's learned codecs, None where it has none.
+        wire_keys: the names of exactly these rows by `form`; a server has answered with them, or this device has hashed
+            them.
+        numbers: the numbers of the bundle's learned codecs; None where it has none.
         rule: which rows of a video travel.
-        seconds: from one temporal patch of a video to the next, where the family's positions follow it.
+        seconds: the time from one temporal patch of a video to the next, where the family's positions follow it.
     """
 
     is_video: bool
@@ -50,11 +52,11 @@ class EncodedItem:
     _masks: dict[RowRule, RowMasks | None] = field(default_factory=dict, init=False, repr=False)
 
     def whole(self) -> "EncodedItem":
-        """The same item, all of whose rows travel."""
+        """The same item with the rule that all rows travel."""
         return replace(self, rule=ALL)
 
     def masks(self, precision: Precision) -> RowMasks | None:
-        """Which rows travel, None for all. In full precision nothing but equal rows is copied."""
+        """Which rows travel; None for all. In fp32 the rule copies only equal rows."""
         rule = self.rule.exact if precision == "fp32" else self.rule
         if rule not in self._masks:
             num_frames = self.grid_thw[0] if self.is_video else 1
@@ -62,17 +64,19 @@ class EncodedItem:
         return self._masks[rule]
 
     def form(self, precision: Precision) -> tuple[str, bool]:
-        """What of the item a server names: how its rows travel, and whether they are a video's."""
+        """What a name on a server depends on besides the rows: how they travel, and whether they are a video's."""
         masks = self.masks(precision)
         return (precision if masks is None else f"{precision} {self.rule}"), self.is_video
 
     def wire(self, precision: Precision) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows as they travel: (n, H) and (L, n, H), or what a codec makes of them and the scales (1+L, n).
+        """The rows as they travel: (n, H) and (L, n, H) in fp16 or fp32, else a codec's values and its scales (1+L, n).
+
+        n counts only the rows that travel.
 
         Raises:
             BundleError: the precision is a learned codec, and the bundle has no numbers.
         """
-        if self._wire is None or self._wire[0] != precision:  # hashed, then sent: converted once
+        if self._wire is None or self._wire[0] != precision:  # the hash and the upload share one conversion
             self._wire = precision, self._converted(precision)
         return self._wire[1]
 
@@ -91,7 +95,7 @@ class EncodedItem:
         return main.astype(dtype, copy=False), deepstack.astype(dtype, copy=False)
 
     def key(self, fingerprint: str, precision: Precision) -> str:
-        """Name of the rows on a server; see contract.items."""
+        """The name of the rows on a server; see contract.items."""
         form = self.form(precision)
         found = self.wire_keys.get(form)
         if found is None:
@@ -104,5 +108,5 @@ class EncodedItem:
         return found
 
     def codec(self, precision: Precision) -> str:
-        """Name and hash of the codec as servers publish it; empty for floats and int8."""
+        """The name and hash of a learned codec, as servers publish them; "" for floats and int8."""
         return self.numbers.names.get(precision, "") if self.numbers is not None else ""

@@ -29,27 +29,31 @@ DEVICE_MAX_PIXELS = 1 << 20
 
 
 class Pipeline:
-    """Everything between a question and the bytes that are sent.
+    """Everything between a question and the bytes that a client sends to the server.
 
     Args:
-        cache: finds what was encoded before; None encodes everything.
-        max_pixels: most pixels of a picture or video frame after resizing, where the bundle allows more: the tower's
-            time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
-        max_tiles: most tiles of a picture, where the bundle's family cuts pictures into tiles: time and rows follow them.
-            A picture of more is refused. None allows the most that the checkpoint's processor makes.
+        encoder: the tower.
+        cache: finds what the tower has encoded before; None encodes everything.
+        max_pixels: the most pixels of a picture or video frame after resizing, where the bundle allows more: the
+            tower's time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the
+            bundle.
+        max_tiles: the most tiles of a picture, where the bundle's family cuts pictures into tiles: time and rows follow
+            them. The pipeline refuses a picture of more. None allows the most that the checkpoint's processor makes.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
-        allowed_local_media_path: the folder that files named by messages must lie in, links followed; None for any file
-            (messages are the device's own), "" for none. Set it where messages come from others.
-        progress: called with the number of frames read and the number wanted while a video is decoded.
-        rows: which rows of a video travel. "copy" does not send a row again that hardly differs from the last one sent at
-            its place, "copy:0.1" says below which 1 - cosine, "equal" where they are the same; "all" sends every row;
-            "drop:0.5" leaves half of a video's rows out of the prompt, which changes answers. Pictures travel whole.
-        decoding: decode in processes of their own within these limits, without progress; None decodes here and without
-            limits. Set it where messages come from others.
+        allowed_local_media_path: the folder in which files that messages name must lie, after the pipeline has followed
+            links; None allows any file (the device itself writes the messages), "" none. Set it where messages come
+            from others.
+        progress: a function that gets the number of frames read so far and the number wanted, while a video decodes.
+        rows: which rows of a video travel. "copy" does not send a row again that hardly differs from the last one sent
+            at its place, "copy:0.1" says below which 1 - cosine, "equal" where they are the same; "all" sends every
+            row; "drop:0.5" leaves half of a video's rows out of the prompt, which changes answers. Pictures travel
+            whole.
+        decoding: decode in separate processes within these limits, without progress; None decodes in this process and
+            without limits. Set it where messages come from others.
 
     Raises:
-        InvalidInput: max_pixels is below the bundle's smallest picture, max_tiles below 1, or given for a bundle that cuts
-            no tiles, or rows is none of these.
+        InvalidInput: max_pixels is below the bundle's smallest picture, max_tiles is below 1 or the bundle cuts no
+            tiles, or rows is none of these.
     """
 
     def __init__(
@@ -79,13 +83,13 @@ class Pipeline:
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
     def items(self, messages: list[Message], pictures: int | None = None) -> list[Item]:
-        """Pictures and videos of the messages in prompt order, ready for the tower.
+        """The pictures and videos of the messages in prompt order, ready for the tower.
 
         Args:
-            pictures: how many the whole conversation shows, where the messages are a part of it.
+            pictures: how many pictures the whole conversation shows, where the messages are a part of it.
 
         Raises:
-            MediaError: one of them cannot be used.
+            MediaError: a source cannot be read, or a picture or video cannot be decoded.
         """
         return [self._make(part.source, part.options, PATIENT, mode) for part, mode in self._parts(messages, pictures)]
 
@@ -96,13 +100,13 @@ class Pipeline:
         return ((part, mode) for part in media_parts(messages, self.access))
 
     def prepare(self, messages: list[Message], asker: Asker = PATIENT) -> list[PreparedItem]:
-        """Pictures and videos of the messages in prompt order: decoded, resized and cut, unless their rows are known.
+        """Decode, resize and cut the pictures and videos of the messages, in prompt order; skip those with known rows.
 
         Args:
-            asker: the caller that waits for them; where `decoding` is set, its leaving ends the work.
+            asker: who waits for them; with `decoding`, the work ends when the asker leaves.
 
         Raises:
-            MediaError: one of them cannot be used.
+            MediaError: a source cannot be read, or a picture or video cannot be decoded.
         """
         return [self._prepared(part, mode, asker) for part, mode in self._parts(messages)]
 
@@ -131,14 +135,15 @@ class Pipeline:
             messages: transformers' or OpenAI's form; pictures as path, URL of file or data, bytes, PIL or array;
                 videos as {"type": "video", "video": path, bytes, frames or folder, "fps": 2.0}, with any of
                 VideoOptions' names, or OpenAI's video_url.
-            prepared: what `prepare` made of the same messages, where that was done before.
+            tools: the functions that the model may call, as the chat template takes them.
+            prepared: what `prepare` made of the same messages, where the caller has called it before.
             add_generation_prompt, continue_final_message, documents: as edge_runtime.prompts.chat_template.render.
             template_variables: what else the chat template reads, `enable_thinking` for example.
 
         Raises:
-            InvalidInput: the chat template refuses the messages.
-            MediaError: a picture or video cannot be used.
-            MissingExtra: a video file, and PyAV is not installed.
+            InvalidInput: there are no messages, a key of one is unknown, or the chat template refuses them.
+            MediaError: a source cannot be read, or a picture or video cannot be decoded.
+            MissingExtra: a source is a video file, and PyAV is not installed.
         """
         bundle = self.encoder.bundle
         if not messages:
@@ -165,13 +170,13 @@ class Pipeline:
             self._make.close()
 
     def ask(self, picture: Picture, question: str) -> Request:
-        """One picture, one question."""
+        """The request of one question about one picture."""
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
         return self.request([{"role": "user", "content": content}])
 
 
 def _most_tiles(card: ModelCard, asked: int | None) -> int | None:
-    """Tiles that a picture may become; None where the family cuts none."""
+    """The most tiles of a picture; None where the family cuts none."""
     if asked is not None and (card.tiles is None or asked < 1):
         wrong = "this bundle's family cuts no tiles: leave it out" if card.tiles is None else "at least 1 is expected"
         raise InvalidInput(f"max_tiles is {asked}, {wrong}")

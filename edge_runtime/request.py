@@ -1,6 +1,6 @@
 """What the device sends and what comes back, as arrays; the clients only differ in how these travel.
 
-A picture or video whose key the server holds is named by that key; the tensors of the others come along.
+A request names a picture or video by its key where the server holds that key, and brings the tensors of the others.
 """
 
 import json
@@ -22,8 +22,9 @@ class Request:
 
     Attributes:
         input_ids: int64 (S,), one pad token per embedding row.
-        items: in prompt order.
-        num_encoded: pictures and videos the tower ran on; the others were kept from before.
+        items: its pictures and videos, in prompt order.
+        encoder_fingerprint: names the tower that made the rows; a server with another one refuses them.
+        num_encoded: how many of the items the tower has encoded for this request; a cache gave the rows of the others.
     """
 
     input_ids: NDArray[np.int64]
@@ -52,16 +53,19 @@ class Request:
         return _grids(self.items, True)
 
     def keys(self, precision: Precision) -> list[str]:
-        """Names of the items on a server, in prompt order."""
+        """The names of the items on a server, in prompt order."""
         return [item.key(self.encoder_fingerprint, precision) for item in self.items]
 
     def tensors(
         self, sampling: Sampling, precision: Precision = "fp16", *, stream: bool = True, held: Collection[str] = ()
     ) -> dict[str, NDArray[Any]]:
-        """The tensors of wire contract v1 by name; BYTES as object arrays.
+        """The tensors of wire contract v1 by name; a BYTES tensor is an object array.
 
         Args:
-            held: keys the server is believed to hold; items of other keys travel.
+            sampling: how the server samples.
+            precision: how the rows travel.
+            stream: whether the answer comes in pieces.
+            held: the keys that the server probably holds; the tensors of all other items travel.
         """
         tensors: dict[str, NDArray[Any]] = {
             "input_ids": self.input_ids,
@@ -78,13 +82,13 @@ class Request:
         return tensors | self.vision_tensors(missing, precision)
 
     def missing(self, precision: Precision, held: Collection[str]) -> list[EncodedItem]:
-        """The items whose keys are not held. Nothing is hashed where nothing can be held."""
+        """The items whose keys are not in `held`. Where `held` is empty this call returns all and hashes nothing."""
         if not held:
             return list(self.items)
         return [item for item in self.items if item.key(self.encoder_fingerprint, precision) not in held]
 
     def vision_tensors(self, items: Sequence[EncodedItem], precision: Precision) -> dict[str, NDArray[Any]]:
-        """Rows and grids of some items, and the fingerprint that goes with them."""
+        """The tensors of some items by name: rows, grids, the encoder's fingerprint; {} for a request without items."""
         if not self.items:
             return {}
         tensors: dict[str, NDArray[Any]] = {"encoder_fingerprint": text_tensor(self.encoder_fingerprint)}
@@ -111,12 +115,19 @@ class Request:
         return not any(item.rule.drop_share and item.masks("fp16") is not None for item in self.items)
 
     def whole(self) -> "Request":
-        """The same request, all of whose rows travel; for a prompt that has all pads."""
+        """The same request with the rule that all rows travel; its prompt must have all pads (is_whole)."""
         return replace(self, items=tuple(item.whole() for item in self.items))
 
 
 def learn_keys(items: Sequence[EncodedItem], keys: Sequence[str], precision: Precision) -> None:
-    """Take the names a server answered for items it was sent or asked by, which saves hashing them here."""
+    """Note the names of items in a server's answer, so that this device need not hash them.
+
+    Args:
+        items: the items of the request.
+        keys: their names in the same order; "" where the server did not keep an item. The call does nothing where there
+            are more or fewer names than items.
+        precision: how the rows travelled.
+    """
     if len(keys) == len(items):
         for item, key in zip(items, keys, strict=True):
             if key:  # else the server did not keep it
@@ -128,13 +139,17 @@ class Delta:
     """A piece of an answer.
 
     Attributes:
-        finish_reason: empty until the last piece.
-        num_input_tokens: tokens of the prompt.
-        logprobs: one object a token, where sampling asks for them: id, token, logprob, top.
-        vision_keys: names of the request's items on the server, in prompt order; with the first piece.
-        num_uploaded: pictures and videos whose tensors were sent for this answer; the server held the others.
-        upload_bytes: tensor bytes sent for this answer so far; what lay in shared memory was not sent.
-        precision: how rows travelled, or would have.
+        text: the text of this piece.
+        token_ids: the tokens of this piece.
+        finish_reason: "" until the last piece.
+        num_input_tokens: how many tokens the prompt has.
+        logprobs: one object for each token, where sampling asks for them: id, token, logprob, top.
+        vision_keys: the names of the request's items on the server, in prompt order; with the first piece.
+        num_uploaded: how many pictures and videos the client sent as tensors for this answer; the server held the
+            others.
+        upload_bytes: how many tensor bytes the client has sent for this answer so far; bytes in shared memory do not
+            count.
+        precision: the precision of this request's rows, also where none travelled.
     """
 
     text: str
@@ -149,12 +164,12 @@ class Delta:
 
 
 def sampling_json(sampling: Sampling) -> str:
-    """The values that were set, as JSON."""
+    """The sampling values that are set, as a JSON object."""
     return json.dumps({name: value for name, value in asdict(sampling).items() if value not in (None, ())})
 
 
 def read_delta(outputs: Mapping[str, Sequence[Any]]) -> Delta:
-    """A response's outputs, each a list of its values, as a Delta."""
+    """The Delta of a response's outputs; each output is a list of its values."""
 
     def texts(name: str) -> list[str]:
         return [value.decode() if isinstance(value, bytes) else value for value in outputs.get(name, ())]
@@ -170,7 +185,7 @@ def read_delta(outputs: Mapping[str, Sequence[Any]]) -> Delta:
 
 
 def _masks(items: Sequence[EncodedItem], precision: Precision) -> dict[str, NDArray[Any]]:
-    """vision_rows_kept and vision_rows_copied of some items, each where it says anything."""
+    """The tensors vision_rows_kept and vision_rows_copied of some items, each one only where it excludes a row."""
     masks = [item.masks(precision) or RowMasks.whole(len(item.main)) for item in items]
     found: dict[str, NDArray[Any]] = {}
     if not all(mask.kept.all() for mask in masks):
@@ -185,5 +200,5 @@ def _grids(items: Sequence[EncodedItem], is_video: bool) -> NDArray[np.int64]:
 
 
 def text_tensor(*values: str) -> NDArray[np.object_]:
-    """A BYTES tensor, (values,)."""
+    """A BYTES tensor of texts in UTF-8, an object array (number of values,)."""
     return np.array([value.encode() for value in values], np.object_)

@@ -1,8 +1,9 @@
 """Which rows of a video travel: the device's side of contract.rows.
 
-A row that hardly differs from the last one sent at its place is copied: the server repeats that one, and the prompt keeps
-its pad. A dropped row is in no prompt. Both compare whole rows, main and levels side by side, as the language model
-reads all of them. Comparing with the last row sent, and not with the row before, keeps slow changes from adding up.
+The rule copies a row that hardly differs from the last one sent at its place: the server repeats that one, and the
+prompt keeps its pad. A dropped row is in no prompt. Both rules compare whole rows, main and levels side by side,
+because the language model reads all of them. The copy rule compares with the last row sent, and not with the row
+before, so that slow changes do not add up.
 """
 
 import math
@@ -22,12 +23,13 @@ Rows = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class RowRule:
-    """How a video's rows are chosen. Pictures always travel whole.
+    """The rule that chooses a video's rows. Pictures always travel whole.
 
     Attributes:
-        copy_below: a row is copied where 1 - cosine to the last one sent at its place is below this, or where both are
-            equal; None copies none.
-        drop_share: how much of a video is dropped, the rows that differ least from the frame before.
+        copy_below: the rule copies a row where 1 - cosine to the last one sent at its place is below this, or where
+            both are equal; None copies none.
+        drop_share: the share of a video's rows that the rule drops, from 0 to below 1: those that differ least from the
+            frame before.
     """
 
     copy_below: float | None = COPY_BELOW
@@ -35,10 +37,10 @@ class RowRule:
 
     @classmethod
     def of(cls, text: str) -> "RowRule":
-        """The rule of a name: one of FORMS.
+        """The rule with a name, which is one of FORMS.
 
         Raises:
-            InvalidInput: it is none of them, or a number is out of its range.
+            InvalidInput: the name is none of them, or its number is out of range.
         """
         name, colon, number = text.partition(":")
         try:
@@ -55,14 +57,15 @@ class RowRule:
 
     @property
     def exact(self) -> "RowRule":
-        """The rule for rows in full precision: only equal rows are copied."""
+        """The rule for rows in fp32: where this rule copies, that one copies only equal rows; others stay the same."""
         return self if self.copy_below is None else RowRule(0.0)
 
     def masks(self, main: Rows, deepstack: Rows, num_frames: int) -> RowMasks | None:
         """The masks of a video; None where all of its rows travel.
 
         Args:
-            main, deepstack: (n, H) and (L, n, H), a frame's rows side by side.
+            main, deepstack: (n, H) and (L, n, H); the rows of a frame stand side by side.
+            num_frames: how many temporal patches the rows belong to; below 2 all rows travel.
         """
         if num_frames < 2 or (self.copy_below is None and not self.drop_share):
             return None
@@ -88,7 +91,7 @@ def _distance(a: Rows, b: Rows) -> NDArray[np.float64]:
 
 
 def _copied(frames: Rows, below: float) -> NDArray[np.bool_]:
-    """Rows (frames, n) that repeat the last one sent at their place."""
+    """Which rows the rule copies, bool (frames, rows of a frame), out of rows (1+L, frames, rows of a frame, H)."""
     copied = np.zeros(frames.shape[1:3], np.bool_)
     sent = frames[:, 0].copy()
     for frame in range(1, len(copied)):
@@ -99,8 +102,9 @@ def _copied(frames: Rows, below: float) -> NDArray[np.bool_]:
 
 
 def _kept(frames: Rows, drop_share: float) -> NDArray[np.bool_]:
-    """Rows (frames, n) that stay: the first frame, and of the others those that differ most from the frame before. The
-    number is that of EVS (arXiv 2510.14624) as vLLM counts it; each frame keeps a row, which marks its place."""
+    """Which rows stay, bool (frames, rows of a frame): all of the first frame, and those of the others that differ most
+    from the frame before. The number is that of EVS (arXiv 2510.14624) as vLLM counts it; each frame keeps a row, which
+    marks its place."""
     shape = frames.shape[1:3]
     distance = np.full(shape, np.inf)
     for frame in range(1, shape[0]):

@@ -1,7 +1,7 @@
 """Bodies reads bodies within a size, a time, a rate and a share of memory.
 
-It charges memory for bytes that have come, never for announced ones. For a moment it still reads a body that it refuses,
-and drops the bytes: a client that still sends when the connection closes never sees the answer that says why.
+It counts bytes that have come, never announced ones. For a moment it still reads a body that it refuses, and drops the
+bytes: a client that still sends when the connection closes never sees the answer that says why.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Which clients may ask, and how often: this module compares API keys in constant time and counts requests by client."""
+"""Which clients may ask, and how often: this module compares API keys in constant time, and counts by client."""
 
 import hashlib
 import hmac

@@ -44,7 +44,7 @@ def is_own_name(name: str) -> bool:
 
 
 class HostGuard:
-    """ASGI middleware that passes on only requests that address this server by an allowed name, and refuses others (400).
+    """ASGI middleware that passes on a request that addresses this server by an allowed name, and refuses others (400).
 
     Args:
         app: the application that gets the allowed requests.

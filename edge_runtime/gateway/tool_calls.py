@@ -145,7 +145,7 @@ def _named(name: str, arguments: str) -> dict[str, Any]:
 
 
 def _value(text: str, schema: Any) -> Any:
-    """The value of an XML parameter in the type of its schema; the text itself where the schema has none or it fails."""
+    """The value of an XML parameter in the type of its schema; the text itself where it does not fit that type."""
     kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
     if kind == "string" or (isinstance(kind, list) and "string" in kind):
         return text
