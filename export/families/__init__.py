@@ -1,4 +1,4 @@
-"""How a family's tower is read, written and compared: one module each, found by transformers' `model_type`."""
+"""How the export reads, writes and compares a family's tower: one module a family, by transformers' `model_type`."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -29,24 +29,29 @@ class Family(Protocol):
 
     Attributes:
         SHARED: tower-local names of tensors that the server needs as well.
-        VIDEO: what the family's video processor does where a file says nothing; of families whose rows stand on grids.
+        VIDEO: what the family's video processor does where a file says nothing; only families whose rows stand on
+            grids have it.
     """
 
     SHARED: tuple[str, ...]
     VIDEO: Mapping[str, Any]
 
     def local_name(self, name: str) -> str | None:
-        """The tower-local name of a checkpoint's tensor; None outside the tower."""
+        """The tower-local name of a checkpoint's tensor; None where the tensor is outside the tower."""
 
     def config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """A config.json as the family's other functions read it, with the facts that other files of `folder` add.
+
+        Args:
+            values: config.json as the checkpoint has it.
+            folder: the checkpoint.
 
         Raises:
             BundleError: such a file is missing.
         """
 
     def facts_of(self, folder: Path, config: Mapping[str, Any]) -> "TileFacts | None":
-        """What the processor of a tile family does; None where rows stand on grids.
+        """What the processor of a tile family does; None for a family whose rows stand on grids.
 
         Raises:
             BundleError: the processor does something that the device does not.
@@ -60,11 +65,11 @@ class Family(Protocol):
         """
 
     def body(self, graph: "Builder", layers: "Layers", tower: "Tower", group: "Group") -> tuple[str, list[str]]:
-        """Add the whole tower over one group of frames; returns the main rows (n, out_hidden) and each level's
-        (1, n, out_hidden)."""
+        """Add the whole tower over one group of frames. Returns the graph's names of the main rows (n, out_hidden) and
+        of each level's rows (1, n, out_hidden)."""
 
     def for_bytes(self, read: Read, image: ImageProcessing) -> Read:
-        """`read` of tensors, with the normalisation of pixels folded into the first layer: the graph takes bytes."""
+        """`read`, which also folds the normalisation of pixels into the first layer, so that the graph takes bytes."""
 
     def oracle(self, config: Mapping[str, Any]) -> Any:
         """transformers' own tower, a module whose parameters have tower-local names and lie on the meta device."""
@@ -79,9 +84,9 @@ class TileFamily(Family, Protocol):
         """transformers' rows (n, H) of one picture.
 
         Args:
-            config: transformers' own, resolved.
-            parts: what the tower says of its tiles, (tiles, rows of a tile, H).
-            height, width: of the picture in pixels.
+            config: transformers' config object with its defaults.
+            parts: the tower's rows of the picture's tiles, (tiles, rows of a tile, H).
+            height, width: the picture's size in pixels.
             newline: (H,), where the family has one.
         """
 
@@ -90,7 +95,7 @@ class EmbedderFamily(Protocol):
     """What the export needs to know of a model that makes one vector of a picture, and one of a text.
 
     Attributes:
-        PADS_TO_MAX: every text is filled to the text tower's length, and the filling is seen.
+        PADS_TO_MAX: the device fills every text to the text tower's length, and the tower sees the filling.
     """
 
     PADS_TO_MAX: bool
@@ -106,7 +111,7 @@ class EmbedderFamily(Protocol):
         """The text tower of a resolved config."""
 
     def body(self, graph: "Builder", layers: "Layers", tower: "Tower", group: "Group") -> tuple[str, list[str]]:
-        """As Family.body; one row a picture."""
+        """As Family.body; the main rows are (pictures, width), and there are no levels."""
 
     def for_bytes(self, read: Read, image: ImageProcessing) -> Read:
         """As Family.for_bytes."""
@@ -136,6 +141,6 @@ def tower(config: Mapping[str, Any]) -> "Tower":
 
 
 def local_name(name: str) -> str | None:
-    """The tower-local name of a tensor in any family; None outside every tower."""
+    """The tower-local name that some family gives a tensor; None where it is outside every family's tower."""
     found = (find(model_type).local_name(name) for model_type in MODULES)
     return next((local for local in found if local is not None), None)

@@ -7,8 +7,8 @@ from export.families.text_tower import TextTower, text_tower
 
 __all__ = ["PADS_TO_MAX", "body", "for_bytes", "pictures", "texts"]
 
-PADS_TO_MAX = False  # a token sees those before it only, so what stands behind the end is not seen
-OLD_END_ID = 2  # in older configs, which transformers reads as "the token of the highest number"
+PADS_TO_MAX = False  # a token sees only the tokens before it, so no text sees what stands behind its end
+OLD_END_ID = 2  # older configs have it; transformers reads it as "the token of the highest number"
 
 
 def pictures(config: Any) -> PooledTower:

@@ -12,7 +12,7 @@ KINDS = ("clip_vision_model", "siglip_vision_model")
 
 
 def local_name(name: str) -> str | None:
-    """The name below the model: `model.vision_tower.vision_model.encoder…` is `vision_tower.encoder…`; None outside."""
+    """`model.vision_tower.vision_model.encoder…` is `vision_tower.encoder…`; see export.families.Family."""
     name = name.removeprefix("model.")
     if name.startswith(TOWER):
         return TOWER + name.removeprefix(TOWER).removeprefix("vision_model.")
@@ -20,10 +20,14 @@ def local_name(name: str) -> str | None:
 
 
 def numbers(layers: int | list[int], depth: int) -> tuple[int, ...]:
-    """Places among the hidden states, counted from 0: -1 is the last block's output.
+    """The places of these layers among the hidden states, counted from 0.
+
+    Args:
+        layers: one layer or several; -1 is the last block's output, 0 the input of the first block.
+        depth: how many blocks the tower has.
 
     Raises:
-        BundleError: there is no such block.
+        BundleError: the tower has no such block.
     """
     found = tuple(layer % (depth + 1) for layer in ([layers] if isinstance(layers, int) else layers))
     if not found or not all(
@@ -37,7 +41,7 @@ def tower(config: Any) -> TileTower:
     """The tower of a resolved config of the LLaVA families.
 
     Raises:
-        BundleError: it asks for something that the graph does not compute.
+        BundleError: the config asks for something that the graph does not compute.
     """
     vision, text = config.vision_config, config.text_config
     if vision.model_type not in KINDS:
@@ -95,7 +99,11 @@ def _sources(made: TileTower, *, is_clip: bool, has_bias: bool) -> Mapping[str, 
 
 
 def block_sources(block: str, theirs: str, kind: str) -> dict[str, tuple[str, ...]]:
-    """Names of a block's weights or biases, ours to those of CLIP, SigLIP and their heirs."""
+    """Names of a block's tensors of one kind, `weight` or `bias`: ours to the names that CLIP and SigLIP use.
+
+    Args:
+        block, theirs: how our names and their names begin.
+    """
     return {
         f"{block}.norm1.{kind}": (f"{theirs}.layer_norm1.{kind}",),
         f"{block}.norm2.{kind}": (f"{theirs}.layer_norm2.{kind}",),

@@ -1,4 +1,4 @@
-"""What the image processor of an embedding model does, as facts the device can follow."""
+"""What the image processor of an embedding model does, as facts that the device can follow."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""InternVL's tower: InternViT with layer scale, blocks of 2 x 2 patches shuffled into one row, a normed connector."""
+"""InternVL's tower: InternViT with layer scale, a row for each block of 2 x 2 patches, a norm before the connector."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,7 +31,7 @@ __all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "o
 
 SHARED: tuple[str, ...] = ()
 MARKERS = {"vision_start_token_id": "start_image_token", "vision_end_token_id": "end_image_token"}
-NORMS = ("layer_norm", "rms_norm")  # the second and norms of queries and keys: the tower of 6B
+NORMS = ("layer_norm", "rms_norm")  # the tower of 6B has the second, and norms of queries and keys
 CONNECTOR_EPSILON = 1e-5  # torch's default, which InternVLMultiModalProjector takes
 
 
@@ -141,7 +141,7 @@ def oracle(config: Mapping[str, Any]) -> Any:
 
 
 def _shuffled(layers: tuple[int, ...], whole: Any) -> "Select":
-    """The last state without its class row, shuffled by transformers' own code."""
+    """A function that takes the last state without its class row; transformers' own code shuffles it."""
     from transformers.models.internvl.modeling_internvl import InternVLModel
 
     def select(outputs: Any) -> "torch.Tensor":

@@ -38,7 +38,7 @@ def oracle(config: Mapping[str, Any]) -> Any:
 
 
 def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
-    """One tile, cropped, padded or squashed; see export.families.Family."""
+    """The processor crops, pads or squashes a picture to one tile; see export.families.Family."""
     processor = image_processor(folder)
     return facts(processor, one_tile_of(folder, config["vision_config"], processor))
 

@@ -1,4 +1,4 @@
-"""transformers' own way from a picture's tiles to the rows of the prompt: what the device's `arrange` is compared with."""
+"""transformers' own way from a picture's tiles to the rows of the prompt; the gate compares `arrange` with it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +17,11 @@ def joined(config: Any, parts: Rows, height: int, width: int, newline: Rows | No
 def packed_by(
     model: type, config: Any, parts: Rows, height: int, width: int, newline: Rows | None, **given: Any
 ) -> Rows:
-    """What `pack_image_features` of a transformers model makes of the tiles of one picture.
+    """What `pack_image_features` of a transformers model makes of the tiles of one picture, float32 (n, H).
 
     Args:
+        model: the model's class.
+        config, parts, height, width, newline: as in export.families.TileFamily.
         given: what this model's function takes beside tiles, sizes and newline.
     """
     import torch

@@ -1,4 +1,4 @@
-"""A tile tower whose answer is one vector a picture: the class row projected, or what a learned query takes of all rows."""
+"""A tile tower whose answer is one vector a picture: it projects the class row, or a learned query pools all rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ class PooledTower(TileTower):
     """A tower with a head.
 
     Attributes:
-        has_query: a learned query pools the rows (SigLIP); without it the class row is projected (CLIP).
+        has_query: a learned query pools the rows (SigLIP); without it the head projects the class row (CLIP).
     """
 
     has_query: bool = False
 
     def reader(self, read: Read) -> Read:
-        """See TileTower.reader; the query's own layer is computed here, as it depends on no picture."""
+        """See TileTower.reader. It computes the query's own layer here, because that layer depends on no picture."""
         plain, hidden = super().reader(read), self.hidden_size
 
         def reading(name: str) -> NDArray[np.float32]:
@@ -51,7 +51,9 @@ def pooled_tower(vision: Any, width: int, *, has_class_row: bool) -> PooledTower
     """The picture tower of a resolved config.
 
     Args:
-        width: values of a vector.
+        vision: vision_config, with transformers' defaults.
+        width: how many values a vector has.
+        has_class_row: the tower has a class row and a norm before its blocks (CLIP), else a query pools (SigLIP).
     """
     made = PooledTower(
         depth=vision.num_hidden_layers,
@@ -116,7 +118,7 @@ def _sources(made: PooledTower) -> Mapping[str, tuple[str, ...]]:
 
 
 def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[str, list[str]]:
-    """The tower over a group of pictures: (pictures, width); see export.families.Family."""
+    """The tower over a group of pictures, (pictures, width); see export.families.Family."""
     assert isinstance(tower, PooledTower)
     op, hidden, count = graph.op, tower.hidden_size, tower.num_positions
     rows = hidden_states(graph, layers, tower, group)[-1]  # (pictures * count, hidden)

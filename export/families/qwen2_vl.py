@@ -1,7 +1,7 @@
 """Qwen2-VL's vision tower: any grid, rotary angles alone, quick GELU; and what Qwen2.5-VL shares with it.
 
-The layers have other names in these checkpoints than in Qwen3-VL's. Here they have Qwen3-VL's, so that what calibrates,
-rotates and measures a tower need not know whose it is.
+These checkpoints give the layers other names than Qwen3-VL's do. This file translates them to Qwen3-VL's names, so that
+the code that calibrates, rotates and measures a tower need not know its family.
 """
 
 import re
@@ -35,7 +35,11 @@ def local_name(name: str) -> str | None:
 
 
 def local(name: str, layers: Mapping[str, str]) -> str | None:
-    """The tower-local name of a tensor, None outside the tower; `layers` are the MLP's, by the checkpoint's names."""
+    """The tower-local name of a tensor; None where it is outside the tower.
+
+    Args:
+        layers: our names of the MLP's layers, by the checkpoint's names.
+    """
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
     if prefix is None:
         return None
@@ -47,7 +51,7 @@ def local(name: str, layers: Mapping[str, str]) -> str | None:
 
 
 def config(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The config with its classes' defaults: a checkpoint of the hub has the language model's keys at the top; see
+    """The config with its classes' defaults; checkpoints of the hub have the language model's keys at the top. See
     export.families.Family."""
     return dict(resolved(values).to_dict())
 
@@ -77,10 +81,11 @@ def tower(config: Mapping[str, Any]) -> Tower:
 
 
 def require(vision: Mapping[str, Any], **allowed: Any) -> None:
-    """Refuse a vision_config that asks for something else.
+    """Refuse a vision_config that asks for something other than `allowed`, or for other rotary angles than the graph's.
 
     Raises:
-        BundleError: a key has another value, or the tower's heads have no width that the graph can rotate.
+        BundleError: a key has another value.
+        KeyError: a key of `allowed` is missing.
     """
     rope = vision.get("rope_parameters") or {}
     found = {name: vision[name] for name in allowed} | {"rope_type": rope.get("rope_type", "axial")}
@@ -92,7 +97,7 @@ def require(vision: Mapping[str, Any], **allowed: Any) -> None:
 def patch_names(
     vision: Mapping[str, Any], hidden: int
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The tensors of the patch embedding, and its bias, which these checkpoints lack."""
+    """Name and shape of the patch embedding's weight, then of its bias, which these checkpoints lack."""
     patch = vision["patch_size"]
     return (
         {"patch_embed.proj.weight": (hidden, 3, vision["temporal_patch_size"], patch, patch)},
@@ -109,10 +114,16 @@ def whole(
     out_hidden_size: int,
     **others: Any,
 ) -> Tower:
-    """The tower of these tensors, with the merger's layers.
+    """The tower of these tensors and the merger's linear layers.
+
+    Args:
+        shapes: name and shape of the other tensors that the checkpoint has.
+        zeros: name and shape of the tensors that it lacks.
+        others: further fields of Tower.
 
     Raises:
-        BundleError: its heads have no width that the graph can rotate.
+        BundleError: the heads have no width that the graph can rotate.
+        KeyError: a key is missing.
     """
     rope, merged = vision.get("rope_parameters") or {}, hidden_size * vision["spatial_merge_size"] ** 2
     shapes |= linear_shapes("merger.linear_fc1", merged, merged)
@@ -145,9 +156,15 @@ def oracle(config: Mapping[str, Any]) -> Any:
 
 
 def renamed_tower(config: Mapping[str, Any], prefix: str, tower: str, layers: Mapping[str, str]) -> Any:
-    """transformers' tower class, its modules registered under tower-local names.
+    """transformers' tower on the meta device, with its modules under tower-local names.
 
-    Its own code still finds them under theirs: as plain attributes, which a state dict does not list.
+    Its own code still finds each module under transformers' name: as a plain attribute, which a state dict does not
+    list.
+
+    Args:
+        prefix: how transformers' class names begin.
+        tower: the name of the tower's class.
+        layers: our names of the MLP's layers, by transformers' names.
     """
     import torch
 
@@ -170,7 +187,8 @@ def renamed_tower(config: Mapping[str, Any], prefix: str, tower: str, layers: Ma
 
 
 def _rename(owner: Any, theirs: str, ours: str) -> None:
-    """Register a module under another name, or none, and keep it as a plain attribute under its own."""
+    """Register a module under the name `ours`, or under none where it is empty, and keep it as the plain attribute
+    `theirs`."""
     module = owner._modules.pop(theirs)
     owner.__dict__[theirs] = module
     if ours:

@@ -1,8 +1,8 @@
 """Qwen3-VL's vision tower: any grid, an interpolated position table and rotary angles, deepstack levels by mergers.
 
-Nothing here imports onnx, because export.language asks for the names of tensors without it; the graph itself is in
-qwen_body. The graph ignores nothing: what it would have to ignore is refused, because that is a wrong embedding without an
-error.
+Nothing here imports onnx, because export.language asks for the names of tensors without it; qwen_body has the graph
+itself. `tower` refuses a config that asks for something the graph would have to ignore, because that gives a wrong
+embedding without an error.
 """
 
 import math
@@ -57,10 +57,13 @@ def tower(config: Mapping[str, Any]) -> Tower:
 
 
 def tower_with_taps(config: Mapping[str, Any], taps: tuple[int, ...]) -> Tower:
-    """The tower of a config whose levels are taken from these blocks.
+    """The tower of a config whose levels come from these blocks.
+
+    Args:
+        taps: for each deepstack merger the number of its block, from 0 on.
 
     Raises:
-        BundleError: a key is missing, or asks for something the graph does not compute.
+        BundleError: a key is missing, or asks for something that the graph does not compute.
     """
     try:
         vision = config["vision_config"]
@@ -104,7 +107,7 @@ def tower_with_taps(config: Mapping[str, Any], taps: tuple[int, ...]) -> Tower:
 
 
 def _shapes(tower: Tower) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor, as in transformers' Qwen3VLVisionModel."""
+    """Name and shape of every tensor; the names are those of transformers' Qwen3VLVisionModel."""
     hidden, merged = tower.hidden_size, tower.merged_size
     found: dict[str, tuple[int, ...]] = {
         "patch_embed.proj.weight": (hidden, 3, tower.temporal_patch_size, tower.patch_size, tower.patch_size),
@@ -141,7 +144,11 @@ def oracle(config: Mapping[str, Any]) -> Any:
 
 
 def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
-    """The tower of the transformers package that is called like the model_type, whose class names begin with `prefix`."""
+    """transformers' tower on the meta device, from the package with the model_type's name.
+
+    Args:
+        prefix: how the package's class names begin.
+    """
     import torch
 
     name = config["model_type"]
@@ -151,6 +158,6 @@ def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
     vision._attn_implementation = "sdpa"
     with torch.device("meta"):
         model = getattr(modeling, f"{prefix}VisionModel")(vision)
-    # Its frequencies are no parameter of the checkpoint: made again, on a real device.
+    # The frequencies are no parameter of the checkpoint, so they are made again, on a real device.
     model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)
     return model

@@ -1,4 +1,4 @@
-"""The nodes of a Qwen vision tower: patch embedding and positions, blocks, mergers of the main output and the levels."""
+"""The nodes of a Qwen vision tower: patch embedding and positions, blocks, mergers of main output and levels."""
 
 from export.families.qwen_patches import PatchEmbedding
 from export.families.qwen_positions import FramePositions
@@ -31,8 +31,8 @@ def write_body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tu
 
 
 def _patch_embed(graph: Builder, layers: Layers, tower: Tower, group: Group, positions: str | None) -> str:
-    """uint8 (frames * hw, patch_width) to (frames * hw, hidden), the frame's positions (hw, hidden) added to each where the
-    tower has a table of them."""
+    """uint8 (frames * hw, patch_width) to (frames * hw, hidden). It adds the positions (hw, hidden) to each frame where
+    the tower has a table of them."""
     op, hidden = graph.op, tower.hidden_size
     rows = PatchEmbedding(graph, tower, layers.read)(group.patches)
     if positions is None:
@@ -43,7 +43,7 @@ def _patch_embed(graph: Builder, layers: Layers, tower: Tower, group: Group, pos
 
 
 def _merger(graph: Builder, layers: Layers, tower: Tower, rows: str, name: str, *, is_norm_after: bool) -> str:
-    """(patches, hidden) to (patches / merge_size^2, out_hidden). Exact gelu, unlike the blocks."""
+    """(patches, hidden) to (patches / merge_size^2, out_hidden). It has an exact gelu, unlike the blocks."""
     merged = graph.ints(-1, tower.merged_size)
     if is_norm_after:  # the deepstack levels merge patches before the norm
         rows = layers.norm(graph.op("Reshape", [rows, merged]), f"{name}.norm")

@@ -1,10 +1,9 @@
-"""The patch embedding of bytes: normalisation inside its weights, and no slice of time multiplied twice.
+"""The patch embedding of bytes: its weights contain the normalisation, and it multiplies no slice of time twice.
 
-A patch has two slices of time, and a still's are the same bytes. So the first slice is multiplied with the sum of both
-slices' weights, and only in patches that change, what changes is multiplied with the second slice's: the two matrices
-take the place of the checkpoint's two. It stays float32 in every precision: a hundredth of a tower, in front of
-everything, and neither the folded gain nor the sum is exact in fewer bits, as a bfloat16 checkpoint's own weights are in
-fp16.
+A patch has two slices of time, and both slices of a still are the same bytes. So the layer multiplies the first slice
+with the sum of both slices' weights. Only in patches that change does it multiply the change with the second slice's
+weights. These two matrices take the place of the checkpoint's two. The layer stays float32 in every precision: it is a
+hundredth of a tower and stands in front of everything, and fewer bits would round the folded gain and the sum.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ MIDDLE = 128  # of the bytes, and what they are divided by: nothing large cancel
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:
-    """`read`, with the patch embedding's weight and bias those that give the same of (byte - 128) / 128 as the
+    """`read`, which changes the patch embedding's weight and bias: they give of (byte - 128) / 128 what the
     checkpoint's give of normalised pixels."""
     mean, std = (np.array(values)[:, None, None, None] for values in (image.mean, image.std))  # float64 (3, 1, 1, 1)
     gain, offset = MIDDLE / 255 / std, (MIDDLE / 255 - mean) / std
@@ -45,7 +44,7 @@ def for_bytes(read: Read, image: ImageProcessing) -> Read:
 
 
 class PatchEmbedding:
-    """Adds the layer to a graph; `read` as for_bytes gives it."""
+    """Adds the layer to a graph; `read` is what for_bytes returned."""
 
     def __init__(self, graph: Builder, tower: Tower, read: Read) -> None:
         self._graph, self._read = graph, read

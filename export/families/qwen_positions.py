@@ -1,7 +1,7 @@
 """Where each patch of one frame stands, and what follows from it: interpolated positions and rotary angles.
 
-All of it is arithmetic on (h, w) inside the graph, so a caller passes pixels and grids and nothing else. Tables are made
-for one frame and shared by all frames of its item.
+The graph computes all of it from (h, w), so a caller passes pixels and grids and nothing else. It makes the tables for
+one frame, and all frames of the item share them.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from export.graph.tower import Tower
 
 
 def inverse_frequencies(graph: Builder, tower: Tower) -> str:
-    """What a row's or column's number is multiplied with to be an angle, float32 (head_dim / 4,)."""
+    """The factors that turn the number of a row or column into angles, float32 (head_dim / 4,)."""
     axis_dim = tower.head_dim // 2
     exponent = np.arange(0, axis_dim, 2) / axis_dim  # float64: powers in float32 follow the processor
     inverse = (1.0 / tower.rope_theta**exponent).astype(np.float32)
@@ -25,7 +25,11 @@ class FramePositions:
     """
 
     def __init__(self, graph: Builder, tower: Tower, height: str, width: str, num_patches: str) -> None:
-        """height, width, num_patches: int64 (1,), the last their product."""
+        """
+        Args:
+            height, width: int64 (1,), sides of the frame in patches, multiples of merge_size.
+            num_patches: int64 (1,), height times width.
+        """
         self._graph, self._tower = graph, tower
         op, merge = graph.op, graph.ints(tower.merge_size)
         zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
@@ -52,7 +56,8 @@ class FramePositions:
         return [(low, op("Sub", [graph.scalar(1.0), fraction])), (high, fraction)]
 
     def embeddings(self, table: str) -> str:
-        """float32 (hw, hidden): the learned table resampled to the frame, four taps summed in float32."""
+        """The learned table (table_side^2, hidden) at the frame's size, float32 (hw, hidden): bilinear, four taps a
+        patch, summed in float32."""
         graph, op = self._graph, self._graph.op
         rows, cols = self._taps(self._row, self._height), self._taps(self._col, self._width)
         total = ""

@@ -1,8 +1,10 @@
-"""Attention in which a row sees its window of the frame: at most four sizes of windows a frame, so no mask is needed.
+"""Attention in which a row sees its window of the frame: a frame has at most four sizes of windows, so it needs no
+mask.
 
-Whole windows, those cut at the right, at the bottom and at both are four calls of the operator that also takes whole
-frames. Rotary angles are counted from a window's own corner: a product of rotated queries and keys depends on the
-difference of their places alone. A frame without windows of a size gives that call one row, whose answer nobody reads.
+The graph calls the operator that also takes whole frames four times: for whole windows, for those cut at the right, at
+the bottom, and at both. Rotary angles start at each window's own corner, because a product of rotated queries and keys
+depends on the difference of their places alone. A frame without windows of a size gives that call one row, whose answer
+nobody reads.
 """
 
 from dataclasses import dataclass
@@ -41,13 +43,13 @@ class FrameWindows:
         self._shapes = [shape for *_, shape in found]
         self._rotary = [rotary for _, _, rotary, _ in found]
         targets = op("Concat", [target for _, target, *_ in found], axis=0)
-        # the places sorted, and behind them what stands for no row: where each row went
+        # Sorts the places; those that stand for no row come last. The indexes say where each row went.
         _, self._back = graph.ops(
             "TopK", [targets, self._total], ["window_places", "window_rows"], axis=0, largest=0, sorted=1
         )
 
     def __call__(self, packed: str) -> str:
-        """(patches, 3 * hidden) to (patches, hidden)."""
+        """Packed queries, keys and values (patches, 3 * hidden) to (patches, hidden)."""
         op, layers = self._graph.op, self._layers
         parts = [
             layers.whole_frames(rotary, shape)(op("Gather", [packed, places], axis=0))
@@ -63,8 +65,13 @@ class FrameWindows:
         return Span(graph.ints(0), count, window), Span(covered, graph.ints(1), op("Sub", [size, covered]))
 
     def _windows(self, rows: Span, cols: Span) -> tuple[str, str, tuple[str, str], str]:
-        """All windows of one size: int64 (n,) places of their rows; the same, behind the last place where there are none;
-        cosines and sines of one window; the shape (windows, rows of a window, 3 * hidden)."""
+        """All windows of one size.
+
+        Returns:
+            int64 (n,) places of their rows; the same for the sort, which puts it behind the last place where there are
+            no such windows; cosines and sines of one window; int64 (3,) the shape (windows, rows of a window, 3 *
+            hidden).
+        """
         graph, op, tower, group = self._graph, self._graph.op, self._tower, self._group
         one, merge = graph.ints(1), graph.ints(tower.merge_size)
         number = op("Mul", [op("Mul", [rows.count, rows.length]), op("Mul", [cols.count, cols.length])])

@@ -1,4 +1,4 @@
-"""SigLIP, and SigLIP 2 of one size, as embedding models: a learned query pools a picture, the last token stands for a text."""
+"""SigLIP and SigLIP 2 of one size as embedding models: a query pools a picture, the last token stands for a text."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from export.families.text_tower import TOWER, TextTower, text_tower
 
 __all__ = ["PADS_TO_MAX", "body", "for_bytes", "pictures", "texts"]
 
-PADS_TO_MAX = True  # the text tower was trained on texts filled to its length, and sees the filling
+PADS_TO_MAX = True  # the text tower learned from texts that were filled to its length, and it sees the filling
 
 
 def pictures(config: Any) -> PooledTower:

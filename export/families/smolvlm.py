@@ -1,4 +1,4 @@
-"""SmolVLM's tower: SigLIP with its last norm, blocks of patches shuffled into one row, a connector of one layer."""
+"""SmolVLM's tower: SigLIP with its last norm; blocks of patches become one row; the connector has one layer."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ MAX_LONGEST = 4096  # transformers shrinks what is larger
 
 
 def local_name(name: str) -> str | None:
-    """See export.families.Family."""
+    """`model.vision_model.encoder…` is `vision_model.encoder…`; see export.families.Family."""
     name = name.removeprefix("model.")
     return name if name.startswith((TOWER, CONNECTOR)) else None
 
@@ -119,5 +119,5 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
         longest=longest,
         frame_longest=frame_longest,
     )
-    frames = float(videos.fps or 1), None  # a conversation is sampled, whatever do_sample_frames says
+    frames = float(videos.fps or 1), None  # a conversation's videos are sampled, whatever do_sample_frames says
     return facts(processor, tiles, frames, int(videos.num_frames or MAX_FRAMES))

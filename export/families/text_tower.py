@@ -25,10 +25,11 @@ class TextTower(Tower):
     """A text tower.
 
     Attributes:
-        vocab_size, max_tokens: rows of the two tables.
-        is_causal: a token sees those before it only.
-        end_id: the vector is that of the first such token; None takes the last token, -1 the one of the highest number.
-        sources: tower-local name to the checkpoint's tensors that are stacked to it; empty where it is zero.
+        vocab_size, max_tokens: rows of the tables of tokens and of positions.
+        is_causal: a token sees only itself and the tokens before it.
+        end_id: the first token with this id gives the vector; None takes the last token, -1 the token of the highest
+            id.
+        sources: tower-local name to the checkpoint's tensors that make it, one after the other; empty where it is zero.
     """
 
     vocab_size: int
@@ -44,7 +45,7 @@ class TextTower(Tower):
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def reader(self, read: Read) -> Read:
-        """`read` of the checkpoint's names as a reader of tower-local ones."""
+        """A reader of tower-local names, from `read`, which takes the checkpoint's names; float32."""
 
         def reading(name: str) -> NDArray[np.float32]:
             parts, shape = self.sources[name], self.shapes[name]
@@ -59,8 +60,11 @@ def text_tower(text: Any, width: int, head: str, *, has_bias: bool, is_causal: b
     """The text tower of a resolved config.
 
     Args:
-        width: values of a vector.
-        head: the checkpoint's name of the last layer; has_bias: it has one.
+        text: text_config, with transformers' defaults.
+        width: how many values a vector has.
+        head: the checkpoint's name of the last layer.
+        has_bias: the last layer has a bias.
+        is_causal, end_id: as in TextTower.
     """
     made = TextTower(
         depth=text.num_hidden_layers,
@@ -102,8 +106,12 @@ def write_text_graph(tower: TextTower, read: Read, path: Path, linear: Linear = 
     Input: input_ids int64 (num_texts, num_tokens). Output: text_embeds float32 (num_texts, width).
 
     Args:
-        read: gives a tower tensor by its tower-local name.
-        linear: how matrices are stored and multiplied; tables are stored in fp16 beside everything but float32.
+        read: gives a tower tensor by its tower-local name, float32.
+        linear: how the graph stores and multiplies matrices; it stores the tables in fp16 unless `linear` is float32.
+
+    Raises:
+        BundleError: the graph has no operator for the activation.
+        OSError: the disk is full, or the process may not write there.
     """
     graph, hidden = Builder(), tower.hidden_size
     layers, op = Layers(graph, tower, read, linear), graph.op
@@ -148,7 +156,7 @@ def _block(graph: Builder, layers: Layers, tower: TextTower, rows: str, number: 
 
 
 def _taken(graph: Builder, tower: TextTower, rows: str, ids_shape: str) -> str:
-    """The row of each text that is its vector, (n, 1, hidden)."""
+    """The row of each text that becomes its vector, (n, 1, hidden)."""
     op = graph.op
     if tower.end_id is None:
         return op("Slice", [rows, graph.ints(-1), graph.ints(2**31), graph.ints(1)])

@@ -1,4 +1,4 @@
-"""What the processor of a tile family does, read with transformers' own classes, as facts the device can follow."""
+"""What the processor of a tile family does, as facts that the device can follow; transformers' own classes read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ def image_processor(folder: Path, resample: int = BICUBIC) -> Any:
     """transformers' image processor of a checkpoint, on Pillow.
 
     Args:
-        resample: the filter that the family's device code has.
+        resample: the filter that the device uses for this family, one of Pillow's numbers.
 
     Raises:
-        BundleError: there is none, or it does something that the device does not.
+        BundleError: transformers cannot load it, or it does something that the device does not.
     """
     import transformers
 
@@ -58,7 +58,7 @@ def side_of(size: Any, folder: Path) -> int:
     """The side of a square size: {"height": n, "width": n} or {"shortest_edge": n}.
 
     Raises:
-        BundleError: it is no square.
+        BundleError: the size is no square.
     """
     values = {value for key in ("height", "width", "shortest_edge") if (value := getattr(size, key, None)) is not None}
     if len(values) != 1:
@@ -67,7 +67,7 @@ def side_of(size: Any, folder: Path) -> int:
 
 
 def mean_of(processor: Any) -> Triple:
-    """The processor's mean of each channel."""
+    """The processor's mean of each channel on the 0..1 scale: red, green, blue."""
     red, green, blue = (float(value) for value in processor.image_mean)
     return red, green, blue
 
@@ -76,7 +76,7 @@ def pinpoints_of(processor: Any, config: Mapping[str, Any], folder: Path) -> tup
     """The processor's canvases, (height, width) in pixels.
 
     Raises:
-        BundleError: the config, which the model takes a picture apart by, has others.
+        BundleError: the config, which the model follows, has others.
     """
     ours, theirs = (
         [[int(side) for side in pair] for pair in values]
@@ -91,7 +91,7 @@ def pinpoints_of(processor: Any, config: Mapping[str, Any], folder: Path) -> tup
 
 
 def video_class(family: str) -> Any:
-    """The family's video processor with Pillow's filters, None where it has none."""
+    """The class of the family's video processor, with Pillow's filters; None where the family has none."""
     from export.gate.reference import with_pillow
 
     module = f"transformers.models.{family}.video_processing_{family}"
@@ -106,10 +106,11 @@ def video_processor(folder: Path, family: str, pictures: Any) -> Any:
     """transformers' video processor of a checkpoint, on Pillow.
 
     Args:
-        pictures: the image processor; the graph normalises both alike, and both become tiles of one size.
+        pictures: the image processor; the graph normalises pictures and videos alike, and both become tiles of one
+            size.
 
     Raises:
-        BundleError: transformers cannot load it, or it does otherwise.
+        BundleError: transformers cannot load it, or it prepares frames otherwise than `pictures` prepares pictures.
     """
     try:
         found = video_class(family).from_pretrained(folder, local_files_only=True)
@@ -123,7 +124,7 @@ def video_processor(folder: Path, family: str, pictures: Any) -> Any:
 
 
 def sampled(videos: Any) -> tuple[float | None, int | None]:
-    """Frames a second and number of frames that a video processor samples by itself; neither where it takes all."""
+    """How many frames a video processor samples by itself: a second, and in all. Both are None where it takes all."""
     if not videos.do_sample_frames:
         return None, None
     fps, count = videos.fps, videos.num_frames
@@ -136,11 +137,15 @@ def facts(
     frames: tuple[float | None, int | None] = (None, None),
     max_frames: int = MAX_FRAMES,
 ) -> TileFacts:
-    """Bounds in pixels follow from the tiles; normalisation is the processor's.
+    """The facts of a processor: the bounds in pixels follow from the tiles, the normalisation is the processor's.
 
     Args:
-        frames: looked at per second of video, and in all, where a message says nothing; all of them where both are None.
-        max_frames: the most of a video.
+        frames: how many frames the device takes where a message says nothing, a second of video and in all; it takes
+            all where both are None.
+        max_frames: the most frames of a video.
+
+    Raises:
+        BundleError: mean or std has not three channels.
     """
     mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
     if len(mean) != 3 or len(std) != 3:
@@ -156,7 +161,7 @@ def facts(
 
 
 def resolved(config: Mapping[str, Any]) -> Any:
-    """A config with the defaults of transformers' classes."""
+    """transformers' config object of a config.json, with the defaults of its class."""
     import transformers
 
     values = dict(config)

@@ -1,4 +1,4 @@
-"""transformers' own tower and connector over tiles, with the interface of a Qwen tower: patches and grids in, rows out."""
+"""transformers' own tower and connector over tiles; like a Qwen tower it takes patches and grids, and returns rows."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,12 +12,13 @@ Select = Callable[[Any], torch.Tensor]
 
 
 class TileOracle(nn.Module):
-    """Parameters have the names of a checkpoint, vision_tower.* and multi_modal_projector.* for example.
+    """The parameters have the names of a checkpoint, vision_tower.* and multi_modal_projector.* for example.
 
     Args:
         config: the resolved config of the whole model.
-        select: what goes into the connector, of the vision tower's outputs: (tiles, rows, width).
-        side, patch, merge: pixels of a tile and of a patch, and patches along a side of a merge block.
+        select: takes the vision tower's outputs and returns the connector's input, (tiles, rows, width).
+        side, patch: sides of a tile and of a patch in pixels.
+        merge: patches along a side of a merge block.
         parts: the model's names of tower and connector.
     """
 
@@ -33,14 +34,15 @@ class TileOracle(nn.Module):
             self.add_module(name, getattr(whole, name))
         if hasattr(whole, "image_newline"):
             self.image_newline = whole.image_newline
-        for module in self.modules():  # what is no parameter of the checkpoint is made again, on a real device
+        for module in self.modules():  # a buffer is no parameter of the checkpoint: make it again, on a real device
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_meta:
                     setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
         self._select, self._side, self._patch, self._merge, self._parts = select, side, patch, merge, parts
 
     def forward(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor) -> Any:
-        """pixel_values (patches, 3 * patch^2) in the order of merge blocks; grids of tiles."""
+        """pixel_values float32 (patches, 3 * patch^2) in the order of merge blocks, grid_thw int64 (num_items, 3) of
+        tiles; `pooler_output` of the result has the rows, (N, H)."""
         patch, merge = self._patch, self._merge
         blocks = int(grid_thw[0, 1]) // merge if len(grid_thw) else self._side // patch // merge
         parts = pixel_values.reshape(-1, blocks, blocks, merge, merge, 3, patch, patch)
@@ -54,7 +56,7 @@ class TileOracle(nn.Module):
 
 
 def taken(layers: tuple[int, ...], *, drops_first: bool) -> Select:
-    """The hidden states of these numbers side by side, without the class row where it is dropped."""
+    """A function that puts the hidden states of these numbers side by side, without the class row if `drops_first`."""
 
     def select(outputs: Any) -> torch.Tensor:
         states = [outputs.hidden_states[number] for number in layers]

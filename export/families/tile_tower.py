@@ -1,7 +1,7 @@
-"""A tower of fixed tiles: what CLIP's, SigLIP's and InternViT's vision transformers have in common, as one ONNX body.
+"""A tower of fixed tiles: one ONNX body for the vision transformers of CLIP, SigLIP and InternViT.
 
-Tensors have tower-local names that the Qwen towers have too (`blocks.0.attn.qkv.weight`); `sources` says which of the
-checkpoint's tensors each is made of. What a checkpoint lacks, such as a bias, is zero.
+Tensors have tower-local names that the Qwen towers have, too (`blocks.0.attn.qkv.weight`); `sources` says which of the
+checkpoint's tensors make each of them. A tensor that a checkpoint lacks, such as a bias, is zero.
 """
 
 from collections.abc import Mapping
@@ -28,17 +28,18 @@ class TileTower(Tower):
     """A tower that takes tiles of one size.
 
     Attributes:
-        features: numbers of the blocks whose outputs are the connector's input, side by side; 0 is the input of the first.
+        features: the hidden states that the connector takes, side by side: n is block n's output, counted from 1, and 0
+            is the input of the first block.
         has_class_row: a learned row stands before the patches.
-        keeps_class_row: it reaches the connector.
+        keeps_class_row: the class row reaches the connector.
         has_pre_norm: a norm stands before the first block.
-        connector_activation: between the connector's two layers.
-        connector_epsilon: of a norm before them; None where there is none.
+        connector_activation: the activation function between the connector's two layers, by transformers' name.
+        connector_epsilon: the epsilon of a norm before them; None where there is no norm.
         connector_layers: 2, or 1 without an activation.
         has_post_norm: a norm stands behind the last block.
-        sources: tower-local name to the checkpoint's tensors that are stacked to it; empty where it is zero.
-        scales: tower-local name to a tensor that multiplies its rows.
-        ignored: beginnings of names that these features do not depend on.
+        sources: tower-local name to the checkpoint's tensors that make it, one after the other; empty where it is zero.
+        scales: tower-local name to the checkpoint's tensor that multiplies its rows.
+        ignored: how the names of tensors begin on which these features do not depend.
     """
 
     features: tuple[int, ...]
@@ -69,7 +70,7 @@ class TileTower(Tower):
         return self.side**2 + self.has_class_row
 
     def check(self, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        """See Tower.check; here by the checkpoint's own names."""
+        """As Tower.check, but by the checkpoint's own names."""
         known = set(self.scales.values())
         for name, shape in self.shapes.items():
             parts = self.sources[name]
@@ -86,7 +87,7 @@ class TileTower(Tower):
             raise BundleError(f"tower tensor {unknown[0]!r} is unknown: the graph would ignore it")
 
     def reader(self, read: Read) -> Read:
-        """`read` of the checkpoint's names as a reader of tower-local ones."""
+        """A reader of tower-local names, from `read`, which takes the checkpoint's names; float32."""
 
         def reading(name: str) -> NDArray[np.float32]:
             parts, shape = self.sources[name], self.shapes[name]
@@ -164,7 +165,7 @@ def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[st
 
 
 def hidden_states(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> list[str]:
-    """The input of the first block and the output of each, (tiles * positions, hidden)."""
+    """The input of the first block, then the output of each block, (tiles * positions, hidden)."""
     op, hidden, count = graph.op, tower.hidden_size, tower.num_positions
     rows = _embedded(graph, layers, tower, group)  # (tiles * count, hidden)
     ones = partial(np.ones, (count, tower.head_dim // 2), np.float32)
