@@ -62,8 +62,8 @@ class SentRows:
         """The arrays of one item, without a copy.
 
         Args:
-            place: where the item stands among those that were sent.
-            rows: its rows among those that were sent.
+            place: where the item stands among the items that the client sent.
+            rows: its rows among the rows of those items.
         """
         if not self.stream_bytes:
             return part(self.arrays, rows)

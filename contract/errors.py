@@ -79,7 +79,7 @@ class FingerprintMismatch(InvalidInput):
 
 
 class MediaError(InvalidInput):
-    """A picture or video that cannot be used."""
+    """A picture or video that this package cannot use."""
 
 
 class BundleError(EdgeVlmError, ValueError):

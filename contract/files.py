@@ -28,7 +28,7 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file as 64 hex digits; it reads the file in blocks.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the process cannot read the file.
     """
     return _hashed(path)[0]
 

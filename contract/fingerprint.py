@@ -26,7 +26,7 @@ def encoder_fingerprint(
     Args:
         tower: (name, dtype, shape, little-endian bytes) of every tensor of the tower as the checkpoint stores it, in
             any order.
-        image, video: how pictures and videos are prepared.
+        image, video: how the checkpoint's processors prepare pictures and videos.
         has_outer_video_wrapper: vision_start and vision_end stand around all frames of a video, not around each.
         tiles: the rule of the tiles; None where rows stand on grids.
     """

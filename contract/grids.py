@@ -12,7 +12,7 @@ MAX_SIDE = 1 << 15  # patches; h * w * t then stays far inside int64
 
 
 def check_grids(name: str, grid: NDArray[np.int64] | None, card: ModelCard) -> NDArray[np.int64]:
-    """A grid tensor int64 (k, 3) in patches as it was sent, or one of 0 rows for None.
+    """A grid tensor int64 (k, 3) in patches as the client sent it, or one of 0 rows for None.
 
     Args:
         name: `image_grid_thw` or `video_grid_thw`.

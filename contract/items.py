@@ -135,7 +135,7 @@ class ItemTensors:
 
     @property
     def is_coded(self) -> bool:
-        """Whether its rows need more bytes once they are decoded."""
+        """Whether its rows need more bytes as floats than as they travel."""
         return bool(self.codec) or self.arrays[0].dtype == np.int8
 
     def floats(self, numbers: CodecNumbers | None) -> Arrays:

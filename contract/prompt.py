@@ -232,7 +232,7 @@ def check_prompt(
     Raises:
         InvalidInput: a tensor breaks the contract; the message names it, its value and the allowed one.
         FingerprintMismatch: the embeddings come from another encoder.
-        NotFound: the server lacks the numbers with which a held item was coded.
+        NotFound: a held item has a codec whose numbers this server lacks.
     """
     _check_ids(input_ids, card, limits)
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)

@@ -105,7 +105,7 @@ class MaskReader:
         if not self.is_given:
             return None
         shape = runs(grid_thw, self._card)
-        if is_video:  # rows are copied from frame to frame, also where all frames stand in one run
+        if is_video:  # a video copies rows from frame to frame, also where all frames stand in one run
             shape = grid_thw[0], shape[0] * shape[1] // grid_thw[0]
         end = self._start + shape[0] * shape[1]
         rows, self._start = slice(self._start, end), end

@@ -23,7 +23,7 @@ def require(feature: str, *modules: str) -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported."""
+    """Whether Python finds a module of this name."""
     try:
         return find_spec(module) is not None
     except ValueError:  # somebody has blocked the name in sys.modules

@@ -64,7 +64,7 @@ def _export(args: Namespace, family: str, defaults: dict[str, Any]) -> None:
         defaults: the defaults of optimum-onnx's options, by name.
 
     Raises:
-        InvalidInput: the family, the task or an option is none of this export.
+        InvalidInput: this export does not have the family, the task or an option.
     """
     if family not in MODULES:
         raise InvalidInput(

@@ -15,7 +15,7 @@ INT4_STEPS = np.linspace(0.2, 0.6, 41)  # candidates; 0.335 is the best one for 
 SMOOTHING = 0.02  # share of the product of the single symbols' frequencies: for pairs that calibration never met
 RARE = 1e-5  # share of an even distribution: no pair has frequency 0
 LOUD = 3  # times the median channel
-OCTAVE = 8  # a channel's size is rounded to an eighth of one, so that other processors find the same
+OCTAVE = 8  # a channel's size rounds to an eighth of an octave, so that other processors find the same
 
 Rows = NDArray[np.floating[Any]]  # (1+L, n, H)
 
@@ -39,8 +39,8 @@ def learn(levels: Rows, about: dict[str, Any] | None = None) -> CodecNumbers:
 
 
 def _channel_scales(rows: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What each channel is divided by, float32 (1+L, H). All quiet channels of a level share one number: one for each
-    triples the divergence on the bundled model, because a channel's size differs between pictures."""
+    """The number that divides each channel, float32 (1+L, H). All quiet channels of a level share one number: one for
+    each triples the divergence on the bundled model, because a channel's size differs between pictures."""
     rms = np.sqrt((rows**2).mean(axis=1))  # (1+L, H)
     typical = np.median(rms, axis=1, keepdims=True)
     rms = np.maximum(np.where(rms > LOUD * typical, rms, typical), 1e-6)
@@ -63,7 +63,7 @@ def _frequencies(steps: NDArray[np.float64]) -> NDArray[np.uint32]:
     pairs = np.bincount(nibbles.pack(symbols).ravel(), minlength=256).astype(np.float64)
     single = np.bincount((symbols & 15).ravel().view(np.uint8), minlength=16) + 0.5
     single = single / single.sum()
-    product = np.outer(single, single).ravel()  # high half first, as a byte is counted
+    product = np.outer(single, single).ravel()  # high half first, as bincount counts bytes
     share = (1 - SMOOTHING - RARE) * pairs / pairs.sum() + SMOOTHING * product + RARE / 256
     return _whole(share)
 

@@ -158,6 +158,6 @@ def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
     vision._attn_implementation = "sdpa"
     with torch.device("meta"):
         model = getattr(modeling, f"{prefix}VisionModel")(vision)
-    # The frequencies are no parameter of the checkpoint, so they are made again, on a real device.
+    # The frequencies are no parameter of the checkpoint: make them again, on a real device.
     model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)
     return model

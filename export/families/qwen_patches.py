@@ -20,7 +20,7 @@ from export.graph.tower import Tower
 Read = Callable[[str], NDArray[np.float32]]
 Tensor = Callable[[], NDArray[np.float32]]
 NAME, CHANGE = "patch_embed.proj", "patch_embed.change"
-MIDDLE = 128  # of the bytes, and what they are divided by: nothing large cancels, and no byte is rounded
+MIDDLE = 128  # of the bytes, and their divisor: nothing large cancels, and no byte loses a bit
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:
@@ -56,7 +56,7 @@ class PatchEmbedding:
         slices = op("Reshape", [patches, graph.ints(0, 3, 2, self._area)])
         first, second = graph.ops("Split", [slices], ["first_slice", "second_slice"], axis=2, num_outputs=2)
         rows = self._layer(self._centred(first), NAME, self._sum, lambda: self._read(f"{NAME}.bias"))
-        # int64 (k, 1): patches whose slices differ; in a still there are none, and nothing is multiplied
+        # int64 (k, 1): patches whose slices differ; a still has none, so nothing multiplies
         difference = op("ReduceMax", [op("BitwiseXor", [first, second]), graph.ints(1, 2, 3)], keepdims=0)
         places = op("Transpose", [op("NonZero", [op("Cast", [difference], to=TensorProto.BOOL)])], "changing_patches")
         before, after = (self._centred(op("GatherND", [part, places])) for part in (first, second))  # (k, 3, 1, area)

@@ -58,7 +58,7 @@ class FrameWindows:
         return op("Gather", [op("Concat", parts, axis=0), self._back], axis=0)
 
     def _spans(self, size: str) -> tuple[Span, Span]:
-        """The whole windows of an axis, and the one that is cut; either may have no patches."""
+        """The whole windows of an axis, and the one that the edge cuts; either may have no patches."""
         graph, op, window = self._graph, self._graph.op, self._graph.ints(self._tower.window)
         count = op("Div", [size, window])
         covered = op("Mul", [count, window])

@@ -119,5 +119,5 @@ def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
         longest=longest,
         frame_longest=frame_longest,
     )
-    frames = float(videos.fps or 1), None  # a conversation's videos are sampled, whatever do_sample_frames says
+    frames = float(videos.fps or 1), None  # transformers samples in a conversation, whatever do_sample_frames says
     return facts(processor, tiles, frames, int(videos.num_frames or MAX_FRAMES))

@@ -1,4 +1,4 @@
-"""The processor gate: the device prepares pictures, clips and frames like transformers, or nothing is published.
+"""The processor gate: it proves that the device prepares pictures, clips and frames as transformers does.
 
 Both sides get the same drawn pictures and clips; grids, times and every pixel must be equal. The gate compares sizes
 and chosen frames for many more shapes, because they cost nothing.

@@ -60,7 +60,7 @@ def write_graph(
         OSError: the disk is full, or the process may not write there.
     """
     graph, out, levels = Builder(), tower.out_hidden_size, len(tower.taps)
-    # A pack whose grids ask for another number of patches fails here instead of being cut short.
+    # A pack whose grids ask for another number of patches fails here; nothing cuts it short.
     counts = graph.op("ReduceProd", ["grid_thw", graph.ints(1)], keepdims=0)  # (num_items,)
     total = graph.op("ReduceSum", [counts, graph.ints(0)], keepdims=1)  # (1,)
     shape = graph.op("Concat", [total, graph.ints(tower.patch_width)], axis=0)

@@ -111,7 +111,7 @@ class Body:
         return op("Gemm", [thin, sums_and_bias, op("Mul", [product, column])], name)
 
     def function(self, name: str, inputs: list[str], attributes: tuple[str, ...] = ()) -> onnx.FunctionProto:
-        """The function of these nodes; its output is called `result`."""
+        """The function of these nodes; its output has the name `result`."""
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
         return helper.make_function(DOMAIN, name, inputs, ["result"], self.nodes, opsets, list(attributes))
 

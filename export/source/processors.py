@@ -88,7 +88,7 @@ class Processors:
     def _video(self, found: dict[str, Any], source: str) -> VideoProcessing:
         defaults = self._video_defaults
         values = {**defaults, **found}
-        is_left = defaults["do_sample_frames"] is False  # transformers takes all frames that it is given
+        is_left = defaults["do_sample_frames"] is False  # transformers takes all frames that it gets
         self._check(values, source, VIDEO_FILTERS, [name for name in ALWAYS if not (is_left and name == CHOICE)])
         fps, num_frames = values["fps"], values["num_frames"]
         if is_left and fps is None and num_frames is None:

@@ -110,7 +110,7 @@ def write_shard(path: Path, tensors: Iterable[Stored], metadata: dict[str, str] 
     """Write one safetensors file with the tensors in this order; returns how many bytes the tensors have.
 
     Raises:
-        OSError: a source cannot be read, or the disk is full.
+        OSError: the disk is full, or the process cannot read a source.
     """
     tensors, offset = list(tensors), 0
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
