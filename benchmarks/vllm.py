@@ -5,7 +5,7 @@ second, one stream for the time to the first token. The ceiling of the first col
 no Triton and no queue. Models: the bundled one, whose steps cost next to nothing, so that only overhead shows, random
 ones of 47 and 151 million parameters, nearer to what a real model's step takes on a CPU, and random ones of the real
 shapes, for GPUs (`--models 2b --dtype bf16 --engine-args FILE`). Rows travel in float16, as the edge sends them.
-Prompts are packed, inputs made and streams open before the clock starts, on every side. The last line is JSON.
+Every side packs prompts, makes inputs and opens streams before the clock starts. The last line is JSON.
 """
 
 import argparse

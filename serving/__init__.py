@@ -1,1 +1,1 @@
-"""The server's half: engines that turn arrays into token streams, and the launcher that puts a real Triton before them."""
+"""The server's half: engines that turn arrays into token streams, and a launcher that puts Triton before them."""

@@ -76,7 +76,7 @@ class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
     def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """Stream one answer. An engine that was loaded with an event loop must be asked in that loop.
+        """Stream one answer. A caller that loaded the engine with an event loop calls this in that loop.
 
         Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
 

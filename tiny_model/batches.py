@@ -1,8 +1,8 @@
 """Training batches: one picture or clip, several questions that do not see each other.
 
 The questions of an item are branches behind one shared prefix: the attention mask hides them from each other and each
-starts at the position where the prefix ends. If one sequence asked them all, the
-model would copy the answer to "what colour is the circle" from the description before it, and never learn to look.
+starts at the position where the prefix ends. If one sequence asked them all, the model would copy the
+answer to "what colour is the circle" from the description before it, and never learn to look.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,7 @@ from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Scene, shapes_s
 
 HALF = (0.5, 0.5, 0.5)
 IGNORE = -100
-TARGETS = (
-    1 + len(SHAPES),
-    1 + len(COLORS),
-    1 + len(CHARACTERS),
-)  # classes per patch, 0 for none: shape, colour, character
+TARGETS = (1 + len(SHAPES), 1 + len(COLORS), 1 + len(CHARACTERS))  # classes per patch: shape, colour, character
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Train the bundled model from nothing on a CPU: `python -m tiny_model.train --out DIR`.
 
 Training has two stages. The first trains the vision tower alone, on dense targets known from the drawing (with a linear
-head per patch, which nothing keeps): without it the model counts by shape and reads text at chance for most of an hour.
-The second trains everything together on questions. It makes what the model must come to need the only
-reliable source: some steps zero the main embeddings, so that the answers show a server that drops deepstack, and some
-shift the position table (windows.py), so that they show one that counts positions in one dimension.
+head per patch, which the package leaves out): without it the model counts by shape and reads text at chance for most of
+an hour. The second trains everything together on questions. It makes what the model must come to need the only reliable
+source: some steps zero the main embeddings, so that the answers show a server that drops deepstack, and some shift the
+position table (windows.py), so that they show one that counts positions in one dimension.
 """
 
 import argparse

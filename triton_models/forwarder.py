@@ -51,7 +51,7 @@ class Forwarded:
             self.sender.send(response, flags=FINAL if is_last else 0)
 
     def is_abandoned(self) -> bool:
-        """Whether the client has left. Triton releases a request with its last response; asked later, it crashes."""
+        """Whether the client has left. Triton releases a request with its last response; a later look crashes it."""
         with self._lock:
             return not self._is_answered and bool(self.sender.is_cancelled())
 

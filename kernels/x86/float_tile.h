@@ -8,7 +8,8 @@ namespace edge_vlm {
 constexpr int kLanes = sizeof(Vector) / sizeof(float);
 
 // sums[r][0 .. columns) (+)= sum over k of a[r][k] * panel[k][0 .. columns), columns = kVectors * kLanes
-// Four numbers of row r, from a multiple of four on, lie at a + row_pitch * r + group_pitch * k / 4; depth a multiple of 4.
+// Four numbers of row r, from a multiple of four on, lie at a + row_pitch * r + group_pitch * k / 4; depth a multiple of
+// 4.
 template <int kVectors>
 [[gnu::always_inline]] inline void MultiplyTile(const float* a, size_t row_pitch, size_t group_pitch, const float* panel,
                                                 size_t panel_pitch, size_t depth, float* sums, size_t pitch,

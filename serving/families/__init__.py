@@ -24,7 +24,7 @@ class Family(Protocol):
     VLLM: str
 
     def names_taught(self) -> AbstractContextManager[None]:
-        """Inside the block transformers knows names of tensors, in checkpoints of this family, that it lacks by itself."""
+        """Inside the block transformers knows names of tensors, in checkpoints of this family, that it lacks itself."""
 
     def shrink_tower(self, config: Any) -> None:
         """Change a transformers config so that the tower, which the checkpoint lacks, is built as small as can be."""

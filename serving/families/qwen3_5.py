@@ -1,4 +1,4 @@
-"""Qwen3.5 and 3.6: their towers export; no engine here runs their recurrent layers yet, so every server refuses them."""
+"""Qwen3.5 and 3.6: the export writes their towers; no engine runs their recurrent layers, so servers refuse them."""
 
 from serving.families.qwen3_vl import TOWER, inputs, names_taught, parts, shrink_tower
 

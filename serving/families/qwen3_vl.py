@@ -16,8 +16,7 @@ VLLM = "serving.vllm.families.qwen3_vl"
 def names_taught() -> Iterator[None]:
     """Teach transformers checkpoints with one tensor an expert, as training tools write them: by the rule with which it
     fuses those of the language models that Qwen3-VL's is made of. transformers 5.23 has only the fused names for
-    Qwen3-VL's class. The rule goes again
-    afterwards, because save_pretrained would turn it round and fail."""
+    Qwen3-VL's class. The end of the block removes the rule, because save_pretrained would turn it round and fail."""
     from transformers.conversion_mapping import (
         get_checkpoint_conversion_mapping,
         register_checkpoint_conversion_mapping,

@@ -31,7 +31,8 @@ class Sequence:
     Attributes:
         ids, positions, is_visual: int64 (M,) and (axes, M), bool (M,); M is the prompt and the longest answer. A family
             has one axis of positions or three.
-        main, deepstack: the embedding rows (N, H) and (L, N, H) in the model's number format; empty behind the prompt.
+        main, deepstack: the embedding rows (N, H) and (L, N, H) in the model's number format; empty once the answer
+            begins.
         num_known: how many of the ids are known; num_cached: how many of those the cache holds.
         kv_bytes: the bytes that `begin` takes for keys and values.
 

@@ -27,9 +27,7 @@ from pathlib import Path
 
 from serving.triton.health import SILENCE, fault, is_ready
 
-SHM_PREFIX = (
-    "EDGE_VLM_SHM_PREFIX"  # environment variable: the shared memory that the models remove when all others are dead
-)
+SHM_PREFIX = "EDGE_VLM_SHM_PREFIX"  # environment variable: what the models remove when no other process lives
 START_POLL_SECONDS = 0.05
 POLL_SECONDS = 0.5  # between two looks at what no file descriptor tells: the watch's verdict, a signal
 PROBE_SECONDS = 1.0

@@ -230,7 +230,7 @@ class TritonServer:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on; of names only localhost counts as one."""
+    """Whether only this machine reaches an address to listen on. Others reach any name but localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

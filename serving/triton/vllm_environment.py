@@ -16,7 +16,7 @@ from serving.triton.pip import install_into
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements-vllm.txt"
 COMMAND = "python -m serving --prepare --engine vllm"
-# Beside a CPU build of torch the wheel's compiled operators do not load, and its Python then names two that are not there.
+# Beside a CPU build of torch the operators of torchvision's wheel do not load, and its Python then names two of them.
 _DECLARE_OPERATORS = """
 if not _has_ops():
     _operators = torch.library.Library("torchvision", "FRAGMENT")

@@ -17,9 +17,7 @@ from contract.errors import ServerError
 from serving.loop import LoopThread
 
 log = logging.getLogger(__name__)
-EXIT_TIMEOUT_SECONDS = (
-    3  # for vLLM's processes to unlink their shared memory, before it kills them; Triton waits 8 s for all
-)
+EXIT_TIMEOUT_SECONDS = 3  # then vLLM kills processes that still unlink shared memory; Triton waits 8 s for everything
 PLUGIN = "serving.vllm.plugin:register"
 
 

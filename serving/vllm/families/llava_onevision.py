@@ -1,4 +1,4 @@
-"""LLaVA-OneVision on vLLM, without its tower and connector. `image_newline` must be in the checkpoint, as with LLaVA-NeXT.
+"""LLaVA-OneVision on vLLM, without its tower and connector. The checkpoint has `image_newline`, as with LLaVA-NeXT.
 
 Rows of a video stand in the place of a picture's: vLLM 0.32 takes videos of this family as pixels only.
 """
