@@ -85,7 +85,9 @@ def part(arrays: Arrays, rows: slice) -> Arrays:
 
 @dataclass(frozen=True, eq=False)
 class ItemTensors:
-    """An item with its tensors as they travel. `key` identifies it, and copies share the key; its first reader waits for the hash.
+    """An item with its tensors as they travel.
+
+    `key` identifies it, and copies share the key; the key's first reader waits for the hash.
 
     Attributes:
         fingerprint: name of the encoder that made the rows.
