@@ -49,7 +49,7 @@ class AsyncGrpcClient(GrpcConnection, Awaited):
         loop, answers = asyncio.get_running_loop(), asyncio.Queue[Answer | None]()  # None: time is up
 
         def deliver(answer: Answer) -> None:  # from a thread of the connection
-            with suppress(RuntimeError):  # the loop was closed meanwhile
+            with suppress(RuntimeError):  # somebody has closed the loop meanwhile
                 loop.call_soon_threadsafe(answers.put_nowait, answer)
 
         call = Call(self, request, sampling or Sampling(), deadline_s, deliver)

@@ -1,4 +1,4 @@
-"""Answers over HTTP for asyncio. The request itself is the HttpCall that the blocking client uses; only sockets differ."""
+"""Answers over HTTP for asyncio. The blocking client uses the same HttpCall for a request; only the sockets differ."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator

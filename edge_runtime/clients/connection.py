@@ -29,10 +29,10 @@ class Tls:
     certificate_chain: str | PathLike[str] | None = None
 
     def names(self) -> list[str | None]:
-        """The three file names.
+        """The names of the three files; None for a file that is not set.
 
         Raises:
-            InvalidInput: one of them cannot be read.
+            InvalidInput: a file cannot be read.
         """
         files = (self.root_certificates, self.private_key, self.certificate_chain)
         names = [None if file is None else fspath(file) for file in files]

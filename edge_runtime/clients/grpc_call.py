@@ -77,7 +77,7 @@ class Call:
         self._region: Region | None = None
         self._stream: Any = None
         self._is_final = self._is_late = self._is_closed = False
-        self._repeated: set[str] = set()  # reasons for which the request was sent once more
+        self._repeated: set[str] = set()  # the reasons for which this call has sent the request once more
         self._lock = Lock()  # a cancelled task may close while a thread still starts
 
     def start(self) -> None:
@@ -139,7 +139,7 @@ class Call:
             raise InvalidInput(refused_region(self._connection.url, error)) from error
 
     def _receive(self, channel: Channel, stream: Any) -> None:
-        """In a thread of its own: hand over every answer of a stream."""
+        """Hand over every answer of a stream. A separate thread runs this."""
         failure, is_final, is_leaving = None, False, False
         try:
             for response in stream:
@@ -147,7 +147,7 @@ class Call:
                 answer = Failure(response.error_message) if is_failure else InferResult(response.infer_response)
                 is_leaving = is_leaving or LEAVING in response.error_message
                 is_final = is_final or is_failure or _is_final(answer)
-                if stream is self._stream:  # else it was cancelled here, or started again
+                if stream is self._stream:  # else this call has cancelled the stream, or opened a new one
                     self._is_final = is_final
                     self._deliver(answer)
             if not is_final:

@@ -218,7 +218,7 @@ class HttpCall:
             error = reply.error()
             if error is None or self._region is None or NO_REGION not in str(error):
                 break
-            self._region.is_registered = False  # the server was restarted
+            self._region.is_registered = False  # the server has started anew
         return reply
 
     def _infer_ask(self, tensors: Tensors, region: Region | None, is_upload: bool) -> Ask:

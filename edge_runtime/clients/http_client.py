@@ -156,7 +156,7 @@ class HttpClient(Connection, Blocking):
     def _kept(self) -> http.client.HTTPConnection | None:
         """An idle connection that the server has not ended."""
         while (connection := self.idle.take()) is not None:
-            if not wait([connection.sock], 0):  # readable without a question: it was ended
+            if not wait([connection.sock], 0):  # readable without a question: the server has ended it
                 return connection
             connection.close()
         return None

@@ -17,7 +17,7 @@ except ImportError as error:
     raise MissingExtra("talking to a server", "client") from error
 
 Tensors = Mapping[str, NDArray[Any]]
-NO_REGION = "find shared memory region"  # Triton's words for one it does not know: it was restarted
+NO_REGION = "find shared memory region"  # Triton's words for a region that it does not know: it has started anew
 VISION_NAMES = frozenset(name for pair in WIRE_NAMES.values() for name, _ in pair)
 
 

@@ -11,7 +11,7 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, Unavailable
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
 ELSEWHERE_S = 12.0  # a server that leaves is gone after this, whatever a balancer thinks
-LEAVING = "has no available versions"  # Triton's words for a model that it lets go of: nothing was computed
+LEAVING = "has no available versions"  # Triton's words for a model that it lets go of: it has computed nothing
 
 
 @dataclass

@@ -40,7 +40,7 @@ def _varint(value: int) -> bytes:
 
 
 def product_model(operator: str, left: int, weight: NDArray[Any], right: int, result: int) -> bytes:
-    """An ONNX model of one product (rows, K) x weight (K, N); types by their numbers in onnx.proto, as the fields are."""
+    """The bytes of an ONNX model of one product (rows, K) x weight (K, N); onnx.proto has the numbers of the types."""
 
     def value(name: str, kind: int, shape: tuple[int, ...]) -> list[bytes]:
         sides = [_field(1, [_field(1, side)]) for side in shape]
@@ -67,7 +67,7 @@ def _rate(operator: str, left: NDArray[Any], weight: NDArray[Any], kinds: tuple[
 
 
 def peak_rates(threads: int) -> tuple[float, float]:
-    """The operations per second of onnxruntime's matrix product here: float32, and unsigned by signed 8-bit integers."""
+    """The operations per second of onnxruntime's matrix product: float32, and unsigned by signed 8-bit integers."""
     random = np.random.default_rng(0)
     floats = [random.normal(size=shape).astype(np.float32) for shape in ((ROWS, DEPTH), (DEPTH, COLUMNS))]
     activations = random.integers(0, 256, (ROWS, DEPTH), np.uint8)

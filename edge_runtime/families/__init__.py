@@ -34,7 +34,7 @@ class Family(Protocol):
         """How the family cuts a conversation's pictures, where that depends on their number; "" in most families."""
 
     def arrange(self, rows: NDArray[np.float32], items: "Sequence[Item]", bundle: "Bundle") -> NDArray[np.float32]:
-        """The rows of the prompt, float32 (N, H), out of the tower's rows of all items, float32 (., H), item by item."""
+        """The rows of the prompt, float32 (N, H), out of the tower's rows of all items (., H), item by item."""
 
     def picture(
         self,

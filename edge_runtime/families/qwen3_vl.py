@@ -1,4 +1,4 @@
-"""Qwen3-VL on the device: pictures and clips on a grid of merge blocks, a timestamp before each pair of video frames."""
+"""Qwen3-VL on the device: pictures and clips on a grid of merge blocks, a timestamp before each pair of frames."""
 
 from collections.abc import Callable, Sequence
 

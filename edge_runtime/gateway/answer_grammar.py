@@ -61,7 +61,7 @@ def _rules(form: dict[str, Any]) -> str | None:
 
 
 def _calls(functions: list[dict[str, Any]]) -> str:
-    """Free text with calls in it; the arguments of a strict function fit its schema, those of another are any object."""
+    """Free text with calls in it; a strict function's arguments fit its schema, another's are any object."""
     schema = call_schema([one if one.get("strict") else {"name": one["name"]} for one in functions])
     return (
         f"start: call* TEXT\nTEXT: {ANYTHING}\nbegun[lazy]: TEXT {json.dumps(START)}\n"

@@ -19,7 +19,7 @@ class Callers:
     def __init__(self, settings: Settings) -> None:
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.api_keys]
         self._per_minute = settings.max_requests_per_minute
-        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # requests left, and when that was
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # requests left, and since when
 
     def key(self, request: Request) -> bytes:
         """The name of the client that asks: the SHA-256 of its key, or its address where the settings have no keys.

@@ -132,7 +132,7 @@ class Chat:
                 last = delta
                 self.metrics.completion_tokens.inc(len(delta.token_ids))
                 await _pass_on(delta, chat, shape, exchange)
-                if delta.finish_reason in ("stop", "length"):  # said before the stream is closed, which takes time
+                if delta.finish_reason in ("stop", "length"):  # send the end before the stream closes, which takes time
                     await _end(chat, shape, exchange)
         if not exchange.is_complete:
             raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
@@ -183,7 +183,7 @@ async def _pass_on(delta: Delta, chat: ChatRequest, shape: Shape, exchange: Exch
     events = [*begun, *shape.add(delta)]
     if not chat.is_stream:
         return
-    if not exchange.is_begun:  # the status is sent now
+    if not exchange.is_begun:  # send the status now
         await exchange.begin_events()
         await exchange.send_events(events)
     elif events:

@@ -32,7 +32,7 @@ IGNORED = (
     "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
     "request_id", "cache_salt",
 )  # fmt: skip
-NEUTRAL: dict[str, Any] = {  # the only value, besides null, that is accepted
+NEUTRAL: dict[str, Any] = {  # the only value, besides null, that the gateway accepts
     "n": 1, "logit_bias": {}, "modalities": ["text"], "audio": None, "prediction": None,
     "verbosity": None, "web_search_options": None, "functions": None, "function_call": None,
     "spaces_between_special_tokens": True, "include_stop_str_in_output": False,

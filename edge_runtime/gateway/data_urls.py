@@ -6,7 +6,7 @@ import binascii
 from edge_runtime.gateway.failures import Failure, shortened
 
 WHITE = str.maketrans("", "", " \t\r\n\f")
-FRAMES = "video/jpeg"  # vLLM's form for a camera: the frames, each base64 of its own, with commas between them
+FRAMES = "video/jpeg"  # vLLM's form for a camera: each frame in base64, with commas between the frames
 
 
 def decoded(url: str, param: str) -> bytes | list[bytes]:

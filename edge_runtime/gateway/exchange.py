@@ -68,7 +68,7 @@ class Exchange:
     async def fail(self, failure: Failure) -> None:
         """Send an error answer, or an error event where the answer has begun."""
         self.status = failure.status
-        if self.is_complete:  # nothing more can be said
+        if self.is_complete:  # the answer is over: the client reads nothing more
             return
         if self.is_begun:
             await self.send_events([self._kind.error_event(failure)], is_end=True)

@@ -71,7 +71,7 @@ class Failure(Exception):
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if self.status in (408, 413) or "Transfer-Encoding" in str(self):  # some of the body was never read
+        if self.status in (408, 413) or "Transfer-Encoding" in str(self):  # some of the body is unread
             headers["Connection"] = "close"
         return JSONResponse(self.body(), self.status, headers)
 

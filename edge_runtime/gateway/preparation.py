@@ -115,7 +115,7 @@ class Preparation:
         try:
             await self._read_all(parts)
             return await self._encoded(messages, write, frozenset(map(_name, parts)), asker)
-        except MediaError as error:  # which of several it was is not known
+        except MediaError as error:  # the error does not say which of several it means
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
         finally:
             asker.leave()  # ends the decoding for a client that went away
@@ -201,7 +201,7 @@ class Preparation:
 
 
 def _later(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop was closed meanwhile
+    with suppress(RuntimeError):  # somebody has closed the loop meanwhile
         loop.call_soon_threadsafe(work)
 
 

@@ -24,7 +24,7 @@ NEUTRAL: dict[str, Any] = {
     "previous_response_id": None, "conversation": None, "prompt": None, "background": False, "truncation": "disabled",
     "max_tool_calls": None, "n": 1, "logit_bias": {}, "context_management": None,
 }  # fmt: skip
-INCLUDED = ("reasoning.encrypted_content",)  # there is none, so nothing is left out
+INCLUDED = ("reasoning.encrypted_content",)  # the gateway has no encrypted reasoning, so an answer without it is whole
 
 
 def read_response(values: dict[str, Any], settings: Settings) -> ChatRequest:

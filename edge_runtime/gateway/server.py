@@ -54,7 +54,7 @@ def serve(
         ws="none",
         lifespan="on",
         server_header=False,
-        # a client can write any header: only the named proxies are believed
+        # a client can write any header: uvicorn believes only the named proxies
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
         ssl_keyfile=key,

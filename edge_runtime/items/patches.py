@@ -1,4 +1,4 @@
-"""Frames to flattened patches of bytes, in the order the vision tower was trained on.
+"""This module cuts frames into flat patches of bytes, in the order that the training of the vision tower used.
 
 The order is the contract: patches of one 2x2 merge block stand side by side, so that the merger can join four
 consecutive rows. A tower that gets patches in raster order raises no error, and the model answers nonsense. Patches
@@ -38,7 +38,7 @@ def to_patches(
         slices = 1
     else:
         slices = temporal_patch_size
-        if pad := -num_frames % slices:  # else a clip would be copied for nothing
+        if pad := -num_frames % slices:  # only then: the call copies the whole clip
             frames = np.concatenate([frames, np.repeat(frames[-1:], pad, axis=0)])
     grid_t, grid_h, grid_w = len(frames) // slices, height // patch_size, width // patch_size
     blocks = frames.reshape(

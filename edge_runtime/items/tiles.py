@@ -127,7 +127,7 @@ def canvas(image: Image.Image, tiles: Tiles) -> Pixels:
 
 
 def _with_longest(height: int, width: int, longest: int) -> tuple[int, int]:
-    """Height and width whose longer side is `longest`; the shorter one is cut off to a whole number and made even.
+    """Height and width whose longer side is `longest`; the shorter one is rounded down, and then up to an even number.
 
     The rule is `_resize_output_size_rescale_to_max_len` of transformers' SmolVLM image processor.
     """
@@ -155,7 +155,7 @@ def longest_edge(image: Image.Image, tiles: Tiles, resample: int) -> tuple[Pixel
 
     A picture that becomes one tile has 0 rows and 0 columns.
 
-    The rule is `_preprocess` of transformers' SmolVLM image processor, which resizes what was resized before.
+    The rule is `_preprocess` of transformers' SmolVLM image processor, which resizes a picture twice.
     """
     assert tiles.longest is not None  # the export sets it with this rule
     if tiles.max_tiles == 1:

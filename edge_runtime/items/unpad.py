@@ -35,7 +35,7 @@ def _unpadded(height: int, width: int, tiles: Tiles) -> tuple[int, int, int, int
 
 
 def _shrunk(lines: int, columns: int, tiles: Tiles) -> tuple[int, int]:
-    """Lines and columns of a map after those above `max_map_tiles` are interpolated away.
+    """Lines and columns of a map, after interpolation where it has more than `max_map_tiles` tiles.
 
     The rule is `pack_image_features` of transformers' LLaVA-OneVision model.
     """

@@ -73,7 +73,7 @@ def _exactly(link: socket.socket, size: int) -> bytearray:
 
 
 class _Following:
-    """Frames that come after their job, one by one as they are asked for."""
+    """The frames that follow their job on the socket; a frame comes off the socket when a reader asks for it."""
 
     def __init__(self, link: socket.socket, num_frames: int) -> None:
         self._link, self._num_left = link, num_frames
@@ -123,7 +123,7 @@ def main() -> None:
     facts, _, _ = receive(link)
     make, max_cpu_s = ItemMaker.from_facts(facts["maker"]), facts["max_cpu_s"]
     with suppress(EdgeVlmError):  # without PyAV there are no video files
-        import edge_runtime.media.video_file  # noqa: F401  loaded before memory is bounded
+        import edge_runtime.media.video_file  # noqa: F401  load it before the memory has a limit
     _limit(facts["max_bytes"])
     send(link, {})
     while True:

@@ -156,7 +156,7 @@ class Workers:
 
     @contextmanager
     def _place(self, asker: Asker, left: threading.Event) -> Iterator[None]:
-        """Hold one of the processes' places, within the caller's share."""
+        """Hold the place of a process inside the block, within the client's share; wait for it where none is free."""
 
         def leave() -> None:
             left.set()

@@ -1,7 +1,7 @@
-"""A file that this module opens once: a reader reads the file that was judged, whatever happens to its name afterwards.
+"""A file that this module opens once: readers get the file that MediaAccess judged, whatever happens to its name.
 
 A name may lead elsewhere a moment later (somebody puts a link in its place), a descriptor may not. This module opens
-only regular files: a pipe may never end, and a device may already do something when it is opened.
+only regular files: a pipe may never end, and a device may already do something when somebody opens it.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from contract.errors import MediaError
 
-MAX_FILE_BYTES = 1 << 29  # of a picture; the largest picture that is decoded is smaller without any compression
+MAX_FILE_BYTES = 1 << 29  # of a picture; the largest picture that the device decodes is smaller without any compression
 FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -27,7 +27,7 @@ class OpenedFile:
         name: for error messages.
 
     Attributes:
-        num_bytes: the size of the file when it was opened.
+        num_bytes: the size of the file when this object took it.
         identity: device, inode, size in bytes and modification time in nanoseconds.
 
     Raises:

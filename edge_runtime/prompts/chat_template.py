@@ -1,8 +1,8 @@
 """Chat messages to prompt text, with the checkpoint's own Jinja template.
 
 The text is the one that `apply_chat_template` of transformers' processors gives (5.23, processing_utils and
-utils.chat_template_utils): the same variables, the same names for an earlier turn's reasoning, the same way to continue a
-message. The export compares both before it publishes a bundle.
+utils.chat_template_utils): the same variables, the same names for an earlier turn's reasoning, the same way to continue
+a message. The export compares both before it publishes a bundle.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from contract.errors import InvalidInput
 from edge_runtime.prompts.environment import TooMuch, compiled, written
 
 Message = dict[str, Any]
-REASONING = ("reasoning_content", "thinking", "reasoning")  # a turn's reasoning; the first one that is given counts
+REASONING = ("reasoning_content", "thinking", "reasoning")  # a turn's reasoning; the first that a turn has counts
 _END = "CONTINUE_FINAL_MESSAGE_TAG "
 _OWN = ("messages", "tools", "documents", "add_generation_prompt")
 
@@ -39,15 +39,15 @@ def render(
         messages, tools: as transformers' apply_chat_template takes them.
         add_generation_prompt: end with the start of the assistant's next turn.
         documents: objects with title and text, for templates that retrieve.
-        continue_final_message: end inside the last message, so that the model goes on with it; True means its content, a
-            name another field (`reasoning_content`). It needs add_generation_prompt False.
+        continue_final_message: end inside the last message, so that the model goes on with it; True means its content,
+            a name another field (`reasoning_content`). It needs add_generation_prompt False.
         special_tokens: bos_token, eos_token and the others of the tokenizer, as the manifest has them.
         variables: what else a template may read, such as `enable_thinking` or `add_vision_id`; where a name is also one
             of special_tokens, the value in `variables` counts.
 
     Raises:
-        InvalidInput: the template refuses the messages or runs too long, an argument has no meaning, or a text holds half
-            of a surrogate pair, which is no text.
+        InvalidInput: the template refuses the messages or runs too long, an argument has no meaning, or a text holds
+            half of a surrogate pair, which is no character.
     """
     if continue_final_message and add_generation_prompt:
         raise InvalidInput("continue_final_message and add_generation_prompt are both set: give one of them")

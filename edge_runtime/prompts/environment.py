@@ -159,7 +159,7 @@ def _filtered(node: Any, name: str) -> Any:
 
 def _measured(value: Any) -> Any:
     if isinstance(value, str):
-        check_size(2 * len(value))  # a text may be doubled, and then no more
+        check_size(2 * len(value))  # half of the limit: a text may double once
     return value
 
 

@@ -46,7 +46,7 @@ class CachedRows:
 
 
 class EmbeddingCache:
-    """Rows by key in memory, and in a folder where one is given. Safe to share between threads.
+    """Rows by key in memory, and in a folder where the caller names one. Safe to share between threads.
 
     Args:
         max_bytes: the most bytes of memory for rows; the cache drops the longest unused first. The rows of a 512 x 512

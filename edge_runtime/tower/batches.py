@@ -28,7 +28,7 @@ def batches(items: Sequence[Item], max_patches: int) -> Iterator[tuple[NDArray[n
     """The inputs of each call in the order of the items: patches uint8 (p, width of a patch), grid_thw int64 (k, 3).
 
     Args:
-        max_patches: the most patches of one call; a single frame with more is a call of its own.
+        max_patches: the most patches of one call; a single frame with more has its own call.
     """
     batch: list[Patches] = []
     held = 0

@@ -15,8 +15,8 @@ Distinct = tuple[Item, NDArray[np.intp] | None]
 
 
 def distinct_frames(item: Item) -> Distinct:
-    """An item without the frames that equal the one before them, and for each frame its place among the others; the item
-    itself and None where no frame does."""
+    """An item without the frames that equal the one before them, and for each frame its place among the distinct ones,
+    int64 (frames,); the item itself and None where all frames differ."""
     number, height, width = item.tower_thw
     frames = item.patches.reshape(number, -1)
     is_new = np.array([i == 0 or not np.array_equal(frames[i], frames[i - 1]) for i in range(number)])

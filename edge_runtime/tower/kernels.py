@@ -65,5 +65,5 @@ def multiplies_bf16() -> bool:
 def _is_supported(path: Path) -> bool:
     try:
         return bool(ctypes.CDLL(str(path)).EdgeVlmIsSupported())
-    except OSError:  # an older libc than it was built for
+    except OSError:  # this libc is older than the one that the library needs
         return False

@@ -36,18 +36,18 @@ def given_back(path: Path) -> Iterator[None]:
         with suppress(OSError):  # a system that hides /proc
             is_last = False
             while not is_last:
-                is_last = ended.wait(INTERVAL_S)  # what was mapped then may stay mapped
+                is_last = ended.wait(INTERVAL_S)  # one more turn at the end: onnxruntime may keep mappings
                 for start, end in mappings(name):
                     if not is_written((start, end)):
                         _madvise(start, end - start, DONTNEED)
 
     thread = threading.Thread(target=drop, name="given_back", daemon=True)
     try:
-        thread.start()  # may be interrupted, once the thread runs
+        thread.start()  # a signal may interrupt this once the thread runs
         yield
     finally:
         ended.set()
-        with suppress(RuntimeError):  # it was not started
+        with suppress(RuntimeError):  # the thread did not start
             thread.join()
 
 

@@ -32,6 +32,7 @@ def processor_name() -> str:
 
 
 def cuts_sums_off() -> bool:
-    """Whether onnxruntime multiplies unsigned by signed bytes here with an instruction that keeps 16 bits of each sum of
-    two products. It does on x86 without VNNI; this call also says so on x86 where the system hides the instructions."""
+    """Whether onnxruntime multiplies unsigned by signed bytes here with an instruction that keeps 16 bits of each sum
+    of two products. It does on x86 without VNNI; this call also says so on x86 where the system hides the
+    instructions."""
     return platform.machine() in ("x86_64", "AMD64") and not VNNI & set(instruction_sets())

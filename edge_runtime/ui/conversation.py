@@ -130,7 +130,7 @@ class Conversation:
         return taken
 
     def as_json(self) -> str:
-        """The conversation as a file to keep: OpenAI's messages, with the names of pictures and videos for their content."""
+        """The conversation as JSON to keep: OpenAI's messages, with names in the place of pictures and videos."""
         messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system.strip() else []
         for said in self.said:
             files = [f"[{one.kind}: {one.path.name}]" for one in said.media]
@@ -167,7 +167,7 @@ class Conversation:
         try:
             with closing(_turns(pipeline, client, messages, sampling)) as turns:
                 for turn in turns:
-                    if self.pending is not mine:  # it was stopped meanwhile
+                    if self.pending is not mine:  # the visitor has stopped it meanwhile
                         return
                     mine = self.pending = replace(mine, answer=turn.text)
                     yield turn

@@ -1,7 +1,7 @@
 """A look at the embeddings: each level of a picture as a map of colours, beside the picture itself.
 
-Rows that point the same way get the same colour: the first three principal components, by subspace iteration (Halko et al.,
-"Finding structure with randomness", 2011, algorithm 4.4), are red, green and blue.
+Rows that point the same way get the same colour: red, green and blue are the first three principal components, by
+subspace iteration (Halko et al., "Finding structure with randomness", 2011, algorithm 4.4).
 """
 
 import base64

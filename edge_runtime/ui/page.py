@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edge_runtime.clients.http_client import HttpClient
 
 TITLE = "edge-vlm"
-SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of this machine: nothing is fetched
+SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # local fonts: the page fetches none
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 HINT = "Choose a picture or a video, then ask about it. It is encoded on this device."
 EXAMPLES = ("Describe the image.", "What text is in the image?", "How many objects are there?")
@@ -164,7 +164,7 @@ def _example(event: gr.SelectData) -> str:
 
 
 def history(conversation: Conversation) -> History:
-    """The chat as Gradio draws it. This page draws it from its own conversation, never from what a browser sends back."""
+    """The chat as Gradio draws it, out of the page's own conversation and never out of what a browser sends back."""
     drawn: History = []
     for said in conversation.said:
         drawn += [*_asked(said.question, said.media), {"role": "assistant", "content": said.answer}]
