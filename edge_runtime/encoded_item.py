@@ -15,7 +15,7 @@ from edge_runtime.row_rule import ALL, RowRule
 
 Precision = Literal["fp16", "fp32", "int8", "int8c", "int4", "ecq"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-WIRE_NAMES = {  # two tensors each, and the axis their rows stand on
+WIRE_NAMES = {  # two tensors each, and the axis on which their rows stand
     "fp16": (("vision_embeddings", 0), ("deepstack_embeddings", 1)),
     "fp32": (("vision_embeddings_fp32", 0), ("deepstack_embeddings_fp32", 1)),
     "int8": (("vision_embeddings_q", 1), ("vision_scales", 1)),

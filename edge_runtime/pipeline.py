@@ -77,7 +77,7 @@ class Pipeline:
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
         most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
-        self.max_pixels = most  # of a picture after resizing
+        self.max_pixels = most  # the most pixels of a picture after resizing
         tiles = _most_tiles(manifest.card, max_tiles)
         maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, tiles, progress)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from contract.errors import InvalidInput
 from contract.rows import RowMasks
 
-COPY_BELOW = 0.05  # 1 - cosine: no answer of the bundled model changed (docs/upload.md)
+COPY_BELOW = 0.05  # 1 - cosine; it changed no answer of the bundled model (docs/upload.md)
 FORMS = "all, equal, copy, copy:0.05 (up to 1) or drop:0.5 (below 1)"
 
 Rows = NDArray[np.floating]

@@ -48,7 +48,7 @@ class AsyncGrpcClient(GrpcConnection, Awaited):
         """
         loop, answers = asyncio.get_running_loop(), asyncio.Queue[Answer | None]()  # None: time is up
 
-        def deliver(answer: Answer) -> None:  # from a thread of the connection
+        def deliver(answer: Answer) -> None:  # a thread of the connection calls it
             with suppress(RuntimeError):  # somebody has closed the loop meanwhile
                 loop.call_soon_threadsafe(answers.put_nowait, answer)
 
@@ -67,7 +67,7 @@ class AsyncGrpcClient(GrpcConnection, Awaited):
                 if answer is None:
                     if loop.time() >= due:
                         raise call.late()
-                    continue  # left by the timer of an earlier answer
+                    continue  # the timer of an earlier answer put it there
                 if (pause_s := call.again_s(answer)) is not None:
                     await asyncio.sleep(pause_s)
                     await asyncio.to_thread(call.start)

@@ -98,7 +98,7 @@ class Call:
             connection = self._connection
             channel = connection.channels.take(lambda: Channel(connection))
             self._sent_s = time.perf_counter()
-            # closed on our side at once, so that the server's last answer ends it: no goodbye to wait for
+            # the iterator closes the client's side at once, so that the server's last answer ends the stream
             self._stream = channel.server.ModelStreamInfer(iter((message,)), metadata=self._headers())
             Thread(target=self._receive, args=(channel, self._stream), name="answers", daemon=True).start()
 

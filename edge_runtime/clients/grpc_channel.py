@@ -101,7 +101,7 @@ class GrpcConnection(Connection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finalize(self, self.channels.close)  # a client without a close leaves nothing open
+        finalize(self, self.channels.close)  # a client that nobody closes leaves nothing open
 
 
 def metadata(connection: Connection) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from threading import Lock
 
 MAX_KEYS = 4096
-MAX_CREDIT = 8  # so many more misses than hits end it
+MAX_CREDIT = 8  # so many more misses than hits make keys useless
 
 
 class HeldKeys(Collection[str]):

@@ -50,7 +50,7 @@ class HttpCall:
         self._num_pieces = self._num_uploaded = self._upload_bytes = 0
         self._is_final = False
         self._region: Region | None = None
-        self._asked: Request | None = None  # whose affinity the requests have
+        self._asked: Request | None = None  # all requests of this call have its affinity
         self._precision: Precision = "fp16"
 
     def server(self) -> Steps:
@@ -77,7 +77,7 @@ class HttpCall:
         connection.held.add(delta.vision_keys)
         learn_keys(request.items, delta.vision_keys, self._precision)
         if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
-            raise self.patience.late()  # the server knows the deadline, and was first
+            raise self.patience.late()  # the server knows the deadline, too, and saw it first
 
     def stream(self, request: Request, sampling: Sampling) -> Steps:
         """Send the pictures that the server does not hold, then the question; `piece` gives the pieces of the answer.

@@ -33,7 +33,7 @@ class HttpClient(Connection, Blocking):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._address = HttpAddress.of(self)
-        finalize(self, self.idle.drop)  # a client without a close leaves nothing open
+        finalize(self, self.idle.drop)  # a client that nobody closes leaves nothing open
 
     def close(self) -> None:
         """Give back what the client holds between requests: idle connections, and shared memory where that is on."""
@@ -127,7 +127,7 @@ class HttpClient(Connection, Blocking):
             if connection is not None and response is not None:
                 if response.isclosed() and not response.will_close:
                     self.idle.give(connection)
-                else:  # ended by the server, or left before the end of the answer
+                else:  # the server ends it, or the reader left early
                     response.close()
                     connection.close()
 

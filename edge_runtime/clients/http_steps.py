@@ -8,7 +8,7 @@ from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire
 
-MAX_PAGE_CHARACTERS = 200  # of a page that is no answer of Triton
+MAX_PAGE_CHARACTERS = 200  # the most that a message shows of a proxy's page
 SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
 
 

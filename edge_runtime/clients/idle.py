@@ -33,7 +33,7 @@ class Idle(Generic[T]):
 
     def __init__(self, max_idle: int = MAX_IDLE, idle_s: float = IDLE_S) -> None:
         self._max_idle, self._idle_s = max_idle, idle_s
-        self._kept: deque[tuple[float, T]] = deque()  # since when; the longest unused first
+        self._kept: deque[tuple[float, T]] = deque()  # since when, and what; the longest unused first
         self._timer: Timer | None = None
         self._is_closed = False
         self._lock = Lock()

@@ -52,7 +52,7 @@ class Region:
 
     def write(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, int]:
         """Copy tensors in, one behind the other; returns their offsets in bytes."""
-        assert self._memory is not None  # for mypy: a region in use is not unlinked
+        assert self._memory is not None  # for mypy: nobody unlinks a region in use
         offsets, start = {}, 0
         for name, array in tensors.items():
             np.ndarray(array.shape, array.dtype, self._memory.buf, start)[...] = array

@@ -17,7 +17,7 @@ from edge_runtime.items.video_options import VideoOptions, timestamps
 
 __all__ = ["arrange", "clip", "frame_size", "indices", "mode", "picture", "write"]
 
-PAIR = 2  # frames; their number is a multiple of it where it follows from a rate
+PAIR = 2  # frames; the number of frames is a multiple of it, or 1
 
 
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:

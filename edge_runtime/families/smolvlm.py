@@ -48,7 +48,7 @@ ONES = [
     "nineteen",
 ]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-SKIPPED_S = 1  # of a long video, at its start and its end
+SKIPPED_S = 1  # seconds that the choice skips at both ends of a long video
 
 
 def picture(image: Image.Image, how: ImageProcessing, card: ModelCard, options: PictureOptions, mode: str) -> Item:

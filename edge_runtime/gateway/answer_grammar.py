@@ -33,7 +33,7 @@ def bound(sampling: Sampling, tools: list[Any] | None, is_thinking: bool | None,
         if not strict or FUNCTION in template:
             return sampling
         grammar = _calls([tool["function"] for tool in tools or []])
-        if is_thinking:  # a call that is only thought of is none
+        if is_thinking:  # a call in a thought does not count
             grammar = f"start: thought answers\n{THOUGHT}answers{grammar.removeprefix('start')}"
         return replace(sampling, structured_outputs={"grammar": grammar})
     rules = _rules(form) if is_thinking else None

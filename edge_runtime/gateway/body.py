@@ -147,7 +147,7 @@ class Bodies:
     def check(self, caller: bytes) -> None:
         """Check the limits of the bytes that one client holds, and that all clients hold."""
         settings = self._settings
-        # a packed body lies beside what it becomes
+        # memory holds a packed body and the unpacked one at once
         share = max(2 * settings.max_body_bytes, settings.max_pending_bytes // 2)
         if self.by_caller[caller] > share:
             raise Failure(

@@ -35,7 +35,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # no sensible text has more characters for each token
-NUM_PARSERS = 2  # threads
+NUM_PARSERS = 2  # how many threads parse bodies
 GONE = 499  # nginx's number for a client that went away; the gateway counts it and never sends it
 
 
@@ -88,7 +88,7 @@ class Chat:
                 retry_after_s=RETRY_AFTER_S,
             )
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            # also keeps pages of other origins out: this type makes a browser ask first
+            # this also keeps pages of other origins out: with this type a browser asks first
             raise Failure(415, "content-type must be application/json")
         self._callers.count(caller)
         body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)

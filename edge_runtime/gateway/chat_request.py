@@ -189,7 +189,7 @@ def check_model(model: Any, settings: Settings) -> None:
 def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] | None) -> Sampling:
     values = {name: given[name] for name in PASSED if name in given}
     values["max_tokens"] = max_tokens_of(given, ("max_tokens", "max_completion_tokens"), defaults.max_tokens)
-    if values.get("seed") == -1:  # llama.cpp's word for any
+    if values.get("seed") == -1:  # llama.cpp's value for a random seed
         del values["seed"]
     if (penalty := given.get("repeat_penalty")) is not None:
         if values.get("repetition_penalty", penalty) != penalty:

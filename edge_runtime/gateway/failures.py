@@ -24,10 +24,10 @@ TYPES = {
     415: "invalid_request_error", 429: "rate_limit_error",
 }  # fmt: skip
 RETRY_AFTER_S = 1
-PREFIX = "sampling_parameters."  # what the wire calls the values that a body has at its top
+PREFIX = "sampling_parameters."  # the wire's prefix for values at the top of a body
 
 
-MAX_SHOWN = 200  # characters of a value that a message repeats
+MAX_SHOWN = 200  # the most characters of a value that a message repeats
 MAX_MESSAGE = 1000
 
 

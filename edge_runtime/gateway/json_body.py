@@ -14,8 +14,8 @@ try:
 except ImportError as error:
     raise MissingExtra("the gateway", "serve") from error
 
-MAX_VALUES = 1 << 19  # a list of 262,144 token ids and as much again
-MAX_DEPTH = 64  # of lists and objects inside each other
+MAX_VALUES = 1 << 19  # room for a list of 262,144 token ids twice
+MAX_DEPTH = 64  # levels of lists and objects
 
 
 def read_json(body: bytes | bytearray) -> Any:

@@ -27,7 +27,7 @@ FRAME_OPTIONS = OPTIONS["video"] - {"fps", "nframes", "min_frames", "max_frames"
 FRAMES_ARE_CHOSEN = dict.fromkeys(
     OPTIONS["video"] - FRAME_OPTIONS, "the frames of a list are all looked at; sample_fps says how fast they follow"
 )
-SAYS_NOTHING = ("refusal", "annotations", "audio", "function_call", "provider_specific_fields")  # echoes of an answer
+SAYS_NOTHING = ("refusal", "annotations", "audio", "function_call", "provider_specific_fields")  # copied from answers
 MESSAGE_KEYS = (
     "role",
     "content",
@@ -47,7 +47,7 @@ class Link:
     """A URL that a client sends."""
 
     url: str
-    param: str  # where it stands in the body
+    param: str  # the place of the URL in the body
 
     @property
     def is_data(self) -> bool:

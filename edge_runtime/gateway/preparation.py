@@ -32,7 +32,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
 
-NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # threads
+NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # how many threads each pool has
 NUM_PREPARED = 4  # how many requests at once decode their pictures, or wait for the tower with decoded ones
 NOUNS = {"image": "picture", "video": "video"}
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Preparation:
         self._decoders = ThreadPoolExecutor(NUM_PREPARED, "decoder")
         self._shares = Shares(NUM_PREPARED, NUM_PREPARED // 2)
         self._waiting: Counter[bytes] = Counter()
-        self._busy: dict[Any, asyncio.Event] = {}  # what is being encoded, by source and options
+        self._busy: dict[Any, asyncio.Event] = {}  # what the tower encodes now, by name
 
     def close(self) -> None:
         """End the threads; they drop work that has not begun."""

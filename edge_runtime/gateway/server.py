@@ -74,7 +74,7 @@ def serve(
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # with the protocol named: asyncio sets TCP_NODELAY on nothing else, and events would wait 40 ms for company
+    # name the protocol: asyncio sets TCP_NODELAY on no other socket, and events would wait 40 ms
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

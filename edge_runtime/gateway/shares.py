@@ -15,7 +15,7 @@ class Shares:
 
     def __init__(self, num_places: int, share: int) -> None:
         self._places, self._share = asyncio.Semaphore(num_places), share
-        self._own: dict[bytes, tuple[asyncio.Semaphore, list[None]]] = {}  # with one entry for each that uses it
+        self._own: dict[bytes, tuple[asyncio.Semaphore, list[None]]] = {}  # the list has one entry for each user
 
     @asynccontextmanager
     async def of(self, caller: bytes) -> AsyncIterator[None]:

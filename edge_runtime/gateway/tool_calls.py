@@ -29,7 +29,7 @@ class ToolCallParser:
         self.num_calls = 0
         self._schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools or []}
         self._max_calls = max_calls
-        self._held = ""  # from a mark on, or what may become one
+        self._held = ""  # the text from a mark on, or from what may become one
         self._braces = _Braces()
         self._is_after_call = False  # the white space behind a call is no text
 

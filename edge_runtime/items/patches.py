@@ -12,7 +12,7 @@ from contract.errors import InvalidInput
 from contract.preprocessing import Triple
 
 CHANNELS = 3
-MAX_GREY_ERROR = 0.3  # of a pixel's value, in grey levels: what rounding to bfloat16 leaves
+MAX_GREY_ERROR = 0.3  # in grey levels; bfloat16 rounds pixel values by less
 
 
 def to_patches(
@@ -34,7 +34,7 @@ def to_patches(
     The layout is that of transformers' `Qwen2VLImageProcessor._preprocess` and `Qwen3VLVideoProcessor.patchify`.
     """
     num_frames, height, width, channels = frames.shape
-    if is_still := num_frames == 1:  # cut once, and then twice the same
+    if is_still := num_frames == 1:  # cut the picture once, and repeat its patches
         slices = 1
     else:
         slices = temporal_patch_size

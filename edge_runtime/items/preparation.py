@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from edge_runtime.media.video_file import VideoFile
 
 Video = Source | OpenedFile | Sequence[Picture] | NDArray[np.uint8]
-FramesRead = Callable[[int, int], None]  # with the number of frames read and the number wanted
+FramesRead = Callable[[int, int], None]  # it gets the number of frames read so far and the number wanted
 DEFAULTS = VideoOptions()
-DEFAULT_FPS = 2.0  # of frames in a list or folder, as in qwen-vl-utils
+DEFAULT_FPS = 2.0  # for frames in a list or folder, as in qwen-vl-utils
 PICTURE_DEFAULTS = PictureOptions()
 
 

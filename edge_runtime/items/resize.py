@@ -9,7 +9,7 @@ import math
 from contract.errors import MediaError
 
 MAX_ASPECT_RATIO = 200
-MIN_TOKENS, MAX_TOKENS = 4, 16_384  # of a picture, where no option says otherwise (qwen-vl-utils)
+MIN_TOKENS, MAX_TOKENS = 4, 16_384  # bounds where no option says otherwise (qwen-vl-utils)
 
 
 def _check_ratio(height: int, width: int) -> None:

@@ -37,7 +37,7 @@ def cropped(image: Image.Image, side: int, resample: int = BICUBIC) -> Pixels:
     The rule is `get_resize_output_image_size` and `center_crop` of transformers' CLIP image processor.
     """
     short, long = sorted(image.size)
-    other = side * long // short  # cut off, not rounded
+    other = side * long // short  # the reference cuts off and does not round
     width, height = (side, other) if image.width <= image.height else (other, side)
     pixels = resized(image, height, width, resample)
     top, left = (height - side) // 2, (width - side) // 2

@@ -55,7 +55,7 @@ def bilinear(maps: Rows, lines: int, columns: int) -> Rows:
         places = np.maximum((np.arange(size, dtype=np.float32) + 0.5) * np.float32(old / size) - 0.5, 0)
         first = np.minimum(places.astype(np.int64), old - 1)
         second = np.minimum(first + 1, old - 1)
-        share = (places - first).reshape(-1, *[1] * (-axis - 1))  # of the second
+        share = (places - first).reshape(-1, *[1] * (-axis - 1))  # the weight of the second
         maps = maps.take(first, axis) * (1 - share) + maps.take(second, axis) * share
     return maps
 

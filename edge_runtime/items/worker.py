@@ -27,7 +27,7 @@ from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.frames import Frames
 from edge_runtime.media.opened_file import OpenedFile
 
-HEAD = struct.Struct("<I")  # bytes of the JSON that follows
+HEAD = struct.Struct("<I")  # the number of bytes of the JSON that follows
 MAX_HEADER_BYTES = 1 << 20
 
 

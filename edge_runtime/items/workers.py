@@ -29,7 +29,7 @@ from edge_runtime.media.opened_file import OpenedFile
 
 START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from edge_runtime.items.worker import main; main()"
 START_S = 60.0
-MAX_JOBS = 500  # of one process: decoders fragment their memory
+MAX_JOBS = 500  # for one process: decoders fragment their memory
 LEFT = "the one who asked has left"
 
 

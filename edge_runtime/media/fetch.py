@@ -24,15 +24,15 @@ from contract.errors import MediaError
 MAX_REDIRECTS = 5
 BLOCK = 1 << 16
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last 32 bits (RFC 6052)
-NOT_PUBLIC = [  # special by IANA's registries, and public to Python's ipaddress
+NOT_PUBLIC = [  # IANA's registries call these special, Python's ipaddress calls them public
     ipaddress.ip_network(block)
     for block in (
-        "192.88.99.0/24",  # relays from IPv6 to IPv4, given up (RFC 7526)
+        "192.88.99.0/24",  # relays from IPv6 to IPv4, which RFC 7526 deprecates
         "2620:4f:8000::/48",  # answers for private reverse names, AS112 (RFC 7534)
         "3fff::/20",  # documentation (RFC 9637)
     )
 ]
-UNICAST = ipaddress.IPv6Network("2000::/3")  # what IANA gives out; site-local and other ways to carry IPv4 lie outside
+UNICAST = ipaddress.IPv6Network("2000::/3")  # the addresses that IANA gives out; site-local ones lie outside
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Fetcher:
                 if answer.status != 200:
                     raise MediaError(f"{url} answers {answer.status} {answer.reason}")
                 body = self._body(answer, url)
-            _left(deadline)  # a body that the watch ended must not pass for a whole one
+            _left(deadline)  # a body that the timer cut off must not pass for a whole one
             return body, url
         finally:
             connection.close()
@@ -142,7 +142,7 @@ def _look_up(host: str, port: int, deadline: float) -> list[Any]:
     threading.Thread(target=ask, name="lookup", daemon=True).start()
     try:
         return answer.result(_left(deadline))
-    except FutureTimeout as error:  # before Python 3.11 not the TimeoutError that is an OSError
+    except FutureTimeout as error:  # before Python 3.11 it is no OSError
         raise TimeoutError(f"no answer for the name {host}") from error
 
 
@@ -173,7 +173,7 @@ def _is_public(text: str) -> bool:
             return _is_public(str(inner))
         if address not in UNICAST:
             return False
-    if any(address in block for block in NOT_PUBLIC):  # False across versions
+    if any(address in block for block in NOT_PUBLIC):  # IPv4 in an IPv6 block, or the reverse, is False
         return False
     return address.is_global and not address.is_multicast
 

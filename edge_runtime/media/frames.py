@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from contract.errors import MediaError
 
-MAX_FRAMES = 1 << 12  # of a list or a folder; the bundle allows fewer
+MAX_FRAMES = 1 << 12  # for a list or a folder; the bundle allows fewer
 
 
 class Frames(Sequence[Any]):

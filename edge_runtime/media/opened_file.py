@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from contract.errors import MediaError
 
-MAX_FILE_BYTES = 1 << 29  # of a picture; the largest picture that the device decodes is smaller without any compression
+MAX_FILE_BYTES = 1 << 29  # for a picture; no picture that the device decodes is larger, even uncompressed
 FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 

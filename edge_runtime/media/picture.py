@@ -31,7 +31,7 @@ TURNS: dict[object, Image.Transpose] = {  # by the value of the EXIF tag Orienta
 }
 # For EPS Pillow runs Ghostscript, a small BLP file takes seconds of Python, the others have no reader of Pillow's own.
 NOT_READ = {"EPS", "BLP", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-MAGIC = {  # files people send by mistake
+MAGIC = {  # files that people send by mistake
     b"PK": "a ZIP archive or office document",
     b"\x1f\x8b": "a gzip archive",
     b"Rar!": "a RAR archive",
@@ -112,7 +112,7 @@ def rgb(image: Image.Image) -> Image.Image:
     """A decoded image upright, without transparency, as RGB."""
     if (turn := TURNS.get(_orientation(image))) is not None:
         image = image.transpose(turn)
-    if image.mode.startswith("I"):  # I;16, or I: 32 bits, which Pillow opens 16-bit TIFF and PGM as
+    if image.mode.startswith("I"):  # I;16, or I (32 bits): Pillow opens 16-bit TIFF and PGM so
         deep = np.asarray(image)
         if image.mode != "I" or 255 < deep.max() < 1 << 16:
             image = Image.fromarray((deep.clip(0) / 257).round().astype(np.uint8))

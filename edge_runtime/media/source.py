@@ -14,7 +14,7 @@ from contract.errors import MediaError
 
 Source = str | os.PathLike[str] | bytes
 
-MAX_PATH = 4096  # characters of a path; base64 without its data: in front is longer
+MAX_PATH = 4096  # characters of a path; base64 text is longer
 WHITE_SPACE = str.maketrans("", "", " \t\n\r\f")
 IS_BASE64 = re.compile(r"; *base64 *\Z", re.IGNORECASE)
 
@@ -56,7 +56,7 @@ def _path(text: str) -> Path:
         raise MediaError(f"{text[:40]!r}… is no path: it has {len(text)} characters, or a zero among them")
     try:
         os.fsencode(text)
-    except UnicodeEncodeError as error:  # half of a surrogate pair
+    except UnicodeEncodeError as error:  # the text has half of a surrogate pair
         raise MediaError(f"{text[:40]!r} is no path: no file name holds its character {error.start}") from error
     return Path(text)
 
@@ -64,7 +64,7 @@ def _path(text: str) -> Path:
 def _file_url(text: str) -> str:
     try:
         url = urlsplit(text)
-    except ValueError as error:  # a bracket without its other half
+    except ValueError as error:  # the URL has a bracket without its other half
         raise MediaError(f"{text[:80]!r} is no URL: {error}") from error
     if url.netloc not in ("", "localhost"):
         raise MediaError(
@@ -81,7 +81,7 @@ def _carried(text: str, kind: str) -> bytes:
         raise MediaError(f"data URL starts with {header[:40]!r}, data:{noun}/…;base64,… is expected")
     try:
         return base64.b64decode(body, validate=True)
-    except ValueError:  # also of characters that are not ASCII
+    except ValueError:  # also where a character is not ASCII
         plain = unquote(body).translate(WHITE_SPACE).rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

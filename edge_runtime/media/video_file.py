@@ -68,7 +68,7 @@ class VideoFile:
                 pixels = stream.codec_context.width * stream.codec_context.height
                 self._bound(pixels, declared)
                 discarded = (packet.is_discard for packet in container.demux(stream) if packet.size)
-                packets = list(islice(discarded, MAX_SOURCE_FRAMES + 1))  # a container may declare none
+                packets = list(islice(discarded, MAX_SOURCE_FRAMES + 1))  # a container may not declare the number
                 self._bound(pixels, len(packets))
         except BaseException:
             self.close()

@@ -134,6 +134,6 @@ def _data(value: Any) -> Any:
         return _data(value.item())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _data(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if callable(getattr(value, "model_dump", None)):  # pydantic's
+    if callable(getattr(value, "model_dump", None)):  # pydantic's models have it
         return _data(value.model_dump())
     return f"<{type(value).__name__}>"

@@ -140,7 +140,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif operator == "*" and len(texts) == 1:
             count = right if texts[0] is left else left
             check_size(len(texts[0]) * count if isinstance(count, int) else 0)
-        elif isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):  # in bits
+        elif isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):  # the size counts bits
             check_size(
                 left.bit_length() * max(right, 0) if operator == "**" else left.bit_length() + right.bit_length()
             )

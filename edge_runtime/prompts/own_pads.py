@@ -8,7 +8,7 @@ lost.
 from collections.abc import Sequence
 from typing import Any
 
-MARK = "\ufdd0"  # no character of any text, by Unicode's own word
+MARK = "\ufdd0"  # Unicode reserves it: it is no character of any text
 
 
 def guarded(value: Any, pads: Sequence[str]) -> tuple[Any, str]:

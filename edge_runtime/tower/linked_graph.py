@@ -61,7 +61,7 @@ def _located(message: memoryview, kind: str, name: bytes) -> bytes:
     while at < len(message):
         start = at
         tag, at = _varint(message, at)
-        if tag & 7 == 2:  # bytes, with their length in front
+        if tag & 7 == 2:  # a field of bytes, with their length in front
             size, at = _varint(message, at)
             inner, at = message[at : at + size], at + size
             if (child := FIELDS[kind].get(tag >> 3)) is not None:

@@ -7,7 +7,7 @@ INSTRUCTION_SETS = {  # as /proc/cpuinfo names them, on x86 and on ARM
     "sse4_1", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 }  # fmt: skip
-VNNI = {"avx_vnni", "avx512_vnni"}  # products of bytes whose sums are whole
+VNNI = {"avx_vnni", "avx512_vnni"}  # multiply bytes and keep the sums whole
 
 
 def instruction_sets() -> list[str]:

@@ -19,7 +19,7 @@ from edge_runtime.media.picture import load_picture
 
 NUM_STEPS = 6
 SIDE = 240  # pixels of a map's longer side
-MAX_ROWS = 16_384  # more would take seconds
+MAX_ROWS = 16_384  # more rows would take seconds
 
 
 def colours(rows: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -44,7 +44,7 @@ class Page:
 
     def __init__(self, pipeline: Pipeline, client: "GrpcClient | HttpClient", url: str) -> None:
         self._pipeline, self._client, self._url = pipeline, client, url
-        self._ms_per_token: float | None = None  # what the tower took for the last picture
+        self._ms_per_token: float | None = None  # the tower's time for the last picture
 
     def server(self) -> str:
         """The server's card, or why there is none."""
@@ -183,7 +183,7 @@ def create_page(
     page, manifest = Page(pipeline, client, url), pipeline.encoder.bundle.manifest
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600))
     with blocks:
-        conversation = gr.State(lambda: Conversation())  # made anew for each visitor
+        conversation = gr.State(lambda: Conversation())  # each visitor gets a new one
         with gr.Row(elem_id="head"):
             gr.HTML(f"<h1>{TITLE}</h1><p>Pictures stay on this device; the server sees embeddings.</p>")
             theme = gr.Button("Dark / light", size="sm", elem_id="theme", scale=0)
@@ -292,6 +292,6 @@ def serve(blocks: gr.Blocks, host: str, port: int, ready: str, allowed_hosts: Se
     try:
         print(ready.format(url=url), flush=True)
         while True:
-            time.sleep(0.2)  # a longer one would sleep on where the signal comes just before it
+            time.sleep(0.2)  # a longer sleep would go on where the signal comes just before it
     finally:
         blocks.close(verbose=False)
