@@ -34,9 +34,8 @@ class Pipeline:
     Args:
         encoder: the tower.
         cache: finds what the tower has encoded before; None encodes everything.
-        max_pixels: the most pixels of a picture or video frame after resizing, where the bundle allows more: the
-            tower's time and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the
-            bundle.
+        max_pixels: the most pixels of a resized picture or video frame, where the bundle allows more: the tower's time
+            and memory follow it. The default is 1024 x 1024, 1,024 embedding rows; None leaves it to the bundle.
         max_tiles: the most tiles of a picture, where the bundle's family cuts pictures into tiles: time and rows follow
             them. The pipeline refuses a picture of more. None allows the most that the checkpoint's processor makes.
         fetch: reads http and https URLs of pictures and videos; None refuses them.
@@ -77,7 +76,7 @@ class Pipeline:
         if max_pixels is not None and max_pixels < image.min_pixels:
             raise InvalidInput(f"max_pixels is {max_pixels}, at least the bundle's {image.min_pixels} is expected")
         most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
-        self.max_pixels = most  # the most pixels of a picture after resizing
+        self.max_pixels = most  # the most pixels of a resized picture
         tiles = _most_tiles(manifest.card, max_tiles)
         maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, tiles, progress)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)

@@ -1,4 +1,4 @@
-"""One request on a gRPC stream of its own: what the blocking and the asyncio client share.
+"""One request on one gRPC stream: what the blocking and the asyncio client share.
 
 Each request has a stream, because a cancel ends every request of its stream and errors on a stream carry no request id.
 The streams of a client share its network connection. A client sends a request again in four cases only: nobody listens,

@@ -32,7 +32,7 @@ class HeldKeys(Collection[str]):
 
     @property
     def is_useful(self) -> bool:
-        """Whether keys are worth sending; once this is false, it stays false."""
+        """Whether it pays to send keys; once this is false, it stays false."""
         return self._credit > 0
 
     def add(self, keys: Iterable[str]) -> None:

@@ -68,7 +68,7 @@ class Chat:
             await self._serve(kind, Request(scope, receive), exchange)
         except ClientDisconnect:
             exchange.status = GONE
-        except asyncio.CancelledError:  # the gateway is stopping
+        except asyncio.CancelledError:  # the gateway stops
             exchange.status = GONE
             raise
         except Exception as error:

@@ -17,8 +17,8 @@ class PictureOptions:
     """What a message may say about a picture.
 
     Attributes:
-        min_pixels, max_pixels: bounds of height x width after resizing; either puts qwen-vl-utils' rule (4 to 16,384
-            tokens where one is silent) in the place of the bundle's own bounds.
+        min_pixels, max_pixels: bounds of height x width of the resized picture; either puts qwen-vl-utils' rule (4 to
+            16,384 tokens where the other is None) in the place of the bundle's own bounds.
         resized_height, resized_width: the size itself, rounded to whole merge blocks; both or none.
 
     Raises:

@@ -42,8 +42,9 @@ class VideoOptions:
         nframes: how many frames the model looks at in all; give it or fps.
         min_frames, max_frames: bounds of the number that follows from fps.
         video_start, video_end: the part of the video that the model looks at, in seconds.
-        min_pixels, max_pixels: bounds of one frame after resizing; total_pixels: of all temporal patches together. Any
-            of them puts qwen-vl-utils' rule in the place of the bundle's own budget.
+        min_pixels, max_pixels: bounds of the pixels of one resized frame.
+        total_pixels: the budget of all temporal patches together. Any of these three puts qwen-vl-utils' rule in the
+            place of the bundle's own budget.
         resized_height, resized_width: the size of a frame itself, rounded to whole merge blocks; both or none.
         sample_fps: how many frames of a list or folder make a second.
         raw_fps: the rate in which the timestamps of such frames count, where it is another.

@@ -1,7 +1,7 @@
-"""Workers makes the items of clients' media in processes that it can kill: decoders have no limits of their own.
+"""Workers makes the items of clients' media in processes that it can kill: decoders set themselves no limits.
 
 A process takes one job at a time. Workers kills it when the job passes a limit or its asker leaves; the next job starts
-another. A client holds at most its share of the processes, so slow media of one client keep no other waiting.
+another. A client holds at most its share of the processes, so no client waits for the slow media of another.
 """
 
 import json

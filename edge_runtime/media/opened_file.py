@@ -17,7 +17,7 @@ FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OpenedFile:
-    """A regular file, open for reading as long as this object lives.
+    """A regular file that stays open as long as this object lives, so that anybody can read it.
 
     Two objects are equal where they are the same file of the same size and modification time, so a file that somebody
     rewrites in between is another one.

@@ -52,7 +52,7 @@ def check_size(num_characters: int) -> None:
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; a prompt only holds what stands inside."""
+    """`{% generation %}` marks what an assistant wrote, for those who train; a prompt only holds what stands inside."""
 
     tags = {"generation"}  # noqa: RUF012  Jinja declares it so
 

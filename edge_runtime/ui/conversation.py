@@ -87,7 +87,7 @@ class Conversation:
     Attributes:
         said: the turns so far.
         system: the system prompt.
-        max_pixels: the most pixels of each picture after resizing; None leaves it to the pipeline.
+        max_pixels: the most pixels of each resized picture; None leaves it to the pipeline.
         beside: pictures that the page shows besides the one in the picture's box.
         pending: the turn under way.
     """
