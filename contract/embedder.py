@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError
-from contract.files import sha256
+from contract.files import is_plain_name, sha256
 from contract.manifest import GRAPH, TOKENIZER
 from contract.preprocessing import ImageProcessing
 from contract.tiles import Tiles
@@ -84,6 +84,6 @@ def parse_embedder(folder: Path) -> EmbedderManifest:
     for name in (GRAPH, TEXT_GRAPH, TOKENIZER):
         if name not in found.files:
             raise BundleError(f"{path}: files has no {name!r}: export the bundle again")
-    if any("/" in name or name in ("..", NAME) for name in found.files):
+    if not all(is_plain_name(name) and name != NAME for name in found.files):
         raise BundleError(f"{path}: files may only name files of the bundle itself")
     return found

@@ -21,7 +21,7 @@ from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
 from contract.limits import Limits
 from contract.rows import Layout, MaskReader, RowMasks, lay_out
-from contract.seconds import check_seconds
+from contract.seconds import check_last_position, check_seconds
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,10 @@ def check_prompt(
         main, deepstack = joined([content.floats(numbers) for content in contents])
     else:
         main, deepstack = decode(sent.arrays, "", None)
-    return Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents, layout)
+    prompt = Prompt(input_ids, main, deepstack, images, videos, tuple(items), contents, layout)
+    if any(prompt.seconds):
+        check_last_position(prompt.positions(card)[0], card)
+    return prompt
 
 
 def _placed(items: Sequence[ItemRows], contents: Sequence[ItemTensors]) -> list[ItemRows]:

@@ -13,6 +13,8 @@ from contract.card import ModelCard
 from contract.errors import InvalidInput
 
 MAX_SECONDS = 3600.0
+# Engines hold a table of angles for some times the model's context; vLLM 0.32 for four. The answer takes one of them.
+MAX_CONTEXTS = 3
 
 
 def check_seconds(
@@ -46,3 +48,21 @@ def check_seconds(
             f"video_second_per_grid has {wrong[0]}, seconds above 0 up to {MAX_SECONDS} are expected", check="seconds"
         )
     return got
+
+
+def check_last_position(positions: NDArray[np.int64], card: ModelCard) -> None:
+    """Refuse seconds that lead further than an engine's table of angles.
+
+    Args:
+        positions: int64 (axes, S), those of the prompt's tokens.
+
+    Raises:
+        InvalidInput: a position is not below MAX_CONTEXTS times the model's context.
+    """
+    last, most = int(positions.max()), MAX_CONTEXTS * card.max_position_embeddings
+    if last >= most:
+        raise InvalidInput(
+            f"video_second_per_grid leads to position {last}, up to {most - 1} is allowed: send a shorter video, or "
+            "frames that are less far apart",
+            check="seconds",
+        )

@@ -80,6 +80,8 @@ class Embedder:
         verified = verify(path, manifest.files)
         try:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
+            tokenizer.no_truncation()  # a text that is too long is refused, not cut
+            tokenizer.no_padding()
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
         sessions = []

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contract.errors import InvalidInput, shown
 from contract.manifest import PRECISIONS
 from export import command, extra
 from export.progress import Progress
@@ -53,6 +54,7 @@ def export_vision(
     from export.precision import precision_named
 
     if model_type_of(model) in EMBEDDERS:
+        _refuse_options(adapter=adapter, calibration=calibration)
         return write_embedder(model, out, precision_named(precision), progress or Progress())
     return write_bundle(model, out, precision_named(precision), progress or Progress(), calibration, adapter)
 
@@ -75,8 +77,19 @@ def plan_vision(
     from export.families import EMBEDDERS
 
     if model_type_of(model) in EMBEDDERS:
+        _refuse_options(adapter=adapter)
         return plan_embedder(model, precision)
     return plan_bundle(model, out, precision, progress or Progress(), adapter)
+
+
+def _refuse_options(**given: Path | None) -> None:
+    """Refuse the options that have no meaning for an embedding model."""
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidInput(
+                f"--{name} is {shown(str(value))}, and an embedding model takes none: merge an adapter into the "
+                "checkpoint and export that (merge_and_unload, save_pretrained)"
+            )
 
 
 def _require_extra() -> None:

@@ -4,6 +4,7 @@ Whoever knows where the library lies calls `load` once: on the device, the code 
 """
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +87,13 @@ class Native:
 
 def load(path: Path | None) -> None:
     """Use the library at path from now on; None, or one that lacks the functions, leaves the work to numpy."""
-    _loaded.clear()
+    found: list[Native] = []
     if path is not None:
-        try:
-            _loaded.append(Native(path))
-        except (OSError, AttributeError):
-            return
+        with suppress(OSError, AttributeError):
+            found.append(Native(path))
+    _loaded[:] = found  # at once: another thread may encode
 
 
 def native() -> Native | None:
     """The functions that `load` found; None where numpy does the work."""
-    return _loaded[0] if _loaded else None
+    return next(iter(_loaded), None)

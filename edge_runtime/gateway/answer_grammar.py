@@ -5,6 +5,8 @@ has a form only where the model calls it. This module turns both into one Lark g
 """
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +48,13 @@ def bound(sampling: Sampling, tools: list[Any] | None, is_thinking: bool | None,
 
 def _rules(form: dict[str, Any]) -> str | None:
     """The right side of a rule; None where the server judges the form, and for GBNF, which no Lark rule can hold."""
-    kind, value = next(iter(form.items()), ("", None))
+    given = {kind: value for kind, value in form.items() if value is not None}
+    if len(given) != 1:
+        return None
+    ((kind, value),) = given.items()
+    if kind == "json" and isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value)
     if kind == "json_object":
         kind, value = "json", {"type": "object"}
     if kind == "json" and isinstance(value, dict):
@@ -54,7 +62,8 @@ def _rules(form: dict[str, Any]) -> str | None:
     if kind == "choice" and isinstance(value, list):
         return " | ".join(json.dumps(text) for text in value)
     if kind == "regex" and isinstance(value, str):
-        return "/(?:" + value.replace("/", r"\/").replace("\n", r"\n") + ")/"
+        escaped = re.sub(r"\\.|/", lambda found: r"\/" if found[0] == "/" else found[0], value, flags=re.DOTALL)
+        return "/(?:" + escaped.replace("\n", r"\n") + ")/"
     if kind == "grammar" and isinstance(value, str) and "::=" not in value:
         return "%lark {\n" + value + "\n}"
     return None

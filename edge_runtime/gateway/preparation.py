@@ -184,7 +184,7 @@ class Preparation:
                     request = write(prepared=prepared)
                     encode_s = time.perf_counter() - begun
                     card = self._pipeline.encoder.bundle.manifest.card
-                    sizes = [jpeg_bytes(one.item, card) for one in prepared]
+                    sizes = [None if one.item.timestamps else jpeg_bytes(one.item, card) for one in prepared]
                     return Prepared(request, encode_s, None if None in sizes else sum(size or 0 for size in sizes))
 
                 future = self._encoders.submit(encode)

@@ -16,7 +16,7 @@ QUALITY = 90
 def pixels(item: Item, card: ModelCard) -> NDArray[np.uint8]:
     """The first picture of each temporal patch of an item, uint8 (t, height, width, 3): `to_patches` backwards."""
     t, h, w = item.tower_thw
-    merge, patch = card.merge_size, card.patch_size
+    merge, patch = card.tiles.merge if card.tiles else card.merge_size, card.patch_size
     depth = item.patches.shape[1] // (CHANNELS * patch * patch)
     blocks = item.patches.reshape(t, h // merge, w // merge, merge, merge, CHANNELS, depth, patch, patch)
     # (t, H/m, W/m, m, m, c, p, p) -> (t, H/m, m, p, W/m, m, p, c)

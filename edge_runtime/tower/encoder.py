@@ -99,7 +99,8 @@ class Encoder:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
-        native.load(kernels.library() if use_kernels else None)  # the codec of the rows uses it, too
+        if use_kernels:  # else those of another encoder stay in use: the bytes are the same
+            native.load(kernels.library())  # the codec of the rows uses it, too
         options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
         try:
             with given_back(opened.weights):

@@ -68,7 +68,8 @@ class Page:
         if not question.strip():
             yield question, history(conversation), gr.skip(), gr.skip(), gr.skip(), conversation
             return
-        conversation.system, conversation.max_pixels = system or "", int(max_pixels)
+        conversation.system = system or ""
+        conversation.max_pixels = int(max_pixels) if max_pixels < self._pipeline.max_pixels else None
         shown = [Media("image", path) for path in conversation.beside]
         shown += [Media("image", Path(picture))] if picture else []
         shown += [Media("video", Path(video))] if video else []
@@ -203,8 +204,11 @@ def create_page(
                 )  # fmt: skip
                 clear = gr.Button("Take the kept pictures away", size="sm", elem_id="clear-beside")
                 least, most = manifest.image.min_pixels, pipeline.max_pixels
-                max_pixels = gr.Slider(least, most, most, step=1, label="Most pixels of a picture", elem_id="pixels")
-                size = gr.HTML(page.size(most), elem_id="size")
+                has_sizes = manifest.card.tiles is None  # a family of tiles cuts every picture to its own size
+                max_pixels = gr.Slider(
+                    least, most, most, step=1, label="Most pixels of a picture", elem_id="pixels", visible=has_sizes
+                )
+                size = gr.HTML(page.size(most), elem_id="size", visible=has_sizes)
                 with gr.Accordion("Answer", open=False):
                     system = gr.Textbox(label="System prompt", lines=2, max_lines=6, elem_id="system")
                     max_tokens = gr.Slider(1, 2048, 256, step=1, label="Most tokens")

@@ -90,18 +90,20 @@ class Trials:
                 command,
                 input=json.dumps(job).encode(),
                 capture_output=True,
-                timeout=limits.max_cpu_s * 10,
+                timeout=10 * max(1.0, limits.max_cpu_s),
                 check=False,
                 env=os.environ | {"MALLOC_ARENA_MAX": "2", "RUST_BACKTRACE": "0"},
             )
             answer: dict[str, Any] = json.loads(done.stdout)
-        except (subprocess.TimeoutExpired, ValueError):  # this timeout or its own limits killed it
+        except (subprocess.TimeoutExpired, OSError) as error:  # the machine is busy: no verdict on the grammar
+            raise Unavailable("a grammar could not be tried in time: try again later", check="grammars") from error
+        except ValueError:  # its own limits killed it
             return _wrong(
                 f"{constraint.kind} takes more than {limits.max_cpu_s:g} s or {limits.max_bytes >> 20} MiB to compile: "
                 "make it smaller"
             )
-        if (error := answer.get("error")) is not None:
-            return _wrong(f"{constraint.kind} cannot be compiled: {shortened(error, 400)}")
+        if (told := answer.get("error")) is not None:
+            return _wrong(f"{constraint.kind} cannot be compiled: {shortened(told, 400)}")
         grammar: str = answer["grammar"]
         return grammar
 

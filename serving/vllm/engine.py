@@ -168,8 +168,7 @@ class VllmEngine:
             raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
         if prompt.layout is not None and not prompt.layout.is_kept.all():
             raise InvalidInput(
-                "vision_rows_kept drops rows, which needs the engine transformers; this server runs the engine vllm",
-                check="engine-has",
+                "vision_rows_kept drops rows, which needs the engine transformers; this server runs the engine vllm"
             )
         max_tokens = min(sampling.max_tokens, max(1, self._card.max_position_embeddings - num_tokens))
         if num_tokens + max_tokens > self._max_tokens:

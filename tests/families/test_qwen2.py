@@ -257,6 +257,9 @@ def test_seconds_are_checked_and_name_the_item(served: Served) -> None:
         held=list(kept.contents),
     )
     assert again.seconds == prompt.seconds == (1.25,)
+    far = served.pipeline.request(messages([clip(16), "What?"]))  # 7 hours: further than an engine's table of angles
+    with pytest.raises(InvalidInput, match="leads to position"):
+        served.prompt(far, video_second_per_grid=np.full(1, 3600, np.float32))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 30, 61, 900])

@@ -44,9 +44,11 @@ def obeys(sampling: Sampling, text: str) -> bool:
         ({"json_object": True}, '{"a":[1]}', "[1]"),
         ({"choice": ["yes", 'a "b"\n']}, 'a "b"\n', "no"),
         ({"regex": "a/b[0-9]"}, "a/b7", "a/b"),
+        ({"regex": r"a\/b[0-9]\\"}, "a/b7\\", "a/b7"),
+        ({"regex": None, "json": json.dumps(SPOT)}, '{"x":12}', '{"y":12}'),
         ({"grammar": 'start: x\nx: "up" | "down"'}, "down", "left"),
     ],
-    ids=["json", "object", "choice", "regex", "grammar"],
+    ids=["json", "object", "choice", "regex", "escaped", "text", "grammar"],
 )
 def test_a_form_begins_behind_the_thoughts(form: dict[str, Any], right: str, wrong: str) -> None:
     asked = Sampling(structured_outputs=form)
@@ -60,7 +62,7 @@ def test_a_form_begins_behind_the_thoughts(form: dict[str, Any], right: str, wro
 
 
 def test_a_grammar_of_another_kind_is_left_to_the_server() -> None:
-    for form in ({"grammar": 'root ::= "a"'}, {"json": [1]}, {}):
+    for form in ({"grammar": 'root ::= "a"'}, {"json": [1]}, {"choice": ["a"], "regex": "b"}, {}):
         asked = Sampling(structured_outputs=form)
         assert bound(asked, None, True, "") is asked
 
