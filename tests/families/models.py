@@ -235,7 +235,7 @@ def write(family: str, folder: Path, **tower: Any) -> Path:
     """
     kind = KINDS[family]
     config, processor = kind.make(**tower)
-    model = loud(tf.AutoModelForImageTextToText.from_config(config))
+    model = loud(tf.AutoModelForImageTextToText.from_config(config), seed=1)
     model.generation_config.eos_token_id = None  # random weights choose any token
     model.save_pretrained(folder)
     processor.chat_template = TEMPLATE.replace("IMAGE", kind.image).replace("VIDEO", kind.video)

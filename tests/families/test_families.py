@@ -59,7 +59,7 @@ def test_the_cards_agree_and_the_bundle_says_what_was_compared(served: Served) -
 
 
 def test_rows_in_another_order_change_the_answer(served: Served) -> None:
-    """The rows are right and their places are not: a random model notices it in one of three conversations at least."""
+    """The rows are right and their places are not: a random model notices it in one conversation at least."""
     changed = []
     for content in CONVERSATIONS.values():
         request = served.request(content)
