@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tiny_model.scenes import shapes_scene
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON = {"clients.md": 1, "media.md": 2}  # blocks of each page, run below
+PYTHON = {"clients.md": 1, "media.md": 2, "families.md": 1}  # blocks of each page, run below and in tests/families
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -122,4 +122,5 @@ def test_every_request_parameter_that_is_named_exists() -> None:
     names = set(re.findall(r"`([a-z]+_[a-z_0-9]+)`", PAGE.read_text()))
     known = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE))
     served = {MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES}
-    assert names - known <= {*served, "stream_infer", "generate_stream"}
+    forms = {"json_object"}  # of structured_outputs
+    assert names - known <= {*served, *forms, "stream_infer", "generate_stream"}

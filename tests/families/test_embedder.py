@@ -1,6 +1,7 @@
 """Embedding models on the device alone: vectors are those of transformers' get_image_features and get_text_features."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from PIL import Image
 from tokenizers import processors
 
 from contract.errors import BundleError, InvalidInput, MediaError, ParityError
@@ -21,6 +23,7 @@ from edge_runtime.__main__ import main
 from edge_runtime.embedder import cosines
 from export.families import clip
 from export.vision import export_vision, plan_vision
+from tests.conftest import ROOT
 from tests.families.models import ALL, CLIP, IDS, SIGLIP, fast_tokenizer, loud, picture
 
 SIZES = [
@@ -123,6 +126,22 @@ def test_vectors_are_those_of_transformers(made: Made) -> None:
     ours, theirs = made.embedder.texts(TEXTS), their_texts(made, TEXTS)
     assert np.abs(ours - theirs).max() <= 1e-4 * np.sqrt(np.mean(theirs**2))
     assert np.abs(cosines(ours, ours) - np.eye(len(TEXTS))).min(1).max() < 0.999  # the texts differ
+
+
+def test_the_block_of_the_families_page(made: Made, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "families.md").read_text(), re.DOTALL)
+    (tmp_path / "embedder").symlink_to(made.bundle)
+    picture(90, 60).save(tmp_path / "one.jpg")
+    run = [sys.executable, "-c", block]
+    done = subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120)
+    with Image.open(tmp_path / "one.jpg") as drawn:
+        pictures = torch.from_numpy(their_pictures(made, [drawn]))
+    texts = torch.from_numpy(their_texts(made, ["a cat", "a dog"]))
+    cosine = torch.nn.functional.cosine_similarity(pictures[:, None], texts[None], dim=-1)  # (1, 2)
+    manifest = made.embedder.manifest
+    expected = cosine.numpy() * manifest.logit_scale + manifest.logit_bias
+    found = np.array([float(word) for word in done.stdout.replace("[", " ").replace("]", " ").split()])
+    assert np.allclose(found, expected[0], atol=1e-2)
 
 
 def test_alone_and_together_they_are_the_same(made: Made) -> None:
