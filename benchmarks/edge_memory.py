@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
+from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
 from export import families
 from export.graph.builder import OPSET
@@ -83,7 +84,7 @@ def write_bundle(source: Path, out: Path, precision: str) -> int:
         has_outer_video_wrapper=HAS_OUTER_VIDEO_WRAPPER,
         precision=precision,
         opset=OPSET,
-        graph_version=0,
+        graph_version=GRAPH_VERSION,
         libraries={},
         parity=[],
     ).write(out)

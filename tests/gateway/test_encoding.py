@@ -44,7 +44,7 @@ def test_the_same_picture_at_the_same_time_is_encoded_once(slow: Gateway) -> Non
     before, same = encoded(slow), body(picture(1))
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: slow.ask(body=same), range(4)))
-    assert [status for status, _, _ in answers] == [200] * 4
+    assert [status for status, _, _ in answers] == [200] * 4, answers
     assert len({answer["choices"][0]["message"]["content"] for _, answer, _ in answers}) == 1
     assert encoded(slow) - before == 1
 
