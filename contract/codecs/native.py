@@ -1,6 +1,6 @@
 """The slow steps of `ecq` in compiled code, where a machine has the library of kernels/; numpy computes the same bytes.
 
-Whoever knows where the library lies calls `load` once: on the device, the code that loads a bundle's tower does.
+`load` tells this module where the library lies. On the device, the code that loads a bundle's tower calls it.
 """
 
 import ctypes

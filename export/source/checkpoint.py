@@ -21,11 +21,11 @@ from contract.errors import BundleError
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.quantisation import quantisation
 from export import families
 from export.source.adapter import ADAPTER, ADAPTER_CONFIG, WRAPPED, Adapter
 from export.source.hub import INDEX, SINGLE
 from export.source.notices import adapter as described
-from export.source.notices import quantisation
 from export.source.processors import Processors
 from export.source.shards import ITEM_BYTES, Stored, read_shard
 from export.source.template import find_template

@@ -7,27 +7,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contract.quantisation import PACKAGES, quantisation
 from export.source.adapter import ADAPTER, ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from export.source.checkpoint import Checkpoint
 
-ENGINES = {
-    "fp8": "needs the package accelerate, or --engine vllm",
-    "bitsandbytes": "needs the packages accelerate and bitsandbytes, or --engine vllm",
-    "compressed-tensors": "needs the package compressed-tensors, or --engine vllm",
-    "gptq": "needs the packages optimum and gptqmodel, or --engine vllm",
-    "awq": "needs the packages accelerate and gptqmodel, or --engine vllm",
-}
 
-
-def quantisation(config: dict[str, Any]) -> str | None:
-    """The method with which a config says that its linear layers are quantised; None where they are not."""
-    for place in (config, config.get("text_config") or {}):
-        found = place.get("quantization_config")
-        if isinstance(found, dict):
-            return str(found.get("quant_method", "an unnamed method"))
-    return None
+def needed(method: str) -> str:
+    """What a server needs to read weights that a method quantised."""
+    if method not in PACKAGES:
+        return "needs --engine vllm, unless transformers reads it"
+    names = [name.replace("_", "-") for name in PACKAGES[method]]
+    return f"needs the package{'s' * (len(names) > 1)} {' and '.join(names)}, or --engine vllm"
 
 
 def notices(checkpoint: "Checkpoint") -> list[str]:
@@ -44,8 +36,7 @@ def notices(checkpoint: "Checkpoint") -> list[str]:
             f"weights are. Give both exports --adapter {checkpoint.folder} to merge it"
         )
     if method := quantisation(checkpoint.config):
-        engine = ENGINES.get(method, "needs --engine vllm, unless transformers reads it")
-        found.append(f"the language model is quantised with {method}: the server {engine}")
+        found.append(f"the language model is quantised with {method}: the server {needed(method)}")
     names = {name for names in checkpoint.shards.values() for name in names}
     tied = {**checkpoint.config.get("text_config", {}), **checkpoint.config}.get("tie_word_embeddings", False)
     if not tied and not any(name.endswith("lm_head.weight") for name in names):

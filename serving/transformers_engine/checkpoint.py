@@ -20,9 +20,10 @@ from transformers.utils import logging
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.language import read_language_card
+from contract.quantisation import quantisation
 from serving import families
 from serving.families import Family
-from serving.quantisation import check_quantisation, quantisation
+from serving.quantisation import check_quantisation
 from serving.requests.tokenizer import load_tokenizer
 from serving.transformers_engine.attention import PACKED
 
