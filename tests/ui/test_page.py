@@ -284,7 +284,9 @@ def test_an_answer_is_asked_for_anew_and_a_question_is_edited(page: Page) -> Non
         ask(page, question)
         answered(page, count)
     before = prompt_tokens(page)
+    page.locator("#costs table").evaluate("old => old.setAttribute('data-old', '')")
     page.locator("#chat").get_by_label("Retry").last.click()
+    expect(page.locator("#costs [data-old]")).to_have_count(0)  # the costs are those of the new turn
     answered(page, 2)
     expect(page.locator("#chat .user")).to_have_count(2)
     assert prompt_tokens(page) == before
