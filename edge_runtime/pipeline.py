@@ -149,7 +149,8 @@ class Pipeline:
             raise InvalidInput("messages is empty, at least one message is expected")
         check_keys(messages, bundle.chat_template)
         encoded = self._rows.encode(self.prepare(messages) if prepared is None else prepared)
-        (chat, tools), mark = guarded((plain(messages), tools), bundle.pad_tokens)
+        marks = (*bundle.pad_tokens, *families.find(bundle.manifest.card.family).MARKS)
+        (chat, tools), mark = guarded((plain(messages), tools), marks)
         text = render(
             bundle.chat_template,
             chat,

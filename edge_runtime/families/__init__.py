@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """What the device needs to know of a family."""
+    """What the device needs to know of a family.
+
+    Attributes:
+        MARKS: the texts beside the pads at which `write` puts an item; where a person types one, it is text.
+    """
+
+    MARKS: tuple[str, ...]
 
     def indices(self, num_frames: int, fps: float, how: VideoProcessing, options: "VideoOptions") -> NDArray[np.int64]:
         """The indices of the chosen frames, int64 (n,), ascending, out of `num_frames` at `fps` frames per second.

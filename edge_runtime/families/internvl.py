@@ -21,9 +21,10 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import canvas
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
-__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "indices", "mode", "picture", "write"]
 
 VIDEO = "<video>"
+MARKS = (VIDEO,)
 
 
 def indices(num_frames: int, fps: float, how: VideoProcessing, options: VideoOptions) -> NDArray[np.int64]:

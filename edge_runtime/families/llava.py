@@ -5,13 +5,13 @@ from PIL import Image
 from contract.card import ModelCard
 from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
-from edge_runtime.families.tiles import arrange, check_picture, frame_indices, item, mode, tiles_of, write
+from edge_runtime.families.tiles import MARKS, arrange, check_picture, frame_indices, item, mode, tiles_of, write
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import one_tile
 
-__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "indices", "mode", "picture", "write"]
 
 indices = frame_indices
 

@@ -10,13 +10,13 @@ from contract.card import ModelCard
 from contract.preprocessing import ImageProcessing
 from edge_runtime.bundle import Bundle
 from edge_runtime.families.llava import clip
-from edge_runtime.families.tiles import check_picture, frame_indices, item, mode, tiles_of, write
+from edge_runtime.families.tiles import MARKS, check_picture, frame_indices, item, mode, tiles_of, write
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import anyres
 from edge_runtime.items.unpad import num_rows, unpadded
 
-__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "indices", "mode", "picture", "write"]
 
 ANYRES = "anyres"
 indices = frame_indices

@@ -14,7 +14,7 @@ from contract.card import ModelCard
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.tiles import Tiles
 from edge_runtime.bundle import Bundle
-from edge_runtime.families.tiles import check_picture, frame_indices, frame_pixels, item, tiles_of, write
+from edge_runtime.families.tiles import MARKS, check_picture, frame_indices, frame_pixels, item, tiles_of, write
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
@@ -22,7 +22,7 @@ from edge_runtime.items.tiles import anyres, padded
 from edge_runtime.items.unpad import bilinear, num_rows, unpadded
 from edge_runtime.items.video_options import timestamps
 
-__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "indices", "mode", "picture", "write"]
 
 ALONE, AMONG_OTHERS, FRAMES = "alone", "among others", "frames"
 indices = frame_indices

@@ -9,13 +9,13 @@ from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.preprocessing import VideoProcessing
 from edge_runtime.bundle import Bundle
-from edge_runtime.families.qwen3_vl import arrange, grid_item, mode, picture, resized_frames
+from edge_runtime.families.qwen3_vl import MARKS, arrange, grid_item, mode, picture, resized_frames
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
 from edge_runtime.items.resize import image_size
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
-__all__ = ["arrange", "clip", "frame_size", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "frame_size", "indices", "mode", "picture", "write"]
 
 PAIR = 2  # frames; the number of frames is a multiple of it, or 1
 

@@ -1,5 +1,5 @@
 """Qwen3.5 and 3.6 on the device: what Qwen3-VL does."""
 
-from edge_runtime.families.qwen3_vl import arrange, clip, frame_size, indices, mode, picture, write
+from edge_runtime.families.qwen3_vl import MARKS, arrange, clip, frame_size, indices, mode, picture, write
 
-__all__ = ["arrange", "clip", "frame_size", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "frame_size", "indices", "mode", "picture", "write"]

@@ -16,6 +16,7 @@ from edge_runtime.items.patches import to_patches
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions, timestamps
 
+MARKS: tuple[str, ...] = ()  # pads alone stand for pictures and videos
 FrameSize = Callable[
     [int, int, int, VideoProcessing, ModelCard, VideoOptions, int | None], tuple[int, int]
 ]  # a family's frame_size

@@ -22,9 +22,10 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import longest_edge, whole_in_a_tile
 from edge_runtime.items.video_options import VideoOptions
 
-__all__ = ["arrange", "clip", "indices", "mode", "picture", "write"]
+__all__ = ["MARKS", "arrange", "clip", "indices", "mode", "picture", "write"]
 
 VIDEO, AROUND, WHOLE, TILES = "<video>", "<fake_token_around_image>", "<global-img>", "tiles"
+MARKS = (VIDEO,)
 ONES = [
     "zero",
     "one",

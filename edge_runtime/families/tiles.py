@@ -17,6 +17,7 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.tiles import Pixels, check_ratio
 from edge_runtime.items.video_options import VideoOptions
 
+MARKS: tuple[str, ...] = ()  # pads alone stand for pictures and videos
 SIZES = ("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width")
 
 

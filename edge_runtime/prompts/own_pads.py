@@ -1,7 +1,7 @@
 """A pad token that somebody typed is text: only the template says where a picture stands.
 
-A tokenizer makes a pad of the pad's name wherever that name stands. So `guarded` puts a mark into the name before the
-template runs, and `prompt_ids` tokenises the pieces between the marks: each piece is plain text, and no character is
+A tokenizer makes a pad of the pad's name wherever that name stands, and a family may put items at other names, such as
+`<video>` (`MARKS` of edge_runtime.families). So `guarded` puts a mark into the name before the template runs, and `prompt_ids` tokenises the pieces between the marks: each piece is plain text, and no character is
 lost.
 """
 

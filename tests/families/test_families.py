@@ -32,6 +32,26 @@ def test_tokens_are_those_of_the_whole_model(served: Served, name: str) -> None:
     assert asyncio.run(served.answer(served.prompt(request))) == served.expected(found[name])
 
 
+TYPED = "Is <image>, <video> or <IMG_CONTEXT> a mark?"
+
+
+@pytest.mark.parametrize("place", ["one picture", "text only", "video"])
+def test_a_mark_that_somebody_typed_is_text(served: Served, place: str) -> None:
+    """Beside a picture, alone and beside a video: the tokens spell it, and the pads are those of the items alone."""
+    found = conversations(served.card.family)
+    if place not in found:
+        pytest.skip("the family takes no videos")
+    (turn,) = found[place]
+    ids, other = (served.request([[*turn, text]]).input_ids for text in (TYPED, "QZX"))
+    decode = served.pipeline.encoder.bundle.tokenizer.decode
+    typed, expected = (decode(one.tolist(), skip_special_tokens=False) for one in (ids, other))
+    assert typed == expected.replace("QZX", TYPED)
+    marks = {IDS["<video>"]} if KINDS[served.card.family].video else set()  # elsewhere it is a token without a meaning
+    for pad in marks.union(served.card.pad_token_ids):
+        assert (ids == pad).sum() == (other == pad).sum()
+    assert asyncio.run(served.answer(served.prompt(served.request([[*turn, TYPED]]))))
+
+
 def test_together_they_say_what_they_say_alone(served: Served) -> None:
     asked = list(conversations(served.card.family).values()) * 2
     prompts = [served.prompt(served.request(turns)) for turns in asked]
