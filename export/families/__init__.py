@@ -31,10 +31,13 @@ class Family(Protocol):
         SHARED: tower-local names of tensors that the server needs as well.
         VIDEO: what the family's video processor does where a file says nothing; only families whose rows stand on
             grids have it.
+        FRAMES_ROUNDED: the share of a video's frames, at least one frame, that transformers' rounding may move to the
+            frame beside; 0 where the device must choose exactly transformers' frames. Families with VIDEO have it.
     """
 
     SHARED: tuple[str, ...]
     VIDEO: Mapping[str, Any]
+    FRAMES_ROUNDED: float
 
     def local_name(self, name: str) -> str | None:
         """The tower-local name of a checkpoint's tensor; None where the tensor is outside the tower."""

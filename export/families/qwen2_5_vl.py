@@ -5,11 +5,33 @@ from typing import Any
 
 from contract.errors import BundleError
 from contract.families.qwen3_vl import missing_key
-from export.families.qwen2_vl import SHARED, VIDEO, config, facts_of, local, patch_names, renamed_tower, require, whole
+from export.families.qwen2_vl import (
+    FRAMES_ROUNDED,
+    SHARED,
+    VIDEO,
+    config,
+    facts_of,
+    local,
+    patch_names,
+    renamed_tower,
+    require,
+    whole,
+)
 from export.families.qwen3_vl import body, for_bytes
 from export.graph.tower import Tower, linear_shapes
 
-__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = [
+    "FRAMES_ROUNDED",
+    "SHARED",
+    "VIDEO",
+    "body",
+    "config",
+    "facts_of",
+    "for_bytes",
+    "local_name",
+    "oracle",
+    "tower",
+]
 
 RENAMED = {"gate_proj": "linear_gate", "up_proj": "linear_fc1", "down_proj": "linear_fc2"}
 

@@ -17,7 +17,18 @@ from export.families.tile_facts import resolved
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
 from export.source.processors import BOTH, PICTURE_DEFAULTS
 
-__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = [
+    "FRAMES_ROUNDED",
+    "SHARED",
+    "VIDEO",
+    "body",
+    "config",
+    "facts_of",
+    "for_bytes",
+    "local_name",
+    "oracle",
+    "tower",
+]
 
 VIDEO: dict[str, Any] = BOTH | {  # Qwen2VLVideoProcessor of transformers 5.23
     "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768},
@@ -25,6 +36,9 @@ VIDEO: dict[str, Any] = BOTH | {  # Qwen2VLVideoProcessor of transformers 5.23
     "do_sample_frames": False, "fps": None, "num_frames": None, "min_frames": 4, "max_frames": 768,
     "cap_pixels_per_frame": None, "max_video_tokens": 128_000, "min_pixels": None, "max_pixels": None,
 }  # fmt: skip
+# torch.arange multiplies in float32, and transformers cuts the product off: 29.999998 becomes frame 29. How a processor
+# rounds decides which frames that meets, so the device computes in whole numbers.
+FRAMES_ROUNDED = 0.02
 RENAMED = {"fc1": "linear_fc1", "fc2": "linear_fc2"}
 MERGER = {"ln_q": "norm", "mlp.0": "linear_fc1", "mlp.2": "linear_fc2"}
 

@@ -6,6 +6,7 @@ from typing import Any
 from contract.families.qwen3_5 import deepstack_blocks
 from contract.families.qwen3_vl import missing_key
 from export.families.qwen3_vl import (
+    FRAMES_ROUNDED,
     SHARED,
     VIDEO,
     body,
@@ -18,7 +19,18 @@ from export.families.qwen3_vl import (
 )
 from export.graph.tower import Tower
 
-__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = [
+    "FRAMES_ROUNDED",
+    "SHARED",
+    "VIDEO",
+    "body",
+    "config",
+    "facts_of",
+    "for_bytes",
+    "local_name",
+    "oracle",
+    "tower",
+]
 
 CLASSES = {"qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe"}  # model_type: how transformers' class names begin
 

@@ -24,11 +24,23 @@ if TYPE_CHECKING:
     from export.graph.group import Group
     from export.graph.layers import Layers
 
-__all__ = ["SHARED", "VIDEO", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "tower"]
+__all__ = [
+    "FRAMES_ROUNDED",
+    "SHARED",
+    "VIDEO",
+    "body",
+    "config",
+    "facts_of",
+    "for_bytes",
+    "local_name",
+    "oracle",
+    "tower",
+]
 
 PREFIXES = ("model.visual.", "visual.")
 SHARED: tuple[str, ...] = ()
 VIDEO = VIDEO_DEFAULTS
+FRAMES_ROUNDED = 0.0
 ACTIVATION = "gelu_pytorch_tanh"
 ROPE_THETA = 10_000.0  # transformers' default where the config is silent
 CLASSES = {"qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}  # model_type: how transformers' class names begin

@@ -24,6 +24,7 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.preparation import picture_item
 from edge_runtime.items.resize import MAX_ASPECT_RATIO
 from edge_runtime.items.video_options import VideoOptions, timestamps
+from export import families as export_families
 
 Row = dict[str, Any]  # gate, compared, cases
 MAX_GREY_ERROR = 0.02  # in grey levels: how far float32 may move a byte's value when it normalises
@@ -31,7 +32,6 @@ PICTURES = (  # mode, width, height
     ("RGB", 300, 200), ("RGB", 640, 480), ("RGB", 33, 47), ("RGB", 437, 300), ("RGB", 96, 96), ("RGB", 1024, 40),
     ("L", 130, 90), ("RGBA", 200, 120), ("P", 64, 200),
 )  # fmt: skip
-ROUNDED = 0.02  # share of a video's frames that rounding may move
 NOTHING = (
     "Nothing was published: export with the transformers version that this checkpoint was saved with, or report it"
 )
@@ -112,7 +112,7 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
         rate = len(indices) / count * fps
         ours = family.clip(Clip(chosen, indices, fps, rate=rate), manifest.video, manifest.card)
         theirs = _their_clip(reference, frames, VideoMetadata(total_num_frames=count, fps=fps), manifest.video)
-        _same_frames(name, indices, np.array([*map(int, theirs["video_metadata"][0].frames_indices)]), count)
+        _same_frames(name, indices, theirs["video_metadata"][0].frames_indices, count, manifest.card.family)
         _same(name, "grid", list(ours.grid_thw), theirs["video_grid_thw"][0].tolist())
         _same_pixels(name, ours, theirs["pixel_values_videos"], bundle)
         if ours.seconds is not None:
@@ -164,7 +164,7 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
         metadata = VideoMetadata(total_num_frames=count, fps=source_fps)
         theirs = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=fps)
         ours = family.indices(count, source_fps, video, VideoOptions())
-        _same_frames(name, ours, theirs.numpy() if hasattr(theirs, "numpy") else theirs, count)
+        _same_frames(name, ours, theirs, count, card.family)
         metadata.frames_indices = ours
         grid = (-(-len(ours) // depth), merge, merge)  # one embedding row a frame
         given = {"video_grid_thw": np.array([grid]), "video_metadata": [metadata]}
@@ -184,13 +184,16 @@ def _framed(text: str, bundle: Bundle) -> str:
     return _token(card.vision_start_token_id, bundle) + text + _token(card.vision_end_token_id, bundle)
 
 
-def _same_frames(name: str, ours: NDArray[np.int64], theirs: NDArray[np.int64], count: int) -> None:
-    """Require equal frames, but allow for rounding: some of transformers' processors cut float32 products off. Now and
-    then they take the frame before, and their last frame may lie behind the video."""
-    theirs = theirs[theirs < count]
+def _same_frames(name: str, ours: NDArray[np.int64], found: Any, count: int, family: str) -> None:
+    """Require equal frames. A family may allow for transformers' rounding: a few frames may then be the frame beside,
+    and transformers' last frame may lie behind the video."""
+    theirs, rounded = np.array([int(index) for index in found], np.int64), export_families.find(family).FRAMES_ROUNDED
+    if rounded:
+        theirs = theirs[theirs < count]
     _same(name, "number of frames", len(ours), len(theirs))
     apart = np.flatnonzero(ours != theirs)
-    if len(apart) > max(1, ROUNDED * len(ours)) or np.abs(ours - theirs).max(initial=0) > 1:
+    allowed = max(1, rounded * len(ours)) if rounded else 0
+    if len(apart) > allowed or np.abs(ours - theirs)[apart].max(initial=0) > 1:
         place = int(apart[0])
         _same(name, f"frame {place}", int(ours[place]), int(theirs[place]))
 

@@ -1,6 +1,13 @@
 """The device's sizes, grids, pixels and token ids against transformers' own processor."""
 
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from random import Random
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -8,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.image_utils import load_image
 
 from contract.errors import InvalidInput, MediaError
 from edge_runtime import Bundle
@@ -45,6 +53,63 @@ def test_picture_is_what_the_processor_makes_of_it(processor: Any, bundle: Bundl
     item = picture_item(image, bundle.manifest.image, bundle.manifest.card)
     assert item.grid_thw == tuple(oracle["image_grid_thw"][0])
     np.testing.assert_allclose(pixel_values(item, bundle.manifest.image), oracle["pixel_values"], atol=ONE_STEP)
+
+
+def transparent(mode: str) -> Image.Image:
+    """A picture whose transparency rises from above to below: an alpha channel, or one alpha a palette's colour."""
+    image = photo(128, 96)
+    if mode == "P":
+        found = image.quantize(64)
+        found.info["transparency"] = bytes(range(0, 256, 4))
+        return found
+    found = image.convert(mode.removesuffix("A"))
+    found.putalpha(Image.linear_gradient("L").resize(image.size))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_what_transformers_makes_of_a_pil_image_and_of_an_array_not_of_a_path(
+    processor: Any, bundle: Bundle, tmp_path: Path, mode: str
+) -> None:
+    """transformers lays PIL images and arrays on white, as the device does. It drops the alpha channel of a path, of a
+    data URL, of an http URL and of what `load_image` gives."""
+    path = tmp_path / "picture.png"
+    transparent(mode).save(path)
+    with Image.open(path) as image:
+        image.load()
+    assert (image.mode, image.has_transparency_data) == (mode, True)
+    how, card = bundle.manifest.image, bundle.manifest.card
+    rgba = np.asarray(image.convert("RGBA"))  # transformers takes no arrays of LA and of palettes
+    ours = [picture_item(source, how, card) for source in (path, image, rgba)]
+    assert all(np.array_equal(item.patches, ours[0].patches) for item in ours)
+    found = pixel_values(ours[0], how)
+
+    def theirs(source: Any) -> Any:
+        messages = [{"role": "user", "content": [{"type": "image", "image": source}]}]
+        given = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="np")
+        return given["pixel_values"]
+
+    for source in (image, rgba):
+        np.testing.assert_allclose(found, theirs(source), atol=ONE_STEP)
+    dropped = pixel_values(picture_item(image.convert("RGB"), how, card), how)
+    assert np.abs(found - dropped).max() > 0.5
+    with serve_folder(tmp_path) as address:
+        data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        paths: list[Any] = [str(path), f"{address}/picture.png", data, load_image(str(path))]
+        for source in paths:
+            np.testing.assert_allclose(dropped, theirs(source), atol=ONE_STEP)
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP on this machine; gives the address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1 << 14), st.integers(1, 1 << 12))

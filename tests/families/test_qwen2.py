@@ -29,6 +29,7 @@ from edge_runtime import Encoder, GrpcClient, Pipeline, Request
 from edge_runtime.items.video_options import VideoOptions
 from export import families as export_families
 from export.gate import packs
+from export.gate.processor import processor_gate
 from export.gate.reference import load_reference
 from export.language import export_language
 from export.vision import export_vision
@@ -272,6 +273,22 @@ def test_the_number_of_frames_is_even_and_none_lies_behind_the_video(served: Ser
     assert found[0] == 0
     assert found[-1] < count
     assert (np.diff(found) > 0).all()
+
+
+def test_frames_rounded_up_miss_the_gate(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate allows a few frames to lie one place beside, because transformers' products are inexact; not many."""
+    from edge_runtime import families as edge_families
+
+    family = edge_families.find(served.family)
+    chosen = family.indices
+
+    def indices(num_frames: int, *rest: Any) -> Any:
+        count = len(chosen(num_frames, *rest))
+        return np.minimum((np.arange(count) * num_frames + count - 1) // count, num_frames - 1)
+
+    monkeypatch.setattr(family, "indices", indices)
+    with pytest.raises(ParityError, match=r"frame \d"):
+        processor_gate(served.reference, served.pipeline.encoder.bundle)
 
 
 def test_windows_that_are_left_out_miss_the_gate(
