@@ -53,6 +53,8 @@ CHECKS = {
     "structured-outputs": Check("sampling_parameters", "an object for structured_outputs"),
     "structured-depth": Check("sampling_parameters", "structured_outputs up to 64 levels deep"),
     "parameter": Check("request parameters", "names of sampling parameters, and timeout"),
+    "task": Check("task", "generate, embed or score"),
+    "task-model": Check("task", "what the model publishes as tasks"),
     "timeout-value": Check("timeout parameter", "whole microseconds from 1 to 2^62"),
     "max-tokens": Check("sampling_parameters", "max_tokens up to max_output_tokens"),
     "max-keys": Check("vision_keys", "up to max_items entries"),

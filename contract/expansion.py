@@ -5,21 +5,32 @@ The functions work on ids: a pad token is special, so the tokenizer never joins 
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.grids import runs
 
 
-def with_start(ids: list[int], start: list[int]) -> list[int]:
-    """A text's token ids behind the tokens that its tokenizer puts in front of every text, unless it begins with them.
+def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The tokens that a tokenizer puts in front of every text and behind it: <s> in the Llama families, the end mark in
+    some embedding models, nothing in most others."""
+    plain, whole = (tokenizer.encode("a", add_special_tokens=adds).ids for adds in (False, True))
+    if not plain:  # no token of this tokenizer has an a
+        return whole, []
+    for place in range(len(whole) - len(plain) + 1):
+        if whole[place : place + len(plain)] == plain:
+            return whole[:place], whole[place + len(plain) :]
+    return [], []
+
+
+def with_around(ids: list[int], start: list[int], end: list[int]) -> list[int]:
+    """A text's token ids between the tokens that its tokenizer puts around every text. A text that begins with `start`
+    has them already.
 
     The rule is `apply_chat_template` of transformers' ProcessorMixin.
-
-    Args:
-        start: what the tokenizer makes of an empty text: <s> of the Llama families, nothing of most others.
     """
-    return ids if ids[: len(start)] == start else start + ids
+    return ids if start and ids[: len(start)] == start else [*start, *ids, *end]
 
 
 def expand_pads(

@@ -65,6 +65,7 @@ INPUTS = (
     ),
     TensorSpec("vision_token_positions", "INT64", (-1,), "if sent, must equal the places of the pad tokens"),
     TensorSpec("encoder_fingerprint", "BYTES", (1,), "name of the encoder; required with embeddings"),
+    TensorSpec("task", "BYTES", (1,), "generate (where it is absent), embed or score; the model publishes its tasks"),
     TensorSpec("sampling_parameters", "BYTES", (1,), "JSON object, vLLM's names"),
     TensorSpec("stream", "BOOL", (1,), "false: one response with the whole text"),
     TensorSpec("exclude_input_in_output", "BOOL", (1,), "false: the prompt text comes first in text_output"),
@@ -83,6 +84,8 @@ OUTPUTS = (
     TensorSpec("num_output_tokens", "UINT32", (-1,), "tokens since the last response"),
     TensorSpec("logprobs", "BYTES", (-1,), "a JSON object per token: id, token, logprob, top; if sampling asks for it"),
     TensorSpec("vision_keys", "BYTES", (-1,), "first response: the key of each item in prompt order"),
+    TensorSpec("embedding", "FP32", (-1,), "task embed: (H,), the state behind the last token, of length 1"),
+    TensorSpec("score", "FP32", (-1,), "task score: (1,), how likely the model says yes where it says yes or no"),
 )
 
 # The optional model for clients that cannot encode: it takes their pictures and returns what a device would compute.

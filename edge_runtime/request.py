@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contract.rows import COPIED, KEPT, RowMasks
 from contract.sampling import Sampling
+from contract.tasks import GENERATE, OUTPUTS
 from edge_runtime.encoded_item import WIRE_NAMES, EncodedItem, Precision
 
 
@@ -25,12 +26,14 @@ class Request:
         items: its pictures and videos, in prompt order.
         encoder_fingerprint: names the tower that made the rows; a server with another one refuses them.
         num_encoded: how many of the items the tower has encoded for this request; a cache gave the rows of the others.
+        task: one of contract.tasks.TASKS; a task without tokens is answered with one Delta.
     """
 
     input_ids: NDArray[np.int64]
     items: tuple[EncodedItem, ...]
     encoder_fingerprint: str
     num_encoded: int = 0
+    task: str = GENERATE
 
     @property
     def main(self) -> NDArray[np.float32]:
@@ -75,6 +78,8 @@ class Request:
             "return_num_input_tokens": np.array([True]),
             "return_num_output_tokens": np.array([True]),
         }
+        if self.task != GENERATE:
+            tensors["task"] = text_tensor(self.task)
         missing = self.missing(precision, held)
         if len(missing) < len(self.items):
             keys = ["" if item in missing else item.key(self.encoder_fingerprint, precision) for item in self.items]
@@ -150,6 +155,7 @@ class Delta:
         upload_bytes: how many tensor bytes the client has sent for this answer so far; bytes in shared memory do not
             count.
         precision: the precision of this request's rows, also where none travelled.
+        pooled: what a task without tokens gives: the H values of an embedding, or the one of a score.
     """
 
     text: str
@@ -161,6 +167,7 @@ class Delta:
     num_uploaded: int = 0
     upload_bytes: int = 0
     precision: str = ""
+    pooled: tuple[float, ...] = ()
 
 
 def sampling_json(sampling: Sampling) -> str:
@@ -181,6 +188,7 @@ def read_delta(outputs: Mapping[str, Sequence[Any]]) -> Delta:
         int(next(iter(outputs.get("num_input_tokens", ())), 0)),
         tuple(map(json.loads, texts("logprobs"))),
         tuple(texts("vision_keys")),
+        pooled=tuple(value for name in OUTPUTS.values() for value in outputs.get(name, ())),
     )
 
 

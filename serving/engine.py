@@ -8,9 +8,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contract.errors import InvalidInput
 from contract.prompt import Prompt
 from contract.sampling import Sampling
+from contract.tasks import GENERATE
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Delta:
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, where sampling asks for them
     queue_seconds: float = 0.0  # on the first delta: how long the request waited for its slot
+    pooled: NDArray[np.float32] | None = None  # of the only delta of a task without tokens: (H,) or (1,)
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,10 @@ def check_choice(sampling: Sampling, end_ids: frozenset[int], num_ids: int) -> N
 class Engine(Protocol):
     """Runs many sequences at once, each independent of the others."""
 
-    def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
-        """Stream one answer. A caller that loaded the engine with an event loop calls this in that loop.
+    def generate(self, prompt: Prompt, sampling: Sampling, task: str = GENERATE) -> AsyncGenerator[Delta, None]:
+        """Stream one answer; EMBED and SCORE answer with one delta, and no sampling parameter matters. A caller that loaded the engine with an event loop calls this in that loop.
+
+        task: one of those that serving.tasks finds for this engine and checkpoint.
 
         Closing the generator, or cancelling the task that reads it, frees the slot at the next step.
 

@@ -28,16 +28,27 @@ def check_weights(folder: Path) -> None:
         BundleError: there are no weights, the index names a file outside the folder or one that is missing, or a file
             is damaged or cut short; the message says which.
     """
+    tensor_names(folder)
+
+
+def tensor_names(folder: Path) -> list[str]:
+    """The names of the tensors of a checkpoint; this checks its files as `check_weights` does.
+
+    Raises:
+        BundleError: as check_weights.
+    """
     paths = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX
     if index.is_file():
         paths = [folder / name for name in sorted(_shards(index))]
     if not paths:
         raise BundleError(f"{folder} has no *.safetensors: {AGAIN}")
+    names = list[str]()
     for path in paths:
         if not path.is_file():
             raise BundleError(f"{path} is missing, {INDEX} names it: {AGAIN}")
-        _check_file(path)
+        names += _checked_names(path)
+    return names
 
 
 def _shards(index: Path) -> set[str]:
@@ -51,7 +62,8 @@ def _shards(index: Path) -> set[str]:
     return set(names)
 
 
-def _check_file(path: Path) -> None:
+def _checked_names(path: Path) -> list[str]:
+    """The names of the tensors of a file whose header is right."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -69,6 +81,7 @@ def _check_file(path: Path) -> None:
         raise BundleError(f"{path} is damaged, {error}: {AGAIN}") from error
     if end != size - 8 - length:
         raise BundleError(f"{path} has {size - 8 - length} bytes of tensors, its header says {end}: {AGAIN}")
+    return [name for name in header if name != "__metadata__"]
 
 
 def _place(name: str, value: Any) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import Any
 from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
 from contract.names import MODEL, UNARY_MODEL
 from contract.sampling import Sampling
+from contract.tasks import GENERATE
 from contract.tensors import OUTPUTS
 from edge_runtime.clients.affinity import affinity
 from edge_runtime.clients.connection import Connection, refused_region
@@ -274,6 +275,8 @@ def _question(request: Request, sampling: Sampling, keys: list[str]) -> dict[str
         "return_num_input_tokens": True,
         "return_num_output_tokens": True,
     }
+    if request.task != GENERATE:
+        asked["task"] = request.task
     return asked | ({"vision_keys": keys, "encoder_fingerprint": request.encoder_fingerprint} if keys else {})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
-from contract.expansion import expand_pads, with_start
+from contract.expansion import around, expand_pads, with_around
 from contract.items import is_pad
 from contract.rows import RowMasks
 from edge_runtime import families
@@ -30,7 +30,7 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "")
     written = families.find(card.family).write(text, items, bundle)
     pieces = written.split(mark) if mark else [written]
     ids = [token for piece in pieces for token in bundle.tokenizer.encode(piece, add_special_tokens=False).ids]
-    whole = np.array(with_start(ids, bundle.tokenizer.encode("").ids), np.int64)
+    whole = np.array(with_around(ids, *around(bundle.tokenizer)), np.int64)
     return expand_pads(whole, _grids(items, False), _grids(items, True), card)
 
 

@@ -41,8 +41,8 @@ def notices(checkpoint: "Checkpoint") -> list[str]:
     tied = {**checkpoint.config.get("text_config", {}), **checkpoint.config}.get("tie_word_embeddings", False)
     if not tied and not any(name.endswith("lm_head.weight") for name in names):
         found.append(
-            "it has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text. Only a "
-            "server of embeddings can serve it"
+            "it has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text. A "
+            "server answers its requests of the task embed"
         )
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.tasks import OUTPUTS
 from serving.engine import Delta
 from serving.requests.request import ParsedRequest
 
@@ -43,6 +44,8 @@ class Answer:
         if keys and not self.is_begun:
             outputs["vision_keys"] = _bytes(*keys)
         self._echo, self.is_begun = "", True
+        if (pooled := deltas[-1].pooled) is not None:
+            outputs[OUTPUTS[request.task]] = pooled
         if logprobs:
             outputs["logprobs"] = _bytes(*(json.dumps(asdict(logprob)) for logprob in logprobs))
         if request.wants_finish_reason or reason in (CANCELLED, ERROR):

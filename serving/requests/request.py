@@ -5,7 +5,7 @@ tensor, its value and the allowed one. Triton checks types and fixed sizes; a ra
 tensor and an unknown JSON field all arrive.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,6 +25,7 @@ from contract.prompt import Prompt, check_items_alone, check_prompt, max_prompt_
 from contract.row_counts import ROW_COUNTS, grids_or_rows
 from contract.rows import MaskReader
 from contract.sampling import Sampling
+from contract.tasks import GENERATE, check_task
 from contract.tensors import INPUTS, check_ranks
 from serving.requests.keys import Grid, Held, all_grids, held_items
 from serving.requests.store import ReuseStore
@@ -37,7 +38,8 @@ SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request that passed every check. echo goes before the answer; it is empty unless the client asks for it."""
+    """A request that passed every check. echo goes before the answer; it is empty unless the client asks for it. task is
+    one of contract.tasks.TASKS."""
 
     prompt: Prompt
     sampling: Sampling
@@ -46,6 +48,7 @@ class ParsedRequest:
     wants_finish_reason: bool
     wants_num_input_tokens: bool
     wants_num_output_tokens: bool
+    task: str = GENERATE
 
 
 def flag(tensors: Tensors, name: str, default: bool) -> bool:
@@ -84,7 +87,9 @@ class RequestParser:
         tokenizer: Tokenizer,
         store: ReuseStore,
         numbers: CodecNumbers | None = None,
+        tasks: Collection[str] = (GENERATE,),
     ) -> None:
+        self._tasks = tasks
         self._card, self._limits, self._tokenizer, self._store = card, limits, tokenizer, store
         self._numbers = numbers
         self._max_tokens = max_prompt_tokens(card, limits)
@@ -106,6 +111,7 @@ class RequestParser:
             Unavailable: is_wanted gave False.
         """
         check_ranks(tensors, INPUTS)
+        task = check_task(text(tensors, "task"), self._tasks)
         sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
         self._check_length(tensors.get("text_input"))
         prompt_text = text(tensors, "text_input")
@@ -122,6 +128,7 @@ class RequestParser:
             wants_finish_reason=flag(tensors, "return_finish_reason", False),
             wants_num_input_tokens=flag(tensors, "return_num_input_tokens", False),
             wants_num_output_tokens=flag(tensors, "return_num_output_tokens", False),
+            task=task,
         )
 
     def _prompt(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from contract.errors import InvalidInput, Unavailable
-from contract.expansion import with_start
+from contract.expansion import around, with_around
 
 PIECE_CHARACTERS = 1 << 14
 _CUT = re.compile(r"[a-z](?= [a-zA-Z])", re.ASCII)  # between a letter and the blank before the next word
@@ -26,7 +26,7 @@ class TextReader:
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens
-        self._start: list[int] = tokenizer.encode("").ids
+        self._start, self._end = around(tokenizer)
         self._is_cut, self._lock = can_cut(tokenizer), threading.Lock()
 
     def ids(self, text: str, is_wanted: Callable[[], bool] = lambda: True) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ class TextReader:
                     "pictures or less text",
                     check="ids-length",
                 )
-        return np.array(with_start(found, self._start), np.int64)
+        return np.array(with_around(found, self._start, self._end), np.int64)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids

@@ -25,6 +25,7 @@ from serving import families
 from serving.families import Family
 from serving.quantisation import check_quantisation
 from serving.requests.tokenizer import load_tokenizer
+from serving.tasks import answer_ids
 from serving.transformers_engine.attention import PACKED
 
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +35,8 @@ _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 class LanguageModel:
     """A language model without its tower, ready to run.
 
-    decoder is transformers' text model (embeddings and layers) with packed attention, head its output projection.
+    decoder is transformers' text model (embeddings and layers) with packed attention, head its output projection, None
+    in an embedding model that lacks one. answer_ids are the tokens yes and no, None where the vocabulary lacks one.
     grammar_tokenizer is llguidance's view of the vocabulary, None where that package is not installed.
     """
 
@@ -42,11 +44,12 @@ class LanguageModel:
     family: Family
     tokenizer: Tokenizer
     decoder: Any
-    head: torch.nn.Module
+    head: torch.nn.Module | None
     end_ids: frozenset[int]
     dtype: torch.dtype
     device: torch.device
     grammar_tokenizer: Any = None
+    answer_ids: tuple[int, int] | None = None
 
 
 def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
@@ -72,11 +75,8 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     with family.names_taught():
         model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.TOWER))
-    if missing == ["lm_head.weight"]:
-        raise BundleError(
-            f"{folder} has no lm_head and its embeddings are not tied: it is an embedding model, which answers no text"
-        )
-    if missing:
+    has_head = missing != ["lm_head.weight"]
+    if missing and has_head:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
     if device.type == "cpu" and all(value.is_floating_point() and value.itemsize > 1 for value in model.parameters()):
         model = model.to(model.dtype)  # transformers widens quantised weights to what they were before, not to this
@@ -86,7 +86,8 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
         from serving.transformers_engine.mask import grammar_tokenizer
 
         grammars = grammar_tokenizer(tokenizer, card.vocab_size, ends)
-    return LanguageModel(card, family, tokenizer, decoder, head, ends, model.dtype, device, grammars)
+    answers, kept = answer_ids(folder), head if has_head else None
+    return LanguageModel(card, family, tokenizer, decoder, kept, ends, model.dtype, device, grammars, answers)
 
 
 def check_architecture(folder: Path, architecture: str, family: Family) -> None:

@@ -20,6 +20,7 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Server
 from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
+from contract.tasks import GENERATE
 from serving.engine import Delta, Stats, check_choice
 from serving.grammars.constraint import Constraint
 from serving.grammars.trials import Trials
@@ -31,6 +32,7 @@ from serving.transformers_engine.step import Piece, forward, plan, warm_up
 log = logging.getLogger(__name__)
 # Prompt tokens a step. On a CPU more are no faster, and streams wait; a GPU computes 4096 in the time of 128.
 PREFILL_CHUNK_TOKENS = {"cpu": 128, "cuda": 4096}
+ONE_TOKEN = Sampling(max_tokens=1, ignore_eos=True)  # a task without tokens reserves no more behind its prompt
 
 
 class TransformersEngine:
@@ -66,15 +68,17 @@ class TransformersEngine:
         warm_up(model)
         return cls(model, limits)
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+    async def generate(self, prompt: Prompt, sampling: Sampling, task: str = GENERATE) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
+        if task != GENERATE:
+            sampling = ONE_TOKEN
         self._check_can(prompt, sampling)
         self._check_room()
         grammar = None
         if sampling.structured_outputs is not None:
             grammar = await self._trials.grammar(Constraint.read(sampling.structured_outputs))
         loop = asyncio.get_running_loop()
-        sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, loop, grammar)
+        sequence = await asyncio.to_thread(Sequence, self._model, prompt, sampling, loop, grammar, task)
         with self._changed:
             self._check_room()
             self._waiting.append(sequence)
@@ -196,8 +200,8 @@ class TransformersEngine:
         if not pieces:
             return
         try:
-            logits = forward(self._model, pieces)  # (pieces, V)
-            are_finite = torch.isfinite(logits).all(dim=-1).tolist()
+            found = forward(self._model, pieces)  # a piece: logits (V,), or a state (H,)
+            are_finite = torch.stack([torch.isfinite(values).all() for values in found]).tolist()
         except torch.AcceleratorError:  # the device is lost, and with it every cache
             raise
         except Exception:
@@ -210,17 +214,17 @@ class TransformersEngine:
                 for piece in pieces:
                     self._step([piece])
             return
-        for piece, row, is_finite in zip(pieces, logits, are_finite, strict=True):
+        for piece, row, is_finite in zip(pieces, found, are_finite, strict=True):
             sequence, sequence.num_cached = piece.sequence, piece.end
             if not is_finite:
-                error = "the model gave logits that are not finite: the embeddings may be out of range"
+                error = "the model gave values that are not finite: the embeddings may be out of range"
                 self._fail(sequence, ServerError(error))
             elif piece.end == sequence.num_known:
                 self._answer(sequence, row)
 
-    def _answer(self, sequence: Sequence, logits: torch.Tensor) -> None:
+    def _answer(self, sequence: Sequence, values: torch.Tensor) -> None:
         try:
-            delta = sequence.accept(logits)
+            delta = sequence.accept(values) if sequence.task == GENERATE else sequence.pool(values)
         except InvalidInput as error:  # the request's grammar became too large
             self._fail(sequence, error)
             return
@@ -228,11 +232,11 @@ class TransformersEngine:
             log.exception("a request failed")
             self._fail(sequence, ServerError("the engine failed on this request"))
             return
-        is_first = sequence.num_answered == 1
+        is_first = sequence.num_answered <= 1
         with self._changed:
             sequence.is_ended = delta.finish_reason is not None
             self._count(
-                num_output_tokens=1,
+                num_output_tokens=len(delta.token_ids),
                 num_input_tokens=sequence.num_prompt_tokens if is_first else 0,
                 num_finished=int(sequence.is_ended),
             )

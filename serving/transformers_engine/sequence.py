@@ -17,11 +17,13 @@ from contract.errors import EdgeVlmError, InvalidInput
 from contract.items import is_pad
 from contract.prompt import Prompt
 from contract.sampling import Sampling
+from contract.tasks import GENERATE
 from serving.engine import Delta
 from serving.requests.text import TextStream
 from serving.transformers_engine.checkpoint import LanguageModel
 from serving.transformers_engine.kv import kv_bytes, reserve
 from serving.transformers_engine.logprobs import token_logprob
+from serving.transformers_engine.pooling import pooled
 from serving.transformers_engine.selection import Selection
 
 
@@ -35,6 +37,7 @@ class Sequence:
             begins.
         num_known: how many of the ids are known; num_cached: how many of those the cache holds.
         kv_bytes: the bytes that `begin` takes for keys and values.
+        task: one of contract.tasks.TASKS.
 
     Raises:
         InvalidInput: an embedding value is too large for the model's number format, or the grammar cannot be compiled.
@@ -49,7 +52,9 @@ class Sequence:
         sampling: Sampling,
         loop: asyncio.AbstractEventLoop,
         grammar: str | None = None,
+        task: str = GENERATE,
     ) -> None:
+        self.task = task
         card, self.device, self.num_prompt_tokens = model.card, model.device, prompt.input_ids.size
         self._max_tokens = max_new_tokens(model, prompt, sampling)
         positions, rope_delta = prompt.positions(card)  # (axes, S)
@@ -99,6 +104,12 @@ class Sequence:
         num_top = self._sampling.logprobs
         logprobs = () if num_top is None else (token_logprob(logits, token, num_top, self._model.tokenizer),)
         return Delta((token,), text, reason, logprobs, self._queue_seconds)
+
+    def pool(self, values: torch.Tensor) -> Delta:
+        """What the last token of the prompt gives, a state (H,) or logits (V,): the only delta of this task."""
+        self.main = self.deepstack = torch.empty(0)
+        found = pooled(self.task, values, self._model.answer_ids)
+        return Delta((), "", "stop", (), self._queue_seconds, found)
 
     def _grow(self, token: int) -> tuple[str, str | None]:
         """Text that became certain with this token, and why it is the last one."""

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 from contract.limits import Limits
 from contract.prompt import check_prompt
 from contract.sampling import Sampling
+from contract.tasks import EMBED, GENERATE
 from serving.transformers_engine.checkpoint import LanguageModel
 from serving.transformers_engine.sequence import Sequence
 
@@ -63,8 +64,21 @@ def plan(sequences: Iterable[Sequence], max_prefill_tokens: int) -> list[Piece]:
 
 
 @torch.inference_mode()
-def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
-    """Logits (pieces, V) behind the last token of each piece. Caches grow; the caller sets `num_cached`."""
+def forward(model: LanguageModel, pieces: list[Piece]) -> list[torch.Tensor]:
+    """What stands behind the last token of each piece: logits (V,), or the state (H,) where an embedding is wanted.
+    Caches grow; the caller sets `num_cached`."""
+    states = _states(model, pieces)  # (pieces, H)
+    found = list(states)
+    places = [place for place, piece in enumerate(pieces) if piece.sequence.task != EMBED]
+    if places and model.head is not None:
+        logits = model.head(states if len(places) == len(pieces) else states[places])  # (places, V)
+        for place, row in zip(places, logits, strict=True):
+            found[place] = row
+    return found
+
+
+def _states(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
+    """The state (pieces, H) of the last token of each piece."""
     parts = [(piece.sequence, slice(piece.start, piece.end)) for piece in pieces]
     ids = np.concatenate([s.ids[part] for s, part in parts])  # (T,)
     positions = np.concatenate([s.positions[:, part] for s, part in parts], axis=1)  # (axes, T)
@@ -84,15 +98,16 @@ def forward(model: LanguageModel, pieces: list[Piece]) -> torch.Tensor:
         **model.family.inputs(placed, is_visual, deepstack),
     ).last_hidden_state[0]  # (T, H)
     ends = np.cumsum([piece.num_tokens for piece in pieces]) - 1
-    logits: torch.Tensor = model.head(hidden[torch.from_numpy(ends).to(model.device)])  # (pieces, V)
-    return logits
+    states: torch.Tensor = hidden[torch.from_numpy(ends).to(model.device)]
+    return states
 
 
 def warm_up(model: LanguageModel) -> None:
     """Run a first pass, which loads and allocates, so that no client waits for it."""
     prompt = check_prompt(model.card, Limits(), input_ids=np.zeros(8, np.int64))
     loop = asyncio.new_event_loop()
-    sequence = Sequence(model, prompt, Sampling(max_tokens=1), loop)
+    task = EMBED if model.head is None else GENERATE
+    sequence = Sequence(model, prompt, Sampling(max_tokens=1), loop, task=task)
     sequence.begin()
     forward(model, [Piece(sequence, 0, 8)])
     loop.close()

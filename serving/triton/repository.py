@@ -21,6 +21,7 @@ from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
 from serving.quantisation import check_quantisation
 from serving.settings import Settings
+from serving.tasks import served_tasks
 from serving.triton.config import config_text
 from serving.weights import check_weights
 
@@ -78,5 +79,6 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     numbers = read_numbers(Path(settings.model), card.hidden_size, card.num_deepstack_levels)
     facts["embedding_codecs"] = " ".join(["fp16", "fp32", "int8", *(numbers.names.values() if numbers else ())])
     facts["rows"] = "copied" if settings.engine == "vllm" else "kept copied"
+    facts["tasks"] = " ".join(served_tasks(settings))
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import InvalidInput
 from contract.language import read_language_card
 from contract.limits import Limits
+from contract.tasks import GENERATE
+from serving.tasks import POOLING
 from serving.vllm.capacity import kv_bytes_per_token, read_text_config
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ FIXED = {
     "logprobs_mode": "raw_logprobs",
     "skip_tokenizer_init": False,  # grammars need it
 }
-OWN = frozenset((*FIXED, "model", "tokenizer", "dtype", "runner", "convert", "hf_overrides", "video_pruning_rate"))
+OWN = frozenset((*FIXED, "model", "tokenizer", "dtype", "convert", "hf_overrides", "video_pruning_rate"))
 CPU_BLOCK_TOKENS = 128  # of the cache; a whole request must fit
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -71,6 +73,11 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, 3) or allowed
             raise InvalidInput(f"engine_args.json has {name!r}, which vLLM does not have: {', '.join(near)}")
+    if given.get("runner", GENERATE) not in (GENERATE, POOLING):
+        raise InvalidInput(
+            f"engine_args.json has 'runner' {given['runner']!r}, allowed are {GENERATE!r}, which answers with tokens, and "
+            f"{POOLING!r}, which answers with embeddings and scores"
+        )
     num_slots = check_adapters(given)
     max_tokens = min(
         read_language_card(folder).max_position_embeddings, limits.max_prompt_tokens + limits.max_output_tokens

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,20 @@ from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
+from contract.tasks import EMBED, GENERATE
 from serving.engine import Delta, Stats, check_choice
 from serving.grammars.constraint import Constraint
 from serving.grammars.trials import Trials
 from serving.loop import LoopThread
 from serving.requests.tokenizer import load_tokenizer
+from serving.tasks import POOLING
 from serving.transformers_engine.checkpoint import end_ids
 from serving.vllm.adapters import adapter, adapters
 from serving.vllm.answer import Answer
 from serving.vllm.arguments import engine_arguments
 from serving.vllm.capacity import kv_bytes_per_token, read_text_config
 from serving.vllm.host import Host
+from serving.vllm.pooling import STATE, Pooling
 from serving.vllm.prompt import engine_input
 from serving.vllm.request import VllmRequest, sampling_params
 from serving.vllm.slots import CLOSING, Slots
@@ -61,6 +65,7 @@ class VllmEngine:
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
         self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
         self._stats = Stats(max_kv_bytes=(cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token)
+        self._pooling = Pooling(folder) if model.runner_type == POOLING else None
         self._trials = Trials()
         self._names = map(str, count())
         self._running: set[str] = set()  # names in vLLM
@@ -84,8 +89,9 @@ class VllmEngine:
             InvalidInput: vLLM does not have an argument, or it is the server's own.
             ServerError: vLLM did not start.
         """
-        check_tensors(folder)
-        host = Host(engine_arguments(folder, limits, dtype, arguments or {}), loop, num_threads)
+        given = arguments or {}
+        check_tensors(folder, needs_head=given.get("runner") != POOLING)
+        host = Host(engine_arguments(folder, limits, dtype, given), loop, num_threads)
         try:
             engine = cls(folder, host, limits, loop)
             loop.submit(engine._warm_up()).result()
@@ -94,9 +100,11 @@ class VllmEngine:
             raise
         return engine
 
-    async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+    async def generate(self, prompt: Prompt, sampling: Sampling, task: str = GENERATE) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
         self._check_room()
+        if task != GENERATE:
+            sampling = Sampling(max_tokens=1)
         check_choice(sampling, self._end_ids, self._card.vocab_size)
         if not self._num_requests:
             self._advanced_seconds = time.monotonic()
@@ -111,7 +119,8 @@ class VllmEngine:
                 request = self._request(prompt, sampling)
             else:
                 request = await asyncio.to_thread(self._request, prompt, sampling)
-            async with self._slots.hold() as queue_seconds, aclosing(self._deltas(request, queue_seconds)) as deltas:
+            run = self._deltas if task == GENERATE else partial(self._pooled, task)
+            async with self._slots.hold() as queue_seconds, aclosing(run(request, queue_seconds)) as deltas:
                 async for delta in deltas:
                     is_ended = delta.finish_reason is not None
                     yield delta
@@ -188,28 +197,53 @@ class VllmEngine:
         )
 
     async def _deltas(self, request: VllmRequest, queue_seconds: float) -> AsyncGenerator[Delta, None]:
-        name, is_first = next(self._names), True
-        stream = self._host.llm.generate(request.prompt, request.params, name, lora_request=request.adapter)
+        is_first = True
+        with self._runs(request) as name:
+            stream = self._host.llm.generate(request.prompt, request.params, name, lora_request=request.adapter)
+            async with aclosing(stream) as outputs:
+                async for output in outputs:
+                    self._advanced_seconds = time.monotonic()
+                    chunk = output.outputs[0]
+                    delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
+                    if not delta.token_ids and delta.finish_reason is None:
+                        continue
+                    self._count(
+                        num_output_tokens=len(delta.token_ids),
+                        num_input_tokens=request.num_tokens if is_first else 0,
+                        num_finished=int(delta.finish_reason is not None),
+                    )
+                    yield replace(delta, queue_seconds=queue_seconds) if is_first else delta
+                    is_first = False
+                    if delta.finish_reason:
+                        return
+
+    async def _pooled(self, task: str, request: VllmRequest, queue_seconds: float) -> AsyncGenerator[Delta, None]:
+        """The one delta of a task without tokens."""
+        if self._pooling is None:
+            raise InvalidInput(f"task is {task!r}, and vLLM runs this model for tokens: start another server for it")
+        with self._runs(request) as name:
+            stream = self._host.llm.encode(request.prompt, STATE, name, lora_request=request.adapter)
+            async with aclosing(stream) as outputs:
+                async for output in outputs:
+                    self._advanced_seconds = time.monotonic()
+                    found = self._pooling.pooled(task, output.outputs.data)
+                    if not np.isfinite(found).all():
+                        raise ServerError(
+                            "the model gave values that are not finite: the embeddings may be out of range"
+                        )
+                    self._count(num_input_tokens=request.num_tokens, num_finished=1)
+                    yield Delta((), "", "stop", queue_seconds=queue_seconds, pooled=found)
+                    return
+
+    @contextmanager
+    def _runs(self, request: VllmRequest) -> Iterator[str]:
+        """The name under which a request runs in vLLM inside the block, with the client's errors for its failures."""
+        name = next(self._names)
         self._running.add(name)
         self._count(num_active=1, kv_bytes=request.kv_bytes)
         try:
             with self._failures():
-                async with aclosing(stream) as outputs:
-                    async for output in outputs:
-                        self._advanced_seconds = time.monotonic()
-                        chunk = output.outputs[0]
-                        delta = request.answer.delta(list(chunk.token_ids), chunk.logprobs, chunk.finish_reason)
-                        if not delta.token_ids and delta.finish_reason is None:
-                            continue
-                        self._count(
-                            num_output_tokens=len(delta.token_ids),
-                            num_input_tokens=request.num_tokens if is_first else 0,
-                            num_finished=int(delta.finish_reason is not None),
-                        )
-                        yield replace(delta, queue_seconds=queue_seconds) if is_first else delta
-                        is_first = False
-                        if delta.finish_reason:
-                            return
+                yield name
         finally:
             self._running.discard(name)
             self._count(num_active=-1, kv_bytes=-request.kv_bytes)
@@ -249,6 +283,7 @@ class VllmEngine:
             image_grid_thw=np.array([[1, side, side]], np.int64),
             encoder_fingerprint=card.encoder_fingerprint,
         )
-        async for _ in self.generate(prompt, Sampling(max_tokens=2, ignore_eos=True)):
+        task = GENERATE if self._pooling is None else EMBED
+        async for _ in self.generate(prompt, Sampling(max_tokens=2, ignore_eos=True), task):
             pass
         self._stats = Stats(max_kv_bytes=self._stats.max_kv_bytes)

@@ -23,8 +23,11 @@ OLDER = {  # names that transformers before 4.52 wrote
 }
 
 
-def check_tensors(folder: Path) -> None:
+def check_tensors(folder: Path, *, needs_head: bool = True) -> None:
     """Compare the names in the files with those of transformers' own model; quantised checkpoints have other names.
+
+    Args:
+        needs_head: the model answers with tokens, and needs its output projection.
 
     Raises:
         BundleError: the checkpoint lacks tensors, a file is damaged, or no family serves the architecture on vLLM.
@@ -47,6 +50,8 @@ def check_tensors(folder: Path) -> None:
         except Exception as error:  # safetensors raises its own
             raise BundleError(f"{path} cannot be read: {error}") from error
     missing = sorted(_expected(config, architecture, family) - found)
+    if not needs_head:
+        missing = [name for name in missing if not name.endswith("lm_head.weight")]
     if missing:
         raise BundleError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]}: export it again")
 

@@ -20,6 +20,8 @@ from export.language import export_language
 from export.progress import Progress
 from export.source.checkpoint import Checkpoint
 from export.vision import export_vision, plan_vision
+from serving.settings import Settings
+from serving.tasks import served_tasks
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
@@ -100,11 +102,11 @@ def test_fp8_blocks_are_served_where_accelerate_is(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_embedding_model_is_called_one(tmp_path: Path) -> None:
+def test_an_embedding_model_has_the_task_of_one(tmp_path: Path) -> None:
     model = build(untied, tmp_path / "model")
     export_language(str(model), tmp_path / "language")
-    with pytest.raises(BundleError, match="it is an embedding model, which answers no text"):
-        load_language_model(tmp_path / "language")
+    assert load_language_model(tmp_path / "language").head is None
+    assert served_tasks(Settings(str(tmp_path / "language"))) == ("embed",)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -59,7 +59,7 @@ def unpadded_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt, "with_start", lambda ids, _: ids)
+    monkeypatch.setattr(prompt, "with_around", lambda ids, *_: ids)
 
 
 def never_alone(monkeypatch: pytest.MonkeyPatch) -> None:

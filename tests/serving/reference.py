@@ -113,7 +113,8 @@ def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt as the wire has it (ids, rows in prompt order, grids) and the tokens transformers answers with."""
+    """A prompt as the wire has it (ids, rows in prompt order, grids), and what transformers says on the pixels: the tokens
+    of its answer, and the state (H,) behind the last token of the prompt."""
 
     name: str
     input_ids: NDArray[np.int64]
@@ -122,6 +123,7 @@ class Case:
     image_grid_thw: NDArray[np.int64]
     video_grid_thw: NDArray[np.int64]
     expected: tuple[int, ...]
+    state: NDArray[np.float32]
 
     def prompt(self, card: ModelCard, limits: Limits | None = None, **changed: Any) -> Prompt:
         rows = {
@@ -198,14 +200,11 @@ class Reference:
         kinds = torch.tensor((input_ids == IMAGE) * 1 + (input_ids == VIDEO) * 2)[None]
         self.model.model.rope_deltas = None
         tokens = torch.tensor(input_ids)[None]
-        out = self.model.generate(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            mm_token_type_ids=kinds,
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            **inputs,
-        )
+        inputs |= {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "mm_token_type_ids": kinds}
+        with torch.no_grad():
+            state = self.model.model(**inputs).last_hidden_state[0, -1].numpy()
+        self.model.model.rope_deltas = None
+        out = self.model.generate(max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **inputs)
         empty = np.zeros((0, 3), np.int64)
         return Case(
             name,
@@ -215,6 +214,7 @@ class Reference:
             np.array(grids[IMAGE], np.int64) if grids[IMAGE] else empty,
             np.array(grids[VIDEO], np.int64) if grids[VIDEO] else empty,
             tuple(out[0, len(ids) :].tolist()),
+            state,
         )
 
     def cases(self) -> dict[str, Case]:

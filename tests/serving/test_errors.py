@@ -27,6 +27,7 @@ import contract.grids
 import contract.prompt
 import contract.rows
 import contract.sampling
+import contract.tasks
 import contract.tensors
 import serving.requests.keys
 import serving.requests.request
@@ -265,6 +266,8 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "pad-runs": [{"input_ids": broken}],
         "mask": [{"attention_mask": zeros(5, dtype=np.int64)}, {"attention_mask": zeros(len(broken), dtype=np.int64)}],
         "positions": [{"vision_token_positions": np.array([1])}],
+        "task": [{"task": "sing"}, {"task": "Embed"}],
+        "task-model": [{"task": "score"}],
         "no-choice": [sampled(max_tokens=20, min_tokens=3, stop_token_ids=list(range(272)))],
         "constraint": [sampled(max_tokens=20, structured_outputs={"json": {}, "regex": "a"})],
         "grammar": [sampled(max_tokens=20, structured_outputs={"json": {"type": "colour"}})],
@@ -306,6 +309,7 @@ def test_every_raise_of_the_parser_is_a_row(
             contract.grids,
             contract.prompt,
             contract.sampling,
+            contract.tasks,
             contract.tensors,
         ),
         *(serving.requests.keys, serving.requests.request, serving.requests.store, serving.requests.tokens),

@@ -28,6 +28,7 @@ from serving.requests.shared_store import SharedStore
 from serving.requests.store import ReuseStore
 from serving.requests.tokenizer import load_tokenizer
 from serving.settings import Settings
+from serving.tasks import served_tasks
 from triton_models.door import Watcher, accept_each, as_known, cancelled_id, parameters
 from triton_models.job import Job
 from triton_models.replies import FINAL, failure, refuse_copies
@@ -55,7 +56,8 @@ class TritonPythonModel:
         self.store = ReuseStore(settings.limits.max_reuse_bytes, shared)
         card = read_language_card(folder)
         numbers = read_numbers(folder, card.hidden_size, card.num_deepstack_levels)
-        self.parser = RequestParser(card, settings.limits, load_tokenizer(folder), self.store, numbers)
+        tokenizer, tasks = load_tokenizer(folder), served_tasks(settings)
+        self.parser = RequestParser(card, settings.limits, tokenizer, self.store, numbers, tasks)
         self.thread = LoopThread("streams")
         self.loop = self.thread.loop
         self.engine = settings.load_engine(self.thread)
@@ -133,7 +135,7 @@ class TritonPythonModel:
                 job.keys = await keys
                 job.put(Delta((), "", "length"))
                 return
-            async with aclosing(self.engine.generate(prompt, parsed.sampling)) as deltas:
+            async with aclosing(self.engine.generate(prompt, parsed.sampling, parsed.task)) as deltas:
                 async for delta in deltas:
                     job.timing.add(delta)
                     if not job.num_tokens:
