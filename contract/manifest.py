@@ -10,6 +10,7 @@ from contract.card import ModelCard
 from contract.errors import BundleError, shown
 from contract.files import is_plain_name, sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.static_graph import StaticGraph
 from contract.typed import Size, read
 
 FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
@@ -27,7 +28,8 @@ class Manifest:
 
     `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row
     for each kind of input that the export compared with transformers. Older bundles lack both. `adapter` names the
-    adapter that the export merged into the weights; the file has no such key where it merged none. `files` gives each
+    adapter that the export merged into the weights; the file has no such key where it merged none. `static` names the graphs
+    of one picture size each; the file has no such key where there are none. `files` gives each
     file's SHA-256 as 64 hex digits.
     """
 
@@ -44,6 +46,7 @@ class Manifest:
     special_tokens: dict[str, str] = field(default_factory=dict)
     gates: list[dict[str, Any]] = field(default_factory=list)
     adapter: dict[str, Any] = field(default_factory=dict)
+    static: list[StaticGraph] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -56,11 +59,13 @@ class Manifest:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A manifest or card as JSON objects. Tiles, tokens_per_second and adapter have no key where there are none."""
+    """A manifest or card as JSON objects. Tiles, tokens_per_second, adapter and static have no key where there are
+    none."""
     values = asdict(value)
     tiles = (value.card if isinstance(value, Manifest) else value).tiles
-    if not values.get("adapter", True):
-        del values["adapter"]
+    for name in ("adapter", "static"):
+        if not values.get(name, True):
+            del values[name]
     card = values.get("card", values)
     if tiles is None:
         del card["tiles"]
@@ -86,6 +91,9 @@ def _parse(values: Any, path: Path) -> Manifest:
             raise BundleError(f"{path}: files names {shown(name)}, only files of the bundle itself are allowed")
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise BundleError(f"{path}: files: {name} is {shown(digest)}, the 64 digits of a SHA-256 are expected")
+    for graph in manifest.static:
+        if graph.file not in manifest.files:
+            raise BundleError(f"{path}: static names {shown(graph.file)}, and files does not: export the bundle again")
     if manifest.precision not in PRECISIONS:
         raise BundleError(f"{path}: precision is {shown(manifest.precision)}, supported are {', '.join(PRECISIONS)}")
     return manifest

@@ -6,7 +6,7 @@ all.
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from contract.errors import ParityError
 from contract.files import published
 from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, Manifest
-from contract.manifest import NAME as MANIFEST
 from edge_runtime.tower import kernels
-from export import families
+from export.checked_source import CheckedCheckpoint, checked_source
 from export.gate import codecs, parity
 from export.gate.inputs import input_gates
 from export.gate.oracle import Batch, Oracle, Outputs
@@ -35,15 +34,14 @@ from export.integers import balance, calibration
 from export.integers.balance import Read
 from export.integers.rotation import Rotation
 from export.integers.sensitivity import half_layers
-from export.place import check_place
-from export.plan import HALF, Plan
-from export.precision import Precision, precision_named
+from export.plan import HALF
+from export.precision import Precision
 from export.progress import WRITE_FLOP, Done, Progress
-from export.source.adapter import Adapter
 from export.source.checkpoint import HAS_OUTER_VIDEO_WRAPPER, Checkpoint
-from export.source.hub import local_folder
-from export.source.notices import merged_layers, notices
-from export.source.tokenizer import require_tokenizer, write_tokenizer
+from export.source.tokenizer import write_tokenizer
+from export.static import pictures
+from export.static.choice import StaticChoice
+from export.static.publication import HEADER, StaticOriginal, Writer
 
 NEWLINE_TENSOR = "image_newline"
 LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime")
@@ -73,16 +71,6 @@ class VisionExport:
 
 
 @dataclass(frozen=True)
-class CheckedCheckpoint:
-    """A checkpoint that passed every check that needs no tensor."""
-
-    checkpoint: Checkpoint
-    family: families.Family
-    tower: Tower
-    plan: Plan
-
-
-@dataclass(frozen=True)
 class Original:
     """What transformers' tower answers.
 
@@ -91,6 +79,7 @@ class Original:
         largest, first_level_answers: the packs that run as far as the first level, and the outputs for each.
         pictures, picture_rows: the calibration pictures, and the rows float32 (1+L, n, H) of each.
         peaks: by layer the largest magnitude of each input channel on these pictures, float64 (in,).
+        static: what it answers at the sizes of the static graphs.
     """
 
     packs: tuple[Pack, ...]
@@ -100,6 +89,7 @@ class Original:
     pictures: list[Batch]
     picture_rows: list[NDArray[np.float32]]
     peaks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    static: StaticOriginal | None = None
 
 
 @dataclass(frozen=True)
@@ -120,10 +110,11 @@ def write_bundle(
     progress: Progress,
     calibration_folder: Path | None,
     adapter: Path | None = None,
+    static: StaticChoice | None = None,
 ) -> VisionExport:
     """See export.vision.export_vision."""
     started = time.monotonic()
-    source = checked_source(model, out, precision, progress, adapter)
+    source = checked_source(model, out, precision, progress, adapter, static)
     checkpoint, tower = source.checkpoint, source.tower
     progress.plan(source.plan.costs)
     with progress.stage("checkpoint") as done:
@@ -157,33 +148,17 @@ def write_bundle(
         progress.note(f"parity      {worst['rows']} comparisons on {worst['packs']} packs pass")
         draw_parity(rows, precision.name, precision.gate, work / PICTURE)
         _write_codec_numbers(work, original, calibration_folder, progress)
-        replace(manifest, parity=[asdict(row) for row in rows], quantisation=weights.facts).write(work)
+        manifest = replace(manifest, parity=[row.facts() for row in rows], quantisation=weights.facts)
+        if source.static is not None and original.static is not None:
+            with progress.stage("static"):
+                progress.note(HEADER)
+                reader, report = tower.reader(checkpoint.tower_tensor), out.with_name(out.name + ".parity-failed.json")
+                writer = Writer(source.family, tower, reader, image, source.static, progress.note, report)
+                manifest = replace(manifest, static=writer.publish(work, original.static))
+        manifest.write(work)
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)
     return VisionExport(str(out), card.encoder_fingerprint, precision.name, num_nodes, seconds, progress.seconds, worst)
-
-
-def checked_source(
-    model: str, out: Path, precision: Precision, progress: Progress, adapter: Path | None = None
-) -> CheckedCheckpoint:
-    """Make every check that needs no tensor; arguments and errors are those of export.vision.export_vision."""
-    folder = local_folder(model, lambda name: adapter is not None or families.local_name(name) is not None)
-    checkpoint = Checkpoint(folder, Adapter(adapter) if adapter else None)
-    check_place(out, checkpoint.folder, MANIFEST)
-    model_type, family = checkpoint.config["model_type"], checkpoint.family
-    tower = family.tower(checkpoint.facts)
-    tower.check(checkpoint.tower_shapes)
-    _ = checkpoint.chat_template, checkpoint.image, checkpoint.video  # raise where they are missing
-    require_tokenizer(checkpoint.folder)
-    plan = Plan.of(tower, precision)
-    num_tensors = len(checkpoint.tower_shapes)
-    progress.note(f"checkpoint  {checkpoint.folder}: {model_type}, {num_tensors} tower tensors\n{plan}")
-    if checkpoint.adapter_facts:
-        progress.note(f"adapter     {merged_layers(checkpoint.adapter_facts)}")
-    for notice in notices(checkpoint):
-        progress.note(f"warning     {notice}")
-    plan.require_disk(out)
-    return CheckedCheckpoint(checkpoint, family, tower, plan)
 
 
 def _inputs(checkpoint: Checkpoint, work: Path, precision: Precision) -> Manifest:
@@ -218,13 +193,26 @@ def _ask_original(source: CheckedCheckpoint, precision: Precision, folder: Path 
     checkpoint, tower = source.checkpoint, source.tower
     packs, largest = packs_for(tower), first_level_packs_for(tower)
     oracle = _oracle(source, checkpoint.tower_tensor)
-    pictures = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
+    batches = list(calibration.batches(folder, checkpoint.image, checkpoint.card))
     is_balanced = precision.is_integer and tower.fixed_side is None
-    peaks = oracle.input_peaks(balance.balanced_layers(tower), pictures) if is_balanced else {}
-    rows = [np.stack(list(oracle(*picture).values())) for picture in pictures]
+    peaks = oracle.input_peaks(balance.balanced_layers(tower), batches) if is_balanced else {}
+    rows = [np.stack(list(oracle(*picture).values())) for picture in batches]
     answers = parity.answers(tower, oracle, packs, done)
     first_level = parity.first_level_answers(tower, oracle, largest, done)
-    return Original(packs, answers, largest, first_level, pictures, rows, peaks)
+    static = _ask_about_grids(source, oracle, folder)
+    return Original(packs, answers, largest, first_level, batches, rows, peaks, static)
+
+
+def _ask_about_grids(source: CheckedCheckpoint, oracle: Oracle, folder: Path | None) -> StaticOriginal | None:
+    """The original's answers to noise and to the first calibration picture at the size of each static graph."""
+    if source.static is None:
+        return None
+    checkpoint, asked, answers = source.checkpoint, list[list[NDArray[np.uint8]]](), list[list[Outputs]]()
+    for grid in source.static.grids:
+        picture = pictures.calibration_pictures(folder, checkpoint.image, checkpoint.card, grid)[0]
+        asked.append([pictures.noise(source.tower, grid), picture])
+        answers.append([oracle(one, np.array([[1, grid.height, grid.width]], np.int64)) for one in asked[-1]])
+    return StaticOriginal(asked, answers)
 
 
 def _prepared_for_integers(source: CheckedCheckpoint, original: Original, folder: Path | None) -> Weights:
@@ -285,8 +273,3 @@ def _counted(read: Read, done: Done) -> Read:
         return values
 
     return reading
-
-
-def plan_bundle(model: str, out: Path, precision: str, progress: Progress, adapter: Path | None = None) -> Plan:
-    """See export.vision.plan_vision."""
-    return checked_source(model, out, precision_named(precision), progress, adapter).plan

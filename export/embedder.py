@@ -115,7 +115,7 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
             rows += _text_rows(whole, work, draft)
         parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
         asked = asdict(draft) | {"image": facts.image, "tiles": facts.tiles, "gates": gates}
-        EmbedderManifest(**asked | {"parity": [asdict(row) for row in rows]}).write(work)
+        EmbedderManifest(**asked | {"parity": [row.facts() for row in rows]}).write(work)
         Embedder.from_bundle(work)  # raises where the device could not open it
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)

@@ -6,6 +6,7 @@ and not after minutes.
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from export.gate.packs import first_level_packs_for, flop, packs_for
 from export.graph.tower import Tower
 from export.precision import BY_NAME, Precision
 from export.progress import READ_FLOP, WRITE_FLOP
+from export.static.grid import Grid
 
 FP16 = BY_NAME["fp16"]
 FLOAT32 = ("pos_embed", "patch_embed.proj")  # float32 in every precision
@@ -36,8 +38,8 @@ class Plan:
     costs: dict[str, float]
 
     @classmethod
-    def of(cls, tower: Tower, precision: Precision) -> "Plan":
-        """The plan of one tower in one precision."""
+    def of(cls, tower: Tower, precision: Precision, grids: Sequence[Grid] = ()) -> "Plan":
+        """The plan of one tower in one precision, and of a static graph for each of some grids."""
         shapes, stored = tower.shapes, 0.0
         for name, shape in shapes.items():
             owner, _, kind = name.rpartition(".")
@@ -51,6 +53,11 @@ class Plan:
         )
         costs = {"checkpoint": READ_FLOP * fp32 / 2, "inputs": INPUTS_FLOP, "original": work}
         costs |= {"graph": WRITE_FLOP * fp32, "parity": work}
+        if grids:
+            on_grids = sum(2 * flop(tower, ((1, grid.height, grid.width),)) for grid in grids)
+            costs["original"] += on_grids
+            costs["static"] = WRITE_FLOP * fp32 + 2 * on_grids
+            stored += fp32
         peak = BASE_BYTES + max(fp32 * 1.1, fp32 * precision.session_towers)
         return cls(fp32 // 4, fp32, int(stored), int(peak), len(whole) + len(largest), 2 * work, costs)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from export.graph.group import Group
     from export.graph.layers import Layers
     from export.graph.tower import Tower
+    from export.static.grid import Grid
+    from export.static.layers import StaticLayers
 
 
 class Family(Protocol):
@@ -70,6 +72,21 @@ class Family(Protocol):
     def body(self, graph: "Builder", layers: "Layers", tower: "Tower", group: "Group") -> tuple[str, list[str]]:
         """Add the whole tower over one group of frames. Returns the graph's names of the main rows (n, out_hidden) and
         of each level's rows (1, n, out_hidden)."""
+
+    def static(
+        self, graph: "Builder", layers: "StaticLayers", tower: "Tower", grid: "Grid", patches: str
+    ) -> tuple[str, list[str]]:
+        """Add the whole tower over one still picture of one size; only families whose rows stand on grids have it.
+
+        Returns:
+            the graph's names of the main rows and of each level's rows, (1, n, out_hidden).
+
+        Args:
+            patches: float32 (1, patches, 3 * patch_size^2).
+
+        Raises:
+            BundleError: the family has no such graph.
+        """
 
     def for_bytes(self, read: Read, image: ImageProcessing) -> Read:
         """`read`, which also folds the normalisation of pixels into the first layer, so that the graph takes bytes."""

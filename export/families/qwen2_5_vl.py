@@ -17,7 +17,7 @@ from export.families.qwen2_vl import (
     require,
     whole,
 )
-from export.families.qwen3_vl import body, for_bytes
+from export.families.qwen3_vl import body, for_bytes, static
 from export.graph.tower import Tower, linear_shapes
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "for_bytes",
     "local_name",
     "oracle",
+    "static",
     "tower",
 ]
 

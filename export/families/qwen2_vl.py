@@ -12,7 +12,7 @@ from typing import Any
 
 from contract.errors import BundleError
 from contract.families.qwen3_vl import missing_key
-from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes
+from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes, static
 from export.families.tile_facts import resolved
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
 from export.source.processors import BOTH, PICTURE_DEFAULTS
@@ -27,6 +27,7 @@ __all__ = [
     "for_bytes",
     "local_name",
     "oracle",
+    "static",
     "tower",
 ]
 

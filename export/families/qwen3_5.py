@@ -14,6 +14,7 @@ from export.families.qwen3_vl import (
     facts_of,
     for_bytes,
     local_name,
+    static,
     tower_with_taps,
     vision_model,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "for_bytes",
     "local_name",
     "oracle",
+    "static",
     "tower",
 ]
 

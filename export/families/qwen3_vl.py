@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from export.graph.builder import Builder
     from export.graph.group import Group
     from export.graph.layers import Layers
+    from export.static.grid import Grid
+    from export.static.layers import StaticLayers
 
 __all__ = [
     "FRAMES_ROUNDED",
@@ -34,6 +36,7 @@ __all__ = [
     "for_bytes",
     "local_name",
     "oracle",
+    "static",
     "tower",
 ]
 
@@ -141,6 +144,13 @@ def body(graph: "Builder", layers: "Layers", tower: Tower, group: "Group") -> tu
     from export.families.qwen_body import write_body
 
     return write_body(graph, layers, tower, group)
+
+
+def static(graph: "Builder", layers: "StaticLayers", tower: Tower, grid: "Grid", patches: str) -> tuple[str, list[str]]:
+    """The tower over one frame of one size; see export.families.Family."""
+    from export.families.qwen_static import write_static
+
+    return write_static(graph, layers, tower, grid, patches)
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:

@@ -43,11 +43,18 @@ def for_bytes(read: Read, image: ImageProcessing) -> Read:
     return change
 
 
+def still_weight(read: Read, tower: Tower) -> NDArray[np.float32]:
+    """The weight of one slice of a still, float32 (hidden, 3 * patch_size^2); `read` is what for_bytes returned."""
+    weight = read(f"{NAME}.weight").reshape(tower.hidden_size, 3, 2, tower.patch_size**2)
+    summed: NDArray[np.float32] = weight.sum(2).reshape(tower.hidden_size, -1)
+    return summed
+
+
 class PatchEmbedding:
     """Adds the layer to a graph; `read` is what for_bytes returned."""
 
     def __init__(self, graph: Builder, tower: Tower, read: Read) -> None:
-        self._graph, self._read = graph, read
+        self._graph, self._tower, self._read = graph, tower, read
         self._area, self._hidden = tower.patch_size**2, tower.hidden_size
 
     def __call__(self, patches: str) -> str:
@@ -74,15 +81,12 @@ class PatchEmbedding:
         rows = self._graph.op("Reshape", [values, self._graph.ints(0, width)])
         return FP32(self._graph, rows, LinearSource(name, width, self._hidden, weight, bias))
 
-    def _weight(self) -> NDArray[np.float32]:
-        return self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)
-
     def _sum(self) -> NDArray[np.float32]:
-        summed: NDArray[np.float32] = self._weight().sum(2).reshape(self._hidden, -1)
-        return summed
+        return still_weight(self._read, self._tower)
 
     def _second(self) -> NDArray[np.float32]:
-        return self._weight()[:, :, 1].reshape(self._hidden, -1)
+        weight = self._read(f"{NAME}.weight").reshape(self._hidden, 3, 2, self._area)
+        return weight[:, :, 1].reshape(self._hidden, -1)
 
     def _no_bias(self) -> NDArray[np.float32]:
         return np.zeros(self._hidden, np.float32)

@@ -1,33 +1,45 @@
 """An ONNX graph under construction: nodes with stable names, constants, and weights that nobody reads before `save`.
 
-`save` writes one weight after another into one data file whose tensors begin at multiples of 4096 bytes, so that a
-device maps them instead of reading them; small tensors stay inside the graph file. The same graph gives the same bytes.
+`save` writes one weight after another into a data file (data_file.py); small tensors stay inside the graph file. The
+same graph gives the same bytes.
 A tensor that only a Loop's body reads belongs to the body: onnxruntime's switch for exact integer products looks for
 weights beside the product, not in the graph around it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+
+from export.graph.data_file import DataFile
 
 OPSET, CONTRIB_OPSET, IR_VERSION = 20, 1, 10
 CONTRIB = "com.microsoft"
-ALIGNMENT = 4096  # bytes, a memory page
-MIN_EXTERNAL = 1024  # bytes; smaller tensors stay in the graph file
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The version of ONNX that a graph speaks; `has_contrib` lets it use onnxruntime's own operators."""
+
+    opset: int = OPSET
+    ir_version: int = IR_VERSION
+    has_contrib: bool = True
 
 
 class Builder:
     """Collects the nodes of a graph, or of a Loop body inside it, and the tensors both read."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect | None = None) -> None:
+        self._dialect = dialect or Dialect()
+        self._inline: dict[str, Array] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[tuple[str, ...], Callable[[], tuple[Array, ...]]] = {}
         self._counts: dict[str, int] = {}
@@ -55,6 +67,11 @@ class Builder:
         """Named tensors that one `read` makes together, such as a quantised matrix and its scales; returns `names`."""
         self._tensors.setdefault(names, read)
         return names
+
+    def constant(self, name: str, values: Array) -> str:
+        """A tensor that stays in the graph file, whatever its size; returns `name`."""
+        self._inline[name] = values
+        return name
 
     def ints(self, *values: int) -> str:
         """An int64 constant of shape (len(values),); returns its name."""
@@ -91,44 +108,38 @@ class Builder:
         inputs: list[onnx.ValueInfoProto],
         outputs: list[onnx.ValueInfoProto],
         functions: Sequence[onnx.FunctionProto] = (),
+        data: DataFile | None = None,
     ) -> None:
-        """Write `path` and `path` + .data.
+        """Write `path`, and the large tensors.
 
         Args:
             functions: say what the operators of other domains compute.
+            data: takes the large tensors, and gives those that another graph has written before; None makes the file
+                `path` + .data.
 
         Raises:
             OSError: the disk is full, or the process may not write there.
         """
-        data = path.with_name(path.name + ".data")
-        with data.open("wb") as file:
-            tensors = [
-                self._tensor(name, np.asarray(values, order="C"), file)
-                for names, read in self._tensors.items()
-                for name, values in zip(names, read(), strict=True)
-            ]
+        if data is None:
+            with DataFile(path.with_name(path.name + ".data")) as own:
+                self.save(path, inputs, outputs, functions, own)
+            return
+        tensors = [tensor for names, read in self._tensors.items() for tensor in data.tensors(names, read)]
+        tensors += [numpy_helper.from_array(values, name) for name, values in self._inline.items()]
         bodies = self._bodies()
         shared = {name for node in self._nodes for name in node.input}
         if len(bodies) == 1:
             bodies[0].initializer.extend(tensor for tensor in tensors if tensor.name not in shared)
             tensors = [tensor for tensor in tensors if tensor.name in shared]
         graph = helper.make_graph(self._nodes, "vision_tower", inputs, outputs, tensors)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, CONTRIB_OPSET)]
+        opsets = [helper.make_opsetid("", self._dialect.opset)]
+        opsets += [helper.make_opsetid(CONTRIB, CONTRIB_OPSET)] if self._dialect.has_contrib else []
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted({function.domain for function in functions})]
         model = helper.make_model(
-            graph, functions=functions, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-vlm"
+            graph,
+            functions=functions,
+            opset_imports=opsets,
+            ir_version=self._dialect.ir_version,
+            producer_name="edge-vlm",
         )
         path.write_bytes(model.SerializeToString(deterministic=True))
-
-    @staticmethod
-    def _tensor(name: str, values: Array, file: Any) -> TensorProto:
-        if values.nbytes < MIN_EXTERNAL:
-            return numpy_helper.from_array(values, name)
-        file.write(b"\0" * (-file.tell() % ALIGNMENT))
-        tensor = TensorProto(name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
-        tensor.data_location = TensorProto.EXTERNAL
-        places = {"location": Path(file.name).name, "offset": file.tell(), "length": values.nbytes}
-        for key, value in places.items():
-            tensor.external_data.add(key=key, value=str(value))
-        file.write(values.data)
-        return tensor

@@ -19,7 +19,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
 from export.gate import packs
 from export.graph import layers
-from export.graph.builder import ALIGNMENT
+from export.graph.data_file import ALIGNMENT
 from export.precision import BY_NAME
 from export.vision import export_vision, main
 from tests.export.tiny_checkpoint import change_json, change_token_ids
