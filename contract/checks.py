@@ -118,7 +118,7 @@ CHECKS = {
     "grammar": Check("sampling_parameters", "structured_outputs that compile within 3 s of CPU time and 64 MiB"),
     "grammars": Check("the server", "18 grammars tried at once, those that wait included", Unavailable),
     "kv-bytes": Check("input_ids, max_tokens", "up to max_kv_bytes of keys and values"),
-    "number-format": Check("embeddings", "values the model's number format holds"),
+    "number-format": Check("embeddings", "values, and sums of them, that the model's number format holds"),
     "queue": Check("the server", "max_active and max_waiting requests at once", Unavailable),
     "queue-time": Check("the server", "max_queue_seconds of waiting", DeadlineExceeded),
     "timeout": Check("timeout parameter", "a first token in time", DeadlineExceeded),

@@ -7,7 +7,7 @@ from uuid import uuid4
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_chat
 from edge_runtime.gateway.failures import Failure, shortened
-from edge_runtime.gateway.fields import check_keys, mapping
+from edge_runtime.gateway.fields import check_keys, listed, mapping
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.request import Delta
@@ -37,7 +37,7 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
     chat["messages"] = system + [
         one for index, item in enumerate(said) for one in _message(item, f"messages.[{index}]")
     ]
-    chat["tools"] = [_tool(tool, f"tools.[{index}]") for index, tool in enumerate(given.get("tools") or [])] or None
+    chat["tools"] = [_tool(tool, f"tools.[{index}]") for index, tool in enumerate(listed(given, "tools"))] or None
     choice = mapping(given, "tool_choice")
     check_keys(choice, ("type", "name", "disable_parallel_tool_use"), "tool_choice")
     kinds = {"auto": "auto", "none": "none", "any": "required", None: None}

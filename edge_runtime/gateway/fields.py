@@ -67,6 +67,20 @@ def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | No
     return value
 
 
+def listed(values: Mapping[str, Any], name: str) -> list[Any]:
+    """The list of a field; [] where it is missing or null.
+
+    Raises:
+        Failure: 400, it is no list.
+    """
+    value = values.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Failure(400, f"{name} is {shortened(value)}, a list is expected", param=name)
+    return value
+
+
 def mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The object of a field; {} where it is missing or null.
 

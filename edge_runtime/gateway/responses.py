@@ -11,7 +11,7 @@ from uuid import uuid4
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import PASSED, ChatRequest, check_fields, read_chat
 from edge_runtime.gateway.failures import Failure, shortened
-from edge_runtime.gateway.fields import check_keys, mapping
+from edge_runtime.gateway.fields import check_keys, listed, mapping
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.request import Delta
@@ -38,12 +38,12 @@ def read_response(values: dict[str, Any], settings: Settings) -> ChatRequest:
     chat = {name: given[name] for name in SAME if name in given}
     if "max_output_tokens" in given:
         chat["max_completion_tokens"] = given["max_output_tokens"]
-    for name in given.get("include", []) if isinstance(given.get("include"), list) else []:
+    for name in listed(given, "include"):
         if name not in INCLUDED:
             raise Failure(400, f"include holds {shortened(name)}, which is not had here", param="include")
     chat["messages"] = _messages(given)
-    if tools := given.get("tools"):
-        chat["tools"] = [_tool(tool) for tool in (tools if isinstance(tools, list) else [None])]
+    if tools := listed(given, "tools"):
+        chat["tools"] = [_tool(tool) for tool in tools]
     choice = given.get("tool_choice")
     if isinstance(choice, dict):
         check_keys(choice, ("type", "name"), "tool_choice")

@@ -217,8 +217,7 @@ class TransformersEngine:
         for piece, row, is_finite in zip(pieces, found, are_finite, strict=True):
             sequence, sequence.num_cached = piece.sequence, piece.end
             if not is_finite:
-                error = "the model gave values that are not finite: the embeddings may be out of range"
-                self._fail(sequence, ServerError(error))
+                self._fail(sequence, sequence.not_finite())
             elif piece.end == sequence.num_known:
                 self._answer(sequence, row)
 

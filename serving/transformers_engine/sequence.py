@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from contract.errors import EdgeVlmError, InvalidInput
+from contract.errors import EdgeVlmError, InvalidInput, ServerError
 from contract.items import is_pad
 from contract.prompt import Prompt
 from contract.sampling import Sampling
@@ -71,6 +71,7 @@ class Sequence:
         self.is_ended = False
         self.is_cancelled = False  # by the reader
         self._model, self._sampling, self._loop = model, sampling, loop
+        self._has_rows = bool(prompt.main.size)
         self._end_ids = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else model.end_ids)
         prompt_ids = torch.from_numpy(prompt.input_ids).to(model.device)
         mask = None
@@ -128,6 +129,16 @@ class Sequence:
     def _ends(self, token: int, may_stop: bool) -> bool:
         """Whether a token ends the answer, by itself or, one of the model's own, because the grammar allows no more."""
         return (token in self._end_ids and may_stop) or (self._selection.is_over and token in self._model.end_ids)
+
+    def not_finite(self) -> EdgeVlmError:
+        """Why the model gave values that are not finite: finite rows led out of float's range, or the weights do."""
+        if self._has_rows:
+            return InvalidInput(
+                "vision_embeddings and deepstack_embeddings lead to values that are not finite, although each of theirs "
+                "is: send the rows as the tower gives them, of the order of 1 to 1000",
+                check="number-format",
+            )
+        return ServerError("the model gave values that are not finite for text alone: its weights are damaged")
 
     def send(self, item: Delta | EdgeVlmError) -> None:
         """Hand a delta or the request's failure to the reader; called from the engine's thread."""

@@ -18,6 +18,7 @@ from contract.language import read_language_card
 from contract.manifest import plain as as_json
 from contract.manifest import read_manifest
 from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
+from contract.prompt import max_prompt_tokens
 from contract.tensors import INPUTS, VERSION
 from serving.quantisation import check_quantisation
 from serving.settings import Settings
@@ -72,6 +73,7 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     types = [spec.datatype for spec in INPUTS if spec.name in plain]
     family = families.find(card.family)
     facts = as_json(card) | asdict(settings.limits) | {"layout": family.LAYOUT, "positions": family.POSITIONS}
+    facts["max_prompt_tokens"] = max_prompt_tokens(card, settings.limits)
     if card.tiles is not None:
         facts["tiles"] = json.dumps(facts["tiles"])
     facts |= {"contract_version": VERSION, "engine": settings.engine, "dtype": settings.dtype}

@@ -206,8 +206,19 @@ def test_one_bad_request_fails_alone(reference: Reference, cases: dict[str, Case
         )
 
     failed, served = asyncio.run(both())
-    assert isinstance(failed, ServerError)
+    assert isinstance(failed, InvalidInput)
+    assert failed.check == "number-format"
     assert served[0] == good.expected
+
+
+def test_damaged_weights_are_the_servers_fault(reference: Reference, cases: dict[str, Case]) -> None:
+    model = load_language_model(reference.language, "fp32")
+    with torch.no_grad():
+        model.decoder.norm.weight.fill_(torch.nan)
+    engine = TransformersEngine(model)
+    with pytest.raises(ServerError, match="weights are damaged"):
+        answer(engine, cases["text"].prompt(reference.card))
+    engine.close()
 
 
 def test_values_too_large_for_float16(reference: Reference, cases: dict[str, Case]) -> None:

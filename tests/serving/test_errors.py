@@ -44,7 +44,7 @@ from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.families import test_wire
-from tests.serving import test_doors, test_grammars, test_life, test_reuse, test_triton
+from tests.serving import test_doors, test_engine, test_grammars, test_life, test_reuse, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
 from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
 
@@ -68,7 +68,7 @@ ELSEWHERE = {
     "cancel": test_triton.test_cancel_request,
     "cancel-id": test_triton.test_cancel_without_an_id,
     "timeout-value": test_doors.test_id_and_timeout_are_fields_of_generate,
-    "engine": test_triton.test_a_request_the_engine_fails_on_fails_alone,
+    "engine": test_engine.test_damaged_weights_are_the_servers_fault,
 }
 BY_THE_ENGINE = {
     "no-choice": "leave one id out",
