@@ -27,6 +27,7 @@ class EmbedderManifest:
         max_text_tokens: the most tokens of one text, with those that the tokenizer puts around it.
         pads_to_max: the device fills every text with `pad_token_id` to max_text_tokens, and the text tower sees the
             filling.
+        pads_left: the filling stands before the text, not behind it.
         logit_scale, logit_bias: a cosine times the first plus the second is the model's score of a picture and a text.
         parity: rows of pictures and of texts against transformers, as the export measured them.
         gates: one row for each kind of input that the export compared with transformers.
@@ -50,6 +51,7 @@ class EmbedderManifest:
     gates: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    pads_left: bool = False
 
     def write(self, folder: Path) -> "EmbedderManifest":
         """Hash the files of `folder` and write the manifest beside them; returns it as written."""

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contract.errors import BundleError, shown
 from contract.preprocessing import Triple
 from contract.typed import Between, Size
@@ -14,6 +17,7 @@ RULES = (
     "anyres",  # the whole picture, then the tiles of the best pinpoint
     "canvas",  # the tiles of the nearest aspect ratio, then a thumbnail
     "longest",  # the longest edge to a length, rounded up to whole tiles, then the whole picture
+    "fit",  # one frame of as many patches as are allowed, near the picture's own aspect ratio
 )
 Side = Annotated[int, Between(1, 1 << 16)]
 
@@ -35,6 +39,7 @@ class Tiles:
         longest, frame_longest: longest edge of a picture, and of a video's frame, by the rule `longest`.
         max_map_tiles: the device shrinks a map with more than 1.21 times the rows of so many tiles to them; None leaves
             each map as it is.
+        max_patches: the most patches of a frame by the rule `fit`, under which a patch is a tile; None by other rules.
     """
 
     rule: str
@@ -50,6 +55,7 @@ class Tiles:
     longest: Size | None = field(default=None, kw_only=True)
     frame_longest: Size | None = field(default=None, kw_only=True)
     max_map_tiles: Size | None = field(default=None, kw_only=True)
+    max_patches: Size | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -59,8 +65,18 @@ class Tiles:
                 f"tiles has side {self.side}, seen {self.seen}, patch {self.patch} and merge {self.merge}: a tile has no "
                 "whole row, export it again"
             )
+        if (self.rule == "fit") != (self.max_patches is not None):
+            raise BundleError(
+                f"tiles.rule is {self.rule!r} and tiles.max_patches is {self.max_patches}: the rule 'fit' needs a number, "
+                "the others have none"
+            )
         if self.min_tiles > self.max_tiles:
             raise BundleError(f"tiles.min_tiles is {self.min_tiles}, tiles.max_tiles {self.max_tiles}: export it again")
+
+    def seen_part(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of tiles (n, height, width, 3) that the tower looks at: whole patches."""
+        whole = pixels if self.max_patches is not None else pixels[:, : self.seen, : self.seen]
+        return np.ascontiguousarray(whole)
 
     @property
     def side_patches(self) -> int:

@@ -109,8 +109,8 @@ class Embedder:
         """
         tiles, image = self.manifest.tiles, load_picture(picture)
         check_ratio(image)
-        pixels = one_tile(image, tiles, self.manifest.image.resample)[:, : tiles.seen, : tiles.seen]
-        return Item(*to_patches(np.ascontiguousarray(pixels), tiles.patch, tiles.merge, 1))
+        pixels = tiles.seen_part(one_tile(image, tiles, self.manifest.image.resample))
+        return Item(*to_patches(pixels, tiles.patch, tiles.merge, 1))
 
     def token_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """The token ids of texts, int64 (n, S); pads fill each row up to the longest text, or to the model's most.
@@ -129,7 +129,7 @@ class Embedder:
         width = most if self.manifest.pads_to_max else max(map(len, found), default=0)
         filled = np.full((len(found), width), self.manifest.pad_token_id, np.int64)
         for row, ids in zip(filled, found, strict=True):
-            row[: len(ids)] = ids
+            row[width - len(ids) if self.manifest.pads_left else 0 :][: len(ids)] = ids
         return filled
 
     def pictures(self, pictures: Sequence[Picture]) -> Vectors:

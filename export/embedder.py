@@ -30,7 +30,6 @@ from edge_runtime.items.patches import normalised
 from edge_runtime.tower.session_options import session_options
 from export import families
 from export.edge_bundle import LIBRARIES, VisionExport
-from export.families.embedder_facts import embedder_facts
 from export.families.text_tower import write_text_graph
 from export.families.tile_facts import TileFacts
 from export.gate import parity
@@ -90,7 +89,7 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
     pictures, texts = family.pictures(config), family.texts(config)
     plan = Plan.of(pictures, precision)
     plan.require_disk(out)
-    facts, state = embedder_facts(folder, config), {name: value.numpy() for name, value in whole.state_dict().items()}
+    facts, state = family.facts_of(folder, config), {name: value.numpy() for name, value in whole.state_dict().items()}
     progress.plan(plan.costs)
     progress.note(f"checkpoint  {folder}: {config.model_type}, an embedding model\n{plan}")
     with published(out) as work:
@@ -105,11 +104,11 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
             nodes += write_text_graph(texts, texts.reader(read), work / TEXT_GRAPH, precision.linear)
             done(plan.costs["graph"], "both towers")
         with progress.stage("inputs") as done:
-            gates = _inputs(folder, draft, work, tokenizer)
+            gates = _inputs(folder, family, draft, work, tokenizer)
             done(plan.costs["inputs"], "pictures and texts")
         with progress.stage("original") as done:
             packs = packs_for(pictures)
-            answers = parity.answers(pictures, partial(_picture_answer, whole, facts, pictures), packs, done)
+            answers = parity.answers(pictures, partial(_picture_answer, family, whole, facts, pictures), packs, done)
         with progress.stage("parity") as done:
             rows = parity.measure(work / GRAPH, pictures, answers, packs, progress.note, done)
             rows += _text_rows(whole, work, draft)
@@ -182,6 +181,7 @@ def _manifest(
         tiles=facts.tiles,
         max_text_tokens=config.text_config.max_position_embeddings,
         pads_to_max=family.PADS_TO_MAX,
+        pads_left=tokenizer.padding_side == "left",
         pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         logit_scale=math.exp(float(state["logit_scale"].reshape(()))),
         logit_bias=float(state["logit_bias"].reshape(())) if "logit_bias" in state else 0.0,
@@ -192,11 +192,13 @@ def _manifest(
     )
 
 
-def _inputs(folder: Path, draft: EmbedderManifest, work: Path, tokenizer: Any) -> list[dict[str, Any]]:
+def _inputs(
+    folder: Path, family: families.EmbedderFamily, draft: EmbedderManifest, work: Path, tokenizer: Any
+) -> list[dict[str, Any]]:
     """Compare the device's pixels and token ids with transformers'; returns the manifest's gates."""
     embedder = _without_sessions(draft, work)
     rows = (
-        ("processor", "pictures: every pixel", _pictures(folder, embedder)),
+        ("processor", "pictures: every pixel", _pictures(folder, family, embedder)),
         ("prompt", "token ids of texts", _texts(tokenizer, embedder)),
     )
     return [{"gate": gate, "compared": name, "cases": sum(1 for _ in cases)} for gate, name, cases in rows]
@@ -208,15 +210,16 @@ def _without_sessions(draft: EmbedderManifest, work: Path) -> Embedder:
     return Embedder(draft, Tokenizer.from_file(str(work / TOKENIZER)), none, none)
 
 
-def _pictures(folder: Path, embedder: Embedder) -> Iterator[None]:
+def _pictures(folder: Path, family: families.EmbedderFamily, embedder: Embedder) -> Iterator[None]:
     from transformers import AutoImageProcessor
 
+    tiles = embedder.manifest.tiles
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     for seed, (height, width) in enumerate(SIZES):
         picture = Image.fromarray(drawn(seed, height, width))
-        values = processor(images=[picture], return_tensors="np")["pixel_values"]
+        values = family.pixels(processor(images=[picture], return_tensors="np"), tiles)
         name = f"a picture of {width} x {height}"
-        compare_pixels(name, [embedder.item(picture)], values, processor, embedder.manifest.tiles)
+        compare_pixels(name, [embedder.item(picture)], values, processor, tiles)
         yield
 
 
@@ -234,25 +237,21 @@ def _texts(tokenizer: Any, embedder: Embedder) -> Iterator[None]:
 
 
 def _picture_answer(
-    whole: Any, facts: TileFacts, tower: Tower, patches: NDArray[np.uint8], grid_thw: NDArray[np.int64]
+    family: families.EmbedderFamily,
+    whole: Any,
+    facts: TileFacts,
+    tower: Tower,
+    patches: NDArray[np.uint8],
+    grid_thw: NDArray[np.int64],
 ) -> Outputs:
-    """get_image_features of transformers' model over tiles, float32 (n, width).
+    """get_image_features of transformers' model, float32 (frames, width).
 
     Args:
         patches: uint8 (num_patches, patch_width).
-        grid_thw: int64 (num_items, 3); the answer does not depend on it.
+        grid_thw: int64 (num_items, 3).
     """
-    import torch
-
-    side, patch, tiles = tower.fixed_side or 0, tower.patch_size, facts.tiles
-    values = torch.from_numpy(normalised(patches, facts.image.mean, facts.image.std))
-    pixels = (
-        values.reshape(-1, side, side, 3, patch, patch).permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, tiles.seen, tiles.seen)
-    )
-    rest = tiles.side - tiles.seen
-    with torch.inference_mode():
-        found = whole.get_image_features(pixel_values=torch.nn.functional.pad(pixels, (0, rest, 0, rest)))
-    return {"image_embeds": found.pooler_output.numpy()}
+    values = normalised(patches, facts.image.mean, facts.image.std)
+    return {"image_embeds": family.features(whole, tower, facts.tiles, values, grid_thw)}
 
 
 def _text_rows(whole: Any, work: Path, draft: EmbedderManifest) -> list[parity.Row]:

@@ -52,8 +52,7 @@ def item(
     timestamps: tuple[float, ...] = (),
 ) -> Item:
     """The item of tiles, uint8 (n, side, side, 3); its pads stand in `runs` runs of `rows` pads."""
-    seen = np.ascontiguousarray(pixels[:, : tiles.seen, : tiles.seen])
-    patches, grid = to_patches(seen, tiles.patch, tiles.merge, 1)
+    patches, grid = to_patches(tiles.seen_part(pixels), tiles.patch, tiles.merge, 1)
     return Item(patches, (runs, 1, rows), timestamps, tiles_thw=grid, arranged=arranged)
 
 

@@ -18,6 +18,8 @@ from edge_runtime.items.item import resized
 
 Pixels = NDArray[np.uint8]
 MAX_RATIO = 200
+SCALE_STEP = 1e-5
+SCALES = SCALE_STEP / 10, 100.0  # between these the rule `fit` looks for a picture's scale
 
 
 def check_ratio(image: Image.Image) -> None:
@@ -176,10 +178,39 @@ def longest_edge(image: Image.Image, tiles: Tiles, resample: int) -> tuple[Pixel
     return np.concatenate([cut(pixels, side), whole[None]]), rows, columns
 
 
+def fitting_size(height: int, width: int, patch: int, max_patches: int) -> tuple[int, int]:
+    """The largest height and width, both whole patches, that a picture takes at its own aspect ratio.
+
+    Args:
+        height, width: the picture's sides in pixels.
+        patch: side of a patch in pixels.
+        max_patches: the most patches of the result.
+
+    The rule is `get_image_size_for_max_num_patches` of transformers' SigLIP 2 image processor: it halves an interval of
+    scales until it is short, and takes the lower end.
+    """
+
+    def side(scale: float, size: int) -> int:
+        return max(patch, math.ceil(size * scale / patch) * patch)
+
+    low, high = SCALES
+    while high - low >= SCALE_STEP:
+        scale = (low + high) / 2
+        if side(scale, height) / patch * (side(scale, width) / patch) <= max_patches:
+            low = scale
+        else:
+            high = scale
+    return side(low, height), side(low, width)
+
+
 def one_tile(image: Image.Image, tiles: Tiles, resample: int = BICUBIC) -> Pixels:
-    """The whole picture in one tile, by the rules `crop`, `pad` and `squash`: (1, side, side, 3)."""
+    """The whole picture in one tile, by the rules `crop`, `pad` and `squash`: (1, side, side, 3); by the rule `fit` in
+    one frame of another height and width."""
     if tiles.rule == "crop":
         return cropped(image, tiles.side, resample)[None]
     if tiles.rule == "pad":
         return padded(image, tiles.side, tiles.mean)[None]
+    if tiles.max_patches is not None:
+        size = fitting_size(image.height, image.width, tiles.patch, tiles.max_patches)
+        return resized(image, *size, resample)[None]
     return resized(image, tiles.side, tiles.side, resample)[None]

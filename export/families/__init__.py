@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from contract.families import MODULES, module_name
 from contract.preprocessing import ImageProcessing
 
-EMBEDDERS = {"clip": "clip", "siglip": "siglip"}
+EMBEDDERS = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip2"}
 Read = Callable[[str], NDArray[np.float32]]
 
 if TYPE_CHECKING:
+    from contract.tiles import Tiles
     from export.families.pooled_tower import PooledTower
     from export.families.text_tower import TextTower
     from export.families.tile_facts import TileFacts
@@ -129,6 +130,27 @@ class EmbedderFamily(Protocol):
 
     def texts(self, config: Any) -> "TextTower":
         """The text tower of a resolved config."""
+
+    def facts_of(self, folder: Path, config: Any) -> "TileFacts":
+        """What the image processor of a checkpoint does.
+
+        Raises:
+            BundleError: it does something that the device does not.
+        """
+
+    def pixels(self, given: Mapping[str, Any], tiles: "Tiles") -> NDArray[np.float32]:
+        """The normalised pixels (1, 3, height, width) of one picture, from what transformers' image processor gives."""
+
+    def features(
+        self, whole: Any, tower: "Tower", tiles: "Tiles", values: NDArray[np.float32], grid_thw: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """get_image_features of transformers' model, float32 (frames, width).
+
+        Args:
+            whole: the model.
+            values: normalised pixels of the device's patches, float32 (num_patches, patch_width).
+            grid_thw: int64 (num_items, 3), frames, rows and columns of patches.
+        """
 
     def body(self, graph: "Builder", layers: "Layers", tower: "Tower", group: "Group") -> tuple[str, list[str]]:
         """As Family.body; the main rows are (pictures, width), and there are no levels."""

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from export.families.embedder_pictures import facts_of, features, pixels
 from export.families.pooled_tower import PooledTower, body, for_bytes, pooled_tower
 from export.families.text_tower import TextTower, text_tower
 
-__all__ = ["PADS_TO_MAX", "body", "for_bytes", "pictures", "texts"]
+__all__ = ["PADS_TO_MAX", "body", "facts_of", "features", "for_bytes", "pictures", "pixels", "texts"]
 
 PADS_TO_MAX = False  # a token sees only the tokens before it, so no text sees what stands behind its end
 OLD_END_ID = 2  # older configs have it; transformers reads it as "the token of the highest number"
@@ -13,7 +14,8 @@ OLD_END_ID = 2  # older configs have it; transformers reads it as "the token of 
 
 def pictures(config: Any) -> PooledTower:
     """See export.families.EmbedderFamily."""
-    return pooled_tower(config.vision_config, config.projection_dim, has_class_row=True)
+    vision = config.vision_config
+    return pooled_tower(vision, config.projection_dim, side=vision.image_size // vision.patch_size, has_class_row=True)
 
 
 def texts(config: Any) -> TextTower:

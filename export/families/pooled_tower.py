@@ -14,7 +14,7 @@ from export.graph.group import Group
 from export.graph.layers import Layers
 from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
 
-__all__ = ["PooledTower", "body", "for_bytes", "pooled_tower"]
+__all__ = ["PooledTower", "body", "for_bytes", "pool", "pooled_tower"]
 
 TOWER = "vision_model."
 HEAD = f"{TOWER}head."
@@ -47,12 +47,13 @@ class PooledTower(TileTower):
         return reading
 
 
-def pooled_tower(vision: Any, width: int, *, has_class_row: bool) -> PooledTower:
+def pooled_tower(vision: Any, width: int, *, side: int, has_class_row: bool) -> PooledTower:
     """The picture tower of a resolved config.
 
     Args:
         vision: vision_config, with transformers' defaults.
         width: how many values a vector has.
+        side: patches along a side of a picture.
         has_class_row: the tower has a class row and a norm before its blocks (CLIP), else a query pools (SigLIP).
     """
     made = PooledTower(
@@ -65,7 +66,7 @@ def pooled_tower(vision: Any, width: int, *, has_class_row: bool) -> PooledTower
         merge_size=1,
         activation=vision.hidden_act,
         norm_epsilon=vision.layer_norm_eps,
-        fixed_side=vision.image_size // vision.patch_size,
+        fixed_side=side,
         features=(vision.num_hidden_layers,),
         has_class_row=has_class_row,
         has_pre_norm=has_class_row,
@@ -127,13 +128,23 @@ def body(graph: Builder, layers: Layers, tower: Tower, group: Group) -> tuple[st
         first = op("Slice", [rows, graph.ints(0), graph.ints(1), graph.ints(1)])
         first = op("Reshape", [first, graph.ints(-1, hidden)])
         return layers.linear(layers.norm(first, "post_norm"), "merger.linear_fc1"), []
+    return pool(graph, layers, tower, rows, group.frames), []
+
+
+def pool(graph: Builder, layers: Layers, tower: Tower, rows: str, frames: str) -> str:
+    """The vectors of pictures, (pictures, width), from the last block's rows (pictures * count, hidden).
+
+    Args:
+        frames: int64 (1,), how many pictures.
+    """
+    op, hidden = graph.op, tower.hidden_size
     pairs = layers.linear(layers.norm(rows, "post_norm"), KEYS_AND_VALUES)  # (pictures * count, 2 * hidden)
-    pairs = op("Reshape", [pairs, graph.ints(-1, count, 2 * hidden)])
+    pairs = op("Reshape", [pairs, op("Concat", [frames, graph.ints(-1, 2 * hidden)], axis=0)])
     keys, values = graph.ops("Split", [pairs], ["pool_keys", "pool_values"], axis=2, num_outputs=2)
-    shape = op("Concat", [group.frames, graph.ints(1, hidden)], axis=0)
+    shape = op("Concat", [frames, graph.ints(1, hidden)], axis=0)
     query = op("Expand", [layers.weight(QUERY), shape])  # (pictures, 1, hidden)
     pooled = op("MultiHeadAttention", [query, keys, values], domain=CONTRIB, num_heads=tower.num_heads)
     pooled = layers.linear(op("Reshape", [pooled, graph.ints(-1, hidden)]), "pool.proj")
     wide = layers.linear(layers.norm(pooled, "pool.norm"), "pool.mlp.linear_fc1")
     wide = layers.activation(wide, tower.activation)
-    return op("Add", [pooled, layers.linear(wide, "merger.linear_fc2")]), []
+    return op("Add", [pooled, layers.linear(wide, "merger.linear_fc2")])

@@ -150,7 +150,9 @@ def facts(
     mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
     if len(mean) != 3 or len(std) != 3:
         raise BundleError(f"image_mean is {mean} and image_std {std}, three channels are expected")
-    most = max([tiles.max_tiles, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]])  # without the whole picture
+    most = max(
+        [tiles.max_tiles, tiles.max_patches or 1, *[h * w // tiles.side**2 for h, w in tiles.pinpoints]]
+    )  # without the whole picture
     resample = int(processor.resample)
     bounds = tiles.side**2, most * tiles.side**2
     return TileFacts(

@@ -15,7 +15,7 @@ from contract.errors import BundleError
 from contract.preprocessing import ImageProcessing
 from export.graph.builder import Builder
 from export.graph.group import Group
-from export.graph.layers import Layers
+from export.graph.layers import Attend, Layers
 from export.graph.linear import FP32, LinearSource
 from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
 
@@ -172,22 +172,32 @@ def hidden_states(graph: Builder, layers: Layers, tower: TileTower, group: Group
     zeros = partial(np.zeros, (count, tower.head_dim // 2), np.float32)
     still = graph.weight("no_rotation_cosines", ones), graph.weight("no_rotation_sines", zeros)
     frames = op("Concat", [group.frames, graph.ints(count, 3 * hidden)], "group_shape", axis=0)
-    attend, outputs = layers.whole_frames(still, frames), [rows]
+    return blocks(layers, tower, rows, layers.whole_frames(still, frames))
+
+
+def blocks(layers: Layers, tower: TileTower, rows: str, attend: Attend) -> list[str]:
+    """The rows, then the output of each block, all (tiles * positions, hidden)."""
+    outputs = [rows]
     for number in range(tower.depth):
         outputs.append(layers.block(outputs[-1], number, attend))
     return outputs
 
 
-def _embedded(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> str:
-    """uint8 (tiles * side^2, patch_width) to (tiles * positions, hidden)."""
-    op, hidden, read = graph.op, tower.hidden_size, layers.read
-    pixels = op("DequantizeLinear", [group.patches, graph.scalar(1 / MIDDLE), graph.scalar(MIDDLE, np.uint8)])
-    width = tower.patch_width
+def patch_rows(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> str:
+    """uint8 (patches, patch_width) to (patches, hidden), without positions."""
+    hidden, read, width = tower.hidden_size, layers.read, tower.patch_width
+    pixels = graph.op("DequantizeLinear", [group.patches, graph.scalar(1 / MIDDLE), graph.scalar(MIDDLE, np.uint8)])
 
     def weight() -> NDArray[np.float32]:
         return read(f"{PATCH}.weight").reshape(hidden, width)
 
-    rows = FP32(graph, pixels, LinearSource(PATCH, width, hidden, weight, lambda: read(f"{PATCH}.bias")))
+    return FP32(graph, pixels, LinearSource(PATCH, width, hidden, weight, lambda: read(f"{PATCH}.bias")))
+
+
+def _embedded(graph: Builder, layers: Layers, tower: TileTower, group: Group) -> str:
+    """uint8 (tiles * side^2, patch_width) to (tiles * positions, hidden)."""
+    op, hidden, read = graph.op, tower.hidden_size, layers.read
+    rows = patch_rows(graph, layers, tower, group)
     tiles = op("Concat", [group.frames, graph.ints(tower.side**2, hidden)], axis=0)
     rows = op("Reshape", [rows, tiles])
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -193,8 +192,7 @@ def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any,
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
     pixels = np.asarray(values)
     levels = np.rint((pixels.reshape(-1, *pixels.shape[-3:]).transpose(0, 2, 3, 1) * std + mean) * 255)
-    seen: NDArray[np.uint8] = np.ascontiguousarray(levels.astype(np.uint8)[:, : tiles.seen, : tiles.seen])
-    theirs, _ = to_patches(seen, tiles.patch, tiles.merge, 1)
+    theirs, _ = to_patches(tiles.seen_part(levels.astype(np.uint8)), tiles.patch, tiles.merge, 1)
     patches = np.concatenate([item.patches for item in ours])
     if not np.array_equal(patches, theirs):
         num_tiles = sum(item.tower_thw[0] for item in ours)

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from contract.manifest import TOKENIZER
 from edge_runtime import Embedder, Encoder
 from edge_runtime.__main__ import main
 from edge_runtime.embedder import cosines
-from export.families import clip
+from edge_runtime.items.tiles import fitting_size
+from export.families import clip, siglip2
 from export.vision import export_vision, plan_vision
 from tests.conftest import ROOT
 from tests.families.models import ALL, CLIP, IDS, SIGLIP, fast_tokenizer, loud, picture
@@ -66,7 +67,17 @@ def _siglip() -> tuple[Any, Any]:
     return config, SiglipImageProcessorPil(size={"height": 60, "width": 60})
 
 
-MAKERS = {"clip": lambda: _clip(IDS["</s>"]), "siglip": _siglip}
+def _siglip2() -> tuple[Any, Any]:
+    """A table of 5 x 5 places and up to 40 patches of a picture: places are merged and spread."""
+    from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+
+    vision = {name: value for name, value in SIGLIP.items() if name != "image_size"} | {"num_patches": 25}
+    config = tf.Siglip2Config(text_config=TEXT | {"max_position_embeddings": 80}, vision_config=vision)
+    return config, Siglip2ImageProcessorPil(patch_size=14, max_num_patches=40)
+
+
+MAKERS = {"clip": lambda: _clip(IDS["</s>"]), "siglip": _siglip, "siglip2": _siglip2}
+FILL = ("siglip", "siglip2")  # their text towers see texts of one length
 
 
 def write(kind: str, folder: Path) -> Path:
@@ -75,6 +86,7 @@ def write(kind: str, folder: Path) -> Path:
     loud(tf.AutoModel.from_config(config)).save_pretrained(folder)
     images.save_pretrained(folder)
     tokenizer = fast_tokenizer(adds_bos=True)
+    tokenizer.padding_side = "left" if kind == "siglip2" else "right"  # as transformers' Siglip2Tokenizer has it
     around = ("<s> $A </s>", "<s> $A </s> $B </s>") if kind == "clip" else ("$A </s>", "$A </s> $B </s>")
     marks = [("<s>", IDS["<s>"]), ("</s>", IDS["</s>"])]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(*around, marks)
@@ -100,18 +112,21 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model, bundle = write(request.param, folder / "model"), folder / "bundle"
     export_vision(str(model), bundle)
     whole = tf.AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+    if request.param == "siglip2":
+        siglip2.mend_columns(whole)
     processor = tf.AutoImageProcessor.from_pretrained(model, backend="pil")
     return Made(model, bundle, Embedder.from_bundle(bundle), whole, processor, tf.AutoTokenizer.from_pretrained(model))
 
 
 def their_pictures(made: Made, pictures: list[Any]) -> Any:
-    values = made.processor(images=pictures, return_tensors="pt")["pixel_values"]
+    """All pictures in one batch: SigLIP 2's are padded and masked there."""
+    values = made.processor(images=pictures, return_tensors="pt")
     with torch.inference_mode():
-        return made.whole.get_image_features(pixel_values=values).pooler_output.numpy()
+        return made.whole.get_image_features(**values).pooler_output.numpy()
 
 
 def their_texts(made: Made, texts: list[str]) -> Any:
-    fills = made.embedder.manifest.family == "siglip"
+    fills = made.embedder.manifest.family in FILL
     padding = {"padding": "max_length", "max_length": 80} if fills else {"padding": True}
     ids = made.tokenizer(texts, return_tensors="pt", **padding)["input_ids"]
     with torch.inference_mode():
@@ -153,12 +168,57 @@ def test_alone_and_together_they_are_the_same(made: Made) -> None:
     assert made.embedder.pictures([]).shape == made.embedder.texts([]).shape == (0, made.embedder.manifest.width)
 
 
+def test_a_picture_of_any_ratio_keeps_its_grid(made: Made) -> None:
+    """By transformers' own rule, up to the most patches; other families have one size."""
+    if made.embedder.manifest.tiles.max_patches is None:
+        assert len({made.embedder.item(picture(*size)).grid_thw for size in SIZES}) == 1
+        return
+    from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
+
+    for width, height, most in [(1, 1, 1), (1, 200, 256), (5000, 3000, 256), (640, 427, 1024), (427, 640, 7)]:
+        found = fitting_size(height, width, 16, most)
+        assert found == get_image_size_for_max_num_patches(height, width, 16, most)
+    grids = {made.embedder.item(picture(*size)).grid_thw for size in SIZES}
+    assert len(grids) > 8
+    assert max(height * width for _, height, width in grids) <= 40
+
+
+@pytest.mark.parametrize("wrong", ["table", "antialias"])
+def test_another_table_of_positions_misses_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """Rows and columns swapped, and a resize without antialiasing: both are near enough to look right."""
+    if wrong == "table":
+        positions = siglip2._positions
+
+        def swapped(graph: Any, tower: Any, read: Any, group: Any) -> str:
+            return positions(graph, tower, read, replace(group, height=group.width, width=group.height))
+
+        monkeypatch.setattr(siglip2, "_positions", swapped)
+    else:
+        weights = siglip2._weights
+
+        def sharp(graph: Any, side: int, size: str) -> str:
+            op = graph.op
+
+            def at_most_one(name: str, inputs: list[str], *rest: Any, **given: Any) -> str:
+                return op("Min" if name == "Max" else name, inputs, *rest, **given)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(graph, "op", at_most_one)
+                return weights(graph, side, size)
+
+        monkeypatch.setattr(siglip2, "_weights", sharp)
+    with pytest.raises(ParityError):
+        export_vision(str(write("siglip2", tmp_path / "model")), tmp_path / "bundle")
+
+
 def test_scores_are_the_models_logits(made: Made) -> None:
     pictures = [picture(90, 60, 1), picture(60, 90, 2)]
-    values = made.processor(images=pictures, return_tensors="pt")["pixel_values"]
+    values = made.processor(images=pictures, return_tensors="pt")
     ids = torch.from_numpy(made.embedder.token_ids(TEXTS))
     with torch.inference_mode():
-        theirs = made.whole(input_ids=ids, pixel_values=values).logits_per_image.numpy()
+        theirs = made.whole(input_ids=ids, **values).logits_per_image.numpy()
     ours = made.embedder.scores(made.embedder.pictures(pictures), made.embedder.texts(TEXTS))
     assert np.allclose(ours, theirs, atol=1e-3)
 
@@ -242,7 +302,7 @@ def test_tokens_that_the_device_writes_otherwise_stop_the_export(
     def changed(folder: Path, work: Path) -> Any:
         tokenizer = tf.AutoTokenizer.from_pretrained(folder)
         values = json.loads(tokenizer.backend_tokenizer.to_str())
-        values["pre_tokenizer"]["add_prefix_space"] = True
+        values["normalizer"] = {"type": "Prepend", "prepend": "z"}
         (work / TOKENIZER).write_text(json.dumps(values))
         return tokenizer
 
