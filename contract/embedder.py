@@ -1,16 +1,14 @@
 """embedder.json of a bundle that makes one vector of a picture or text: what the device knows, and each file's hash."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from contract.errors import BundleError
-from contract.files import is_plain_name, sha256
-from contract.manifest import GRAPH, TOKENIZER
+from contract.manifest import GRAPH, TOKENIZER, digests, parse, read_json
 from contract.preprocessing import ImageProcessing
 from contract.tiles import Tiles
-from contract.typed import read
+from contract.typed import Between, Size, TokenId
 
 FORMAT_VERSION = 1
 NAME = "embedder.json"
@@ -35,17 +33,17 @@ class EmbedderManifest:
     """
 
     family: str
-    width: int
+    width: Size
     encoder_fingerprint: str
     image: ImageProcessing
     tiles: Tiles
-    max_text_tokens: int
+    max_text_tokens: Size
     pads_to_max: bool
-    pad_token_id: int
-    logit_scale: float
-    logit_bias: float
+    pad_token_id: TokenId
+    logit_scale: Annotated[float, Between(0, 1e6)]
+    logit_bias: Annotated[float, Between(-1e6, 1e6)]
     precision: str
-    opset: int
+    opset: Size
     libraries: dict[str, str]
     parity: list[dict[str, Any]]
     gates: list[dict[str, Any]] = field(default_factory=list)
@@ -55,11 +53,9 @@ class EmbedderManifest:
 
     def write(self, folder: Path) -> "EmbedderManifest":
         """Hash the files of `folder` and write the manifest beside them; returns it as written."""
-        names = sorted(path.name for path in folder.iterdir() if path.name != NAME)
-        whole = replace(self, files={name: sha256(folder / name) for name in names})
-        values = asdict(whole) | {"tiles": self.tiles.facts()}
+        values = asdict(self) | {"tiles": self.tiles.facts(), "files": digests(folder, but=NAME)}
         (folder / NAME).write_text(json.dumps(values, indent=2) + "\n")
-        return whole
+        return parse_embedder(folder)
 
 
 def parse_embedder(folder: Path) -> EmbedderManifest:
@@ -69,23 +65,5 @@ def parse_embedder(folder: Path) -> EmbedderManifest:
         BundleError: it is missing, unreadable or incomplete, or has another format version or a wrong value.
     """
     path = folder / NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{path} does not exist: {folder} is no bundle of an embedding model (python -m export.vision makes one)"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is no JSON: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format_version is {version!r}, this version reads {FORMAT_VERSION}: export the bundle again"
-        )
-    found = read(EmbedderManifest, values, str(path))
-    for name in (GRAPH, TEXT_GRAPH, TOKENIZER):
-        if name not in found.files:
-            raise BundleError(f"{path}: files has no {name!r}: export the bundle again")
-    if not all(is_plain_name(name) and name != NAME for name in found.files):
-        raise BundleError(f"{path}: files may only name files of the bundle itself")
-    return found
+    values = read_json(path, "bundle of an embedding model", "export.vision")
+    return parse(EmbedderManifest, values, path, FORMAT_VERSION, (GRAPH, TEXT_GRAPH, TOKENIZER))

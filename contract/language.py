@@ -11,7 +11,7 @@ from typing import Any
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.families import find
-from contract.manifest import plain
+from contract.manifest import check_version, plain, read_json
 from contract.typed import check, read
 
 FORMAT_VERSION = 1
@@ -38,18 +38,8 @@ def read_language_card(folder: Path) -> ModelCard:
     Raises:
         BundleError: the folder is no language checkpoint, has another format version, or has a wrong value.
     """
-    try:
-        mark, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (NAME, CONFIG))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{error.filename} does not exist: {folder} is no language checkpoint (python -m export.language makes one)"
-        ) from error
-    except OSError as error:
-        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{folder}: {NAME} or {CONFIG} is no JSON: {error}") from error
-    if not isinstance(mark, dict) or mark.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{folder / NAME}: format_version must be {FORMAT_VERSION}: export the checkpoint again")
+    mark, config = (read_json(folder / name, "language checkpoint", "export.language") for name in (NAME, CONFIG))
+    check_version(mark, folder / NAME, FORMAT_VERSION)
     found = read(LanguageCheckpoint, mark, str(folder / NAME))
     if not found.encoder_fingerprint:
         raise BundleError(f"{folder / NAME} has no encoder_fingerprint: export the checkpoint again")

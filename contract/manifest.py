@@ -2,16 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from contract.card import ModelCard
 from contract.errors import BundleError, shown
 from contract.files import is_plain_name, sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.static_graph import StaticGraph
-from contract.typed import Size, read
+from contract.typed import AGAIN, Size, read
 
 FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
@@ -19,6 +20,19 @@ GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "t
 NEWLINE = "image_newline.npy"  # only in bundles of families that have one
 INTEGERS = ("int8", "int4")  # precisions whose layers multiply integers
 PRECISIONS = ("fp32", "fp16", "bf16", *INTEGERS)
+
+
+class Listed(Protocol):
+    """What every manifest has."""
+
+    @property
+    def files(self) -> dict[str, str]: ...
+
+    @property
+    def precision(self) -> str: ...
+
+
+M = TypeVar("M", bound=Listed)
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,7 @@ class Manifest:
 
     def write(self, folder: Path) -> "Manifest":
         """Hash the files of `folder` and write the manifest beside them; returns the manifest as written."""
-        names = sorted(path.name for path in folder.iterdir() if path.name != NAME)
-        values = plain(self) | {"files": {name: sha256(folder / name) for name in names}}
+        values = plain(self) | {"files": digests(folder, but=NAME)}
         (folder / NAME).write_text(json.dumps(values, indent=2) + "\n")
         return _parse(values, folder / NAME)
 
@@ -76,27 +89,65 @@ def plain(value: Any) -> dict[str, Any]:
     return values
 
 
-def _parse(values: Any, path: Path) -> Manifest:
+def digests(folder: Path, but: str) -> dict[str, str]:
+    """SHA-256 of every file in a folder, except the one named `but`, in the order of their names."""
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != but}
+
+
+def read_json(path: Path, noun: str, maker: str) -> Any:
+    """The JSON value of a file that an export wrote.
+
+    Args:
+        noun: what a folder with this file is.
+        maker: the module that writes such folders.
+
+    Raises:
+        BundleError: the file is missing, cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} does not exist: {path.parent} is no {noun} (python -m {maker} makes one)") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is no JSON: {error}: {AGAIN}") from error
+
+
+def check_version(values: Any, path: Path, expected: int) -> None:
+    """Compare the format version that a file names with the one that this version reads.
+
+    Raises:
+        BundleError: it is another, or `values` is no object.
+    """
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format_version is {shown(version)}, this version reads {FORMAT_VERSION}: export the bundle again"
-        )
-    manifest = read(Manifest, values, str(path))
-    for name in (GRAPH, TOKENIZER, CHAT_TEMPLATE):
-        if name not in manifest.files:
-            raise BundleError(f"{path}: files has no {name!r}: export the bundle again")
-    for name, digest in manifest.files.items():
-        if not is_plain_name(name) or name == NAME:
+    if version != expected:
+        raise BundleError(f"{path}: format_version is {shown(version)}, this version reads {expected}: {AGAIN}")
+
+
+def parse(kind: type[M], values: Any, path: Path, format_version: int, needed: Sequence[str]) -> M:
+    """A manifest, Manifest or another with `files` and `precision`, from the JSON value of its file.
+
+    Args:
+        format_version: the one that this version reads.
+        needed: the files without which there is no bundle.
+
+    Raises:
+        BundleError: it has another format version, a key is missing or unknown, or a value is wrong.
+    """
+    check_version(values, path, format_version)
+    found = read(kind, values, str(path))
+    for name in needed:
+        if name not in found.files:
+            raise BundleError(f"{path}: files has no {name!r}: {AGAIN}")
+    for name, digest in found.files.items():
+        if not is_plain_name(name) or name == path.name:
             raise BundleError(f"{path}: files names {shown(name)}, only files of the bundle itself are allowed")
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise BundleError(f"{path}: files: {name} is {shown(digest)}, the 64 digits of a SHA-256 are expected")
-    for graph in manifest.static:
-        if graph.file not in manifest.files:
-            raise BundleError(f"{path}: static names {shown(graph.file)}, and files does not: export the bundle again")
-    if manifest.precision not in PRECISIONS:
-        raise BundleError(f"{path}: precision is {shown(manifest.precision)}, supported are {', '.join(PRECISIONS)}")
-    return manifest
+    if found.precision not in PRECISIONS:
+        raise BundleError(f"{path}: precision is {shown(found.precision)}, supported are {', '.join(PRECISIONS)}")
+    return found
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -117,15 +168,12 @@ def parse_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: it is missing, unreadable or incomplete, or has another format version or a wrong value.
     """
-    path = folder / NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{path} does not exist: {folder} is no edge bundle (python -m export.vision makes one)"
-        ) from error
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is no JSON: {error}") from error
-    return _parse(values, path)
+    return _parse(read_json(folder / NAME, "edge bundle", "export.vision"), folder / NAME)
+
+
+def _parse(values: Any, path: Path) -> Manifest:
+    manifest = parse(Manifest, values, path, FORMAT_VERSION, (GRAPH, TOKENIZER, CHAT_TEMPLATE))
+    for graph in manifest.static:
+        if graph.file not in manifest.files:
+            raise BundleError(f"{path}: static names {shown(graph.file)}, and files does not: {AGAIN}")
+    return manifest

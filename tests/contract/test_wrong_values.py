@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from contract.codecs.numbers import NAME as NUMBERS
 from contract.codecs.numbers import read_numbers
+from contract.embedder import NAME as EMBEDDER_NAME
+from contract.embedder import parse_embedder
 from contract.errors import BundleError
 from contract.language import read_language_card
 from contract.manifest import NAME, parse_manifest
@@ -88,10 +90,10 @@ def test_every_key_with_every_kind_of_wrong_value(manifest: dict[str, Any], tmp_
         (("card", "family"), ["llava"], "family is"),
         (("image", "mean"), [0.5, 0.5], "mean is .0.5, 0.5., a list of 3 is expected"),
         (("image", "std"), [0.5, 0.5, 0], "no zero is allowed"),
-        (("image", "min_pixels"), 1 << 50, "the first is larger"),
+        (("image", "min_pixels"), 1 << 50, "at most max_pixels"),
         (("image", "resample"), 9, "resample is 9, 0 to 5"),
         (("video", "fps"), 0, "fps is 0"),
-        (("video", "min_frames"), 1 << 20, "the first is larger"),
+        (("video", "min_frames"), 1 << 20, "at most max_frames"),
         (("precision",), "fp8", "precision is 'fp8', supported are"),
         (("opset",), "17", "opset is '17', a value of type int is expected"),
         (("libraries",), {"onnx": 1}, "libraries: 'onnx' is 1"),
@@ -127,6 +129,41 @@ def test_a_manifest_that_is_no_object(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError, match=NAME):
         parse_manifest(tmp_path)
+
+
+EMBEDDER: dict[str, Any] = {
+    "family": "clip", "width": 8, "encoder_fingerprint": "0" * 32, "max_text_tokens": 77, "pads_to_max": False,
+    "image": {"min_pixels": 1, "max_pixels": 4, "mean": [0.5] * 3, "std": [0.5] * 3},
+    "tiles": {"rule": "squash", "side": 28, "seen": 28, "patch": 14, "merge": 1, "mean": [0.5] * 3},
+    "pad_token_id": 0, "logit_scale": 100.0, "logit_bias": 0.0, "precision": "fp32", "opset": 18, "libraries": {},
+    "parity": [], "files": dict.fromkeys(("vision.onnx", "text.onnx", "tokenizer.json"), "0" * 64), "format_version": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("width", 0, "width is 0, 1 to"),
+        ("max_text_tokens", -77, "max_text_tokens is -77"),
+        ("pad_token_id", 1 << 40, "pad_token_id is 1099511627776"),
+        ("logit_scale", float("nan"), "logit_scale is nan"),
+        ("logit_bias", 1e300, "logit_bias is 1e.300"),
+        ("opset", 0, "opset is 0"),
+        ("precision", "fp8", "precision is 'fp8', supported are"),
+        ("files", {}, "files has no 'vision.onnx'"),
+        ("files", EMBEDDER["files"] | {"../a": "0" * 64}, "only files of the bundle itself"),
+        ("files", EMBEDDER["files"] | {"embedder.json": "0" * 64}, "only files of the bundle itself"),
+        ("files", EMBEDDER["files"] | {"text.onnx": "ab"}, "the 64 digits of a SHA-256"),
+        ("format_version", 2, "format_version is 2, this version reads 1"),
+    ],
+)
+def test_a_wrong_value_of_an_embedding_models_manifest(tmp_path: Path, name: str, value: Any, says: str) -> None:
+    (tmp_path / EMBEDDER_NAME).write_text(json.dumps(EMBEDDER))
+    assert parse_embedder(tmp_path).width == 8
+    (tmp_path / EMBEDDER_NAME).write_text(json.dumps(EMBEDDER | {name: value}))
+    with pytest.raises(BundleError, match=says) as caught:
+        parse_embedder(tmp_path)
+    assert EMBEDDER_NAME in str(caught.value)
 
 
 @pytest.fixture
@@ -169,7 +206,7 @@ def test_a_checkpoint_file_that_is_no_object(language: Path, name: str, text: st
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"format_version": 3}, "format_version must be 1"),
+        ({"format_version": 3}, "format_version is 3, this version reads 1"),
         ({"encoder_fingerprint": 5}, "encoder_fingerprint is 5"),
         ({"encoder_fingerprint": ""}, "has no encoder_fingerprint"),
         ({"has_outer_video_wrapper": "yes"}, "has_outer_video_wrapper is 'yes'"),
