@@ -51,10 +51,10 @@ class Prompt:
     def positions(self, card: ModelCard) -> tuple[NDArray[np.int64], int]:
         """Positions int64 (axes, S) of the tokens, and the position of the next token minus S. Tokens stand where they
         stand in the whole prompt, so dropped rows leave gaps."""
-        find = families.find(card.family).positions
+        family = families.find(card.family)
         if self.layout is None:
-            return find(self.input_ids, self.image_grid_thw, self.video_grid_thw, card, self.seconds)
-        positions, delta = find(self.layout.whole_ids, self.image_grid_thw, self.video_grid_thw, card, self.seconds)
+            return family.positions(self, card)
+        positions, delta = family.positions(replace(self, input_ids=self.layout.whole_ids), card)
         dropped = len(self.layout.whole_ids) - len(self.input_ids)
         return positions[:, self.layout.is_kept], delta + dropped
 

@@ -5,7 +5,7 @@ the module of a model_type has the same name in contract.families, export.famili
 serving.families.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from contract.errors import BundleError
 
 if TYPE_CHECKING:
     from contract.card import ModelCard
+    from contract.prompt import Prompt
     from contract.tiles import Tiles
 
 MODULES = {
@@ -57,19 +58,14 @@ class Family(Protocol):
     def runs(self, grid_thw: tuple[int, int, int], card: "ModelCard") -> tuple[int, int]:
         """How the pads of an item stand in the prompt: the number of runs, and the pads of each run."""
 
-    def positions(
-        self,
-        input_ids: NDArray[np.int64],
-        image_grid_thw: NDArray[np.int64],
-        video_grid_thw: NDArray[np.int64],
-        card: "ModelCard",
-        seconds: Sequence[float | None] = (),
-    ) -> tuple[NDArray[np.int64], int]:
-        """Positions int64 (axes, S) of a checked prompt, and the position of the next token minus S.
+    def positions(self, prompt: "Prompt", card: "ModelCard") -> tuple[NDArray[np.int64], int]:
+        """Positions int64 (axes, S) of a checked prompt whose every row has its pad, and the position of the next token
+        minus S."""
 
-        Args:
-            seconds: for each video the time from one temporal patch to the next; None where the family counts no time.
-        """
+
+def missing_key(error: KeyError) -> BundleError:
+    """The error for a config.json that lacks a key."""
+    return BundleError(f"config.json has no key {error.args[0]!r}: give a complete checkpoint of the family")
 
 
 def module_name(model_type: object) -> str:

@@ -3,17 +3,21 @@
 Qwen2.5-VL differs in time alone: its positions count seconds, those of Qwen2-VL count temporal patches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
+from contract.families import missing_key
 from contract.families.mrope import mrope_positions
-from contract.families.qwen3_vl import LAYOUT, POSITIONS, card_with_levels, missing_key
+from contract.families.qwen3_vl import LAYOUT, POSITIONS, card_with_levels
 from contract.tiles import Tiles
+
+if TYPE_CHECKING:
+    from contract.prompt import Prompt
 
 __all__ = ["LAYOUT", "POSITIONS", "card", "positions", "runs"]
 
@@ -35,16 +39,11 @@ def runs(grid_thw: tuple[int, int, int], card: ModelCard) -> tuple[int, int]:
     return 1, frames * height * width // card.merge_size**2
 
 
-def positions(
-    input_ids: NDArray[np.int64],
-    image_grid_thw: NDArray[np.int64],
-    video_grid_thw: NDArray[np.int64],
-    card: ModelCard,
-    seconds: Sequence[float | None] = (),
-) -> tuple[NDArray[np.int64], int]:
+def positions(prompt: "Prompt", card: ModelCard) -> tuple[NDArray[np.int64], int]:
     """Temporal, height and width positions (3, S); see contract.families.Family and mrope_positions."""
     image, video = card.pad_token_ids
-    steps = [1.0] * len(video_grid_thw)
+    grids = prompt.image_grid_thw, prompt.video_grid_thw
+    steps = [1.0] * len(prompt.video_grid_thw)
     if card.tokens_per_second is not None:
-        steps = [card.tokens_per_second * (1.0 if second is None else second) for second in seconds]
-    return mrope_positions(input_ids, image_grid_thw, video_grid_thw, image, video, card.merge_size, steps)
+        steps = [card.tokens_per_second * (1.0 if second is None else second) for second in prompt.seconds]
+    return mrope_positions(prompt.input_ids, *grids, image, video, card.merge_size, steps)

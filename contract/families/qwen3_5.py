@@ -4,15 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.card import ModelCard
-from contract.families.qwen3_vl import (
-    LAYOUT,
-    POSITIONS,
-    card_with_levels,
-    deepstack_indexes,
-    missing_key,
-    positions,
-    runs,
-)
+from contract.families import missing_key
+from contract.families.qwen3_vl import LAYOUT, POSITIONS, card_with_levels, deepstack_indexes, positions, runs
 from contract.tiles import Tiles
 
 __all__ = ["LAYOUT", "POSITIONS", "card", "deepstack_blocks", "positions", "runs"]

@@ -1,16 +1,20 @@
 """Qwen3-VL and its mixtures of experts: rows on a grid of merge blocks, deepstack levels, positions on three axes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.errors import BundleError
+from contract.families import missing_key
 from contract.families.mrope import mrope_positions
 from contract.tiles import Tiles
 from contract.typed import Count, check
+
+if TYPE_CHECKING:
+    from contract.prompt import Prompt
 
 LAYOUT, POSITIONS = "grids", "mrope"
 
@@ -72,24 +76,14 @@ def card_with_levels(config: Mapping[str, Any], encoder_fingerprint: str, num_de
     )
 
 
-def missing_key(error: KeyError) -> BundleError:
-    """The error for a config.json that lacks a key."""
-    return BundleError(f"config.json has no key {error.args[0]!r}: is this a complete checkpoint of the family?")
-
-
 def runs(grid_thw: tuple[int, int, int], card: ModelCard) -> tuple[int, int]:
     """One run a frame, one pad for merge_size x merge_size patches; see contract.families.Family."""
     frames, height, width = grid_thw
     return frames, height * width // card.merge_size**2
 
 
-def positions(
-    input_ids: NDArray[np.int64],
-    image_grid_thw: NDArray[np.int64],
-    video_grid_thw: NDArray[np.int64],
-    card: ModelCard,
-    seconds: Sequence[float | None] = (),
-) -> tuple[NDArray[np.int64], int]:
+def positions(prompt: "Prompt", card: ModelCard) -> tuple[NDArray[np.int64], int]:
     """Temporal, height and width positions (3, S); see contract.families.Family and mrope_positions."""
     image, video = card.pad_token_ids
-    return mrope_positions(input_ids, image_grid_thw, video_grid_thw, image, video, card.merge_size)
+    grids = prompt.image_grid_thw, prompt.video_grid_thw
+    return mrope_positions(prompt.input_ids, *grids, image, video, card.merge_size)

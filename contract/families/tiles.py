@@ -4,15 +4,19 @@ Once contract.row_counts has read a request, an item's rows stand as a grid (run
 so that nothing else asks which layout a family has.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.errors import BundleError
+from contract.families import missing_key
 from contract.tiles import Tiles
+
+if TYPE_CHECKING:
+    from contract.prompt import Prompt
 
 LAYOUT, POSITIONS = "rows", "1d"
 
@@ -23,15 +27,9 @@ def runs(grid_thw: tuple[int, int, int], card: ModelCard) -> tuple[int, int]:
     return number, height * width
 
 
-def positions(
-    input_ids: NDArray[np.int64],
-    image_grid_thw: NDArray[np.int64],
-    video_grid_thw: NDArray[np.int64],
-    card: ModelCard,
-    seconds: Sequence[float | None] = (),
-) -> tuple[NDArray[np.int64], int]:
+def positions(prompt: "Prompt", card: ModelCard) -> tuple[NDArray[np.int64], int]:
     """0 .. S - 1 as int64 (1, S); see contract.families.Family."""
-    return np.arange(len(input_ids), dtype=np.int64)[None], 0
+    return np.arange(len(prompt.input_ids), dtype=np.int64)[None], 0
 
 
 def card_of(
@@ -66,7 +64,7 @@ def card_of(
             tiles=tiles,
         )
     except KeyError as error:
-        raise BundleError(f"config.json has no key {error.args[0]!r}: is this a complete checkpoint?") from error
+        raise missing_key(error) from error
 
 
 def token_id(config: Mapping[str, Any], *names: str) -> int:
@@ -78,4 +76,4 @@ def token_id(config: Mapping[str, Any], *names: str) -> int:
     for name in names:
         if isinstance(config.get(name), int):
             return int(config[name])
-    raise BundleError(f"config.json has no {' or '.join(names)}: is this a complete checkpoint?")
+    raise BundleError(f"config.json has no {' or '.join(names)}: give a complete checkpoint")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.errors import BundleError
-from contract.families.qwen3_vl import missing_key
+from contract.families import missing_key
 from export.families.qwen2_vl import (
     FRAMES_ROUNDED,
     SHARED,

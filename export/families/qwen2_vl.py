@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError
-from contract.families.qwen3_vl import missing_key
+from contract.families import missing_key
 from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes, static
 from export.families.tile_facts import resolved
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from contract.families import missing_key
 from contract.families.qwen3_5 import deepstack_blocks
-from contract.families.qwen3_vl import missing_key
 from export.families.qwen3_vl import (
     FRAMES_ROUNDED,
     SHARED,

@@ -187,9 +187,7 @@ def test_a_video_is_prepared_as_transformers_does_and_answered_under_the_release
     prompt = served.prompt(request)
     ids, grid = request.input_ids.tolist(), tuple(request.video_grid_thw[0].tolist())
     expected = positions_of(ids, grid, card, step)
-    found, delta = families.find(card.family).positions(
-        prompt.input_ids, prompt.image_grid_thw, prompt.video_grid_thw, card, prompt.seconds
-    )
+    found, delta = families.find(card.family).positions(prompt, card)
     assert found.T.tolist() == expected
     assert delta == expected[-1][0] + 1 - len(ids)
     said: list[int] = []
