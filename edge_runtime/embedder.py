@@ -18,11 +18,8 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_patches
 from edge_runtime.items.tiles import check_ratio, one_tile
 from edge_runtime.media.picture import Picture, load_picture
-from edge_runtime.tower.linked_graph import graph_source
-from edge_runtime.tower.mapped_pages import given_back
-from edge_runtime.tower.session_options import session_options
+from edge_runtime.tower.session import CPU, check_provider, open_session
 
-CPU = "CPUExecutionProvider"
 BATCH = 16  # pictures or texts in one call
 Vectors = NDArray[np.float32]  # (n, W)
 
@@ -69,12 +66,9 @@ class Embedder:
 
         Raises:
             BundleError: the bundle is damaged or of another kind, or onnxruntime cannot load its graphs.
-            InvalidInput: this onnxruntime lacks the provider, or threads is below 0.
+            InvalidInput: this onnxruntime lacks the provider or cannot bind it, or threads is below 0.
         """
-        if threads < 0:
-            raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
-        if provider not in (available := onnxruntime.get_available_providers()):
-            raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
+        check_provider(provider, threads)
         path = Path(folder)
         manifest = parse_embedder(path)
         verified = verify(path, manifest.files)
@@ -83,21 +77,13 @@ class Embedder:
             tokenizer.no_truncation()  # a text that is too long is refused, not cut
             tokenizer.no_padding()
         except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
-        sessions = []
-        for name in (GRAPH, TEXT_GRAPH):
-            options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
-            files = _Graph(path / name)
-            try:
-                with given_back(files.weights):
-                    source = graph_source(files, options)
-                    sessions.append(onnxruntime.InferenceSession(source, options, providers=[provider]))
-            except BundleError:
-                raise
-            except Exception as error:  # onnxruntime's exceptions have no public root
-                raise BundleError(
-                    f"{path / name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"
-                ) from error
+            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}: export the bundle again") from error
+        sessions = [
+            open_session(
+                _Graph(path / name), provider=provider, threads=threads, use_kernels=use_kernels, low_memory=low_memory
+            )
+            for name in (GRAPH, TEXT_GRAPH)
+        ]
         check_unchanged(path, verified)
         return cls(manifest, tokenizer, *sessions)
 

@@ -10,18 +10,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.codecs import native
-from contract.errors import BundleError, InvalidInput
+from contract.errors import InvalidInput
 from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
 from edge_runtime.tower import kernels
 from edge_runtime.tower.batches import batches
 from edge_runtime.tower.equal_frames import distinct_frames, repeated_rows
-from edge_runtime.tower.linked_graph import graph_source
-from edge_runtime.tower.mapped_pages import given_back
-from edge_runtime.tower.session_options import session_options
+from edge_runtime.tower.session import CPU, check_provider, open_session
 
-CPU = "CPUExecutionProvider"
 Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # main (N, H), deepstack (L, N, H)
 MAX_PATCHES = 1 << 14  # four pictures of 1024 x 1024, 24 MiB of pixels
 
@@ -91,31 +88,16 @@ class Encoder:
             InvalidInput: this onnxruntime lacks the provider or cannot bind it, threads is below 0, or max_patches is
                 below 1.
         """
-        if threads < 0:
-            raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
         if max_patches < 1:
             raise InvalidInput(f"max_patches is {max_patches}, at least 1 is expected")
+        check_provider(provider, threads)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        available = onnxruntime.get_available_providers()
-        if provider not in available:
-            raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
         if use_kernels:  # else those of another encoder stay in use: the bytes are the same
             native.load(kernels.library())  # the codec of the rows uses it, too
-        options = session_options(threads, use_kernels=use_kernels and provider == CPU, low_memory=low_memory)
-        try:
-            with given_back(opened.weights):
-                session = onnxruntime.InferenceSession(graph_source(opened, options), options, providers=[provider])
-            opened.check_unchanged()
-        except BundleError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions have no public root
-            raise BundleError(
-                f"{opened.graph} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"
-            ) from error
-        if session.get_providers()[0] != provider:
-            raise InvalidInput(
-                f"provider {provider!r} did not bind, onnxruntime fell back to {session.get_providers()[0]}"
-            )
+        session = open_session(
+            opened, provider=provider, threads=threads, use_kernels=use_kernels, low_memory=low_memory
+        )
+        opened.check_unchanged()
         return cls(opened, session, max_patches)
 
     def encode(self, items: Sequence[Item]) -> Embeddings:
