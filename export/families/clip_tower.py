@@ -33,7 +33,7 @@ def numbers(layers: int | list[int], depth: int) -> tuple[int, ...]:
     if not found or not all(
         -depth - 1 <= layer <= depth for layer in ([layers] if isinstance(layers, int) else layers)
     ):
-        raise BundleError(f"vision_feature_layer is {layers!r}, the tower has {depth} blocks")
+        raise BundleError(f"vision_feature_layer is {layers!r}, layers from {-depth - 1} to {depth} are expected")
     return found
 
 
@@ -50,7 +50,10 @@ def tower(config: Any) -> TileTower:
     features = numbers(config.vision_feature_layer, vision.num_hidden_layers)
     strategy = config.vision_feature_select_strategy
     if strategy not in ("default", "full") or (strategy == "default" and not is_clip):
-        raise BundleError(f"vision_feature_select_strategy is {strategy!r} of a {vision.model_type}: not supported")
+        allowed = "default or full" if is_clip else "full"
+        raise BundleError(
+            f"vision_feature_select_strategy is {strategy!r}, {allowed} is supported with {vision.model_type}"
+        )
     made = TileTower(
         depth=max(features),
         hidden_size=vision.hidden_size,

@@ -43,7 +43,9 @@ def config(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for key, token in MARKERS.items():
         if (text := getattr(tokenizer, token, None)) is None:
-            raise BundleError(f"{folder}: the tokenizer has no {token}")
+            raise BundleError(
+                f"{folder}: the tokenizer has no {token}: give the tokenizer of the model's own checkpoint"
+            )
         found[key] = tokenizer.convert_tokens_to_ids(text)
     return found
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.tiles import Tiles
 from export.families.llava import body, config, for_bytes, local_name, oracle, tower
 from export.families.packing import Rows, packed_by
-from export.families.tile_facts import TileFacts, facts, image_processor, mean_of, pinpoints_of, side_of
+from export.families.tile_facts import TileFacts, anyres_tiles, facts, image_processor
 
 __all__ = ["SHARED", "body", "config", "facts_of", "for_bytes", "local_name", "oracle", "packed", "tower"]
 
@@ -16,19 +15,8 @@ SHARED = ("image_newline",)
 
 def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
     """See export.families.Family."""
-    processor, patch = image_processor(folder), config["vision_config"]["patch_size"]
-    side = side_of(processor.size, folder)
-    tiles = Tiles(
-        "anyres",
-        side,
-        side // patch * patch,
-        1,
-        patch,
-        mean_of(processor),
-        pinpoints_of(processor, config, folder),
-        has_newline=True,
-    )
-    return facts(processor, tiles)
+    processor = image_processor(folder)
+    return facts(processor, anyres_tiles(folder, config, processor))
 
 
 def packed(config: Any, parts: Rows, height: int, width: int, newline: Rows | None) -> Rows:

@@ -6,13 +6,12 @@ the code that calibrates, rotates and measures a tower need not know its family.
 
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError
 from contract.families import missing_key
-from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes, static
+from export.families.qwen3_vl import PREFIXES, ROPE_THETA, SHARED, body, facts_of, for_bytes, static, vision_model
 from export.families.tile_facts import resolved
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
 from export.source.processors import BOTH, PICTURE_DEFAULTS
@@ -181,16 +180,7 @@ def renamed_tower(config: Mapping[str, Any], prefix: str, tower: str, layers: Ma
         tower: the name of the tower's class.
         layers: our names of the MLP's layers, by transformers' names.
     """
-    import torch
-
-    name = config["model_type"]
-    settings = getattr(import_module(f"transformers.models.{name}.configuration_{name}"), f"{prefix}VisionConfig")
-    modeling = import_module(f"transformers.models.{name}.modeling_{name}")
-    vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
-    vision._attn_implementation = "sdpa"
-    with torch.device("meta"):
-        model = getattr(modeling, tower)(vision)
-    model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)  # no parameter: on a real device
+    model = vision_model(config, prefix, tower)
     for block in model.blocks:
         for theirs, ours in layers.items():
             _rename(block.mlp, theirs, ours)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import BundleError
-from contract.families.qwen3_vl import deepstack_blocks, missing_key
+from contract.families import missing_key
+from contract.families.qwen3_vl import deepstack_blocks
 from contract.preprocessing import ImageProcessing
 from export.families import Read
 from export.graph.tower import Tower, block_shapes, linear_shapes, norm_shapes
@@ -165,11 +166,12 @@ def oracle(config: Mapping[str, Any]) -> Any:
     return vision_model(config, CLASSES[config["model_type"]])
 
 
-def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
+def vision_model(config: Mapping[str, Any], prefix: str, tower: str = "") -> Any:
     """transformers' tower on the meta device, from the package with the model_type's name.
 
     Args:
         prefix: how the package's class names begin.
+        tower: the name of the tower's class, where it is not the prefix and `VisionModel`.
     """
     import torch
 
@@ -179,7 +181,7 @@ def vision_model(config: Mapping[str, Any], prefix: str) -> Any:
     vision = settings(**{k: v for k, v in config["vision_config"].items() if k not in ("model_type", "dtype")})
     vision._attn_implementation = "sdpa"
     with torch.device("meta"):
-        model = getattr(modeling, f"{prefix}VisionModel")(vision)
+        model = getattr(modeling, tower or f"{prefix}VisionModel")(vision)
     # The frequencies are no parameter of the checkpoint: make them again, on a real device.
     model.rotary_pos_emb = getattr(modeling, f"{prefix}VisionRotaryEmbedding")(vision)
     return model

@@ -61,7 +61,7 @@ def tower(config: Mapping[str, Any]) -> TileTower:
     )
     if made.side % made.merge_size:
         raise BundleError(
-            f"scale_factor is {made.merge_size}, a tile has {made.side} patches a side: it must divide them"
+            f"scale_factor is {made.merge_size}, a divisor of the {made.side} patches on a tile's side is expected"
         )
     made = replace(made, shapes=shapes(made))
     return replace(made, sources=dict(_sources(made)))

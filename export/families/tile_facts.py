@@ -72,7 +72,19 @@ def mean_of(processor: Any) -> Triple:
     return red, green, blue
 
 
-def pinpoints_of(processor: Any, config: Mapping[str, Any], folder: Path) -> tuple[tuple[int, int], ...]:
+def anyres_tiles(folder: Path, config: Mapping[str, Any], processor: Any, max_map_tiles: int | None = None) -> Tiles:
+    """How a processor cuts a picture into the tiles of a pinpoint, with a newline behind each row of their map.
+
+    Raises:
+        BundleError: a tile is no square, or the config has other pinpoints.
+    """
+    side, patch = side_of(processor.size, folder), config["vision_config"]["patch_size"]
+    pinpoints = _pinpoints(processor, config, folder)
+    seen, mean = side // patch * patch, mean_of(processor)
+    return Tiles("anyres", side, seen, 1, patch, mean, pinpoints, has_newline=True, max_map_tiles=max_map_tiles)
+
+
+def _pinpoints(processor: Any, config: Mapping[str, Any], folder: Path) -> tuple[tuple[int, int], ...]:
     """The processor's canvases, (height, width) in pixels.
 
     Raises:

@@ -17,7 +17,7 @@ from export.graph.builder import Builder
 from export.graph.group import Group
 from export.graph.layers import Attend, Layers
 from export.graph.linear import FP32, LinearSource
-from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
+from export.graph.tower import OTHER_RELEASE, Read, Tower, block_shapes, linear_shapes, norm_shapes
 
 PATCH = "patch_embed.proj"
 MIDDLE = 128  # of the bytes, and their divisor
@@ -76,7 +76,9 @@ class TileTower(Tower):
             parts = self.sources[name]
             known.update(parts)
             if missing := next((part for part in parts if part not in found), None):
-                raise BundleError(f"tower tensor {missing!r} is missing, config.json asks for it")
+                raise BundleError(
+                    f"tower tensor {missing!r} is missing, config.json asks for it: give a complete checkpoint"
+                )
             got = sum(int(np.prod(found[part][1])) for part in parts)
             if parts and got != int(np.prod(shape)):
                 shapes = [list(found[part][1]) for part in parts]
@@ -84,7 +86,7 @@ class TileTower(Tower):
                     f"tower tensors {list(parts)} have shapes {shapes}, config.json asks for {list(shape)}"
                 )
         if unknown := sorted(name for name in found.keys() - known if not name.startswith(self.ignored)):
-            raise BundleError(f"tower tensor {unknown[0]!r} is unknown: the graph would ignore it")
+            raise BundleError(f"tower tensor {unknown[0]!r} is unknown, the graph would ignore it: {OTHER_RELEASE}")
 
     def reader(self, read: Read) -> Read:
         """A reader of tower-local names, from `read`, which takes the checkpoint's names; float32."""
