@@ -67,7 +67,7 @@ def through_gateway(connection: http.client.HTTPConnection, image: bytes, max_to
     connection.request("POST", "/v1/chat/completions", body(image, max_tokens), {"Content-Type": "application/json"})
     answer = connection.getresponse()
     if answer.status != 200:
-        raise SystemExit(answer.read().decode())
+        raise SystemExit(f"the gateway answers {answer.status}, 200 is expected: {answer.read().decode()}")
     came = []
     for event in events(answer):
         if event["choices"] and "role" not in (delta := event["choices"][0]["delta"]) and "content" in delta:

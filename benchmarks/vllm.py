@@ -125,7 +125,7 @@ def bare(stack: ExitStack, folder: Path, path: Path, how: Engine, limits: Limits
         process.stdin.flush()
         while not (answer := process.stdout.readline()).startswith("result "):
             if not answer:
-                raise RuntimeError("the bare process ended")
+                raise RuntimeError(f"the bare process ended with status {process.wait()}: its log stands above")
         found = json.loads(answer.removeprefix("result "))
         return found["seconds"], found["first"]
 

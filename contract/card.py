@@ -50,8 +50,8 @@ class ModelCard:
         module_name(self.family)
         if max(self.pad_token_ids) >= self.vocab_size:
             raise BundleError(
-                f"the tokens of pictures and videos are {list(self.pad_token_ids)}, vocab_size is {self.vocab_size}: is "
-                "this a complete checkpoint?"
+                f"the tokens of pictures and videos are {list(self.pad_token_ids)}, ids below vocab_size "
+                f"{self.vocab_size} are expected: give a complete checkpoint"
             )
 
     @property

@@ -98,7 +98,10 @@ def check_embeddings(
     _check_strays(tensors, forms)
     if not forms:
         if rows:
-            raise InvalidInput(f"vision_embeddings is missing, the grids ask for {rows} rows", check="embeddings")
+            raise InvalidInput(
+                f"vision_embeddings is missing, the grids ask for {rows} rows: send them, or the items' vision_keys",
+                check="embeddings",
+            )
         levels = np.zeros((card.num_deepstack_levels, 0, card.hidden_size), np.float16)
         return SentRows((np.zeros((0, card.hidden_size), np.float16), levels))
     form, partner = forms[0], PARTNERS[forms[0]]

@@ -26,6 +26,7 @@ MAX_MESSAGE_CHARACTERS = 1500  # gRPC keeps 8 KiB of a message in which a charac
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = MAX_VALUE_CHARACTERS
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+_SHORT.maxlevel = 3  # with 20 entries a level, so that nested lists are cheap too
 
 
 def shown(value: object) -> str:

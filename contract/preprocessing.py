@@ -24,7 +24,7 @@ class ImageProcessing:
 
     def __post_init__(self) -> None:
         if self.min_pixels > self.max_pixels:
-            raise BundleError(f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}: the first is larger")
+            raise BundleError(f"min_pixels is {self.min_pixels}, at most max_pixels {self.max_pixels} is expected")
         if not all(self.std):
             raise BundleError(f"std is {list(self.std)}, pixels are divided by it: no zero is allowed")
 
@@ -53,7 +53,7 @@ class VideoProcessing(ImageProcessing):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_frames > self.max_frames:
-            raise BundleError(f"min_frames is {self.min_frames}, max_frames {self.max_frames}: the first is larger")
+            raise BundleError(f"min_frames is {self.min_frames}, at most max_frames {self.max_frames} is expected")
 
 
 def facts(processing: ImageProcessing) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Tiles:
                 "the others have none"
             )
         if self.min_tiles > self.max_tiles:
-            raise BundleError(f"tiles.min_tiles is {self.min_tiles}, tiles.max_tiles {self.max_tiles}: export it again")
+            raise BundleError(
+                f"tiles.min_tiles is {self.min_tiles}, at most tiles.max_tiles {self.max_tiles} is expected: export it again"
+            )
 
     def seen_part(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The part of tiles (n, height, width, 3) that the tower looks at: whole patches."""

@@ -47,7 +47,9 @@ def read(cls: type[T], values: Any, source: str) -> T:
     if missing := required - values.keys():
         raise BundleError(f"{source} has no key {sorted(missing)[0]!r}: {AGAIN}")
     if unknown := values.keys() - {f.name for f in known}:
-        raise BundleError(f"{source} has an unknown key {shown(sorted(unknown)[0])}: written by a newer version?")
+        raise BundleError(
+            f"{source} has an unknown key {shown(sorted(unknown)[0])}: read it with the version that wrote it, or {AGAIN}"
+        )
     hints = get_type_hints(cls, include_extras=True)
     checked = {name: check(hints[name], value, f"{source}: {name}") for name, value in values.items()}
     try:

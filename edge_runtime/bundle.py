@@ -72,7 +72,9 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}: export the bundle again") from error
         if values.shape != (width,) or values.dtype != np.float32:
-            raise BundleError(f"{path} has {values.dtype} {list(values.shape)}, float32 [{width}] is expected")
+            raise BundleError(
+                f"{path} has {values.dtype} {list(values.shape)}, float32 [{width}] is expected: export the bundle again"
+            )
         return values
 
     def token(self, token_id: int) -> str:
@@ -83,7 +85,10 @@ class Bundle:
         """
         text = self.tokenizer.id_to_token(token_id)
         if text is None:
-            raise BundleError(f"{self.folder / TOKENIZER} has no token {token_id}, the model's config names it")
+            raise BundleError(
+                f"{self.folder / TOKENIZER} has no token {token_id}, which the model's config names: export the bundle "
+                "again from a checkpoint with its own tokenizer"
+            )
         return text
 
     @classmethod
@@ -99,13 +104,13 @@ class Bundle:
         try:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
         except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}") from error
+            raise BundleError(f"{path / TOKENIZER} is no tokenizer: {error}: export the bundle again") from error
         card = manifest.card
         numbers = read_numbers(path, card.hidden_size, card.num_deepstack_levels)
         try:
             template = (path / CHAT_TEMPLATE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}") from error
+            raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}: export the bundle again") from error
         bundle = cls(path, manifest, tokenizer, template, numbers, verified)
         bundle.check_unchanged()
         for token_id in card.pad_token_ids:

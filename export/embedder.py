@@ -144,7 +144,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
 
 def _read(state: dict[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:
     if name not in state:
-        raise BundleError(f"tensor {name!r} is missing: is this a complete checkpoint of the family?")
+        raise BundleError(f"tensor {name!r} is missing: give a complete checkpoint of the family")
     return state[name]
 
 

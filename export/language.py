@@ -131,7 +131,7 @@ def _copy_tensors(checkpoint: Checkpoint, work: Path, progress: Progress) -> tup
     }
     kept = {file: tensors for file, tensors in kept.items() if tensors}
     if not kept:
-        raise BundleError(f"{checkpoint.folder} has no tensor outside the vision tower")
+        raise BundleError(f"{checkpoint.folder} has no tensor outside the vision tower: give the whole checkpoint")
     is_single = list(checkpoint.shards) == [SINGLE]
     weight_map: dict[str, str] = {}
     total = 0

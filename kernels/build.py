@@ -65,7 +65,7 @@ def headers() -> Path:
         with urllib.request.urlopen(PACKAGE, timeout=60) as answer:
             package = answer.read()
         if (digest := hashlib.sha256(package).hexdigest()) != SHA256:
-            raise RuntimeError(f"{PACKAGE} has SHA-256 {digest}, {SHA256} is expected")
+            raise RuntimeError(f"{PACKAGE} has SHA-256 {digest}, {SHA256} is expected: look at what the address serves")
         with tarfile.open(fileobj=io.BytesIO(_member(package, b"data.tar"))) as files:
             files.extractall(HEADERS, filter="data")
     return found
@@ -80,7 +80,7 @@ def _member(archive: bytes, name: bytes) -> bytes:
         if header.startswith(name):
             return archive[start : start + size]
         place = start + size + size % 2
-    raise RuntimeError(f"{PACKAGE} holds no {name.decode()}")
+    raise RuntimeError(f"{PACKAGE} holds no {name.decode()}, which every Debian package has: look at what it serves")
 
 
 def build(target: str) -> Path:

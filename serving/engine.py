@@ -16,6 +16,8 @@ from contract.prompt import Prompt
 from contract.sampling import Sampling
 from contract.tasks import GENERATE
 
+FAILED = "the engine failed on this request, the server's log says why"
+
 
 @dataclass(frozen=True)
 class TokenLogprob:

@@ -159,9 +159,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no grid": ({"pixel_values": PATCHES}, "pixel_values has shape"),
     "narrow": ({"pixel_values": PATCHES[:, 1:].copy(), "image_grid_thw": np.array([[1, 4, 4]])}, r"\[16, 1535\]"),
     "odd grid": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 3, 4]])}, "multiples of 2"),
-    "NaN": ({"pixel_values": PATCHES * np.float32("nan"), "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
-    "no grey level": ({"pixel_values": PATCHES * 0, "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
-    "too bright": ({"pixel_values": PATCHES * 2, "image_grid_thw": np.array([[1, 4, 4]])}, "no grey levels"),
+    "NaN": (
+        {"pixel_values": PATCHES * np.float32("nan"), "image_grid_thw": np.array([[1, 4, 4]])},
+        "grey levels from 0 to 255",
+    ),
+    "no grey level": (
+        {"pixel_values": PATCHES * 0, "image_grid_thw": np.array([[1, 4, 4]])},
+        "grey levels from 0 to 255",
+    ),
+    "too bright": ({"pixel_values": PATCHES * 2, "image_grid_thw": np.array([[1, 4, 4]])}, "grey levels from 0 to 255"),
     "too long": ({"pixel_values": PATCHES, "image_grid_thw": np.array([[1, 4096, 4096]])}, "4194304 rows"),
 }
 

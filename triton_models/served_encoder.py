@@ -104,7 +104,7 @@ class ServedEncoder:
     def check_rows(self, rows: int) -> None:
         if rows > self.limits.max_prompt_tokens:
             raise InvalidInput(
-                f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed",
+                f"the pictures have {rows} rows, {self.limits.max_prompt_tokens} tokens are allowed: send smaller pictures",
                 check="picture-rows",
             )
 

@@ -30,5 +30,5 @@ def load(cache: Path, depth: int, threads: int, variant: str) -> Ours:
     """
     use_kernels = not variant.endswith("portable")
     if variant in INTEGERS and library() is None:
-        raise SystemExit(f"{variant} with kernels: none is built for this processor, see python -m kernels.build")
+        raise SystemExit(f"{variant} needs kernels, none is built for this processor: run python -m kernels.build")
     return Ours(weights.bundle_folder(cache, depth, variant), threads, use_kernels)

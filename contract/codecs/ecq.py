@@ -93,6 +93,8 @@ def _fill(levels: Levels, pairs: NDArray[np.uint8], outside: NDArray[np.int16]) 
         )
     if (np.abs(outside.astype(np.int32)) <= HIGHEST).any():
         raise InvalidInput(
-            f"vision_stream has values of up to {HIGHEST} outside its table, where they belong into it", check="stream"
+            f"vision_stream has values of at most {HIGHEST} outside its table, larger ones are expected: write small "
+            "values through the table",
+            check="stream",
         )
     levels.reshape(-1)[places] = outside

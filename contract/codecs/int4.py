@@ -34,7 +34,8 @@ def decode(codes: NDArray[np.uint8], steps: NDArray[np.float16], numbers: CodecN
     if (bad := HAS_OUTSIDE.take(codes)).any():
         place = np.argwhere(bad)[0].tolist()
         raise InvalidInput(
-            f"vision_embeddings_q4{place} is {codes[tuple(place)]}: a half byte of 8 stands for no value",
+            f"vision_embeddings_q4{place} is {codes[tuple(place)]}, which has a half byte of 8: that stands for no "
+            "value, send -7 to 7",
             check="int4-value",
         )
     levels = unpack(codes)

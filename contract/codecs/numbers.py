@@ -68,13 +68,19 @@ class CodecNumbers:
             ("ecq_steps", self.ecq_steps),
         ):
             if not ((values >= SCALE_RANGE[0]) & (values <= SCALE_RANGE[1])).all():
-                raise BundleError(f"{NAME}: {name} has values outside {SCALE_RANGE[0]} to {SCALE_RANGE[1]}")
+                low, high = SCALE_RANGE
+                raise BundleError(
+                    f"{NAME}: {name} has values from {values.min():g} to {values.max():g}, {low:g} to {high:g} is expected"
+                )
         for name, values in (("int4_steps", self.int4_steps), ("ecq_steps", self.ecq_steps)):
             if values.shape != scales.shape[:1]:
                 raise BundleError(f"{NAME}: {name} has shape {list(values.shape)}, {[len(scales)]} is expected")
         table = self.ecq_frequencies
         if table.shape != (len(scales), 256) or (table < 1).any() or (table.sum(axis=1) != TOTAL).any():
-            raise BundleError(f"{NAME}: ecq_frequencies must be (1+L, 256), from 1 on, {TOTAL} a level")
+            raise BundleError(
+                f"{NAME}: ecq_frequencies has shape {list(table.shape)}, {[len(scales), 256]} is expected, with "
+                f"frequencies from 1 on that sum to {TOTAL} in each level"
+            )
 
     @cached_property
     def names(self) -> dict[str, str]:

@@ -112,7 +112,8 @@ def decode(
 def _check_end(states: NDArray[np.uint32], used: int, words: Words) -> None:
     if used < 0:
         raise InvalidInput(
-            f"vision_stream ends early: it has {len(words)} words, the grid asks for more", check="stream"
+            f"vision_stream ends early: it has {len(words)} words, the grid asks for more: send it whole",
+            check="stream",
         )
     if (states != TOTAL).any():
         raise InvalidInput(

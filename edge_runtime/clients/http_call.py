@@ -140,7 +140,7 @@ class HttpCall:
         """The error when an open connection breaks; the client does not repeat a request that the server may have."""
         if self._num_pieces:
             return self.patience.lost(self._num_pieces, why)
-        return Unavailable(f"{self._connection.url}: the connection broke before an answer: {why!r}")
+        return Unavailable(f"{self._connection.url}: the connection broke before an answer: {why!r}; ask again")
 
     def unreachable(self, why: BaseException) -> float:
         """Seconds after which to connect again.

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire
+from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire, shown
 
 MAX_PAGE_CHARACTERS = 200  # the most that a message shows of a proxy's page
 SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
@@ -74,7 +74,9 @@ class Reply:
         try:
             return json.loads(self.body) if self.body else {}
         except ValueError as error:
-            raise ServerError(f"the answer is no JSON: {self.body[:200]!r}") from error
+            raise ServerError(
+                f"the answer is no JSON: {shown(self.body)}: is it Triton that listens at this address?"
+            ) from error
 
 
 def http_error(status: int, message: str) -> EdgeVlmError:

@@ -42,7 +42,10 @@ class Region:
         try:
             self._memory: SharedMemory | None = SharedMemory(self.name, create=True, size=self.num_bytes)
         except OSError as error:
-            raise InvalidInput(f"{self.num_bytes} bytes of shared memory cannot be had: {error.strerror}") from error
+            raise InvalidInput(
+                f"the system gives no {self.num_bytes} bytes of shared memory: {error.strerror}; enlarge /dev/shm or leave "
+                "shared_memory out"
+            ) from error
         self.is_registered = False
 
     @property

@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> None:
         InvalidInput: an argument is out of its range, or the folder of --report does not exist.
         BundleError: the bundle cannot be opened.
     """
-    if min(args.size, args.batch, args.repeats) < 1:
-        raise InvalidInput("--size, --batch and --repeats are whole numbers from 1")
+    for name in ("size", "batch", "repeats"):
+        if (value := getattr(args, name)) < 1:
+            raise InvalidInput(f"--{name} is {value}, a whole number from 1 is expected")
     if args.uplink is not None and not 0 < args.uplink < float("inf"):
         raise InvalidInput(f"--uplink is {args.uplink}, a number of Mbit/s above 0 is expected")
     if args.report and not args.report.parent.is_dir():

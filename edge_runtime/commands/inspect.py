@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         try:
             messages = json.loads(args.messages.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InvalidInput(f"{args.messages} is no JSON list of messages: {error}") from error
+            raise InvalidInput(f"{args.messages} is no JSON, a list of messages is expected: {error}") from error
         request = open_pipeline(args).request(messages)
         report |= request_report(request, bundle.manifest.card.pad_token_ids)
     if not args.json:

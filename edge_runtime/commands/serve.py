@@ -28,14 +28,14 @@ def _names(text: str) -> list[str]:
     """A JSON list of texts, as vLLM takes it."""
     value = _json(text)
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON list of texts")
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON list of texts: write it as \'["one", "two"]\'')
     return value
 
 
 def _object(text: str) -> dict[str, Any]:
     value = _json(text)
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object: write it as '{{\"name\": 1}}'")
     return value
 
 
@@ -43,7 +43,7 @@ def _network(text: str) -> str:
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address and no network: {error}") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is neither address nor network: {error}") from error
     return text
 
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     allowed = {"image": Settings.max_images, "video": Settings.max_videos} | args.limit_mm_per_prompt
     if len(allowed) > 2 or not all(isinstance(count, int) for count in allowed.values()):
         raise InvalidInput(
-            f"limit_mm_per_prompt is {args.limit_mm_per_prompt}, numbers of image and video are expected"
+            f"limit_mm_per_prompt is {args.limit_mm_per_prompt}, whole numbers for image and video are expected"
         )
     settings = Settings(
         served_model_names=tuple(args.served_model_name),

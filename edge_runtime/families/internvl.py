@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
-from contract.errors import InvalidInput
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
+from edge_runtime.families.pads import wrong_pads
 from edge_runtime.families.tiles import arrange, check_picture, frame_pixels, frames_chosen, item, mode, tiles_of
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
@@ -59,10 +59,9 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     tokens = (card.image_token_id, card.vision_start_token_id, card.vision_end_token_id)
     pad, start, end = (bundle.token(token) for token in tokens if token is not None)
     pieces = re.split(f"({re.escape(pad)}|{re.escape(VIDEO)})", text)
-    places = pieces[1::2]
     kinds = [VIDEO if one.timestamps else pad for one in items]
-    if places != kinds:
-        raise InvalidInput(f"the prompt has {len(places)} pads, {len(items)} pictures and videos were given")
+    if pieces[1::2] != kinds:
+        raise wrong_pads(len(pieces[1::2]), len(items), "pictures and videos")
     run = f"{start}{pad}{end}"
     pieces[1::2] = [
         "\n".join(f"Frame{number}: {run}" for number in range(1, one.grid_thw[0] + 1)) if kind == VIDEO else run

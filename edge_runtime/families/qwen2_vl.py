@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
-from contract.errors import InvalidInput
 from contract.preprocessing import VideoProcessing
 from edge_runtime.bundle import Bundle
+from edge_runtime.families.pads import wrong_pads
 from edge_runtime.families.qwen3_vl import MARKS, arrange, grid_item, mode, picture, resized_frames
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
@@ -73,5 +73,5 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     for token, is_video, what in ((card.image_token_id, False, "pictures"), (card.video_token_id, True, "videos")):
         number = sum(item.is_video == is_video for item in items)
         if token is not None and (count := text.count(bundle.token(token))) != number:
-            raise InvalidInput(f"the prompt has {count} pads of {what}, {number} were given")
+            raise wrong_pads(count, number, what)
     return text

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
-from contract.errors import InvalidInput, MediaError
+from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
+from edge_runtime.families.pads import wrong_pads
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item, resized
 from edge_runtime.items.patches import to_patches
@@ -105,7 +106,7 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     videos = [item for item in items if item.is_video]
     pieces = text.split(whole)
     if len(pieces) != len(videos) + 1:
-        raise InvalidInput(f"the prompt has {len(pieces) - 1} video pads, {len(videos)} videos were given")
+        raise wrong_pads(len(pieces) - 1, len(videos), "videos")
     expanded = pieces[0]
     for video, rest in zip(videos, pieces[1:], strict=True):
         expanded += "".join(f"<{second:.1f} seconds>{start}{pad}{end}" for second in video.timestamps) + rest

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.card import ModelCard
-from contract.errors import InvalidInput, MediaError
+from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime.bundle import Bundle
+from edge_runtime.families.pads import wrong_pads
 from edge_runtime.families.tiles import arrange, check_picture, item, mode, tiles_of
 from edge_runtime.items.clip import Clip
 from edge_runtime.items.item import Item
@@ -95,7 +96,7 @@ def write(text: str, items: Sequence[Item], bundle: Bundle) -> str:
     pieces = re.split(f"({re.escape(pad)}|{re.escape(VIDEO)})", text)
     kinds = [VIDEO if one.timestamps else pad for one in items]
     if pieces[1::2] != kinds:
-        raise InvalidInput(f"the prompt has {len(pieces[1::2])} pads, {len(items)} pictures and videos were given")
+        raise wrong_pads(len(pieces[1::2]), len(items), "pictures and videos")
     pieces[1::2] = [_video(one, pad) if one.timestamps else _tiles(one, pad) for one in items]
     return "".join(pieces)
 

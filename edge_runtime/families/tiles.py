@@ -28,7 +28,9 @@ def tiles_of(card: ModelCard) -> Tiles:
         BundleError: the card has none.
     """
     if card.tiles is None:
-        raise BundleError(f"the bundle of a {card.family} model says nothing of its tiles: export it again")
+        raise BundleError(
+            f"card.tiles of a {card.family} model is null, its tiles are expected: export the bundle again"
+        )
     return card.tiles
 
 

@@ -4,9 +4,10 @@ import json
 from typing import Any
 from uuid import uuid4
 
+from contract.errors import shown
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_chat
-from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, listed, mapping
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens
@@ -15,6 +16,7 @@ from edge_runtime.request import Delta
 SAME = ("model", "stream", "temperature", "top_p", "top_k", "max_tokens", "metadata", "service_tier")
 READ = ("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking")
 NEUTRAL: dict[str, Any] = {"container": None, "mcp_servers": [], "context_management": None, "output_config": None}
+BLOCKS = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 KINDS = {503: "overloaded_error", 504: "timeout_error", 413: "request_too_large"}
 
@@ -33,7 +35,7 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
     system = [{"role": "system", "content": _content(given["system"], "system")[0]}] if "system" in given else []
     said = given.get("messages")
     if not isinstance(said, list) or not said:
-        raise Failure(400, "messages must be a list with at least one message", param="messages")
+        raise Failure(400, f"messages is {shown(said)}, a list of at least one message is expected", param="messages")
     chat["messages"] = system + [
         one for index, item in enumerate(said) for one in _message(item, f"messages.[{index}]")
     ]
@@ -47,7 +49,7 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
     )
     chat["parallel_tool_calls"] = not choice.get("disable_parallel_tool_use", False)
     if thinking := mapping(given, "thinking"):
-        check_keys(thinking, ("type", "display"), "thinking", {"budget_tokens": "a budget is not had here"})
+        check_keys(thinking, ("type", "display"), "thinking", {"budget_tokens": "no budget is kept here, leave it out"})
         chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
     return read_chat(chat, settings).with_original(given, ignored)
 
@@ -55,10 +57,12 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
 def _message(item: Any, param: str) -> list[dict[str, Any]]:
     """A message as OpenAI's messages: those of the tool results in it come before its text."""
     if not isinstance(item, dict):
-        raise Failure(400, f"{param} is {shortened(item)}, an object is expected", param=param)
+        raise Failure(400, f"{param} is {shown(item)}, an object is expected", param=param)
     check_keys(item, ("role", "content"), param)
     if item.get("role") not in ("user", "assistant", "system"):
-        raise Failure(400, f"{param}.role is {shortened(item.get('role'))}, user or assistant is expected", param=param)
+        raise Failure(
+            400, f"{param}.role is {shown(item.get('role'))}, user, assistant or system is expected", param=param
+        )
     parts, calls, results, thought = _content(item.get("content"), f"{param}.content")
     message: dict[str, Any] = {"role": item["role"], "content": parts}
     if calls:
@@ -72,7 +76,7 @@ def _content(value: Any, param: str) -> tuple[Any, list[Any], list[Any], str]:
     if isinstance(value, str):
         return value, [], [], ""
     if not isinstance(value, list):
-        raise Failure(400, f"{param} must be text or a list of blocks", param=param)
+        raise Failure(400, f"{param} is {shown(value)}, text or a list of blocks is expected", param=param)
     parts, calls, results, thought = list[Any](), list[Any](), list[Any](), ""
     for index, block in enumerate(value):
         here, kind = f"{param}.[{index}]", block.get("type") if isinstance(block, dict) else None
@@ -91,7 +95,7 @@ def _content(value: Any, param: str) -> tuple[Any, list[Any], list[Any], str]:
         elif kind == "thinking":
             thought += str(block.get("thinking", ""))
         elif kind != "redacted_thinking":
-            raise Failure(400, f"{here} is of type {shortened(kind)}, text and image are known", param=here)
+            raise Failure(400, f"{here}.type is {shown(kind)}, one of {', '.join(BLOCKS)} is expected", param=here)
     return parts, calls, results, thought
 
 
@@ -101,14 +105,15 @@ def _url(source: Any, param: str) -> Any:
         return f"data:{source.get('media_type')};base64,{source.get('data')}"
     if kind == "url":
         return source.get("url")
-    raise Failure(
-        400, f"{param}.source is of type {shortened(kind)}, base64 and url are known", param=f"{param}.source"
-    )
+    raise Failure(400, f"{param}.source.type is {shown(kind)}, base64 or url is expected", param=f"{param}.source")
 
 
 def _tool(tool: Any, param: str) -> dict[str, Any]:
     if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
-        raise Failure(400, f"{param} is none of yours: no other tool is had here", param=param)
+        kind = tool.get("type") if isinstance(tool, dict) else tool
+        raise Failure(
+            400, f"{param} is {shown(kind)}, a tool of type custom is expected: the gateway has no tools", param=param
+        )
     check_keys(tool, ("type", "name", "description", "input_schema", "cache_control"), param)
     function = {
         "name": tool.get("name"),

@@ -16,7 +16,7 @@ from edge_runtime.gateway import anthropic_messages, responses
 from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat import Chat, Endpoint
-from edge_runtime.gateway.chat_request import read_chat
+from edge_runtime.gateway.chat_request import check_model, read_chat
 from edge_runtime.gateway.completion import Completion
 from edge_runtime.gateway.failures import Failure, answer_failure
 from edge_runtime.gateway.hosts import HostGuard
@@ -78,8 +78,7 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
 
     async def model(request: Request) -> Response:
         callers.key(request)
-        if (name := request.path_params["name"]) not in settings.served_model_names:
-            raise Failure(404, f"model {name!r} does not exist", param="model", code="model_not_found")
+        check_model(name := request.path_params["name"], settings)
         return JSONResponse(_model(name, await triton.limit("max_prompt_tokens")))
 
     @asynccontextmanager

@@ -13,7 +13,8 @@ import anyio
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, shortened
+from contract.errors import shown
+from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure
 from edge_runtime.gateway.settings import Settings
 
 BODY_S = 60.0  # the longest time for a whole body
@@ -78,7 +79,11 @@ class Bodies:
         try:
             is_gzip = self._check_headers(headers)
             if self._reading[caller] > (most := max(1, self._settings.max_concurrency // 2)):
-                raise Failure(429, f"{most} of your requests are being read, which is the most", retry_after_s=1)
+                raise Failure(
+                    429,
+                    f"the gateway reads {most} of your requests, which is the most at once: try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                )
             await self._receive(receive, body, held, is_whole)
             if is_gzip:
                 body = await self._unpacked(body, held)
@@ -104,8 +109,8 @@ class Bodies:
             except TimeoutError as error:
                 raise Failure(
                     408,
-                    f"{len(body)} bytes of the body came in {due_s:g} s: at least {MIN_BYTES_PER_S} a second are expected, "
-                    f"and the whole in {BODY_S:g} s",
+                    f"{len(body)} bytes of the body came in {due_s:g} s, at least {MIN_BYTES_PER_S} a second and the whole "
+                    f"in {BODY_S:g} s are expected: send it faster, or a smaller one",
                 ) from error
             self._check_size(len(body) + len(chunk))
             held.take(len(chunk))
@@ -125,7 +130,9 @@ class Bodies:
         except zlib.error as error:
             raise Failure(400, f"the body is no gzip: {error}") from error
         if not unpacker.eof or unpacker.unused_data:
-            raise Failure(400, "the body is no gzip: it is cut short, or something follows it")
+            raise Failure(
+                400, "the body is no gzip: it is cut short, or something follows it; send one whole gzip member"
+            )
         held.release(len(packed))
         return body
 
@@ -137,12 +144,12 @@ class Bodies:
         self._check_size(int(announced) if announced.isdigit() else 0)
         packing = headers.get(b"content-encoding", b"").decode("latin1").strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip"):
-            raise Failure(415, f"content-encoding is {shortened(packing)}, gzip or none is expected")
+            raise Failure(415, f"content-encoding is {shown(packing)}, gzip or none is expected")
         return packing.endswith("gzip")
 
     def _check_size(self, length: int) -> None:
         if length > (most := self._settings.max_body_bytes):
-            raise Failure(413, f"the body has more than {most} bytes (--max-body-bytes)")
+            raise Failure(413, f"the body has more than {most} bytes (--max-body-bytes): send a smaller one")
 
     def check(self, caller: bytes) -> None:
         """Check the limits of the bytes that one client holds, and that all clients hold."""
@@ -151,12 +158,14 @@ class Bodies:
         share = max(2 * settings.max_body_bytes, settings.max_pending_bytes // 2)
         if self.by_caller[caller] > share:
             raise Failure(
-                429, f"your requests under way hold {share} bytes, which is the most of one caller",
+                429,
+                f"your requests under way hold more than {share} bytes, which is the most of one client: wait for their answers",
                 code="overloaded", retry_after_s=RETRY_AFTER_S,
             )  # fmt: skip
         if self.num_bytes > settings.max_pending_bytes:
             raise Failure(
-                503, f"requests under way hold {settings.max_pending_bytes} bytes (--max-pending-bytes): try again",
+                503,
+                f"requests under way hold more than {settings.max_pending_bytes} bytes (--max-pending-bytes): try again later",
                 code="overloaded", retry_after_s=RETRY_AFTER_S,
             )  # fmt: skip
 

@@ -56,7 +56,7 @@ class Callers:
         if left < 1:
             raise Failure(
                 429,
-                f"more than {self._per_minute} requests a minute",
+                f"you sent more than {self._per_minute} requests a minute (--max-requests-per-minute): wait and try again",
                 code="rate_limit_exceeded",
                 retry_after_s=max(1, round((1 - left) * 60 / full)),
             )

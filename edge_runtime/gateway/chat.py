@@ -15,7 +15,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from contract.errors import ServerError
+from contract.errors import ServerError, shown
 from contract.limits import Limits
 from edge_runtime.gateway.answer_grammar import bound
 from edge_runtime.gateway.body import Bodies, Held
@@ -83,13 +83,14 @@ class Chat:
         if self._num_running > self._settings.max_concurrency:
             raise Failure(
                 503,
-                f"{self._settings.max_concurrency} requests are under way, which is the most (--max-concurrency)",
+                f"{self._settings.max_concurrency} requests are under way, which is the most (--max-concurrency): try again later",
                 code="overloaded",
                 retry_after_s=RETRY_AFTER_S,
             )
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # this also keeps pages of other origins out: with this type a browser asks first
-            raise Failure(415, "content-type must be application/json")
+            got = request.headers.get("content-type", "")
+            raise Failure(415, f"content-type is {shown(got)}, application/json is expected")
         self._callers.count(caller)
         body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
         work = asyncio.create_task(self._answer(kind, body, held, exchange, caller))
@@ -135,7 +136,8 @@ class Chat:
                 if delta.finish_reason in ("stop", "length"):  # send the end before the stream closes, which takes time
                     await _end(chat, shape, exchange)
         if not exchange.is_complete:
-            raise ServerError(f"the server ended the answer with {last.finish_reason if last else 'nothing'!r}")
+            reason = last.finish_reason if last else ""
+            raise ServerError(f"the server ended the answer with {reason!r}, stop or length is expected: ask again")
 
     async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
         if chat.prompt is None:
@@ -153,7 +155,8 @@ class Chat:
         text = chat.prompt if isinstance(chat.prompt, str) else ""
         if (count := num_characters(chat.messages) + len(text)) > (most := tokens * CHARACTERS_PER_TOKEN):
             raise Failure(
-                400, f"messages hold {count} characters, up to {most} are read for a context of {tokens} tokens",
+                400,
+                f"messages hold {count} characters, up to {most} are read for a context of {tokens} tokens: send less text",
                 param="messages", code="context_length_exceeded",
             )  # fmt: skip
         if not chat.fills_context:

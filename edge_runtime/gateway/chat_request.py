@@ -5,12 +5,14 @@ request. It never ignores a field that would change the answer or a limit: it re
 support, unless the value is the neutral one, and it refuses a name that is almost a known one, as a slip.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from contract.errors import shown
 from contract.sampling import MAX_LOGPROBS, Sampling
-from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, flag, mapping, nearest, whole
 from edge_runtime.gateway.json_body import read_json
 from edge_runtime.gateway.messages import read_messages
@@ -102,7 +104,7 @@ def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = Non
     """
     values = read_json(body)
     if not isinstance(values, dict):
-        raise Failure(400, "the body must be a JSON object")
+        raise Failure(400, f"the body is {shown(values)}, a JSON object is expected")
     return (read or read_chat)(values, settings)
 
 
@@ -156,19 +158,18 @@ def check_fields(
             continue
         if name in neutral:
             if value != neutral[name] or isinstance(value, bool) != isinstance(neutral[name], bool):
-                only = "" if neutral[name] is None else f" {name} may only be {_shown(neutral[name])}."
-                raise Failure(400, f"{name} is not supported here.{only}", param=name, code="unsupported_parameter")
+                what = "leave it out" if neutral[name] is None else f"leave it out or send {json.dumps(neutral[name])}"
+                raise Failure(
+                    400, f"{name} is {shown(value)}, which is not supported here: {what}", param=name,
+                    code="unsupported_parameter",
+                )  # fmt: skip
             continue
         near = nearest(name, (*known, *neutral))
         if near or settings.strict:
-            hint = f", did you mean {near!r}?" if near else " (--strict)"
-            raise Failure(400, f"unknown field {shortened(name)}{hint}", param=name[:64], code="unknown_parameter")
+            hint = f"did you mean {near!r}?" if near else "leave it out (--strict refuses it)"
+            raise Failure(400, f"unknown field {shown(name)}: {hint}", param=name[:64], code="unknown_parameter")
         ignored.append(name)
     return tuple(ignored)
-
-
-def _shown(value: Any) -> str:
-    return {"True": "true", "False": "false"}.get(str(value), str(value).replace("'", '"'))
 
 
 def check_model(model: Any, settings: Settings) -> None:
@@ -180,7 +181,7 @@ def check_model(model: Any, settings: Settings) -> None:
     if model is not None and model not in settings.served_model_names:
         raise Failure(
             404,
-            f"model {shortened(model)} does not exist, served here: {', '.join(settings.served_model_names)}",
+            f"model is {shown(model)}, served here are {', '.join(settings.served_model_names)}",
             param="model",
             code="model_not_found",
         )
@@ -193,13 +194,18 @@ def _sampling(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any] 
         del values["seed"]
     if (penalty := given.get("repeat_penalty")) is not None:
         if values.get("repetition_penalty", penalty) != penalty:
-            raise Failure(400, "repeat_penalty and repetition_penalty differ: give one", param="repeat_penalty")
+            other = values["repetition_penalty"]
+            raise Failure(
+                400,
+                f"repeat_penalty is {shown(penalty)} and repetition_penalty is {shown(other)}: give one of them",
+                param="repeat_penalty",
+            )
         values["repetition_penalty"] = penalty
     top = whole(given, "top_logprobs", 0, MAX_LOGPROBS)
     if flag(given, "logprobs"):
         values["logprobs"] = top or 0
     elif top:
-        raise Failure(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+        raise Failure(400, f"top_logprobs is {top} without logprobs: set logprobs to true", param="top_logprobs")
     outputs = structured(mapping(given, "response_format")) if schema is None else {"json": schema}
     if outputs is not None:
         values["structured_outputs"] = outputs
@@ -240,7 +246,9 @@ def structured(form: dict[str, Any], param: str = "response_format") -> dict[str
     schema = named.get("schema") if isinstance(named, dict) else None
     if kind != "json_schema" or not isinstance(named, dict) or not isinstance(schema, dict):
         raise Failure(
-            400, f"{param} must be of type text, json_object, or json_schema with json_schema.schema", param=param
+            400,
+            f"{param} is {shown(form)}, type text, json_object, or json_schema with json_schema.schema is expected",
+            param=param,
         )
     check_keys(named, ("name", "schema", "strict", "description"), f"{param}.json_schema")
     return {"json": schema}
@@ -252,12 +260,14 @@ def _template(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("messages", "tools", "add_generation_prompt", "chat_template", "tokenize"):
         if name in variables:
             raise Failure(
-                400, f"chat_template_kwargs.{name} is set by the gateway", param=f"chat_template_kwargs.{name}"
+                400,
+                f"chat_template_kwargs.{name} was sent, the gateway sets it: leave it out",
+                param=f"chat_template_kwargs.{name}",
             )
     if (effort := given.get("reasoning_effort")) is not None:
         if effort not in EFFORTS:
             raise Failure(
-                400, f"reasoning_effort is {shortened(effort)}, one of {', '.join(EFFORTS)} is expected",
+                400, f"reasoning_effort is {shown(effort)}, one of {', '.join(EFFORTS)} is expected",
                 param="reasoning_effort",
             )  # fmt: skip
         variables = {"reasoning_effort": effort, "enable_thinking": effort != "none"} | variables

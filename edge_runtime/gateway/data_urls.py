@@ -3,7 +3,8 @@
 import base64
 import binascii
 
-from edge_runtime.gateway.failures import Failure, shortened
+from contract.errors import shown
+from edge_runtime.gateway.failures import Failure
 
 WHITE = str.maketrans("", "", " \t\r\n\f")
 FRAMES = "video/jpeg"  # vLLM's form for a camera: each frame in base64, with commas between the frames
@@ -21,7 +22,7 @@ def decoded(url: str, param: str) -> bytes | list[bytes]:
     header, comma, body = url[len("data:") :].partition(",")
     kind, *options = [part.strip().lower() for part in header.split(";")]
     if not comma or "base64" not in options:
-        raise _failure(f"data URL starts with {shortened(url[:40])}, data:image/…;base64,… is expected", param)
+        raise _failure(f"data URL starts with {shown(url[:40])}, data:image/…;base64,… is expected", param)
     if kind == FRAMES:
         return [_bytes(frame, param) for frame in body.split(",")]
     return _bytes(body, param)

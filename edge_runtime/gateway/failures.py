@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, MissingExtra, NotFound, Unavailable
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, MissingExtra, NotFound, Unavailable, shortened
 
 LOG = logging.getLogger("uvicorn.error")
 STATUSES: tuple[tuple[type[EdgeVlmError], int], ...] = (
@@ -25,16 +25,7 @@ TYPES = {
 }  # fmt: skip
 RETRY_AFTER_S = 1
 PREFIX = "sampling_parameters."  # the wire's prefix for values at the top of a body
-
-
-MAX_SHOWN = 200  # the most characters of a value that a message repeats
-MAX_MESSAGE = 1000
-
-
-def shortened(value: Any) -> str:
-    """A value as an error message shows it: its repr, with at most MAX_SHOWN characters of it."""
-    text = repr(value) if not isinstance(value, str) or len(value) <= MAX_SHOWN else repr(value[:MAX_SHOWN]) + "…"
-    return text if len(text) <= MAX_SHOWN + 3 else text[:MAX_SHOWN] + "…"
+MAX_MESSAGE = 1000  # characters
 
 
 class Failure(Exception):
@@ -56,7 +47,7 @@ class Failure(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…")
+        super().__init__(shortened(message, MAX_MESSAGE))
         self.status = status
         self.param = param
         self.code = code

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from edge_runtime.gateway.failures import Failure, shortened
+from contract.errors import shown
+from edge_runtime.gateway.failures import Failure
 
 NEAR = 0.8  # how alike two names are, by difflib, where one is a slip of the other
 
@@ -36,7 +37,7 @@ def check_keys(
         else:
             hint = f", known are {', '.join(sorted(known))}"
         raise Failure(
-            400, f"{param} has the unknown key {shortened(name)}{hint}", param=f"{param}.{name[:64]}",
+            400, f"{param} has the unknown key {shown(name)}{hint}", param=f"{param}.{name[:64]}",
             code="unknown_parameter",
         )  # fmt: skip
 
@@ -49,7 +50,7 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
     """
     value = values.get(name)
     if value is not None and not isinstance(value, bool):
-        raise Failure(400, f"{name} is {shortened(value)}, true or false is expected", param=name)
+        raise Failure(400, f"{name} is {shown(value)}, true or false is expected", param=name)
     return default if value is None else value
 
 
@@ -63,7 +64,7 @@ def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise Failure(400, f"{name} is {shortened(value)}, a whole number from {low} to {high} is expected", param=name)
+        raise Failure(400, f"{name} is {shown(value)}, a whole number from {low} to {high} is expected", param=name)
     return value
 
 
@@ -77,7 +78,7 @@ def listed(values: Mapping[str, Any], name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Failure(400, f"{name} is {shortened(value)}, a list is expected", param=name)
+        raise Failure(400, f"{name} is {shown(value)}, a list is expected", param=name)
     return value
 
 
@@ -91,5 +92,5 @@ def mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Failure(400, f"{name} is {shortened(value)}, an object is expected", param=name)
+        raise Failure(400, f"{name} is {shown(value)}, an object is expected", param=name)
     return value

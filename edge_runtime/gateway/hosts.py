@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge_runtime.gateway.failures import Failure, shortened
+from contract.errors import shown
+from edge_runtime.gateway.failures import Failure
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -70,12 +71,15 @@ class HostGuard:
         if not self._is_allowed(name_of(host)):
             return Failure(
                 400,
-                f"the Host header is {shortened(host)}, which is no name of this server: use its address, or localhost",
+                f"the Host header is {shown(host)}, which is no name of this server: use its address, or localhost",
                 code="invalid_host",
             )
         origin = headers.get("origin")
         if self._same_origin and origin is not None and _netloc(origin) != host.strip().lower():
-            return Failure(403, f"a page of {shortened(origin)} may not use this server", code="foreign_origin")
+            return Failure(
+                403, f"the page comes from {shown(origin)}, only this server's own may use it: open {host}",
+                code="foreign_origin",
+            )  # fmt: skip
         return None
 
 

@@ -27,7 +27,7 @@ def read_json(body: bytes | bytearray) -> Any:
     """
     num_values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if num_values > MAX_VALUES:
-        raise Failure(400, f"the body holds about {num_values} JSON values, up to {MAX_VALUES} are read")
+        raise Failure(400, f"the body holds about {num_values} JSON values, up to {MAX_VALUES} are read: send fewer")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from contract.errors import MediaError
-from edge_runtime.gateway.failures import Failure, shortened
+from contract.errors import MediaError, shown
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys
 from edge_runtime.gateway.json_body import read_json
 from edge_runtime.gateway.settings import Settings
@@ -65,13 +65,11 @@ def read_messages(values: Any, settings: Settings, defaults: dict[str, dict[str,
         Failure: 400; it names the field.
     """
     if not isinstance(values, list) or not values:
-        raise Failure(400, "messages must be a list with at least one message", param="messages")
+        raise Failure(400, f"messages is {shown(values)}, a list of at least one message is expected", param="messages")
     messages = [_message(value, f"messages.[{index}]", defaults or {}) for index, value in enumerate(values)]
     for kind, allowed in (("image", settings.max_images), ("video", settings.max_videos)):
         if (count := sum(part["type"] == kind for part in media(messages))) > allowed:
-            raise Failure(
-                400, f"at most {allowed} {kind}(s) may be given in one request, it has {count}", param="messages"
-            )
+            raise Failure(400, f"the request has {count} {kind}s, {allowed} are allowed: send fewer", param="messages")
     return messages
 
 
@@ -95,11 +93,15 @@ def num_characters(messages: list[Message]) -> int:
 def _message(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> Message:
     role = value.get("role") if isinstance(value, dict) else None
     if not isinstance(role, str) or role not in ROLES:
-        raise Failure(400, f"{param} must be an object with a role among {', '.join(ROLES)}", param=f"{param}.role")
+        raise Failure(
+            400,
+            f"{param} is {shown(value)}, an object with a role among {', '.join(ROLES)} is expected",
+            param=f"{param}.role",
+        )
     check_keys(value, MESSAGE_KEYS, param)
     for name in ("audio", "function_call"):
         if value.get(name) is not None:
-            raise Failure(400, f"{param}.{name} is not supported here", param=f"{param}.{name}")
+            raise Failure(400, f"{param}.{name} is not supported here: leave it out", param=f"{param}.{name}")
     message: Message = {"role": ROLES[role], "content": _content(value.get("content"), f"{param}.content", defaults)}
     for name in ("name", "tool_call_id"):
         if value.get(name) is not None:
@@ -112,13 +114,13 @@ def _message(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> Mes
     if value.get("tool_calls") is not None:
         message["tool_calls"] = _tool_calls(value["tool_calls"], f"{param}.tool_calls")
     elif value.get("content") is None and role != "assistant":
-        raise Failure(400, f"{param} has no content", param=f"{param}.content")
+        raise Failure(400, f"{param}.content is missing, text or a list of parts is expected", param=f"{param}.content")
     return message
 
 
 def _text(value: Any, param: str) -> str:
     if not isinstance(value, str):
-        raise Failure(400, f"{param} is {shortened(value)}, text is expected", param=param)
+        raise Failure(400, f"{param} is {shown(value)}, text is expected", param=param)
     return value
 
 
@@ -126,7 +128,7 @@ def _content(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> str
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
-        raise Failure(400, f"{param} must be text or a list of parts", param=param)
+        raise Failure(400, f"{param} is {shown(value)}, text or a list of parts is expected", param=param)
     return [_part(part, f"{param}.[{index}]", defaults) for index, part in enumerate(value)]
 
 
@@ -136,9 +138,7 @@ def _part(part: Any, param: str, defaults: dict[str, dict[str, Any]]) -> dict[st
         check_keys(part, ("type", kind, "annotations", "cache_control"), param)
         return {"type": "text", "text": part[kind]}
     if kind not in ("image_url", "video_url", "image", "video"):
-        raise Failure(
-            400, f"{param} is of type {shortened(kind)}, text, image_url and video_url are known", param=param
-        )
+        raise Failure(400, f"{param}.type is {shown(kind)}, text, image_url or video_url is expected", param=param)
     name = kind.removesuffix("_url")
     source, own = _source(part.get(kind), name, f"{param}.{kind}")
     if is_list := isinstance(source, list):
@@ -162,7 +162,7 @@ def _source(value: Any, name: str, param: str) -> tuple[Link | list[Link], dict[
         beside = f"it stands beside {name}_url, not in it"
         check_keys(value, ("url", "detail"), param, dict.fromkeys(OPTIONS[name], beside))
         if (detail := value.get("detail")) not in (None, "auto", "low", "high", "original"):
-            raise Failure(400, f"{param}.detail is {shortened(detail)}, auto, low or high is expected", param=param)
+            raise Failure(400, f"{param}.detail is {shown(detail)}, auto, low or high is expected", param=param)
         if detail == "low" and name == "image":
             own = {"max_pixels": LOW_DETAIL_PIXELS}
         value = value.get("url")
@@ -176,22 +176,24 @@ def _source(value: Any, name: str, param: str) -> tuple[Link | list[Link], dict[
 def _link(url: Any, param: str) -> Link:
     scheme = url[:8].lower() if isinstance(url, str) else ""
     if not scheme.startswith(SCHEMES):
-        raise Failure(400, f"{param}.url must begin with {', '.join(SCHEMES)}", param=param)
+        raise Failure(
+            400, f"{param}.url is {shown(url)}, a URL that begins with {', '.join(SCHEMES)} is expected", param=param
+        )
     if not scheme.startswith("data:") and ("\0" in url or "%00" in url):
-        raise Failure(400, f"{param}.url has a zero character", param=param)
+        raise Failure(400, f"{param}.url has a NUL character: leave it out", param=param)
     return Link(url if scheme.startswith("data:") else scheme + url[8:], param)
 
 
 def _tool_calls(values: Any, param: str) -> list[dict[str, Any]]:
     """The calls of an earlier turn. Arguments become objects, as templates expect; text that is no JSON stays text."""
     if not isinstance(values, list):
-        raise Failure(400, f"{param} must be a list", param=param)
+        raise Failure(400, f"{param} is {shown(values)}, a list is expected", param=param)
     calls = []
     for index, value in enumerate(values):
         here = f"{param}.[{index}]"
         function = value.get("function") if isinstance(value, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Failure(400, f"{here} must have a function with a name", param=here)
+            raise Failure(400, f"{here} is {shown(value)}, an object with a function.name is expected", param=here)
         check_keys(value, ("id", "type", "function", "index", "provider_specific_fields"), here)
         check_keys(function, ("name", "arguments"), f"{here}.function")
         arguments = function.get("arguments") or "{}"

@@ -107,7 +107,9 @@ class Preparation:
         most = self._settings.max_waiting
         # a client that has less than half of them waiting finds room beside one that filled the queue
         if self.num_waiting >= (most if self._waiting[caller] >= max(1, most // 2) else 2 * most):
-            raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
+            raise Unavailable(
+                f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting): try again later"
+            )
         self.num_waiting += 1
         self._waiting[caller] += 1
         asker = GatewayAsker(caller)
@@ -144,7 +146,11 @@ class Preparation:
                 if not link.is_data:
                     num_bytes += len(source) if isinstance(source, bytes) else 0
                 if num_bytes > most:
-                    raise Failure(400, f"its URLs lead to more than {most} bytes (--max-body-bytes)", param=link.param)
+                    raise Failure(
+                        400,
+                        f"the URLs lead to more than {most} bytes (--max-body-bytes): send fewer or smaller files",
+                        param=link.param,
+                    )
             part[kind] = sources if isinstance(part[kind], list) else sources[0]
 
     def _read(self, link: Link, noun: str) -> Any:
@@ -154,9 +160,13 @@ class Preparation:
             return decoded(link.url, link.param)
         try:
             if link.url.startswith("file://") and not access.allowed_local_media_path:
-                raise MediaError("file:// URLs are not read here (--allowed-local-media-path names a folder)")
+                raise MediaError(
+                    "the gateway reads no file:// URLs (--allowed-local-media-path allows a folder): send a data: URL"
+                )
             if not link.url.startswith("file://") and access.fetch is None:
-                raise MediaError("http:// and https:// URLs are not fetched here (--allowed-media-domains names hosts)")
+                raise MediaError(
+                    "the gateway fetches no http:// or https:// URLs (--allowed-media-domains allows hosts): send a data: URL"
+                )
             return access(link.url, noun)
         except MediaError as error:
             raise Failure(400, str(error), param=link.param, code="invalid_media") from error

@@ -8,9 +8,10 @@ import time
 from typing import Any
 from uuid import uuid4
 
+from contract.errors import shown
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import PASSED, ChatRequest, check_fields, read_chat
-from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, listed, mapping
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens
@@ -24,6 +25,7 @@ NEUTRAL: dict[str, Any] = {
     "previous_response_id": None, "conversation": None, "prompt": None, "background": False, "truncation": "disabled",
     "max_tool_calls": None, "n": 1, "logit_bias": {}, "context_management": None,
 }  # fmt: skip
+ITEMS = ("message", "reasoning", "function_call", "function_call_output")
 INCLUDED = ("reasoning.encrypted_content",)  # the gateway has no encrypted reasoning, so an answer without it is whole
 
 
@@ -40,7 +42,7 @@ def read_response(values: dict[str, Any], settings: Settings) -> ChatRequest:
         chat["max_completion_tokens"] = given["max_output_tokens"]
     for name in listed(given, "include"):
         if name not in INCLUDED:
-            raise Failure(400, f"include holds {shortened(name)}, which is not had here", param="include")
+            raise Failure(400, f"include holds {shown(name)}, {', '.join(INCLUDED)} is expected", param="include")
     chat["messages"] = _messages(given)
     if tools := listed(given, "tools"):
         chat["tools"] = [_tool(tool) for tool in tools]
@@ -70,12 +72,12 @@ def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:
     if isinstance(said, str):
         return [*messages, {"role": "user", "content": said}]
     if not isinstance(said, list) or not said:
-        raise Failure(400, "input must be text or a list of items", param="input")
+        raise Failure(400, f"input is {shown(said)}, text or a list of items is expected", param="input")
     thought = ""
     for index, item in enumerate(said):
         param = f"input.[{index}]"
         if not isinstance(item, dict):
-            raise Failure(400, f"{param} is {shortened(item)}, an object is expected", param=param)
+            raise Failure(400, f"{param} is {shown(item)}, an object is expected", param=param)
         kind = item.get("type", "message")
         if kind == "message":
             check_keys(item, ("type", "role", "content", "id", "status", "phase"), param)
@@ -98,7 +100,7 @@ def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:
             content = _content(item.get("output"), f"{param}.output")
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         else:
-            raise Failure(400, f"{param} is of type {shortened(kind)}, which is not had here", param=param)
+            raise Failure(400, f"{param}.type is {shown(kind)}, one of {', '.join(ITEMS)} is expected", param=param)
     return messages
 
 
@@ -119,13 +121,18 @@ def _content(value: Any, param: str) -> Any:
         elif kind in ("refusal", "image_url", "video_url", "video"):
             parts.append(part)
         else:
-            raise Failure(400, f"{here} is of type {shortened(kind)}, input_text and input_image are known", param=here)
+            raise Failure(400, f"{here}.type is {shown(kind)}, input_text or input_image is expected", param=here)
     return parts
 
 
 def _tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise Failure(400, "tools must be functions: no other tool is had here", param="tools")
+        kind = tool.get("type") if isinstance(tool, dict) else tool
+        raise Failure(
+            400,
+            f"tools holds {shown(kind)}, a tool of type function is expected: the gateway has no tools",
+            param="tools",
+        )
     return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 

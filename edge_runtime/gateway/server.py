@@ -47,7 +47,7 @@ def serve(
     """
     key, certificate = tls_files
     if (key is None) != (certificate is None):
-        raise InvalidInput("ssl_keyfile and ssl_certfile come together: give both or none")
+        raise InvalidInput(f"ssl_keyfile is {key} and ssl_certfile is {certificate}: give both or none")
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -82,5 +82,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise InvalidInput(f"{host}:{port} cannot be listened at: {error.strerror}") from error
+        raise InvalidInput(
+            f"the gateway cannot listen at {host}:{port}: {error.strerror}; choose another port"
+        ) from error
     return listening

@@ -59,6 +59,6 @@ class Settings:
                 f"max_pending_bytes is {self.max_pending_bytes}, at least max_body_bytes {self.max_body_bytes} is expected"
             )
         if not self.served_model_names or not all(self.served_model_names):
-            raise InvalidInput("served_model_names is empty, at least one name is expected")
+            raise InvalidInput(f"served_model_names is {list(self.served_model_names)}, non-empty names are expected")
         if not all(self.api_keys):
-            raise InvalidInput("an API key is empty")
+            raise InvalidInput("an API key is empty: give every --api-key at least one character")

@@ -4,6 +4,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
+from contract.errors import shown
 from contract.sampling import MAX_LOGPROBS, Sampling
 from edge_runtime.gateway.chat_request import (
     IGNORED,
@@ -15,7 +16,7 @@ from edge_runtime.gateway.chat_request import (
     max_tokens_of,
     read_chat,
 )
-from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, flag, mapping, whole
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens, usage
@@ -76,7 +77,7 @@ def _prompt(prompt: Any) -> str | tuple[int, ...]:
         return prompt
     if isinstance(prompt, list) and prompt and all(type(token) is int and 0 <= token < 1 << 31 for token in prompt):
         return tuple(prompt)
-    raise Failure(400, f"prompt is {shortened(prompt)}, one text or one list of token ids is expected", param="prompt")
+    raise Failure(400, f"prompt is {shown(prompt)}, one text or one list of token ids is expected", param="prompt")
 
 
 class TextCompletion:

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from edge_runtime.gateway.failures import Failure, shortened
+from contract.errors import shown
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys
 
 
@@ -18,11 +19,12 @@ def read_tools(given: dict[str, Any]) -> tuple[list[Any] | None, str]:
         param = f"tools.[{index}]"
         function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise Failure(400, "tools must be a list of functions with a name", param="tools")
+            raise Failure(400, f"tools is {shown(tools)}, a list of functions with a name is expected", param="tools")
         check_keys(tool, ("type", "function"), param)
         check_keys(function, ("name", "description", "parameters", "strict"), f"{param}.function")
         if not isinstance(function.get("parameters", {}), dict):
-            raise Failure(400, f"{param}.function.parameters must be an object", param=f"{param}.function.parameters")
+            where = f"{param}.function.parameters"
+            raise Failure(400, f"{where} is {shown(function['parameters'])}, an object is expected", param=where)
     return tools or None, _choice(given.get("tool_choice", "auto"), [tool["function"]["name"] for tool in tools or []])
 
 
@@ -35,7 +37,7 @@ def _choice(choice: Any, names: list[str]) -> str:
     if isinstance(function, dict) and function.get("name") in names:
         return str(function["name"])
     raise Failure(
-        400, f"tool_choice is {shortened(choice)}, auto, none, required or one of the tools is expected",
+        400, f"tool_choice is {shown(choice)}, auto, none, required or one of the tools is expected",
         param="tool_choice",
     )  # fmt: skip
 

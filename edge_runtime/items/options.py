@@ -35,7 +35,9 @@ def check_numbers(options: Any, whole: Collection[str], from_zero: Collection[st
             noun = "whole number" if field.name in whole else "number"
             raise MediaError(f"{field.name} is {shown(value)}, a {noun} {'from' if low else 'above'} 0 is expected")
     if (options.resized_height is None) != (options.resized_width is None):
-        raise MediaError("resized_height and resized_width come together: give both or none")
+        raise MediaError(
+            f"resized_height is {options.resized_height} and resized_width is {options.resized_width}: give both or none"
+        )
 
 
 def names(kind: type[Any]) -> tuple[str, ...]:

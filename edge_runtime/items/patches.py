@@ -87,9 +87,10 @@ def to_bytes(pixel_values: NDArray[np.float32], mean: Triple, std: Triple) -> ND
     values = (pixel_values.reshape(len(pixel_values), CHANNELS, -1) + shift) / scale
     levels = np.rint(values).clip(0, 255)
     if not (np.abs(values - levels) <= MAX_GREY_ERROR).all():  # NaN is not, either
+        wrong = pixel_values.reshape(values.shape)[~(np.abs(values - levels) <= MAX_GREY_ERROR)]
         raise InvalidInput(
-            "pixel_values has values that are no grey levels from 0 to 255, normalised with mean "
-            f"{list(mean)} and std {list(std)}"
+            f"pixel_values has {wrong[0]:g}, grey levels from 0 to 255 normalised with mean {list(mean)} and std "
+            f"{list(std)} are expected"
         )
     whole: NDArray[np.uint8] = levels.astype(np.uint8)
     return whole.reshape(pixel_values.shape)

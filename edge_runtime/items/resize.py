@@ -96,7 +96,7 @@ def picture_size(
     low = MIN_TOKENS * factor**2 if min_pixels is None else min_pixels
     high = MAX_TOKENS * factor**2 if max_pixels is None else max_pixels
     if low > high:
-        raise MediaError(f"min_pixels is {low}, the most allowed {high:g}: it must not be smaller, give min_pixels too")
+        raise MediaError(f"min_pixels is {low}, at most {high:g} is allowed here: give a smaller min_pixels")
     _check_ratio(height, width)
     new_height, new_width = (max(factor, round(side / factor) * factor) for side in (height, width))
     if new_height * new_width > high:

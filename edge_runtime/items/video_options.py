@@ -116,7 +116,7 @@ class VideoOptions:
         if last < first:
             raise MediaError(
                 f"video_start {self.video_start} to video_end {self.video_end} holds no frame of a video of "
-                f"{num_frames} frames at {source_fps:g} a second"
+                f"{num_frames} frames at {source_fps:g} a second: give seconds inside it"
             )
         return first, last
 
@@ -133,7 +133,7 @@ class VideoOptions:
         fps = how.fps if self.fps is None else self.fps
         if self.nframes is not None:
             if self.nframes > total:
-                raise MediaError(f"nframes is {self.nframes}, the video has {total} frames there")
+                raise MediaError(f"nframes is {self.nframes}, the video has {total} frames there: ask for fewer")
             return self.nframes
         if fps is not None:
             return min(max(int(total / source_fps * fps), least), most, total)

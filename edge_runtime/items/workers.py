@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.errors import InvalidInput, MediaError, MissingExtra, Unavailable
+from contract.errors import InvalidInput, MediaError, MissingExtra, Unavailable, shown
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, Options, tuples
 from edge_runtime.items.picture_options import PictureOptions
@@ -205,17 +205,21 @@ class Workers:
         limit = f"{self._limits.max_seconds:g} s are allowed (the gateway's --max-decode-seconds)"
         if status == -24 or time.monotonic() >= deadline:  # SIGXCPU
             return MediaError(f"{name} takes too long to decode: {limit}; send a smaller one, or a part of it")
-        return MediaError(f"{name} ends its decoder: is it damaged? Up to {self._limits.max_bytes} bytes are allowed")
+        return MediaError(
+            f"{name} ended its decoder with status {status}, which may use {self._limits.max_bytes} bytes: send a file that "
+            "is smaller and not damaged"
+        )
 
     def _read(self, answer: dict[str, Any], data: bytearray, name: str) -> Item:
         if (error := answer.get("error")) is None:
             try:
                 return Item(np.frombuffer(data, np.uint8).reshape(answer["shape"]), **tuples(answer["values"]))
             except (KeyError, TypeError, ValueError) as wrong:
-                raise MediaError(f"{name} cannot be decoded: its decoder answers {str(answer)[:200]}") from wrong
+                raise MediaError(f"{name} cannot be decoded: its decoder answers {shown(answer)}; try again") from wrong
         if error == "MemoryError":
             raise MediaError(
-                f"{name} takes too much memory to decode: {self._limits.max_bytes} bytes are allowed (the gateway's --max-decode-bytes)"
+                f"{name} takes too much memory to decode: {self._limits.max_bytes} bytes are allowed (the gateway's "
+                "--max-decode-bytes); send a smaller one"
             )
         if error == MissingExtra.__name__:
             raise MissingExtra("video files", "video")

@@ -71,7 +71,7 @@ class Fetcher:
                 raise MediaError(f"{url} cannot be fetched: {reason}") from error
             if body is not None:
                 return body
-        raise MediaError(f"{url} redirects more than {MAX_REDIRECTS} times")
+        raise MediaError(f"{url} redirects more than {MAX_REDIRECTS} times: give the address where the file lies")
 
     def _get(self, url: str, deadline: float) -> tuple[bytes | None, str]:
         """The body and its URL, or None and where the redirect leads."""
@@ -96,7 +96,9 @@ class Fetcher:
                 if answer.status in (301, 302, 303, 307, 308) and (place := answer.headers.get("Location")):
                     return None, urljoin(url, place)
                 if answer.status != 200:
-                    raise MediaError(f"{url} answers {answer.status} {answer.reason}")
+                    raise MediaError(
+                        f"{url} answers {answer.status} {answer.reason}, 200 is expected: check the address"
+                    )
                 body = self._body(answer, url)
             _left(deadline)  # a body that the timer cut off must not pass for a whole one
             return body, url

@@ -125,7 +125,7 @@ def open_within(folder: Path, path: Path) -> int:
 
 
 def not_a_file(name: str) -> MediaError:
-    return MediaError(f"{name:.200} cannot be read: it is no file")
+    return MediaError(f"{name:.200} cannot be read: it is no file; give the path of one")
 
 
 def unreadable(name: str, error: Exception) -> MediaError:

@@ -61,7 +61,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
 def _opened(image: Image.Image, name: str) -> Image.Image:
     """An image, perhaps of a file not decoded yet, as upright RGB."""
     if image.width < 1 or image.height < 1:
-        raise MediaError(f"{name} is {image.width} x {image.height}")
+        raise MediaError(f"{name} is {image.width} x {image.height}, a picture of at least one pixel is expected")
     if image.width * image.height > MAX_DECODED_PIXELS:
         raise _unreadable(name, Image.DecompressionBombError(f"{image.width} x {image.height} pixels"))
     try:

@@ -53,7 +53,9 @@ def is_address(source: object) -> bool:
 
 def _path(text: str) -> Path:
     if "\0" in text or len(text) > MAX_PATH:
-        raise MediaError(f"{text[:40]!r}… is no path: it has {len(text)} characters, or a zero among them")
+        raise MediaError(
+            f"{text[:40]!r}… is no path: it has {len(text)} characters, up to {MAX_PATH} without NUL are expected"
+        )
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:  # the text has half of a surrogate pair

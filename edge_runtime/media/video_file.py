@@ -76,10 +76,12 @@ class VideoFile:
         self.num_frames = len(packets) - sum(packets)
         if not rate or not self.num_frames:
             self.close()
-            raise MediaError(f"{self.name} has {self.num_frames} frames at {rate} a second: nothing to look at")
+            raise MediaError(
+                f"{self.name} has {self.num_frames} frames at {rate} a second: send a video with frames and a rate"
+            )
         if len(packets) < declared:
             self.close()
-            raise MediaError(f"{self.name} holds {len(packets)} of {declared} frames: it is cut short")
+            raise MediaError(f"{self.name} holds {len(packets)} of {declared} frames: it is cut short, send it whole")
         self.fps = float(rate)
 
     def _bound(self, pixels: int, num_frames: int) -> None:
@@ -114,7 +116,7 @@ class VideoFile:
             ) as container:
                 stream = container.streams.best("video")
                 if stream is None:
-                    raise MediaError(f"{self.name} has no video stream")
+                    raise MediaError(f"{self.name} has no video stream: send a file that has one")
                 yield container, stream
         except MediaError:
             raise

@@ -60,7 +60,7 @@ def render(
     try:
         read = _data({**(special_tokens or {}), **(variables or {}), **given})
     except RecursionError as error:
-        raise InvalidInput("messages: they are nested too deeply") from error
+        raise InvalidInput("messages: they nest deeper than Python's stack: send flat messages") from error
     chat = [_with_reasoning({k: v for k, v in message.items() if v is not None}) for message in read["messages"]]
     field = "content" if continue_final_message is True else continue_final_message or None
     end = _marked(chat, field, template) if field else ""
@@ -70,7 +70,9 @@ def render(
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"messages: {text[error.start]!r} is no character") from error
+        raise InvalidInput(
+            f"messages: {text[error.start]!r} is half of a surrogate pair and no character: leave it out"
+        ) from error
     return text
 
 
@@ -80,7 +82,7 @@ def _written(template: str, variables: Mapping[str, Any]) -> str:
     except TooMuch as error:
         raise InvalidInput(f"messages: the chat template is stopped: {error}") from error
     except RecursionError as error:
-        raise InvalidInput("messages: they are nested too deeply for the chat template") from error
+        raise InvalidInput("messages: they nest too deeply for the chat template: send flat messages") from error
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
 

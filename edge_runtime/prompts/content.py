@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import InvalidInput, MediaError
+from contract.errors import InvalidInput, MediaError, shown
 from edge_runtime.items.options import names, unknown_key
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -51,7 +51,7 @@ def _source(part: dict[str, Any], kind: str) -> Any:
         value = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
     if value is None:
         noun = "picture" if kind == "image" else kind
-        raise MediaError(f"content part {sorted(part)} has no {noun}: give {kind}, path, url or {kind}_url")
+        raise MediaError(f"content part {shown(sorted(part))} has no {noun}: give {kind}, path, url or {kind}_url")
     return value
 
 
@@ -119,7 +119,9 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
                 source, video_options = _source(part, "video"), VideoOptions.of(part)
                 yield MediaPart(access(source, "video"), video_options)
             elif "text" not in part:  # the template would leave it out
-                raise MediaError(f"content part {sorted(part)} of type {kind!r} is no text, picture or video")
+                raise MediaError(
+                    f"content part {shown(sorted(part))} has type {shown(kind)}, text, image or video is expected"
+                )
             elif wrong := unknown_key(part, TEXT_KEYS):
                 raise MediaError(f"content part: {wrong}")
 

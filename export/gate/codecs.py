@@ -60,7 +60,9 @@ def learned(pictures: Sequence[Levels], about: dict[str, object]) -> CodecNumber
     numbers = learn(levels)
     rows = [measure(name, levels, numbers) for name in CODECS]
     if missed := [why for row in rows if (why := row.missed())]:
-        raise ParityError(f"{missed[0]}: these codecs do not fit this tower's rows")
+        raise ParityError(
+            f"{missed[0]}: the codec does not fit this tower's rows. Nothing was published: report it, and name the checkpoint"
+        )
     measured = {row.codec: {name: value for name, value in asdict(row).items() if name != "codec"} for row in rows}
     numbers.about.update(about | {"measured": measured, "answers": "not measured: the export sees the tower only"})
     return numbers

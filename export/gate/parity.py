@@ -168,7 +168,9 @@ def measure(
             level_name(i): rows for i, rows in enumerate(deepstack)
         }
         if is_whole and got.keys() != original.keys():
-            raise ParityError(f"the graph has {len(got) - 1} deepstack levels, the original {len(original) - 1}")
+            raise ParityError(
+                f"the graph has {len(got) - 1} deepstack levels, the original {len(original) - 1}. Nothing was published: report it, and name the checkpoint"
+            )
         return [compare(name(pack), output, original[output], got[output]) for output in original]
 
     def told(seed: int, rows: list[Row]) -> None:
@@ -233,5 +235,6 @@ def require(rows: list[Row], precision: str, gate: Gate, report: Path) -> None:
         f"{len(failed)} of {len(rows)} comparisons miss the {precision} gate ({gate}); the "
         f"worst is {worst.output} on {worst.pack}: "
         f"relative error {worst.relative_error}, cosine {worst.min_cosine}, mean {worst.mean_cosine}; centred "
-        f"{worst.centred_min_cosine}, mean {worst.centred_mean_cosine}. Nothing was published, see {report}"
+        f"{worst.centred_min_cosine}, mean {worst.centred_mean_cosine}. Nothing was published: read "
+        f"{report}, and export with another precision or report it"
     )

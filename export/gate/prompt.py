@@ -18,7 +18,7 @@ from edge_runtime.prompts.chat_template import Message, render
 from edge_runtime.prompts.content import MediaPart, media_parts, plain
 from edge_runtime.prompts.prompt import prompt_ids
 from export.gate.conversations import Options, cases
-from export.gate.processor import Row
+from export.gate.processor import NOTHING, Row
 from export.gate.reference import token_ids
 
 SHOWN = 40  # characters that a message shows on each side of a difference
@@ -51,11 +51,13 @@ def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
         kind, difference = prompts.compare(messages, options)
         if difference:
             raise ParityError(
-                f"the prompt of {name!r} ({_named(options)}) differs from transformers': {difference}. Nothing was published"
+                f"the prompt of {name!r} ({_named(options)}) differs from transformers': {difference}. {NOTHING}"
             )
         counts[kind] += 1
     if not counts["prompts"]:
-        raise ParityError("the chat template refuses every conversation: is it the template of this model?")
+        raise ParityError(
+            "the chat template refuses every conversation: put the template of this model into the checkpoint"
+        )
     return [
         {"gate": "prompt", "compared": "tokens of the vocabulary", "cases": len(ours)},
         {"gate": "prompt", "compared": "token ids of conversations", "cases": counts["prompts"]},

@@ -64,7 +64,9 @@ def load_reference(folder: Path, family: str) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     if family not in MODELS:
-        raise BundleError(f"transformers has no model of type {family!r} for pictures and text")
+        raise BundleError(
+            f"transformers has no model of type {family!r} for pictures and text: install a version that has it"
+        )
     try:
         processor = _processor_class(PROCESSOR_MAPPING_NAMES[family])
         pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contract.errors import BundleError
 
 Read = Callable[[str], NDArray[np.float32]]
+OTHER_RELEASE = "give config.json and tensors of one release"
 
 
 def linear_shapes(name: str, num_outputs: int, num_inputs: int) -> dict[str, tuple[int, ...]]:
@@ -115,10 +116,12 @@ class Tower:
         """
         for name, shape in self.shapes.items():
             if name not in found:
-                raise BundleError(f"tower tensor {name!r} is missing, config.json asks for {list(shape)}")
+                raise BundleError(
+                    f"tower tensor {name!r} is missing, config.json asks for {list(shape)}: give a complete checkpoint"
+                )
             if found[name][1] != shape:
                 raise BundleError(
                     f"tower tensor {name!r} has shape {list(found[name][1])}, config.json asks for {list(shape)}"
                 )
         if unknown := sorted(found.keys() - self.shapes.keys()):
-            raise BundleError(f"tower tensor {unknown[0]!r} is unknown: the graph would ignore it")
+            raise BundleError(f"tower tensor {unknown[0]!r} is unknown, the graph would ignore it: {OTHER_RELEASE}")

@@ -113,7 +113,7 @@ class Adapter:
                 )
             factors.setdefault(name.removeprefix(WRAPPED).removesuffix(kind), {})[kind] = tensor
         if not factors:
-            raise BundleError(f"{self.folder / ADAPTER} holds no tensors")
+            raise BundleError(f"{self.folder / ADAPTER} holds no tensors: save the adapter again")
         for module, pair in factors.items():
             if len(pair) != len(FACTORS):
                 raise BundleError(

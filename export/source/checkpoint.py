@@ -50,9 +50,9 @@ class Checkpoint:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise BundleError(f"{path} does not exist: is this a complete checkpoint?") from error
+            raise BundleError(f"{path} does not exist: give a complete checkpoint") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BundleError(f"{path} is no JSON: {error}") from error
+            raise BundleError(f"{path} is no JSON: {error}: copy the checkpoint again") from error
         if not isinstance(values, dict):
             raise BundleError(f"{path} is {type(values).__name__}, an object is expected")
         return values
@@ -114,7 +114,7 @@ class Checkpoint:
         if not (self.folder / INDEX).is_file():
             if (self.folder / ADAPTER).is_file():
                 raise self._adapter_alone()
-            raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}{self._other_weights()}")
+            raise BundleError(f"{self.folder} has neither {SINGLE} nor {INDEX}: {self._other_weights()}")
         return self._indexed
 
     def _adapter_alone(self) -> BundleError:
@@ -124,10 +124,10 @@ class Checkpoint:
         )
 
     def _other_weights(self) -> str:
-        """What lies in the folder instead of safetensors."""
+        """What to do where the folder has no safetensors."""
         if others := sorted(path.name for path in self.folder.glob("*.bin")):
-            return f"; it has {others[0]}: save the model again with transformers, which writes safetensors"
-        return ""
+            return f"it has {others[0]}; save the model again with transformers, which writes safetensors"
+        return "give a complete checkpoint"
 
     def _compare_with_index(self) -> None:
         single, indexed = self.tensors(SINGLE), self._indexed
@@ -151,7 +151,7 @@ class Checkpoint:
         """The files of the index and the tensor names in each."""
         places = self.json(INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
-            raise BundleError(f"{self.folder / INDEX} has no weight_map")
+            raise BundleError(f"{self.folder / INDEX} has no weight_map of tensors to files: copy the checkpoint again")
         shards: dict[str, list[str]] = {str(file): [] for file in sorted(set(map(str, places.values())))}
         if outside := [file for file in shards if Path(file).name != file]:
             raise BundleError(f"{self.folder / INDEX} names {outside[0]!r}: only files of the folder are allowed")
@@ -169,7 +169,9 @@ class Checkpoint:
         if file not in self._headers:
             tensors, metadata = read_shard(self.folder / file)
             if file != SINGLE and (missing := set(self._indexed[file]) - tensors.keys()):
-                raise BundleError(f"{self.folder / file} has no tensor {min(missing)!r}, {INDEX} says it has")
+                raise BundleError(
+                    f"{self.folder / file} has no tensor {min(missing)!r}, {INDEX} says it has: copy the checkpoint again"
+                )
             self._headers[file] = tensors, metadata
         return self._headers[file][0]
 
@@ -217,7 +219,7 @@ class Checkpoint:
                 if (local := self.family.local_name(name)) is None:
                     continue
                 if local in found:
-                    raise BundleError(f"{local} stands twice, as {found[local].name} and {name}")
+                    raise BundleError(f"{local} stands twice, as {found[local].name} and {name}: leave one of them out")
                 found[local] = self.tensors(file)[name]
         if not found:
             raise BundleError(
@@ -250,7 +252,7 @@ class Checkpoint:
     def tower_tensor(self, name: str) -> NDArray[np.float32]:
         """One tower tensor by its tower-local name, widened to float32 (exact from bfloat16 and float16)."""
         if name not in self._tower:
-            raise BundleError(f"{self.folder} has no tower tensor {name!r}")
+            raise BundleError(f"{self.folder} has no tower tensor {name!r}: give a complete checkpoint")
         return self._tower[name].float32()
 
     def _tower_bytes(self) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:

@@ -31,7 +31,7 @@ def local_folder(model: str, wanted: Callable[[str], bool]) -> Path:
     if path.is_dir():
         return path.absolute()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise BundleError(f"{model} is no folder and no hub id of the form owner/name")
+        raise BundleError(f"MODEL is {model}, a folder or a hub id of the form owner/name is expected")
     extra.require(f"{model} is no folder; the hub", "huggingface_hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

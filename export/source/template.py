@@ -29,6 +29,6 @@ def find_template(folder: Path, optional: Callable[[str], dict[str, Any] | None]
         if isinstance(template, str):
             return template
     raise BundleError(
-        f"{folder} has no chat template: chat_template.jinja, or chat_template in chat_template.json or "
+        f"{folder} has no chat template: put chat_template.jinja into it, or chat_template into chat_template.json or "
         "tokenizer_config.json"
     )

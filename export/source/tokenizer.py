@@ -22,7 +22,7 @@ def require_tokenizer(folder: Path) -> None:
     """
     if not (folder / TOKENIZER).is_file() and not all((folder / name).is_file() for name in PARTS):
         raise BundleError(
-            f"{folder} has neither {TOKENIZER} nor {' and '.join(PARTS)}: device and server need a tokenizer"
+            f"{folder} has neither {TOKENIZER} nor {' and '.join(PARTS)}: copy the tokenizer's files of the model into it"
         )
 
 

@@ -19,4 +19,4 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{path} is no tokenizer: {error}") from error
+        raise BundleError(f"{path} is no tokenizer: {error}: export the language checkpoint again") from error

@@ -96,6 +96,11 @@ def check_architecture(folder: Path, architecture: str, family: Family) -> None:
     Raises:
         BundleError: the family does not serve it.
     """
+    if not family.ARCHITECTURES:
+        raise BundleError(
+            f"{folder}: architecture is {architecture}, of whose family this server runs no model: only its tower can be "
+            "exported (docs/families.md)"
+        )
     if architecture not in family.ARCHITECTURES:
         raise BundleError(f"{folder}: architecture is {architecture}, supported are {', '.join(family.ARCHITECTURES)}")
 

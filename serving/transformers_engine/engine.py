@@ -21,7 +21,7 @@ from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from contract.tasks import GENERATE
-from serving.engine import Delta, Stats, check_choice
+from serving.engine import FAILED, Delta, Stats, check_choice
 from serving.grammars.constraint import Constraint
 from serving.grammars.trials import Trials
 from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
@@ -112,14 +112,14 @@ class TransformersEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         with self._changed:
-            self._death = self._death or Unavailable("the engine is shutting down")
+            self._death = self._death or Unavailable("the engine is shutting down: try again later")
             self._changed.notify()
         self._trials.close()
         self._thread.join()
 
     def _check_can(self, prompt: Prompt, sampling: Sampling) -> None:
         if not sampling.max_tokens:
-            raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
+            raise InvalidInput("max_tokens is 0, at least 1 is expected: an engine answers with one token or more")
         check_choice(sampling, self._model.end_ids, self._model.card.vocab_size)
         need = kv_bytes(self._model, prompt.input_ids.size + max_new_tokens(self._model, prompt, sampling))
         if need > self._limits.max_kv_bytes:
@@ -146,10 +146,10 @@ class TransformersEngine:
                 self._advanced_seconds = time.monotonic()
         except Exception:
             log.exception("the engine died")
-            self._death = ServerError("the engine died: restart the server")
+            self._death = ServerError("the engine died, its log says why: restart the server")
         with self._changed:
             for sequence in (*self._active, *self._waiting):
-                sequence.send(self._death or ServerError("the engine stopped"))
+                sequence.send(self._death or ServerError("the engine stopped: ask again once the server runs again"))
             self._active.clear()
             self._waiting.clear()
 
@@ -193,7 +193,7 @@ class TransformersEngine:
         for sequence in self._active:
             if sequence.num_cached == sequence.num_known:
                 log.error("a request has nothing to compute")
-                self._fail(sequence, ServerError("the engine failed on this request"))
+                self._fail(sequence, ServerError(FAILED))
 
     def _step(self, pieces: list[Piece]) -> None:
         """Run the pieces through the model at once. Where that fails, run each alone: one request is at fault."""
@@ -209,7 +209,7 @@ class TransformersEngine:
             for piece in pieces:
                 piece.undo()
             if len(pieces) == 1:
-                self._fail(pieces[0].sequence, ServerError("the engine failed on this request"))
+                self._fail(pieces[0].sequence, ServerError(FAILED))
             else:
                 for piece in pieces:
                     self._step([piece])
@@ -229,7 +229,7 @@ class TransformersEngine:
             return
         except Exception:
             log.exception("a request failed")
-            self._fail(sequence, ServerError("the engine failed on this request"))
+            self._fail(sequence, ServerError(FAILED))
             return
         is_first = sequence.num_answered <= 1
         with self._changed:

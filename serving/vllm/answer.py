@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from contract.errors import ServerError, Unavailable
 from contract.sampling import Sampling
-from serving.engine import Delta, TokenLogprob
+from serving.engine import FAILED, Delta, TokenLogprob
 from serving.requests.text import TextStream
 
 
@@ -30,9 +30,7 @@ class Answer:
         """
         if reason not in (None, "stop", "length"):
             raise (
-                Unavailable("the engine gave the request up: try again")
-                if reason == "abort"
-                else ServerError("the engine failed on this request")
+                Unavailable("the engine gave the request up: try again") if reason == "abort" else ServerError(FAILED)
             )
         text, chosen = "", list[int]()
         for token in token_ids:

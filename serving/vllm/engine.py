@@ -25,7 +25,7 @@ from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.sampling import Sampling
 from contract.tasks import EMBED, GENERATE
-from serving.engine import Delta, Stats, check_choice
+from serving.engine import FAILED, Delta, Stats, check_choice
 from serving.grammars.constraint import Constraint
 from serving.grammars.trials import Trials
 from serving.loop import LoopThread
@@ -174,10 +174,11 @@ class VllmEngine:
         """What vLLM needs of a request. This packs and hashes a MiB in 0.6 ms, so many MiB need a thread."""
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
-            raise InvalidInput("max_tokens is 0, an engine answers with at least 1 token")
+            raise InvalidInput("max_tokens is 0, at least 1 is expected: an engine answers with one token or more")
         if prompt.layout is not None and not prompt.layout.is_kept.all():
             raise InvalidInput(
-                "vision_rows_kept drops rows, which needs the engine transformers; this server runs the engine vllm"
+                "vision_rows_kept drops rows, which the engine vllm of this server does not take: send rows=all, or ask a "
+                "server with --engine transformers"
             )
         max_tokens = min(sampling.max_tokens, max(1, self._card.max_position_embeddings - num_tokens))
         if num_tokens + max_tokens > self._max_tokens:
@@ -262,7 +263,7 @@ class VllmEngine:
             raise Unavailable(CLOSING if self._slots.is_closed else _DIED) from error
         except Exception as error:
             log.exception("a request failed")
-            raise ServerError("the engine failed on this request") from error
+            raise ServerError(FAILED) from error
 
     def _count(self, **added: int) -> None:
         self._stats = replace(self._stats, **{name: getattr(self._stats, name) + n for name, n in added.items()})

@@ -8,7 +8,7 @@ from typing import Any
 
 from contract.errors import DeadlineExceeded, Unavailable
 
-CLOSING = "the engine is shutting down"
+CLOSING = "the engine is shutting down: try again later"
 
 
 class Slots:

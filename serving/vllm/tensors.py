@@ -48,7 +48,9 @@ def check_tensors(folder: Path, *, needs_head: bool = True) -> None:
             with safe_open(path, "pt") as file:
                 found.update(map(_spelt, file.keys()))
         except Exception as error:  # safetensors raises its own
-            raise BundleError(f"{path} cannot be read: {error}") from error
+            raise BundleError(
+                f"{path} cannot be read: {error}: copy the checkpoint again, or export it again"
+            ) from error
     missing = sorted(_expected(config, architecture, family) - found)
     if not needs_head:
         missing = [name for name in missing if not name.endswith("lm_head.weight")]

@@ -157,11 +157,11 @@ def test_no_file_at_all(pipeline: Pipeline, place: Path) -> None:
         ({"image": "A" * 10_000}, "no path"),
         ({"video": ["x.png"] * 5000}, "5000 frames"),
         ({"image": "x.png", "min_pixels": "4"}, "min_pixels is '4'"),
-        ({"image": "x.png", "resized_height": 64}, "come together"),
-        ({"video": "x.mp4", "resized_width": 64}, "come together"),
-        ({"type": "audio", "audio": "x.wav"}, "of type 'audio' is no text, picture or video"),
-        ({"type": "text"}, "of type 'text' is no text"),
-        ({}, "of type None is no text"),
+        ({"image": "x.png", "resized_height": 64}, "give both or none"),
+        ({"video": "x.mp4", "resized_width": 64}, "give both or none"),
+        ({"type": "audio", "audio": "x.wav"}, "has type 'audio', text, image or video is expected"),
+        ({"type": "text"}, "has type 'text', text, image or video is expected"),
+        ({}, "has type None, text, image or video is expected"),
     ],
 )
 def test_what_makes_no_sense_is_said_so(pipeline: Pipeline, part: dict[str, Any], says: str) -> None:
@@ -196,7 +196,7 @@ def test_bounds_of_a_picture_are_those_of_qwen_vl_utils(
         return
     ours = PictureOptions(min_pixels=low, max_pixels=high)
     if (low or 4096) > (high or 16_777_216):
-        with pytest.raises(MediaError, match="must not be smaller"):
+        with pytest.raises(MediaError, match="give a smaller min_pixels"):
             ours.size(height, width, 32, WIDE)
         return
     oracle = smart_resize(height, width, 32, low or 4096, high or 16_777_216)

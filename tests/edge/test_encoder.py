@@ -110,7 +110,7 @@ def test_a_cut_or_missing_file_is_found(copied: Path) -> None:
         (lambda m: m.pop("card"), "card"),
         (lambda m: m["card"].pop("hidden_size"), "hidden_size"),
         (lambda m: m.update(format_version=99), "format_version is 99"),
-        (lambda m: m.update(format_version=1), "format_version is 1, this version reads 2: export the bundle again"),
+        (lambda m: m.update(format_version=1), "format_version is 1, this version reads 2: export it again"),
         (lambda m: m["card"].update(family="other"), "model_type is 'other', supported are"),
         (lambda m: m["files"].pop("vision.onnx"), "vision.onnx"),
         (lambda m: m["files"].update({"../x": "0"}), "files of the bundle itself"),

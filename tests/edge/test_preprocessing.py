@@ -168,7 +168,7 @@ def test_bytes_come_back_from_pixel_values(mean: tuple[float, float, float], std
     np.testing.assert_array_equal(to_bytes(values, mean, std), patches)
     np.testing.assert_array_equal(to_bytes(values.astype(np.float16).astype(np.float32), mean, std), patches)
     for wrong in (values + 0.5 / 255 / std[0], values * np.nan, values + 2):
-        with pytest.raises(InvalidInput, match="pixel_values has values that are no grey levels"):
+        with pytest.raises(InvalidInput, match="grey levels from 0 to 255 normalised with"):
             to_bytes(wrong, mean, std)
 
 

@@ -152,7 +152,7 @@ def test_targets_that_must_not_be_replaced(model: Path, tmp_path: Path) -> None:
 
 
 def test_neither_folder_nor_hub_id() -> None:
-    with pytest.raises(BundleError, match="no folder and no hub id"):
+    with pytest.raises(BundleError, match="a folder or a hub id of the form owner/name is expected"):
         local_folder("nowhere", lambda _: True)
 
 

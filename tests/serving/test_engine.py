@@ -296,7 +296,7 @@ def test_log_probabilities_on_request_only(
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        (Sampling(max_tokens=0), "at least 1 token"),
+        (Sampling(max_tokens=0), "at least 1 is expected"),
     ],
 )
 def test_what_this_engine_does_not_have(

@@ -27,7 +27,7 @@ def library() -> ctypes.CDLL:
         SystemExit: nobody has built the library.
     """
     if not LIBRARY.is_file():
-        raise SystemExit("llama.cpp: not built, see python -m benchmarks.edge.llama.build")
+        raise SystemExit(f"{LIBRARY} is missing: run python -m benchmarks.edge.llama.build")
     found = ctypes.CDLL(str(LIBRARY))
     found.tower_load.restype, found.tower_load.argtypes = Pointer, [ctypes.c_char_p]
     found.tower_encode.restype = ctypes.c_bool
@@ -51,7 +51,7 @@ class Llama:
         self._library = library()
         self._tower = self._library.tower_load(str(path).encode())
         if not self._tower:
-            raise SystemExit(f"llama.cpp does not load {path}")
+            raise SystemExit(f"llama.cpp does not load {path}: delete it, and the next run writes it again")
 
     def lay_out(self, patches: Patches, grid: Grid) -> Rows:
         """Frames as `frames_of` gives them; a still picture is one frame, which llama.cpp looks at twice."""

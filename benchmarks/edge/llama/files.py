@@ -19,7 +19,7 @@ def prepare(cache: Path, depth: int, variant: str) -> None:
         prepare(cache, depth, "f16")
         f16 = str(model_path(cache, depth, "f16")).encode()
         if failed := library().tower_quantise(f16, str(partial).encode(), 2):
-            raise SystemExit(f"llama.cpp does not quantise: {failed}")
+            raise SystemExit(f"llama.cpp does not quantise {path.name}: it returns {failed}, 0 is expected")
     else:
         convert: list[str | Path] = [sys.executable, SOURCE / "convert_hf_to_gguf.py", "--mmproj", "--outtype", variant]
         subprocess.run([*convert, "--outfile", partial, weights.checkpoint(cache, depth)], check=True)

@@ -54,7 +54,7 @@ class TritonPythonModel:
         fields, _ = parameters(request)
         if unknown := sorted(fields):
             names = ", ".join(spec.name for spec in VISION_INPUTS)
-            raise InvalidInput(f"{shown(unknown[0])} is no input; inputs are {names}", check="parameter")
+            raise InvalidInput(f"{shown(unknown[0])} is no input, known are {names}: leave it out", check="parameter")
         named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in VISION_INPUTS)
         tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
         self.encoder.check(tensors)
@@ -67,7 +67,7 @@ class TritonPythonModel:
     def serve(self, tensors: Tensors, wanted: Collection[str], sender: Any) -> None:
         try:
             if self.is_closing:
-                raise Unavailable("the server is stopping")
+                raise Unavailable("the server is stopping: try again later")
             reply = outputs({}) if sender.is_cancelled() else self.reply(tensors, wanted)
         except Exception as error:
             reply = failure(as_known(error))
