@@ -68,6 +68,8 @@ class Job:
     def fail(self, error: EdgeVlmError) -> None:
         """End the request with an error, and count it."""
         self.timing.failed(error)
+        # their frames hold this job, so all of it would wait for Python's collector of cycles
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         self._error = error
         self.put(Delta((), "", ERROR))
 

@@ -1,6 +1,6 @@
 """The long part: `make campaign` fuzzes files and a real server, kills, fills and soaks it, each ending in one JSON line.
 
-`python -m tests.hostile.campaign files|fuzz|chaos|load|soak`. Nothing here is judged by its time; what must never happen
+`python -m tests.hostile.campaign files|fuzz|chaos|soak|kept`. Nothing here is judged by its time; what must never happen
 (a crash, a hang, an INTERNAL, a wrong token of a neighbour, a leak of threads or descriptors) ends with code 1.
 """
 
@@ -18,11 +18,12 @@ from tests.engine import ENGINE
 from tests.hostile.chaos import chaos
 from tests.hostile.files import fuzz_in
 from tests.hostile.fuzzing import fuzz
+from tests.hostile.kept import kept
 from tests.hostile.soak import soak
 from tests.serving.reference import Reference
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-SERVED: dict[str, Callable[[Reference, float, Path], dict[str, Any]]] = {"fuzz": fuzz, "chaos": chaos, "soak": soak}
+SERVED = ("fuzz", "chaos", "soak", "kept")
 
 
 def files(folder: Path, num_cases: int, seconds: float) -> dict[str, Any]:
@@ -39,6 +40,9 @@ def main() -> int:
         "--minutes", type=float, default=60.0, help="of files, fuzz and soak; chaos takes what it takes"
     )
     parser.add_argument("--cases", type=int, default=100_000, help="of files, where the time allows")
+    parser.add_argument("--rate", type=float, help="the most hostile requests a second of soak; no bound by default")
+    parser.add_argument("--requests", type=int, default=2000, help="of kept: of each kind")
+    parser.add_argument("--kind", help="of kept: the one kind to ask")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     part, facts = options.part, {"machine": machine()}
@@ -48,8 +52,14 @@ def main() -> int:
             found = files(Path(folder), options.cases, options.minutes * 60)
         else:
             stem = stem.with_name(f"{stem.name}_{ENGINE}")
-            facts |= {"engine": ENGINE} | ({} if part == "chaos" else {"minutes": options.minutes})
-            found = SERVED[part](Reference(Path(folder)), options.minutes * 60, stem)
+            facts |= {"engine": ENGINE} | ({"minutes": options.minutes} if part in ("fuzz", "soak") else {})
+            run: dict[str, Callable[[Reference], dict[str, Any]]] = {
+                "fuzz": lambda reference: fuzz(reference, options.minutes * 60),
+                "chaos": chaos,
+                "soak": lambda reference: soak(reference, options.minutes * 60, stem, options.rate),
+                "kept": lambda reference: kept(reference, options.requests, options.kind),
+            }
+            found = run[part](Reference(Path(folder)))
     line = json.dumps({"part": part} | facts | found)
     stem.with_suffix(".json").write_text(line + "\n", encoding="utf-8")
     print(line)

@@ -147,7 +147,7 @@ def killed(server: Launched, reference: Reference, victim: str, stage: str, numb
     }
 
 
-def chaos(reference: Reference, _: float, __: Path) -> dict[str, Any]:
+def chaos(reference: Reference) -> dict[str, Any]:
     """Every victim in every stage, a frozen Triton, then what is full or gone."""
     from tests.hostile.places import full_disk, full_memory, gone_store  # which use this module
 

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ QUIET_SECONDS = 10.0
 MAX_KEPT = 20
 
 
-def fuzz(reference: Reference, seconds: float, _: Path) -> dict[str, Any]:
+def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
     """Counts of what callers saw, the neighbour's answers, and its gaps quiet and beside hostile requests."""
     cases, counts, bad = reference.cases(), Counter[str](), list[str]()
     longest = 0.0

@@ -17,16 +17,20 @@ GIVE_UP_SECONDS = 60
 
 
 class Neighbour(threading.Thread):
-    """Asks the same greedy question until `end`. num_wrong counts answers that are not the first one's tokens."""
+    """Asks the same greedy question until `end`. num_wrong counts answers that are not the first one's tokens.
 
-    def __init__(self, grpc_url: str, values: dict[str, Any]) -> None:
+    Args:
+        rest_seconds: how long it rests between two questions.
+    """
+
+    def __init__(self, grpc_url: str, values: dict[str, Any], rest_seconds: float = 0) -> None:
         super().__init__(name="neighbour", daemon=True)
         self.num_answers, self.num_wrong, self.errors = 0, 0, list[str]()
         self.gaps_seconds: list[float] = []
         self._request = Hostile(tuple(as_tensor(name, value) for name, value in values.items()))
         self._channel = grpc.insecure_channel(grpc_url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._is_over = threading.Event()
+        self._is_over, self._rest_seconds = threading.Event(), rest_seconds
         self.expected = self._ask()
 
     def _ask(self) -> list[int]:
@@ -58,6 +62,7 @@ class Neighbour(threading.Thread):
                 continue
             self.num_answers += 1
             self.num_wrong += tokens != self.expected
+            self._is_over.wait(self._rest_seconds)
 
     def end(self) -> None:
         self._is_over.set()

@@ -13,7 +13,7 @@ Sample = tuple[float, float, int, int]  # seconds, RSS in MB, threads, descripto
 WARM_UP = 1 / 3  # of the time
 
 
-def _name(pid: int) -> str:
+def process_name(pid: int) -> str:
     """The model of a stub, else the program."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     return Path(words[1]).parts[-3] if words[0].endswith(STUB) else Path(words[0]).name  # …/MODEL/1/model.py
@@ -27,7 +27,7 @@ def sample(shm_prefix: str) -> dict[str, tuple[float, int, int]]:
             status = Path(f"/proc/{pid}/status").read_text()
             facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
             values = int(facts["VmRSS"].split()[0]) / 1024, int(facts["Threads"]), len(os.listdir(f"/proc/{pid}/fd"))
-            found[_name(pid)] = (round(values[0], 2), *values[1:])
+            found[process_name(pid)] = (round(values[0], 2), *values[1:])
         except (OSError, KeyError):  # it has just ended
             continue
     return found

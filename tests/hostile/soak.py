@@ -1,7 +1,7 @@
 """Mixed traffic for as long as asked: good requests, hostile ones, clients that leave, over every door.
 
 Memory, threads and descriptors of each process are watched. Every minute the hostile clients rest for a while, so that
-the neighbour's gaps quiet and beside them come from one run.
+the neighbour's gaps quiet and beside them come from one run. With a rate, the run leaves most of its machine to others.
 """
 
 import random
@@ -29,17 +29,23 @@ from tests.serving.wire import opened, tensors
 
 SAMPLE_SECONDS = 20.0
 PERIOD_SECONDS, QUIET_SECONDS = 60.0, 12.0
-REST_SECONDS = 0.01  # between two hostile requests: the run shares its machine
+REST_SECONDS = 0.01  # between two hostile requests where no rate is given
+ANSWER_EVERY = 20  # hostile requests, with a rate: then the neighbour asks once
 BATCH = 40
 MAX_KEPT = 20
 JSON_DOORS = ("generate", "generate_stream")
 
 
 class Traffic(threading.Thread):
-    """One client of all doors; now and then a stream that it leaves. counts are what it saw."""
+    """One client of all doors; now and then a stream that it leaves. counts are what it saw.
 
-    def __init__(self, cases: dict[str, Case], server: TritonServer) -> None:
+    Args:
+        rest_seconds: how long it rests between two requests.
+    """
+
+    def __init__(self, cases: dict[str, Case], server: TritonServer, rest_seconds: float) -> None:
         super().__init__(name="traffic", daemon=True)
+        self._rest_seconds = rest_seconds
         self.counts, self.bad, self.longest_seconds = Counter[str](), list[str](), 0.0
         self.is_over, self.is_resting = threading.Event(), threading.Event()
         self._bases = [good(tensors(case)) for case in cases.values()]
@@ -56,7 +62,7 @@ class Traffic(threading.Thread):
         self.longest_seconds = max(self.longest_seconds, outcome.seconds)
         if outcome.kind in (INTERNAL, HANG, BROKEN) and len(self.bad) < MAX_KEPT:
             self.bad.append(f"{door} {outcome} {request!r}"[:2000])
-        time.sleep(REST_SECONDS)
+        time.sleep(self._rest_seconds)
 
     def run(self) -> None:
         options = settings(
@@ -92,8 +98,12 @@ class Traffic(threading.Thread):
         self.join(90)
 
 
-def soak(reference: Reference, seconds: float, stem: Path) -> dict[str, Any]:
-    """Slopes after the warm-up, in percent an hour for memory; writes a picture of the samples beside the line."""
+def soak(reference: Reference, seconds: float, stem: Path, rate: float | None = None) -> dict[str, Any]:
+    """Slopes after the warm-up, in percent an hour for memory; writes a picture of the samples beside the line.
+
+    Args:
+        rate: the most hostile requests a second; the neighbour then rests as well. None: as fast as they are answered.
+    """
     rows: dict[str, list[Sample]] = {}
     gaps: dict[bool, list[float]] = {True: [], False: []}
     torch.set_num_threads(1)  # of the reference, beside other work
@@ -101,9 +111,9 @@ def soak(reference: Reference, seconds: float, stem: Path) -> dict[str, Any]:
     cases = {name: found[name] for name in ("text", "one image", "video")}
     with TritonServer(server_settings(reference.language, LIMITS, dtype="fp32")) as server:
         calm = tensors(cases["text"], sampling={"max_tokens": NUM_TOKENS, "ignore_eos": True})
-        neighbour = Neighbour(server.grpc_url, calm)
+        neighbour = Neighbour(server.grpc_url, calm, rest_seconds=ANSWER_EVERY / rate if rate else 0)
         neighbour.start()
-        traffic = Traffic(cases, server)
+        traffic = Traffic(cases, server, 1 / rate if rate else REST_SECONDS)
         traffic.start()
         begun = sampled = time.monotonic()
         while (now := time.monotonic() - begun) < seconds:
@@ -137,6 +147,7 @@ def soak(reference: Reference, seconds: float, stem: Path) -> dict[str, Any]:
     flat = flat and all(part["rss_percent_an_hour_second_half"] <= 2 for part in ours)
     bad = traffic.bad or neighbour.num_wrong or neighbour.errors or found_fault
     return {
+        "rate": rate,
         "requests": sum(traffic.counts.values()),
         "outcomes": dict(traffic.counts),
         "bad": traffic.bad,

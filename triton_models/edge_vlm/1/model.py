@@ -141,6 +141,8 @@ class TritonPythonModel:
                     if not job.num_tokens:
                         job.keys = await keys
                     job.put(delta)
+        except asyncio.CancelledError:  # a task that ends with it keeps its frames, and the keys and values with them
+            return
         except Exception as error:
             if not job.is_ended:
                 job.fail(as_known(error))
