@@ -66,7 +66,7 @@ sanitize: $(READY) ## the kernels' tests under AddressSanitizer and UBSan; insta
 	@if ! command -v clang++-14 >/dev/null; then if [ "$$(id -u)" = 0 ]; then apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends clang-14 libclang-rt-14-dev; \
 	else echo "clang++-14 is missing: sudo apt-get install clang-14 libclang-rt-14-dev"; exit 1; fi; fi
-	$(BIN)/python -m kernels.sanitize
+	$(BIN)/python -m kernels.sanitize --out benchmarks/results/sanitize.json
 
 wheels: $(READY) ## dist/: a wheel for x86_64 and one for aarch64, each with its kernels, a source distribution, a bill of materials
 	$(BIN)/python -m kernels.build

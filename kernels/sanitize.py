@@ -2,15 +2,20 @@
 
 The compiler is Debian's clang, because zig brings no runtime of AddressSanitizer and g++ 12 does not read our AMX. It
 builds for x86-64 alone, because the sanitizers of other processors do not run here. The libraries lie in .cache, the
-product's own stay as they are.
+product's own stay as they are. `--out FILE` keeps what came of it, one JSON line; other arguments go to pytest.
 """
 
+import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from xml.etree import ElementTree
 
+from benchmarks.machine import machine
 from kernels.build import ROOT, SOURCES, TARGETS, headers
 
 COMPILER = "clang++-14"
@@ -50,6 +55,10 @@ def runtime() -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.sanitize", description=__doc__)
+    parser.add_argument("--out", type=Path, help="the file for the JSON line")
+    options, further = parser.parse_known_args()
+    begun = time.monotonic()
     for target in MACHINE:
         print(build(target), flush=True)
     environment = os.environ | {
@@ -59,23 +68,33 @@ def main() -> int:
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={REPORT}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={REPORT}",
     }
+    counted = FOLDER / "tests.xml"
     tests = [f"tests/edge/test_kernel_{name}.py" for name in TESTS]
-    line = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tests.edge.sanitized",
-        *tests,
-        *sys.argv[1:],
-    ]
-    for path in FOLDER.glob(f"{REPORT.name}.*"):
-        path.unlink()
-    code = subprocess.run(line, cwd=ROOT, env=environment).returncode
-    for path in FOLDER.glob(f"{REPORT.name}.*"):
-        print(path.read_text(encoding="utf-8", errors="replace"))
-    return code
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "tests.edge.sanitized", f"--junit-xml={counted}"]
+    for path in (*FOLDER.glob(f"{REPORT.name}.*"), counted):
+        path.unlink(missing_ok=True)
+    code = subprocess.run([*line, *tests, *further], cwd=ROOT, env=environment).returncode
+    reports = [path.read_text(encoding="utf-8", errors="replace") for path in FOLDER.glob(f"{REPORT.name}.*")]
+    print(*reports, sep="\n")
+    if options.out is not None:
+        facts = {
+            "part": "sanitize",
+            "machine": machine(),
+            "targets": list(MACHINE),
+            "seconds": round(time.monotonic() - begun),
+        }
+        found = facts | outcomes(counted) | {"reports": reports, "is_sound": not (code or reports)}
+        options.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    return code or int(bool(reports))
+
+
+def outcomes(counted: Path) -> dict[str, int]:
+    """How many tests ran, failed and were skipped, out of pytest's JUnit file; nothing where pytest has written none."""
+    if not counted.is_file():
+        return {}
+    suites = list(ElementTree.parse(counted).iter("testsuite"))
+    names = ("tests", "failures", "errors", "skipped")
+    return {name: sum(int(suite.get(name, 0)) for suite in suites) for name in names}
 
 
 if __name__ == "__main__":
