@@ -2,13 +2,13 @@
 
 import argparse
 import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import signal
 
 from contract.errors import InvalidInput, MissingExtra
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client
 from edge_runtime.items.workers import DecodingLimits
+from edge_runtime.ui.upload_folder import UploadFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,24 +21,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C, SIGTERM or the end of its terminal.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or the port is taken.
         MissingExtra: the extra `ui` is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # gradio reads it at its import
-    with TemporaryDirectory(prefix="edge-vlm-uploads-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # gradio reads it then, too: uploads lie in their own folder
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # so that they end the block below, too
+    with UploadFolder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder.path)  # gradio reads it then, too: uploads lie in their own folder
         try:
             from edge_runtime.ui.page import create_page, serve
             from edge_runtime.ui.uploads import Uploads
         except ImportError as error:
             raise MissingExtra("the page", "ui") from error
         pipeline = open_pipeline(args, DecodingLimits(num_workers=4))  # visitors count as one client, which holds half
-        page = create_page(pipeline, open_client(args), args.triton, Uploads(Path(folder)), args.threads)
+        page = create_page(pipeline, open_client(args), args.triton, Uploads(folder.path), args.threads)
+        ready = JSON_READY if args.json else "ready {url}"
         try:
-            serve(page, args.host, args.port, JSON_READY if args.json else "ready {url}", args.allowed_hosts)
+            serve(page, args.host, args.port, ready, args.allowed_hosts, folder.tidy)
         except OSError as error:
             raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error
         finally:

@@ -4,7 +4,7 @@ Everything it shows comes from this device: no font, script or count goes to any
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edge_runtime.clients.http_client import HttpClient
 
 TITLE = "edge-vlm"
+TIDY_SECONDS = 5.0
 SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # local fonts: the page fetches none
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 HINT = "Choose a picture or a video, then ask about it. It is encoded on this device."
@@ -265,13 +266,21 @@ def create_page(
     return blocks
 
 
-def serve(blocks: gr.Blocks, host: str, port: int, ready: str, allowed_hosts: Sequence[str] = ()) -> None:
-    """Serve until SIGTERM or KeyboardInterrupt.
+def serve(
+    blocks: gr.Blocks,
+    host: str,
+    port: int,
+    ready: str,
+    allowed_hosts: Sequence[str] = (),
+    tidy: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until KeyboardInterrupt.
 
     Args:
         host, port: where the page listens; port 0 takes a free one from 7860 on.
         ready: the line that this call prints once a browser can open the page; the address replaces `{url}`.
         allowed_hosts: further names by which a browser may address this machine.
+        tidy: this call runs it every TIDY_SECONDS.
     """
 
     def is_allowed(name: str) -> bool:
@@ -295,7 +304,11 @@ def serve(blocks: gr.Blocks, host: str, port: int, ready: str, allowed_hosts: Se
     )
     try:
         print(ready.format(url=url), flush=True)
+        tidied = time.monotonic()
         while True:
             time.sleep(0.2)  # a longer sleep would go on where the signal comes just before it
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                tidy()
+                tidied = time.monotonic()
     finally:
         blocks.close(verbose=False)

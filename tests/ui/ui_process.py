@@ -12,12 +12,14 @@ from tests.conftest import ROOT
 
 
 @contextmanager
-def ui_process(bundle: Path, triton: str, *flags: str) -> Iterator[str]:
-    """`python -m edge_runtime ui` until the block ends; yields its address."""
+def ui_process(
+    bundle: Path, triton: str, *flags: str, end: signal.Signals = signal.SIGINT, **environment: str
+) -> Iterator[str]:
+    """`python -m edge_runtime ui` until the block ends, which sends it the signal `end`; yields its address."""
     line = [sys.executable, "-m", "edge_runtime", "ui", "--bundle", str(bundle), "--triton", triton, "--port", "0"]
     process = subprocess.Popen(
         [*line, "--threads", "1", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"},
+        env=os.environ | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"} | environment,
     )  # fmt: skip
     assert process.stdout is not None
     try:
@@ -30,6 +32,6 @@ def ui_process(bundle: Path, triton: str, *flags: str) -> Iterator[str]:
         else:
             raise AssertionError(said)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         process.wait(20)
         process.stdout.close()
