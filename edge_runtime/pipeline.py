@@ -81,16 +81,17 @@ class Pipeline:
         maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, tiles, progress)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
-    def items(self, messages: list[Message], pictures: int | None = None) -> list[Item]:
+    def items(self, messages: list[Message], pictures: int | None = None, asker: Asker = PATIENT) -> list[Item]:
         """The pictures and videos of the messages in prompt order, ready for the tower.
 
         Args:
             pictures: how many pictures the whole conversation shows, where the messages are a part of it.
+            asker: who waits for them; see `prepare`.
 
         Raises:
             MediaError: a source cannot be read, or a picture or video cannot be decoded.
         """
-        return [self._make(part.source, part.options, PATIENT, mode) for part, mode in self._parts(messages, pictures)]
+        return [self._make(part.source, part.options, asker, mode) for part, mode in self._parts(messages, pictures)]
 
     def _parts(self, messages: list[Message], pictures: int | None = None) -> Iterator[tuple[MediaPart, str]]:
         """Each picture and video, and how the family cuts a picture of these messages."""

@@ -3,10 +3,14 @@
 import base64
 import io
 import json
+import os
+import signal
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,10 @@ from edge_runtime import HttpClient, Pipeline
 from serving.settings import Settings
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
+from serving.triton.orphans import marked
 from serving.triton.repository import render_repository
 from tests.processor import pixel_values
+from tests.scrape import wait_for
 from tests.serving.reference import Reference
 
 QUESTION = "What colour is the circle?"
@@ -104,6 +110,36 @@ def test_patches_of_a_video(thin_server: TritonServer, pipeline: Pipeline) -> No
     )
     np.testing.assert_array_equal(result.as_numpy("vision_embeddings"), found.image_embeds.astype(np.float16))
     assert result.as_numpy("video_grid_thw").tolist() == [list(item.grid_thw)]
+
+
+def decoders(server: TritonServer) -> list[int]:
+    """The processes that decode pictures for this server."""
+    found = []
+    for pid in marked(server.shm_prefix):
+        with suppress(OSError):  # it has just ended
+            if b"items.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_a_caller_who_leaves_ends_the_decoding(thin_server: TritonServer) -> None:
+    """A decoder that ends its work waits for more; only one whose caller left is gone."""
+    before = set(decoders(thin_server))
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 8000)).save(file, "PNG")
+    given = grpcclient.InferInput("image", [8], "BYTES")
+    given.set_data_from_numpy(np.array([file.getvalue()] * 8, object))
+    with grpcclient.InferenceServerClient(thin_server.grpc_url) as client:
+        ended = threading.Event()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)  # so that the next request starts its own
+        call = client.async_infer(VISION_MODEL, [given], lambda result, error: ended.set())
+        wait_for(lambda: bool(set(decoders(thin_server)) - before))
+        (decoder,) = set(decoders(thin_server)) - before
+        call.cancel()
+        assert ended.wait(30)
+    wait_for(lambda: decoder not in decoders(thin_server))
+    assert ask(thin_server, image=[picture(96, 96, 1)]).as_numpy("image_grid_thw").tolist() == [[1, 6, 6]]
 
 
 def test_the_answer_is_that_of_an_edge_that_encodes(thin_server: TritonServer, pipeline: Pipeline) -> None:

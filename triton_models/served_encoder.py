@@ -17,8 +17,9 @@ from contract.seconds import check_seconds
 from contract.tensors import VISION_INPUTS, check_ranks
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.items.item import Item
+from edge_runtime.items.maker import PATIENT, Asker
 from edge_runtime.items.patches import to_bytes
-from edge_runtime.items.workers import DecodingLimits
+from edge_runtime.items.workers import LEFT, DecodingLimits
 
 DECODING = DecodingLimits(num_workers=4)
 
@@ -108,15 +109,20 @@ class ServedEncoder:
                 check="picture-rows",
             )
 
-    def encode(self, tensors: Tensors) -> Tensors:
+    def encode(self, tensors: Tensors, asker: Asker = PATIENT) -> Tensors:
         """The output tensors of a checked request, by the names of contract.tensors.VISION_OUTPUTS but vision_keys.
 
+        Args:
+            asker: who waits for them; the decoding ends when it leaves, and the tower does not begin.
+
         Raises:
-            MediaError: a picture cannot be decoded within the limits, or is too large.
+            MediaError: a picture cannot be decoded within the limits, or is too large; or the asker has left.
             InvalidInput: the pictures together have more rows than a prompt may have, or pixel_values has values that
                 no picture gives.
         """
-        items = self.pictures(tensors["image"]) if "image" in tensors else self.patches(tensors)
+        items = self.pictures(tensors["image"], asker) if "image" in tensors else self.patches(tensors)
+        if asker.has_left:
+            raise MediaError(LEFT)
         found = self.encoder.encode(items)
         outputs: Tensors = {
             "vision_embeddings": found.image_embeds.astype(np.float16),  # (N, H)
@@ -128,14 +134,14 @@ class ServedEncoder:
                 outputs[name] = np.array(grids, np.int64)  # (k, 3)
         return outputs
 
-    def pictures(self, files: NDArray[np.object_]) -> list[Item]:
+    def pictures(self, files: NDArray[np.object_], asker: Asker) -> list[Item]:
         """Items of picture files. This decodes one by one, so that it refuses too many before it holds them."""
         items: list[Item] = []
         rows = 0
         for data in files:
             source = data.decode("ascii", "replace") if data.startswith(b"data:") else data
             content = [{"type": "image", "image": source}]
-            items += self.pipeline.items([{"role": "user", "content": content}], pictures=len(files))
+            items += self.pipeline.items([{"role": "user", "content": content}], len(files), asker)
             rows += items[-1].num_rows(self.card)
             self.check_rows(rows)
         return items

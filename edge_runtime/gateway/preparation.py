@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from contract.errors import MediaError, Unavailable
-from edge_runtime.gateway.asker import GatewayAsker
 from edge_runtime.gateway.data_urls import decoded
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.shares import Shares
 from edge_runtime.items.jpeg import jpeg_bytes
+from edge_runtime.items.leaving import LeavingAsker
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
@@ -112,7 +112,7 @@ class Preparation:
             )
         self.num_waiting += 1
         self._waiting[caller] += 1
-        asker = GatewayAsker(caller)
+        asker = LeavingAsker(caller)
         links = [part[part["type"]] for part in parts]
         try:
             await self._read_all(parts)
@@ -172,7 +172,7 @@ class Preparation:
             raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
     async def _encoded(
-        self, messages: list[Message], write: Callable[..., Request], names: frozenset[Any], asker: GatewayAsker
+        self, messages: list[Message], write: Callable[..., Request], names: frozenset[Any], asker: LeavingAsker
     ) -> Prepared:
         while waiting := [self._busy[name] for name in names if name in self._busy]:
             await waiting[0].wait()

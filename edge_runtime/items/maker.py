@@ -26,9 +26,11 @@ class Asker(Protocol):
 
     Attributes:
         caller: the name of the client; clients share the workers fairly.
+        has_left: whether it has left.
     """
 
     caller: bytes
+    has_left: bool
 
     def told(self, leave: Callable[[], None]) -> AbstractContextManager[None]:
         """Inside the block, call `leave` when the asker leaves; call it at once where the asker left before."""
@@ -37,7 +39,7 @@ class Asker(Protocol):
 class Patient:
     """An asker that never leaves: the device itself."""
 
-    caller = b""
+    caller, has_left = b"", False
 
     def told(self, leave: Callable[[], None]) -> AbstractContextManager[None]:
         return nullcontext()

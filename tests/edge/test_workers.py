@@ -21,7 +21,7 @@ from contract.errors import InvalidInput, MediaError
 from contract.limits import Limits
 from contract.tiles import Tiles
 from edge_runtime import Bundle, Pipeline
-from edge_runtime.gateway.asker import GatewayAsker
+from edge_runtime.items.leaving import LeavingAsker
 from edge_runtime.items.maker import ItemMaker
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -125,7 +125,7 @@ def test_memory_is_bounded(maker: ItemMaker) -> None:
 
 def test_who_leaves_ends_the_work(maker: ItemMaker, endless: Path) -> None:
     workers = Workers(maker, DecodingLimits(max_seconds=60.0, num_workers=1))
-    asker, said = GatewayAsker(b"a"), []
+    asker, said = LeavingAsker(b"a"), []
 
     def ask() -> None:
         try:
@@ -146,15 +146,15 @@ def test_who_leaves_ends_the_work(maker: ItemMaker, endless: Path) -> None:
     with pytest.raises(MediaError, match="has left"):
         workers(png(picture(0, 96, 96)), PictureOptions(), asker)
     assert not workers._held
-    assert workers(png(picture(0, 96, 96)), PictureOptions(), GatewayAsker(b"b")).grid_thw == (1, 6, 6)
+    assert workers(png(picture(0, 96, 96)), PictureOptions(), LeavingAsker(b"b")).grid_thw == (1, 6, 6)
     workers.close()
 
 
 def test_one_caller_leaves_room_for_another(maker: ItemMaker, endless: Path) -> None:
     workers = Workers(maker, DecodingLimits(max_seconds=60.0, num_workers=2))
-    slow = [GatewayAsker(b"slow") for _ in range(4)]
+    slow = [LeavingAsker(b"slow") for _ in range(4)]
 
-    def ask(asker: GatewayAsker) -> None:
+    def ask(asker: LeavingAsker) -> None:
         with pytest.raises(MediaError):
             workers(ANY_FILE(endless, "video"), VideoOptions(), asker)
 
@@ -163,7 +163,7 @@ def test_one_caller_leaves_room_for_another(maker: ItemMaker, endless: Path) -> 
         thread.start()
     try:
         for _ in range(3):
-            item = workers(png(picture(0, 96, 96)), PictureOptions(), GatewayAsker(b"quick"))
+            item = workers(png(picture(0, 96, 96)), PictureOptions(), LeavingAsker(b"quick"))
             assert item.grid_thw == (1, 6, 6)
         assert workers._held == {b"slow": 1}
     finally:

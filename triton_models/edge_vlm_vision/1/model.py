@@ -6,6 +6,7 @@ never wait for a tower.
 """
 
 import locale
+import threading
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from contract.errors import InvalidInput, Unavailable, shown
 from contract.tensors import VISION_INPUTS, VISION_OUTPUTS
+from edge_runtime.items.leaving import LeavingAsker
 from serving.settings import Settings
 from triton_models.bls import answer
 from triton_models.door import Watcher, accept_each, as_known, parameters
@@ -35,6 +37,26 @@ UPLOADED = (
 )
 
 
+class Asked(LeavingAsker):
+    """A request of this model, whose caller may leave before its answer."""
+
+    def __init__(self, sender: Any) -> None:
+        super().__init__()
+        self._sender, self._sending, self._is_answered = sender, threading.Lock(), False
+
+    def answer(self, response: Any) -> None:
+        with self._sending:
+            self._is_answered = True
+            self._sender.send(response, flags=FINAL)
+
+    def look(self) -> None:
+        """Ask Triton whether the caller has left. It releases a request with its answer; a later look crashes it."""
+        with self._sending:
+            is_gone = not self._is_answered and bool(self._sender.is_cancelled())
+        if is_gone:
+            self.leave()
+
+
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")  # as in edge_vlm
@@ -43,9 +65,9 @@ class TritonPythonModel:
         self.limits = settings.limits
         self.encoder = ServedEncoder(settings.bundle, settings.limits, settings.num_threads)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="tower")
-        self.jobs: set[Future[None]] = set()
+        self.jobs: dict[Future[None], Asked] = {}
         self.is_closing = False
-        self.watcher = Watcher()
+        self.watcher = Watcher(self.look)
 
     def execute(self, requests: Sequence[Any]) -> None:
         accept_each(requests, self.accept)
@@ -58,23 +80,31 @@ class TritonPythonModel:
         named = ((spec.name, pb_utils.get_input_tensor_by_name(request, spec.name)) for spec in VISION_INPUTS)
         tensors = {name: tensor.as_numpy() for name, tensor in named if tensor is not None}
         self.encoder.check(tensors)
-        self.jobs = {job for job in self.jobs if not job.done()}
+        self.jobs = {job: asked for job, asked in self.jobs.items() if not job.done()}
         if len(self.jobs) >= NUM_THREADS + self.limits.max_waiting:
             raise Unavailable(f"{len(self.jobs)} requests are running or waiting: try again later", check="queue")
         wanted = set(request.requested_output_names()) or {spec.name for spec in VISION_OUTPUTS}
-        self.jobs.add(self.pool.submit(self.serve, tensors, wanted, sender))
+        asked = Asked(sender)
+        self.jobs = self.jobs | {self.pool.submit(self.serve, tensors, wanted, asked): asked}  # `look` may read the old
 
-    def serve(self, tensors: Tensors, wanted: Collection[str], sender: Any) -> None:
+    def look(self) -> None:
+        """The watcher calls this: the decoding of a caller that has left ends."""
+        for asked in self.jobs.values():
+            if not asked.has_left:
+                asked.look()
+
+    def serve(self, tensors: Tensors, wanted: Collection[str], asked: Asked) -> None:
         try:
             if self.is_closing:
                 raise Unavailable("the server is stopping: try again later")
-            reply = outputs({}) if sender.is_cancelled() else self.reply(tensors, wanted)
+            asked.look()
+            reply = outputs({}) if asked.has_left else self.reply(tensors, wanted, asked)
         except Exception as error:
             reply = failure(as_known(error))
-        sender.send(reply, flags=FINAL)
+        asked.answer(reply)
 
-    def reply(self, tensors: Tensors, wanted: Collection[str]) -> Any:
-        found = self.encoder.encode(tensors)
+    def reply(self, tensors: Tensors, wanted: Collection[str], asked: Asked) -> Any:
+        found = self.encoder.encode(tensors, asked)
         if "vision_keys" in wanted:
             named = {name: tensors[name] for name in ("video_second_per_grid",) if name in tensors}
             found["vision_keys"] = self.keep(found | named)

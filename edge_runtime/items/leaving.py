@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class GatewayAsker:
-    """Waits for an item until the gateway calls `leave` (items.maker.Asker). Safe to share between threads."""
+class LeavingAsker:
+    """Waits for an item until somebody calls `leave` (items.maker.Asker). Safe to share between threads."""
 
-    def __init__(self, caller: bytes) -> None:
-        self.caller = caller
-        self._has_left, self._lock = False, threading.Lock()
+    def __init__(self, caller: bytes = b"") -> None:
+        self.caller, self.has_left = caller, False
+        self._lock = threading.Lock()
         self._calls: list[Callable[[], None]] = []
 
     @contextmanager
@@ -18,7 +18,7 @@ class GatewayAsker:
         """Inside the block, call `leave` when the client leaves; call it at once where the client left before."""
         with self._lock:
             self._calls.append(leave)
-            has_left = self._has_left
+            has_left = self.has_left
         if has_left:
             leave()
         try:
@@ -30,6 +30,6 @@ class GatewayAsker:
     def leave(self) -> None:
         """End the work for the client: call what `told` has noted."""
         with self._lock:
-            self._has_left, calls = True, list(self._calls)
+            self.has_left, calls = True, list(self._calls)
         for call in calls:
             call()
