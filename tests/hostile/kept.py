@@ -8,7 +8,6 @@ import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,10 @@ import torch
 from contract.names import MODEL
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
-from serving.triton.orphans import marked
 from tests.engine import settings as server_settings
 from tests.hostile.doors import BOUND_SECONDS, REFUSED, SERVED, TRITON, Doors, message
 from tests.hostile.requests import Hostile, as_tensor, good
-from tests.hostile.samples import process_name
+from tests.hostile.samples import anonymous_bytes
 from tests.hostile.test_fuzz import LIMITS
 from tests.serving.reference import Reference
 from tests.serving.wire import tensors
@@ -29,15 +27,6 @@ from tests.serving.wire import tensors
 NUM_READINGS, WARM_UP = 20, 1 / 2  # of a kind's requests
 LEFT, PER_STREAM = "left", 10
 Ask = Callable[[], str]  # what its caller saw
-
-
-def anonymous_bytes(shm_prefix: str) -> dict[str, int]:
-    """The anonymous memory of each process of a server: its heap and stacks, without shared memory and mapped files."""
-    found = {}
-    for pid in marked(shm_prefix):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        found[process_name(pid)] = next(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous"))
-    return found
 
 
 def kinds(doors: Doors, reference: Reference) -> dict[str, tuple[str, Ask]]:

@@ -33,6 +33,15 @@ def sample(shm_prefix: str) -> dict[str, tuple[float, int, int]]:
     return found
 
 
+def anonymous_bytes(shm_prefix: str) -> dict[str, int]:
+    """The anonymous memory of each process of a server: its heap and stacks, without shared memory and mapped files."""
+    found = {}
+    for pid in marked(shm_prefix):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        found[process_name(pid)] = next(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous"))
+    return found
+
+
 def percent_an_hour(samples: list[Sample]) -> float:
     """The slope of RSS, fitted over the samples, in percent of their mean."""
     if len(samples) < 3:

@@ -12,6 +12,7 @@ from contract.limits import Limits
 from contract.names import MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
+from tests.hostile.samples import anonymous_bytes
 from tests.scrape import LATE, at_rest, fresh, published, wait_for
 from tests.serving.reference import Case, Reference
 from tests.serving.test_triton import LONG
@@ -38,6 +39,21 @@ def test_a_deadline_of_a_stream(server: TritonServer, cases: dict[str, Case]) ->
     assert reason == "cancelled"
     assert len(tokens) < LONG["max_tokens"]
     assert at_rest(server)["cancelled_requests_total"] == before + 1
+
+
+def test_what_its_client_left_gives_its_memory_back_at_once(server: TritonServer, cases: dict[str, Case]) -> None:
+    """Each takes 4 MB of keys and values, and no cycle of Python objects may hold them until the collector comes."""
+    values = tensors(cases["text"], sampling={"max_tokens": 2000, "ignore_eos": True})
+
+    def leave(count: int) -> int:
+        for _ in range(count):
+            with opened(server.grpc_url, values) as (_, answers):
+                answers.get(timeout=TIMEOUT_SECONDS)
+        at_rest(server)
+        return anonymous_bytes(server.shm_prefix)[MODEL]
+
+    before = leave(20)
+    assert leave(150) - before < 4 << 20
 
 
 def test_a_client_that_gives_up_waiting(server: TritonServer, cases: dict[str, Case]) -> None:
