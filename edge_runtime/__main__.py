@@ -16,7 +16,7 @@ from edge_runtime.commands.device import add_bundle_arguments
 
 VERBS = {
     "encode": (encode, "encode pictures and videos to a file"),
-    "embed": (embed, "vectors of pictures and texts, and their cosines, with the bundle of an embedding model"),
+    "embed": (embed, "vectors of pictures and texts, and their cosines"),
     "ask": (ask, "ask a served model about a picture or video"),
     "chat": (chat, "several questions about one picture or video, one a line on standard input"),
     "inspect": (inspect, "show a bundle, or the tokens and embeddings of messages"),

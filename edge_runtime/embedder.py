@@ -19,9 +19,9 @@ from edge_runtime.items.patches import to_patches
 from edge_runtime.items.tiles import check_ratio, one_tile
 from edge_runtime.media.picture import Picture, load_picture
 from edge_runtime.tower.session import CPU, check_provider, open_session
+from edge_runtime.vectors import Vectors, cosines
 
 BATCH = 16  # pictures or texts in one call
-Vectors = NDArray[np.float32]  # (n, W)
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,3 @@ class Embedder:
         """
         scores: NDArray[np.float32] = cosines(pictures, texts) * np.float32(self.manifest.logit_scale)
         return scores + np.float32(self.manifest.logit_bias)
-
-
-def cosines(one: Vectors, other: Vectors) -> NDArray[np.float32]:
-    """The cosines of vectors (n, W) and (m, W), float32 (n, m)."""
-    first, second = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (one, other))
-    product: NDArray[np.float32] = first @ second.T
-    return product

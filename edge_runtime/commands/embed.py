@@ -1,18 +1,35 @@
-"""embed: vectors of pictures and texts to a file, and a table of their cosines. No server takes part."""
+"""embed: vectors of pictures and texts to a file, and a table of their cosines.
+
+The bundle of an embedding model with a text tower needs no server. The bundle of a language model needs one, which runs
+that model: --triton.
+"""
 
 import argparse
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
 from edge_runtime.commands.safetensors_file import write_safetensors
-from edge_runtime.embedder import Embedder, cosines
+from edge_runtime.commands.server import add_server_arguments, open_client
+from edge_runtime.embedder import Embedder
+from edge_runtime.served_embedder import ServedEmbedder
+from edge_runtime.vectors import Vectors, cosines, shortened
 
 SHOWN = 24  # characters of a name in the table
+
+
+class Embeds(Protocol):
+    """Either kind of model: it makes vectors (n, W)."""
+
+    def pictures(self, pictures: list[str]) -> Vectors: ...
+    def texts(self, texts: list[str]) -> Vectors: ...
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, help="file with image_embeds, text_embeds and cosines; .npz or .safetensors"
     )
+    parser.add_argument("--dimensions", type=int, metavar="N", help="keep the first N values of each vector, its length then 1")  # fmt: skip
+    parser.add_argument("--instruction", metavar="TEXT", help="what the vectors are for; only a served model reads it")
+    add_media_arguments(parser)
+    add_server_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,34 +49,52 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Embed, write where --out says so, and print the cosine of each picture with each text.
 
     Raises:
-        BundleError, MediaError: as Embedder.
-        InvalidInput: as Embedder; or there is no picture and no text, or the file cannot be written.
+        BundleError, MediaError: as Embedder and Pipeline.
+        Unavailable, DeadlineExceeded, ServerError: as ServedEmbedder.
+        InvalidInput: as these; or there is no picture and no text, or the file cannot be written.
     """
     if not args.pictures and not args.text:
         raise InvalidInput("nothing was given: name pictures, texts behind --text, or both")
-    embedder = Embedder.from_bundle(
-        args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory
-    )
-    started = time.perf_counter()
-    pictures = embedder.pictures(args.pictures)
-    pictures_ms = (time.perf_counter() - started) * 1e3
-    texts = embedder.texts(args.text)
-    texts_ms = (time.perf_counter() - started) * 1e3 - pictures_ms
+    with _opened(args) as embedder:
+        started = time.perf_counter()
+        pictures = embedder.pictures(args.pictures)
+        pictures_ms = (time.perf_counter() - started) * 1e3
+        texts = embedder.texts(args.text)
+        texts_ms = (time.perf_counter() - started) * 1e3 - pictures_ms
+    told: dict[str, Any] = {}
+    if isinstance(embedder, Embedder):
+        told["scores"] = embedder.scores(pictures, texts).tolist()
+    if args.dimensions is not None:
+        pictures, texts = (shortened(vectors, args.dimensions) for vectors in (pictures, texts))
     table = cosines(pictures, texts)
     if args.out is not None:
         _write(args.out, {"image_embeds": pictures, "text_embeds": texts, "cosines": table})
     if not args.json:
         _print(args.pictures, args.text, table)
         place = f"{args.out}: " if args.out else ""
-        print(f"{place}{len(pictures)} pictures, {len(texts)} texts, vectors of {embedder.manifest.width} values")
-    return {
+        print(f"{place}{len(pictures)} pictures, {len(texts)} texts, vectors of {texts.shape[1]} values")
+    return told | {
         "out": None if args.out is None else str(args.out),
-        "width": embedder.manifest.width,
+        "width": texts.shape[1],
         "cosines": table.tolist(),
-        "scores": embedder.scores(pictures, texts).tolist(),
         "pictures_ms": round(pictures_ms, 2),
         "texts_ms": round(texts_ms, 2),
     }
+
+
+@contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[Embeds]:
+    """The model of the bundle: the device alone, or with a server."""
+    if (Path(args.bundle) / EMBEDDER).exists():
+        if args.instruction is not None:
+            raise InvalidInput("--instruction is for a served model, and this bundle's model reads none: leave it out")
+        yield Embedder.from_bundle(
+            args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory
+        )
+        return
+    pipeline = open_pipeline(args)
+    with open_client(args) as client:
+        yield ServedEmbedder(pipeline, client, args.instruction)
 
 
 def _print(pictures: list[str], texts: list[str], table: Any) -> None:

@@ -15,12 +15,17 @@ from edge_runtime import __version__
 from edge_runtime.gateway import anthropic_messages, responses
 from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.callers import Callers
-from edge_runtime.gateway.chat import Chat, Endpoint
+from edge_runtime.gateway.chat import Chat
 from edge_runtime.gateway.chat_request import check_model, read_chat
 from edge_runtime.gateway.completion import Completion
+from edge_runtime.gateway.door import Door, Endpoint
+from edge_runtime.gateway.embeddings import read_embeddings
 from edge_runtime.gateway.failures import Failure, answer_failure
 from edge_runtime.gateway.hosts import HostGuard
 from edge_runtime.gateway.kinds import Kind
+from edge_runtime.gateway.pooled import Pooled
+from edge_runtime.gateway.preparation import Preparation
+from edge_runtime.gateway.rerank import read_rerank
 from edge_runtime.gateway.responses import Response as ModelResponse
 from edge_runtime.gateway.responses import read_response
 from edge_runtime.gateway.settings import Settings
@@ -40,6 +45,11 @@ KINDS = {
     ),
     "/tokenize": Kind(read_tokenize, None),
 }  # fmt: skip
+POOLED = {
+    "/v1/embeddings": Kind(read_embeddings, None),
+    "/v1/rerank": Kind(read_rerank, None),
+    "/v2/rerank": Kind(read_rerank, None),  # Cohere's newer client
+}
 
 
 def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starlette:
@@ -52,7 +62,11 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     """
     callers = Callers(settings)
     triton = Triton(client, pipeline.encoder.bundle.manifest.card.encoder_fingerprint)
-    chat = Chat(pipeline, client, settings, callers, triton)
+    preparation = Preparation(pipeline, settings)
+    door = Door(settings, callers, lambda: preparation.num_waiting)
+    chat = Chat(pipeline, client, settings, door, preparation, triton)
+    pooled = Pooled(pipeline.encoder.bundle.manifest.card, client, settings, door, preparation, triton)
+    answers = dict.fromkeys(KINDS, chat.answer) | dict.fromkeys(POOLED, pooled.answer)
 
     async def health(request: Request) -> Response:
         """Say that the gateway runs, whatever the server behind it does."""
@@ -60,13 +74,13 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
 
     async def ready(request: Request) -> Response:
         problem = await triton.problem()
-        chat.metrics.triton_ready.set(not problem)
+        door.metrics.triton_ready.set(not problem)
         if problem:
             raise Failure(503, problem, code="not_ready")
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
-        return Response(chat.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(door.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def version(request: Request) -> Response:
         return JSONResponse({"version": __version__})
@@ -84,7 +98,8 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        chat.close()
+        preparation.close()
+        door.close()
         await triton.close()
         await client.close()
 
@@ -108,7 +123,10 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             Route("/version", version),
-            *[Route(path, Endpoint(chat, kind), methods=["POST"]) for path, kind in KINDS.items()],
+            *[
+                Route(path, Endpoint(door, kind, answers[path]), methods=["POST"])
+                for path, kind in (KINDS | POOLED).items()
+            ],
         ],
         middleware=middleware,
         exception_handlers={HTTPException: answer_failure, Failure: answer_failure, Exception: answer_failure},

@@ -1,28 +1,23 @@
-"""The endpoints that answer: one request from its first byte to its last, also when its client leaves in between.
+"""The endpoints that answer with tokens: what becomes of a request behind the door.
 
 The gateway sends the status with the first token, so it can still answer with an error's status where the server
 refuses a request. A client that goes away ends its request: the gateway drops one that waits for the tower, and cancels
 one that runs on the server.
 """
 
-import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
-
-from contract.errors import ServerError, shown
+from contract.errors import ServerError
 from contract.limits import Limits
 from edge_runtime.gateway.answer_grammar import bound
-from edge_runtime.gateway.body import Bodies, Held
-from edge_runtime.gateway.callers import Callers
-from edge_runtime.gateway.chat_request import ChatRequest, parse
+from edge_runtime.gateway.body import Held
+from edge_runtime.gateway.chat_request import ChatRequest
+from edge_runtime.gateway.door import Door
 from edge_runtime.gateway.exchange import Exchange
-from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, failure_of
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.kinds import Kind, Shape
 from edge_runtime.gateway.messages import num_characters
 from edge_runtime.gateway.metrics import Metrics
@@ -35,83 +30,29 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # no sensible text has more characters for each token
-NUM_PARSERS = 2  # how many threads parse bodies
-GONE = 499  # nginx's number for a client that went away; the gateway counts it and never sends it
 
 
 class Chat:
-    """What the endpoints share: threads, limits, metrics, the encoder and the connection to the server."""
+    """Answers with tokens: it has the encoder and the connection to the server."""
 
     def __init__(
-        self, pipeline: Pipeline, client: Client, settings: Settings, callers: Callers, triton: Triton
+        self,
+        pipeline: Pipeline,
+        client: Client,
+        settings: Settings,
+        door: Door,
+        preparation: Preparation,
+        triton: Triton,
     ) -> None:
-        self._settings, self._callers, self._client, self._triton = settings, callers, client, triton
+        self._settings, self._client, self._triton = settings, client, triton
         self._bundle = pipeline.encoder.bundle
         self._card = self._bundle.manifest.card
-        self.preparation = Preparation(pipeline, settings)
-        self._bodies, self._num_running = Bodies(settings), 0
-        self._parsers = ThreadPoolExecutor(NUM_PARSERS, "body")
-        self.metrics = Metrics(
-            lambda: self._num_running, lambda: self.preparation.num_waiting, lambda: self._bodies.num_bytes
-        )
+        self._preparation, self._door, self.metrics = preparation, door, door.metrics
 
-    def close(self) -> None:
-        """End the threads."""
-        self.preparation.close()
-        self._parsers.shutdown(wait=False, cancel_futures=True)
-
-    async def serve(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of an endpoint."""
-        exchange = Exchange(kind, scope, receive, send)
-        self._num_running += 1
+    async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
+        """Answer a request whose body has come."""
         try:
-            await self._serve(kind, Request(scope, receive), exchange)
-        except ClientDisconnect:
-            exchange.status = GONE
-        except asyncio.CancelledError:  # the gateway stops
-            exchange.status = GONE
-            raise
-        except Exception as error:
-            await exchange.fail(failure_of(error))
-        finally:
-            self._num_running -= 1
-            self.metrics.requests.labels(str(exchange.status)).inc()
-            self.metrics.request_seconds.observe(time.perf_counter() - exchange.begun)
-
-    async def _serve(self, kind: Kind, request: Request, exchange: Exchange) -> None:
-        caller = self._callers.key(request)
-        if self._num_running > self._settings.max_concurrency:
-            raise Failure(
-                503,
-                f"{self._settings.max_concurrency} requests are under way, which is the most (--max-concurrency): try again later",
-                code="overloaded",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            # this also keeps pages of other origins out: with this type a browser asks first
-            got = request.headers.get("content-type", "")
-            raise Failure(415, f"content-type is {shown(got)}, application/json is expected")
-        self._callers.count(caller)
-        body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
-        work = asyncio.create_task(self._answer(kind, body, held, exchange, caller))
-        gone = asyncio.create_task(exchange.gone())
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if exchange.is_complete:  # the end of an answer looks like a client that left
-                await work
-            if not work.done():
-                raise ClientDisconnect
-            work.result()
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-
-    async def _answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            chat = await loop.run_in_executor(self._parsers, parse, body, self._settings, kind.read)
-            body.clear()
+            chat: ChatRequest = await self._door.parsed(kind, body)
             exchange.ignored = chat.ignored
             chat = await self._within_limits(chat)
             prepared = await self._prepared(chat, caller)
@@ -123,7 +64,7 @@ class Chat:
             return await exchange.send_json(await self._tokens(prepared))
         thinking = begins_thinking(prepared.request, self._bundle)
         shape = kind.shape(chat, self._settings.served_model_names[0], tokens, thinking)
-        self._count(prepared, tokens)
+        count_prompt(self.metrics, prepared, tokens)
         last = None
         sampling = bound(chat.sampling, chat.tools, thinking, self._bundle.chat_template)
         async with aclosing(self._client.stream(prepared.request, sampling)) as deltas:
@@ -141,8 +82,8 @@ class Chat:
 
     async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
         if chat.prompt is None:
-            return await self.preparation.request(chat.messages, chat.tools, chat.template, caller)
-        return await self.preparation.prompt(chat.prompt)
+            return await self._preparation.request(chat.messages, chat.tools, chat.template, caller)
+        return await self._preparation.prompt(chat.prompt)
 
     async def _tokens(self, prepared: Prepared) -> dict[str, Any]:
         """vLLM's answer to /tokenize."""
@@ -151,26 +92,12 @@ class Chat:
 
     async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
         """Check the length of the text before anybody tokenises it, and replace max_tokens -1 by the server's limit."""
-        tokens = await self._triton.limit("max_prompt_tokens") or Limits.max_prompt_tokens
         text = chat.prompt if isinstance(chat.prompt, str) else ""
-        if (count := num_characters(chat.messages) + len(text)) > (most := tokens * CHARACTERS_PER_TOKEN):
-            raise Failure(
-                400,
-                f"messages hold {count} characters, up to {most} are read for a context of {tokens} tokens: send less text",
-                param="messages", code="context_length_exceeded",
-            )  # fmt: skip
+        await check_length(num_characters(chat.messages) + len(text), self._triton)
         if not chat.fills_context:
             return chat
         most = await self._triton.limit("max_output_tokens") or Limits.max_output_tokens
         return replace(chat, sampling=replace(chat.sampling, max_tokens=most))
-
-    def _count(self, prepared: Prepared, tokens: PromptTokens) -> None:
-        for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
-            self.metrics.prompt_tokens.labels(kind).inc(count)
-        if num_items := len(prepared.request.items):
-            self.metrics.items.labels("asked").inc(num_items)
-            self.metrics.items.labels("encoded").inc(prepared.request.num_encoded)
-            self.metrics.encode_seconds.observe(prepared.encode_s)
 
     def _count_first(self, delta: Delta, exchange: "Exchange", prepared: Prepared) -> None:
         self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
@@ -179,6 +106,31 @@ class Chat:
         if prepared.jpeg_bytes and delta.num_uploaded == len(prepared.request.items):
             self.metrics.picture_bytes.labels(delta.precision).inc(delta.upload_bytes)
             self.metrics.picture_bytes.labels("jpeg").inc(prepared.jpeg_bytes)
+
+
+async def check_length(num_characters: int, triton: Triton, param: str = "messages") -> None:
+    """Check the length of a text before anybody tokenises it.
+
+    Raises:
+        Failure: 400, it cannot fit the model's context.
+    """
+    tokens = await triton.limit("max_prompt_tokens") or Limits.max_prompt_tokens
+    if num_characters > (most := tokens * CHARACTERS_PER_TOKEN):
+        raise Failure(
+            400,
+            f"messages hold {num_characters} characters, up to {most} are read for a context of {tokens} tokens: send less text",
+            param=param, code="context_length_exceeded",
+        )  # fmt: skip
+
+
+def count_prompt(metrics: Metrics, prepared: Prepared, tokens: PromptTokens) -> None:
+    """Count a prompt that is about to travel."""
+    for kind, count in (("text", tokens.num_text), ("image", tokens.num_image), ("video", tokens.num_video)):
+        metrics.prompt_tokens.labels(kind).inc(count)
+    if num_items := len(prepared.request.items):
+        metrics.items.labels("asked").inc(num_items)
+        metrics.items.labels("encoded").inc(prepared.request.num_encoded)
+        metrics.encode_seconds.observe(prepared.encode_s)
 
 
 async def _pass_on(delta: Delta, chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:
@@ -198,13 +150,3 @@ async def _end(chat: ChatRequest, shape: Shape, exchange: Exchange) -> None:
         await exchange.send_events(shape.last(), is_end=True)
     else:
         await exchange.send_json(shape.whole())
-
-
-class Endpoint:
-    """One endpoint, an ASGI application."""
-
-    def __init__(self, chat: Chat, kind: Kind) -> None:
-        self._chat, self._kind = chat, kind
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._chat.serve(self._kind, scope, receive, send)

@@ -49,7 +49,7 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 PIXELS = ("min_pixels", "max_pixels")
 
 
-Reader = Callable[[dict[str, Any], Settings], "ChatRequest"]
+Reader = Callable[[dict[str, Any], Settings], Any]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ChatRequest:
         return self.sampling.logprobs is not None
 
 
-def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = None) -> ChatRequest:
+def parse(body: bytes | bytearray, settings: Settings, read: Reader | None = None) -> Any:
     """Read a body, as a chat request or with another endpoint's reader.
 
     Raises:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edge_runtime.gateway.chat_request import ChatRequest
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.request import Delta
@@ -36,7 +35,7 @@ class Kind:
     """One endpoint.
 
     Attributes:
-        read: makes the request out of a parsed body.
+        read: makes the request out of a parsed body: a ChatRequest, or a PooledRequest.
         shape: makes the Shape of an answer from the request, the model's name, the prompt's tokens, and whether the
             prompt ends in reasoning. None answers with the prompt's tokens.
         names_events: whether events carry their `type` as a name, too.
@@ -45,7 +44,7 @@ class Kind:
         error_body: makes the JSON of an error answer.
     """
 
-    read: Callable[[dict[str, Any], Settings], ChatRequest]
+    read: Callable[[dict[str, Any], Settings], Any]
     shape: Callable[..., Shape] | None
     names_events: bool = False
     ends_with_done: bool = True

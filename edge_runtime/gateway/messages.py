@@ -67,10 +67,19 @@ def read_messages(values: Any, settings: Settings, defaults: dict[str, dict[str,
     if not isinstance(values, list) or not values:
         raise Failure(400, f"messages is {shown(values)}, a list of at least one message is expected", param="messages")
     messages = [_message(value, f"messages.[{index}]", defaults or {}) for index, value in enumerate(values)]
+    check_counts(messages, settings, "messages")
+    return messages
+
+
+def check_counts(messages: list[Message], settings: Settings, param: str) -> None:
+    """Refuse more pictures or videos than the settings allow.
+
+    Raises:
+        Failure: 400.
+    """
     for kind, allowed in (("image", settings.max_images), ("video", settings.max_videos)):
         if (count := sum(part["type"] == kind for part in media(messages))) > allowed:
-            raise Failure(400, f"the request has {count} {kind}s, {allowed} are allowed: send fewer", param="messages")
-    return messages
+            raise Failure(400, f"the request has {count} {kind}s, {allowed} are allowed: send fewer", param=param)
 
 
 def media(messages: list[Message]) -> Iterator[dict[str, Any]]:
@@ -128,11 +137,20 @@ def _content(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> str
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
-        raise Failure(400, f"{param} is {shown(value)}, text or a list of parts is expected", param=param)
-    return [_part(part, f"{param}.[{index}]", defaults) for index, part in enumerate(value)]
+        raise Failure(400, f"{param} must be text or a list of parts", param=param)
+    return [read_part(part, f"{param}.[{index}]", defaults) for index, part in enumerate(value)]
 
 
-def _part(part: Any, param: str, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def read_part(part: Any, param: str, defaults: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One content part, with a Link (or a list of them) in the place of its source.
+
+    Args:
+        param: where it stands in the body.
+        defaults: as read_messages.
+
+    Raises:
+        Failure: 400; it names the field.
+    """
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("text", "refusal") and isinstance(part.get(kind), str):
         check_keys(part, ("type", kind, "annotations", "cache_control"), param)

@@ -20,8 +20,8 @@ from contract.errors import BundleError, InvalidInput, MediaError, ParityError
 from contract.manifest import TOKENIZER
 from edge_runtime import Embedder, Encoder
 from edge_runtime.__main__ import main
-from edge_runtime.embedder import cosines
 from edge_runtime.items.tiles import fitting_size
+from edge_runtime.vectors import cosines
 from export.families import clip, siglip2
 from export.vision import export_vision, plan_vision
 from tests.conftest import ROOT

@@ -5,6 +5,7 @@ import re
 
 from edge_runtime.commands import serve
 from edge_runtime.commands.device import add_bundle_arguments
+from edge_runtime.gateway import embeddings, rerank
 from edge_runtime.gateway.chat_request import IGNORED, PASSED, READ
 from edge_runtime.gateway.metrics import Metrics
 from tests.conftest import ROOT
@@ -22,7 +23,7 @@ def test_every_flag() -> None:
 
 
 def test_every_field() -> None:
-    for name in {*PASSED, *READ, *IGNORED}:
+    for name in {*PASSED, *READ, *IGNORED, *embeddings.READ, *rerank.READ}:
         assert f"`{name}`" in DOC or f"`{name}." in DOC, name
 
 

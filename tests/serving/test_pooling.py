@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ from serving.tasks import served_tasks
 from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.triton.launcher import TritonServer
-from tests.engine import ENGINE, settings
+from tests.engine import ENGINE
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference, remove_tensor
 from tests.serving.test_triton import post
 from tests.serving.wire import grpcclient, httpclient, opened, tensors, unary
 
 NEAR = 2e-5
-ARGUMENTS = {"engine_args": {"runner": "pooling"}} if ENGINE == "vllm" else {}
 
 
 @pytest.fixture(scope="module")
@@ -116,45 +114,40 @@ def test_a_model_without_a_projection_embeds(reference: Reference, cases: dict[s
     assert np.abs(found - embedding(cases["mixed"])).max() < NEAR
 
 
-@pytest.fixture(scope="module")
-def pooling_server(reranker: Path) -> Iterator[TritonServer]:
-    with TritonServer(settings(reranker, dtype="fp32", **ARGUMENTS)) as running:
-        yield running
+BY_TOKENS = pytest.mark.skipif(ENGINE == "vllm", reason="this server answers with tokens")
 
 
+@BY_TOKENS
 @pytest.mark.parametrize("name", ["text", "mixed"])
-def test_through_triton(
-    pooling_server: TritonServer, reference: Reference, cases: dict[str, Case], reranker: Path, name: str
-) -> None:
+def test_through_triton(server: TritonServer, cases: dict[str, Case], name: str) -> None:
     """A stream over gRPC, one response over gRPC and HTTP, and plain JSON with the picture's key."""
     case = cases[name]
     values = tensors(case) | {"task": EMBED}
     expected = embedding(case)
-    with opened(pooling_server.grpc_url, values) as (_, answers):
+    with opened(server.grpc_url, values) as (_, answers):
         result, error = answers.get(timeout=30)
     assert error is None
     assert np.abs(result.as_numpy("embedding") - expected).max() < NEAR
     assert result.as_numpy("finish_reason")[0] == b"stop"
     keys = [] if result.as_numpy("vision_keys") is None else [key.decode() for key in result.as_numpy("vision_keys")]
-    for client, url in ((grpcclient, pooling_server.grpc_url), (httpclient, pooling_server.http_url)):
+    for client, url in ((grpcclient, server.grpc_url), (httpclient, server.http_url)):
         answer = unary(url, values, client)
         assert np.abs(answer.as_numpy("embedding") - expected).max() < NEAR
-        answer = unary(url, values | {"task": SCORE}, client)
-        assert answer.as_numpy("score") == pytest.approx([score(case, reference, reranker)], abs=NEAR)
-        assert answer.as_numpy("embedding") is None
+        assert answer.as_numpy("score") is None
     ids = case.input_ids.tolist()
     more: dict[str, Any] = {"vision_keys": keys} if keys else {}
-    status, said = post(pooling_server, f"{MODEL}/generate", input_ids=ids, task=EMBED, **more)
+    status, said = post(server, f"{MODEL}/generate", input_ids=ids, task=EMBED, **more)
     assert status == 200, said
     assert np.abs(np.array(json.loads(said)["embedding"]) - expected).max() < NEAR
 
 
-def test_an_unknown_task_is_refused_and_hurts_nobody(pooling_server: TritonServer, cases: dict[str, Case]) -> None:
+@BY_TOKENS
+def test_an_unknown_task_is_refused_and_hurts_nobody(server: TritonServer, cases: dict[str, Case]) -> None:
     values = tensors(cases["one image"])
     with pytest.raises(InferenceServerException, match="task is 'sing', one of generate, embed, score is expected"):
-        unary(pooling_server.grpc_url, values | {"task": "sing"})
-    found = unary(pooling_server.grpc_url, values | {"task": EMBED}).as_numpy("embedding")
+        unary(server.grpc_url, values | {"task": "sing"})
+    found = unary(server.grpc_url, values | {"task": EMBED}).as_numpy("embedding")
     assert np.abs(found - embedding(cases["one image"])).max() < NEAR
-    with grpcclient.InferenceServerClient(pooling_server.grpc_url) as client:
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
         published = client.get_model_config(MODEL).config.parameters["tasks"].string_value
-    assert published == ("embed score" if ENGINE == "vllm" else "generate embed score")
+    assert published == "generate embed"

@@ -1,0 +1,105 @@
+"""The endpoints that answer without tokens: one request to the server for each entry of a body, a few at a time."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Protocol
+
+from contract.card import ModelCard
+from contract.errors import ServerError
+from edge_runtime.gateway.body import Held
+from edge_runtime.gateway.chat import check_length, count_prompt
+from edge_runtime.gateway.door import Door
+from edge_runtime.gateway.entry import Entry
+from edge_runtime.gateway.exchange import Exchange
+from edge_runtime.gateway.kinds import Kind
+from edge_runtime.gateway.preparation import Preparation
+from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.triton import Client, Triton
+from edge_runtime.gateway.usage import PromptTokens
+from edge_runtime.prompts.chat_template import Message
+
+AT_ONCE = 4  # of one body: while one is in the tower, others are on the way to the server and back
+
+
+class PooledRequest(Protocol):
+    """What a reader makes of a body."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def entries(self) -> tuple[Entry, ...]: ...
+    @property
+    def ignored(self) -> tuple[str, ...]: ...
+
+    def check(self, width: int) -> None:
+        """Check what depends on the width of the model's vectors.
+
+        Raises:
+            Failure: 400.
+        """
+
+    def chats(self) -> Sequence[list[Message] | tuple[int, ...]]:
+        """What the model reads for each value of the answer."""
+
+    def whole(self, pooled: list[tuple[float, ...]], num_tokens: int, model: str) -> dict[str, Any]:
+        """The answer, out of what the model gave for each chat."""
+
+
+class Pooled:
+    """Answers embeddings and ranks with a served model."""
+
+    def __init__(
+        self, card: ModelCard, client: Client, settings: Settings, door: Door, preparation: Preparation, triton: Triton
+    ) -> None:
+        self._card, self._client, self._settings, self._triton = card, client, settings, triton
+        self._door, self._preparation = door, preparation
+
+    async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
+        """Answer a request whose body has come; where one entry fails, the request does."""
+        tasks: list[asyncio.Task[tuple[tuple[float, ...], int]]] = []
+        try:
+            request: PooledRequest = await self._door.parsed(kind, body)
+            exchange.ignored = request.ignored
+            request.check(self._card.hidden_size)
+            for entry in request.entries:
+                await check_length(entry.num_characters, self._triton, entry.param)
+            places = asyncio.Semaphore(AT_ONCE)
+            tasks = [
+                asyncio.create_task(self._one(chat, request.task, exchange, caller, places)) for chat in request.chats()
+            ]
+            found = await asyncio.gather(*tasks)
+            pooled, counts = [one for one, _ in found], [count for _, count in found]
+            await exchange.send_json(request.whole(pooled, sum(counts), self._settings.served_model_names[0]))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            held.release()
+
+    async def _one(
+        self,
+        chat: list[Message] | tuple[int, ...],
+        task: str,
+        exchange: Exchange,
+        caller: bytes,
+        places: asyncio.Semaphore,
+    ) -> tuple[tuple[float, ...], int]:
+        """What the model gives for one chat, and the number of tokens it read."""
+        async with places:
+            if isinstance(chat, tuple):
+                prepared = await self._preparation.prompt(chat)
+            else:
+                prepared = await self._preparation.request(chat, caller=caller)
+            request = replace(prepared.request, task=task)
+            tokens = PromptTokens.of(request, self._card)
+            metrics = self._door.metrics
+            count_prompt(metrics, prepared, tokens)
+            async with aclosing(self._client.stream(request)) as deltas:
+                async for delta in deltas:
+                    if delta.pooled:
+                        metrics.items.labels("sent").inc(delta.num_uploaded)
+                        metrics.upload_bytes.inc(delta.upload_bytes)
+                        return delta.pooled, tokens.total
+        raise ServerError(f"the server answered the task {task!r} without its output: is it of the same version?")
