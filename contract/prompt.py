@@ -17,11 +17,12 @@ from contract.codecs.codec import decode
 from contract.codecs.numbers import CodecNumbers
 from contract.embeddings import SentRows, check_embeddings
 from contract.errors import FingerprintMismatch, InvalidInput
-from contract.grids import check_items, item_rows, num_rows, runs
-from contract.items import ItemRows, ItemTensors, is_pad, joined, prompt_items
+from contract.grids import check_items, item_rows, num_rows
+from contract.items import ItemRows, ItemTensors, joined, prompt_items
 from contract.limits import Limits
 from contract.rows import Layout, MaskReader, RowMasks, lay_out
 from contract.seconds import check_last_position, check_seconds
+from contract.token_ids import check_ids, check_mask, check_pads, check_positions
 
 
 @dataclass(frozen=True)
@@ -67,47 +68,6 @@ class Prompt:
     def keys(self) -> tuple[str, ...]:
         """Name of each item by its content, in prompt order. The first call hashes, 0.6 ms a MiB: use a thread."""
         return tuple(content.key for content in self.contents)
-
-
-def max_prompt_tokens(card: ModelCard, limits: Limits) -> int:
-    """How many tokens a prompt may have: the server's limit, or the model's context where that is smaller."""
-    return min(limits.max_prompt_tokens, card.max_position_embeddings)
-
-
-def _check_ids(input_ids: NDArray[np.int64], card: ModelCard, limits: Limits) -> None:
-    allowed = max_prompt_tokens(card, limits)
-    if not input_ids.size:
-        raise InvalidInput("the prompt has 0 tokens, 1 is needed at least: send some text", check="no-tokens")
-    if input_ids.size > allowed:
-        raise InvalidInput(
-            f"input_ids has {input_ids.size} tokens, {allowed} are allowed: send smaller pictures or less text",
-            check="ids-length",
-        )
-    bad = np.flatnonzero((input_ids < 0) | (input_ids >= card.vocab_size))
-    if bad.size:
-        raise InvalidInput(
-            f"input_ids[{bad[0]}] is {input_ids[bad[0]]}, ids from 0 to {card.vocab_size - 1} are allowed",
-            check="ids-range",
-        )
-
-
-def _check_pads(input_ids: NDArray[np.int64], name: str, token: int, grid: NDArray[np.int64], card: ModelCard) -> None:
-    """The pads of one kind stand in runs, one run a frame, as long as the frame's rows."""
-    places = np.flatnonzero(input_ids == token)
-    expected = num_rows(grid, card)
-    if places.size != expected:
-        raise InvalidInput(f"input_ids has {places.size} pad tokens {token}, {name} asks for {expected}", check="pads")
-    start = 0
-    for item, (t, h, w) in enumerate(grid.tolist()):
-        number, length = runs((t, h, w), card)
-        for frame in range(number):
-            run = places[start : start + length]
-            if run[-1] - run[0] != length - 1:
-                raise InvalidInput(
-                    f"input_ids: the {length} pad tokens of {name}[{item}], frame {frame}, do not stand side by side from {run[0]} on",
-                    check="pad-runs",
-                )
-            start += length
 
 
 def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -> None:
@@ -234,7 +194,7 @@ def check_prompt(
         FingerprintMismatch: the embeddings come from another encoder.
         NotFound: a held item has a codec whose numbers this server lacks.
     """
-    _check_ids(input_ids, card, limits)
+    check_ids(input_ids, card, limits)
     images, videos = check_items(image_grid_thw, video_grid_thw, card, limits)
     known: Sequence[ItemTensors | None] = held or [None] * (len(images) + len(videos))
     _check_fingerprint(encoder_fingerprint, None in known, card)
@@ -248,21 +208,11 @@ def check_prompt(
         layout = lay_out(input_ids, images, videos, held_masks, reader, card, limits, is_whole=is_whole)
         input_ids = layout.input_ids
     whole_ids = input_ids if layout is None else layout.whole_ids
-    _check_pads(whole_ids, "image_grid_thw", card.image_token_id, images, card)
+    check_pads(whole_ids, "image_grid_thw", card.image_token_id, images, card)
     if card.video_token_id is not None:
-        _check_pads(whole_ids, "video_grid_thw", card.video_token_id, videos, card)
-    if attention_mask is not None and not (attention_mask.shape == input_ids.shape and (attention_mask == 1).all()):
-        raise InvalidInput(
-            f"attention_mask has shape {list(attention_mask.shape)}, all ones of shape {list(input_ids.shape)} are expected",
-            check="mask",
-        )
-    if vision_token_positions is not None:
-        pads = np.flatnonzero(is_pad(input_ids, card))
-        if not np.array_equal(vision_token_positions, pads):
-            raise InvalidInput(
-                f"vision_token_positions has {vision_token_positions.size} places that are not the {pads.size} pad places of input_ids",
-                check="positions",
-            )
+        check_pads(whole_ids, "video_grid_thw", card.video_token_id, videos, card)
+    check_mask(attention_mask, input_ids)
+    check_positions(vision_token_positions, input_ids, card)
     items = prompt_items(whole_ids, images, videos, card)
     masks: Sequence[RowMasks | None] = layout.masks if layout is not None else [None] * len(items)
     num_sent = len(videos) - sum(item is not None and item.is_video for item in known)

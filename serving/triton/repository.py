@@ -18,8 +18,8 @@ from contract.language import read_language_card
 from contract.manifest import plain as as_json
 from contract.manifest import read_manifest
 from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
-from contract.prompt import max_prompt_tokens
 from contract.tensors import INPUTS, VERSION
+from contract.token_ids import max_prompt_tokens
 from serving.quantisation import check_quantisation
 from serving.settings import Settings
 from serving.tasks import served_tasks
