@@ -58,7 +58,7 @@ def published(parameters: Mapping[str, str]) -> dict[str, str]:
 
 def choose(
     request: Request,
-    theirs: Mapping[str, str],
+    accepted: Mapping[str, str],
     quality: Quality,
     budget_s: float,
     uplink: Uplink,
@@ -68,12 +68,12 @@ def choose(
     has measured no upload yet. Where the server holds all items in one precision, this call chooses that one.
 
     Args:
-        theirs: the server's precisions, as `published` gives them; a codec with other numbers is no choice.
+        accepted: the server's precisions, as `published` gives them; a codec with other numbers is no choice.
         quality: the least exact class that the user accepts.
         budget_s: seconds that an upload may take.
         held: the keys that the server holds, as far as the client knows.
     """
-    both = [name for name in TAKES[quality] if name in theirs and _is_same(request, name, theirs[name])]
+    both = [name for name in TAKES[quality] if name in accepted and _is_same(request, name, accepted[name])]
     if not both or not request.items:
         return "fp16"
     for name in both:
@@ -96,6 +96,6 @@ def num_bytes(request: Request, precision: Precision) -> float:
     return values * BITS[precision] / 8
 
 
-def _is_same(request: Request, precision: Precision, theirs: str) -> bool:
+def _is_same(request: Request, precision: Precision, codec: str) -> bool:
     """Whether every item can travel in a precision: a learned codec needs the same numbers on both machines."""
-    return precision == theirs or all(item.codec(precision) == theirs for item in request.items)
+    return precision == codec or all(item.codec(precision) == codec for item in request.items)

@@ -101,17 +101,17 @@ def _sources(made: TileTower, *, is_clip: bool, has_bias: bool) -> Mapping[str, 
     return {name: parts for name, parts in found.items() if name in made.shapes}
 
 
-def block_sources(block: str, theirs: str, kind: str) -> dict[str, tuple[str, ...]]:
+def block_sources(block: str, source: str, kind: str) -> dict[str, tuple[str, ...]]:
     """Names of a block's tensors of one kind, `weight` or `bias`: ours to the names that CLIP and SigLIP use.
 
     Args:
-        block, theirs: how our names and their names begin.
+        block, source: how our names begin, and those of the checkpoint.
     """
     return {
-        f"{block}.norm1.{kind}": (f"{theirs}.layer_norm1.{kind}",),
-        f"{block}.norm2.{kind}": (f"{theirs}.layer_norm2.{kind}",),
-        f"{block}.attn.qkv.{kind}": tuple(f"{theirs}.self_attn.{part}_proj.{kind}" for part in "qkv"),
-        f"{block}.attn.proj.{kind}": (f"{theirs}.self_attn.out_proj.{kind}",),
-        f"{block}.mlp.linear_fc1.{kind}": (f"{theirs}.mlp.fc1.{kind}",),
-        f"{block}.mlp.linear_fc2.{kind}": (f"{theirs}.mlp.fc2.{kind}",),
+        f"{block}.norm1.{kind}": (f"{source}.layer_norm1.{kind}",),
+        f"{block}.norm2.{kind}": (f"{source}.layer_norm2.{kind}",),
+        f"{block}.attn.qkv.{kind}": tuple(f"{source}.self_attn.{part}_proj.{kind}" for part in "qkv"),
+        f"{block}.attn.proj.{kind}": (f"{source}.self_attn.out_proj.{kind}",),
+        f"{block}.mlp.linear_fc1.{kind}": (f"{source}.mlp.fc1.{kind}",),
+        f"{block}.mlp.linear_fc2.{kind}": (f"{source}.mlp.fc2.{kind}",),
     }

@@ -191,10 +191,10 @@ def renamed_tower(config: Mapping[str, Any], prefix: str, tower: str, layers: Ma
     return model
 
 
-def _rename(owner: Any, theirs: str, ours: str) -> None:
-    """Register a module under the name `ours`, or under none where it is empty, and keep it as the plain attribute
-    `theirs`."""
-    module = owner._modules.pop(theirs)
-    owner.__dict__[theirs] = module
-    if ours:
-        setattr(owner, ours, module)
+def _rename(owner: Any, old: str, new: str) -> None:
+    """Register a module under the name `new`, or under none where it is empty, and keep it as the plain attribute
+    `old`."""
+    module = owner._modules.pop(old)
+    owner.__dict__[old] = module
+    if new:
+        setattr(owner, new, module)

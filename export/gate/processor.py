@@ -210,8 +210,8 @@ def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundl
         )
 
 
-def _same(name: str, what: str, ours: Any, theirs: Any) -> None:
-    if ours != theirs:
+def _same(name: str, what: str, device: Any, reference: Any) -> None:
+    if device != reference:
         raise ParityError(
-            f"the device prepares {name} otherwise than transformers: {what} {ours!r} here, {theirs!r} there. {NOTHING}"
+            f"the device prepares {name} otherwise than transformers: {what} {device!r} here, {reference!r} there. {NOTHING}"
         )

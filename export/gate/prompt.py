@@ -10,6 +10,7 @@ import numpy as np
 
 from contract.errors import EdgeVlmError, ParityError
 from edge_runtime.bundle import Bundle
+from edge_runtime.families.pads import PADS
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.preparation import frames_item, picture_item
@@ -97,8 +98,8 @@ class Prompts:
                 break
         return kind, difference
 
-    def _ours(self, messages: list[Message], options: Options) -> tuple[str, list[int] | str]:
-        """The device's text and ids; where it refuses, its text so far and why."""
+    def _ours(self, messages: list[Message], options: Options) -> tuple[str, list[int] | EdgeVlmError]:
+        """The device's text and ids; where it refuses, its text so far and the error."""
         manifest, text = self._bundle.manifest, ""
         try:
             items = [self._item(part) for part in media_parts(messages)]
@@ -112,7 +113,7 @@ class Prompts:
             )
             return text, prompt_ids(text, items, self._bundle).tolist()
         except EdgeVlmError as error:
-            return text, str(error)
+            return text, error
 
     def _item(self, part: MediaPart) -> Item:
         manifest, name = self._bundle.manifest, id(part.source)
@@ -164,18 +165,19 @@ def _metadata(clip: Message) -> dict[str, Any]:
     return {"fps": clip["sample_fps"], "total_num_frames": count, "frames_indices": list(range(count))}
 
 
-def _verdict(ours: tuple[str, list[int] | str], theirs: tuple[str, list[int] | str]) -> tuple[str, str]:
-    (our_text, our_ids), (their_text, their_ids) = ours, theirs
-    if isinstance(our_ids, str) and isinstance(their_ids, str):
+def _verdict(device: tuple[str, list[int] | EdgeVlmError], reference: tuple[str, list[int] | str]) -> tuple[str, str]:
+    (our_text, our_ids), (their_text, their_ids) = device, reference
+    if isinstance(our_ids, EdgeVlmError) and isinstance(their_ids, str):
         return "refusals", ""
     if our_text != their_text:
         place = next((i for i, (a, b) in enumerate(zip(our_text, their_text, strict=False)) if a != b), None)
         at = min(len(our_text), len(their_text)) if place is None else place
         shown = [text[max(at - SHOWN, 0) : at + SHOWN] for text in (our_text, their_text)]
-        why = next((f" ({ids})" for ids in (our_ids, their_ids) if isinstance(ids, str)), "")
+        why = next((f" ({ids})" for ids in (our_ids, their_ids) if not isinstance(ids, list)), "")
         return "prompts", f"at character {at} the device writes {shown[0]!r}, transformers {shown[1]!r}{why}"
-    if isinstance(our_ids, str):  # transformers forgets media that its template does not show; the device does not
-        return "refusals", "" if " pads, " in our_ids else f"the device refuses it: {our_ids}"
+    if isinstance(our_ids, EdgeVlmError):
+        # transformers forgets media that its template does not show; the device does not
+        return "refusals", "" if our_ids.check == PADS else f"the device refuses it: {our_ids}"
     if isinstance(their_ids, str):
         return "prompts", f"transformers refuses it: {their_ids}"
     if our_ids != their_ids:

@@ -171,10 +171,10 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
             yield
 
 
-def _same_frames(name: str, ours: list[int], theirs: Any) -> None:
-    if ours != [int(index) for index in theirs]:
+def _same_frames(name: str, device: list[int], reference: Any) -> None:
+    if device != [int(index) for index in reference]:
         raise ParityError(
-            f"the device looks at other frames of {name} than transformers: {ours} here, {theirs} there. {NOTHING}"
+            f"the device looks at other frames of {name} than transformers: {device} here, {reference} there. {NOTHING}"
         )
 
 

@@ -27,9 +27,9 @@ def uplink(bytes_per_s: float | None) -> Uplink:
     return found
 
 
-def chosen(request: Request, quality: Any, bytes_per_s: float | None, **theirs: str) -> str:
+def chosen(request: Request, quality: Any, bytes_per_s: float | None, **server: str) -> str:
     names = request.items[0].numbers.names if request.items[0].numbers is not None else {}
-    known = {"fp16": "fp16", "int8": "int8", **names, **theirs}
+    known = {"fp16": "fp16", "int8": "int8", **names, **server}
     known = {name: value for name, value in known.items() if value}
     return choose(request, known, quality, 0.5, uplink(bytes_per_s), HeldKeys())
 
