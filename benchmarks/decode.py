@@ -9,7 +9,6 @@ JSON.
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from benchmarks.encode import seconds
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from contract import families
 from contract.card import ModelCard
 from contract.limits import Limits
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     large = []
@@ -194,9 +194,7 @@ def main() -> None:
         "random": large,
         "bundled": measure_bundled(args.model, 4 * args.tokens, args.rounds),
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
+from benchmarks.result import add_out, finish
 from contract.fingerprint import GRAPH_VERSION
 from contract.manifest import CHAT_TEMPLATE, GRAPH, PRECISIONS, TOKENIZER, Manifest
 from export import families
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
     parser.add_argument("--small", type=Path, default=Path("models/tiny"), help="checkpoint whose small files are used")
     parser.add_argument("--work", type=Path, help="where the bundles are written for the time of the run")
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(dir=args.work) as place:
@@ -137,9 +138,7 @@ def main() -> None:
         "libraries": {name: version(name) for name in ("onnxruntime", "numpy")},
         "rows": rows,
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Figures are medians; the last line is JSON.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import transformers
 from onnx import TensorProto, helper
 
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from edge_runtime import Encoder
 from edge_runtime.items.item import Item
 from edge_runtime.items.patches import normalised
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/tiny"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     result = {
         "benchmark": "encode",
@@ -120,9 +120,7 @@ def main() -> None:
         "versions": {m.__name__: m.__version__ for m in (onnxruntime, torch, transformers)},
         "rows": measure(args.model, args.threads, args.rounds),
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

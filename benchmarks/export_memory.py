@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.encode import matrix_peak
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, write_checkpoint
+from benchmarks.result import add_out, finish
 from contract.manifest import PRECISIONS, read_manifest
 from export import families
 from export.plan import Plan
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--language-gb", type=float, default=4.0, help="size of the language model beside the tower")
     parser.add_argument("--small", type=Path, default=Path("models/tiny"), help="checkpoint whose small files are used")
     parser.add_argument("--work", type=Path, help="where checkpoint and outputs are written for the time of the run")
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.work) as place:
         source, bundle, language = (str(Path(place) / name) for name in ("model", "bundle", "language"))
@@ -104,10 +105,7 @@ def main() -> None:
         "parity": found["parity"],
         "language": {"mb": round(language_bytes / 1e6)} | {k: v for k, v in copied.items() if k != "result"},
     }
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from transformers.vision_utils import (
 from benchmarks.encode import matrix_peak
 from benchmarks.machine import machine
 from benchmarks.random_checkpoint import SHAPES, draw
+from benchmarks.result import add_out, finish
 from contract.preprocessing import ImageProcessing
 from edge_runtime.items.patches import normalised
 from export import families
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     taps = [1, 2, args.layers - 1]
@@ -145,9 +146,7 @@ def main() -> None:
         "machine": machine(),
     }
     result |= {"versions": versions, "nodes": nodes, "rows": rows}
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

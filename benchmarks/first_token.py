@@ -21,21 +21,12 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from benchmarks.relay import Relay
-from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
-from serving.settings import Settings
+from benchmarks.result import add_out, finish
+from benchmarks.serving_checkpoint import WIDE, random_server
 from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 
 ASKER = Path(__file__).with_name("first_token_asker.py")
-# as wide as the 2B, and little else, so that the way takes most of the time
-WIDE = {
-    "hidden_size": 2048,
-    "num_hidden_layers": 3,
-    "intermediate_size": 64,
-    "vocab_size": 512,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 UPLOAD_SIDE = 32  # patches: 256 rows of 4 x 2048 numbers in fp16 are 4 MiB
 
 
@@ -125,23 +116,18 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="tree of an older build")
     parser.add_argument("--round-trip-ms", type=float, default=80.0)
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     trees = {"now": Path.cwd()} | ({"before": args.before.absolute()} if args.before else {})
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "language"
-        write_language_checkpoint(Path("models/tiny"), model, Path(folder) / "scratch", TEXT | WIDE)
-        with TritonServer(Settings(model=str(model), num_threads=1)) as server:
-            rows = measure(server, trees, args.round_trip_ms / 1e3, args.rounds)
+    with random_server(WIDE) as server:
+        rows = measure(server, trees, args.round_trip_ms / 1e3, args.rounds)
     facts = {
         "round_trip_ms": args.round_trip_ms,
         "upload_bytes": UPLOAD_SIDE**2 // 4 * 4 * 2048 * 2,
         "machine": machine(),
     }
-    line = json.dumps({"benchmark": "first_token", **facts, "rows": rows})
-    if args.out:
-        args.out.write_text(json.dumps(json.loads(line), indent=2) + "\n")
-    print(line)
+    result = {"benchmark": "first_token", **facts, "rows": rows}
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from edge_runtime import EmbeddingCache, Encoder, GrpcClient, Pipeline, Sampling
 from serving.settings import Settings
 from serving.triton.launcher import TritonServer
@@ -83,14 +84,16 @@ def spread(values: list[float]) -> dict[str, float]:
 Ask = Callable[[int], Times]
 
 
-def compared(ours: Ask, theirs: Ask, rounds: int, max_tokens: int, of: Callable[[Times], float]) -> dict[str, Any]:
+def compared(
+    in_process: Ask, gateway: Ask, rounds: int, max_tokens: int, of: Callable[[Times], float]
+) -> dict[str, Any]:
     """A figure of both sides in milliseconds, and what the second side, the gateway, adds, over interleaved pairs.
 
     A busy machine only ever adds time, so beside the median of the pairs stands the difference of the fastest tenths.
     """
-    for warm in (ours, theirs) * 3:
+    for warm in (in_process, gateway) * 3:
         warm(max_tokens)
-    pairs = [(of(ours(max_tokens)) * 1e3, of(theirs(max_tokens)) * 1e3) for _ in range(rounds)]
+    pairs = [(of(in_process(max_tokens)) * 1e3, of(gateway(max_tokens)) * 1e3) for _ in range(rounds)]
     a, b = ([*side] for side in zip(*pairs, strict=True))
     fast = [statistics.mean(sorted(side)[: max(1, rounds // 10)]) for side in (a, b)]
     return {
@@ -137,7 +140,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=100)
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--waves", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for verb in ("vision", "language"):
@@ -146,9 +149,7 @@ def main() -> None:
         with TritonServer(Settings(model=f"{folder}/language", num_threads=1)) as server:
             result = measure(Path(folder) / "vision", server, args)
     result = {"benchmark": "gateway", "model": args.model.name, "machine": machine(), "budget_ms": BUDGET_MS} | result
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 def measure(bundle: Path, server: TritonServer, args: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,6 @@ best calls: on a shared machine only ratios count.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ import onnxruntime
 from benchmarks.edge.driver import cosines
 from benchmarks.edge.sizes import SIZES
 from benchmarks.machine import machine
+from benchmarks.result import finish
 from edge_runtime.bundle import Bundle
 from edge_runtime.tower.session_options import session_options
 
@@ -84,9 +84,7 @@ def main() -> None:
         "libraries": [path.name for path in args.libraries],
         "sizes": rows,
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 import json
 import queue
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,13 @@ import numpy as np
 import tritonclient.grpc as grpcclient
 
 from benchmarks.machine import machine
-from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
+from benchmarks.result import add_out, finish
+from benchmarks.serving_checkpoint import WIDE, random_server
 from contract.card import ModelCard
 from contract.names import MODEL, OLD_NAMES
-from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 
 OLD = next(old for old, model in OLD_NAMES.items() if model == MODEL)
-WIDE = {
-    "hidden_size": 2048,
-    "num_hidden_layers": 3,
-    "intermediate_size": 64,
-    "vocab_size": 512,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 NUM_TOKENS = 32
 SIDE = 32  # patches: 256 rows of 4 x 2048 numbers in fp16 are 4 MiB
 
@@ -120,18 +111,13 @@ def own_mib(server: TritonServer) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time both names of the streaming model.")
     parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "language"
-        write_language_checkpoint(Path("models/tiny"), model, Path(folder) / "scratch", TEXT | WIDE)
-        with TritonServer(Settings(model=str(model), num_threads=1)) as server:
-            rows = measure(server, args.rounds)
-            memory = own_mib(server)
-    line = json.dumps({"benchmark": "old_names", "own_mib": memory, "machine": machine(), "rows": rows})
-    if args.out:
-        args.out.write_text(json.dumps(json.loads(line), indent=2) + "\n")
-    print(line)
+    with random_server(WIDE) as server:
+        rows = measure(server, args.rounds)
+        memory = own_mib(server)
+    result = {"benchmark": "old_names", "own_mib": memory, "machine": machine(), "rows": rows}
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from contract.codecs import ecq, int8, native
 from contract.codecs.codec import CODECS
 from contract.codecs.learn import learn
@@ -35,7 +36,7 @@ from tests.export.tiny_checkpoint import write_checkpoint
 
 SIZES = {"2B": 2048, "4B": 2560, "8B": 4096, "32B": 5120}  # width of the language model; three deepstack levels
 LEVELS, ROWS, LOUD_ONE_OF, LOUD = 4, 256, 100, 20  # a picture of 512 x 512
-MBIT_S, JPEG_BYTES = 5.0, 71_000  # of a photograph of 512 x 512 at quality 90
+MBIT_S, JPEG_BYTES = 5.0, 71_000  # a photograph of 512 x 512 at quality 90
 PACKS: tuple[Pack, ...] = (((1, 16, 12),), ((1, 24, 24),), ((1, 30, 16),))
 TOWER = {
     "depth": 4, "hidden_size": 256, "intermediate_size": 688, "num_heads": 4,
@@ -153,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bytes, time and safety of the upload's codecs.")
     parser.add_argument("--streams", type=int, default=20_000, help="damaged streams")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     sizes = {name: picture_bytes(width) for name, width in SIZES.items()}
     print(json.dumps(sizes), flush=True)
@@ -185,9 +186,7 @@ def main() -> None:
             "past_their_size": damage["past_their_size"],
         },
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

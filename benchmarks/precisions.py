@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.answers import MODEL, Answers, Rows, encode
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from contract.codecs import int8
 from contract.codecs.codec import CODECS
 from contract.codecs.numbers import CodecNumbers
@@ -54,7 +55,7 @@ def copied(rule: RowRule, rows: Rows, num_frames: int) -> tuple[Rows, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Answer changes of the bundled model by precision.")
     parser.add_argument("--per-kind", type=int, default=40, help="held-out questions of every kind")
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     items = held_out_items(args.per_kind)
@@ -95,9 +96,7 @@ def main() -> None:
         "answer_tokens": answers.num_tokens,
         "precisions": table,
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.encode import seconds
 from benchmarks.machine import machine
+from benchmarks.result import finish
 from benchmarks.serving_checkpoint import write_language_checkpoint
 from benchmarks.serving_memory import measure_memory, processes
 from contract.limits import Limits
@@ -240,9 +241,7 @@ def main() -> None:
     if "memory" in args.parts:
         picture = args.out.with_name("serving_memory.png") if args.out else None
         result["memory"] = measure_memory(args.small, args.requests, picture)
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,17 @@ Weights keep their variance from layer to layer; speed does not depend on them. 
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import transformers
 
 from export.language import export_language
+from serving.settings import Settings
+from serving.triton.launcher import TritonServer
 
 TEXT = {
     "vocab_size": 32_768,
@@ -22,6 +27,25 @@ TEXT = {
     "head_dim": 64,
     "max_position_embeddings": 32_768,
 }
+# as wide as the 2B, and little else, so that the way through the server takes most of the time
+WIDE = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 3,
+    "intermediate_size": 64,
+    "vocab_size": 512,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+
+
+@contextmanager
+def random_server(text: dict[str, int]) -> Iterator[TritonServer]:
+    """A real Triton on one thread over random weights; `text` changes sizes of TEXT."""
+    with TemporaryDirectory() as folder:
+        model = Path(folder) / "language"
+        write_language_checkpoint(Path("models/tiny"), model, Path(folder) / "scratch", TEXT | text)
+        with TritonServer(Settings(model=str(model), num_threads=1)) as server:
+            yield server
 
 
 def write_language_checkpoint(small: Path, out: Path, scratch: Path, text: dict[str, int] = TEXT) -> int:

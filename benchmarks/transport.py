@@ -10,23 +10,20 @@ interleaved; the last line is JSON.
 
 import argparse
 import hashlib
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.machine import machine
-from benchmarks.serving_checkpoint import TEXT, write_language_checkpoint
+from benchmarks.result import add_out, finish
+from benchmarks.serving_checkpoint import random_server
 from contract.card import ModelCard
 from edge_runtime import GrpcClient, HttpClient, Request, Sampling
 from edge_runtime.encoded_item import EncodedItem
-from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 
 SIDES = (16, 32)  # patches; a picture of 256 or 512 pixels a side
@@ -115,18 +112,13 @@ def measure(server: TritonServer, rounds: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the ways embeddings travel.")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "language"
-        write_language_checkpoint(Path("models/tiny"), model, Path(folder) / "scratch", TEXT | WIDE)
-        with TritonServer(Settings(model=str(model), num_threads=1)) as server:
-            rows = measure(server, args.rounds)
+    with random_server(WIDE) as server:
+        rows = measure(server, args.rounds)
     facts = {"embedding_width": WIDE["hidden_size"], "machine": machine()}
-    line = json.dumps({"benchmark": "transport", **facts, "rows": rows})
-    if args.out:
-        args.out.write_text(json.dumps(json.loads(line), indent=2) + "\n")
-    print(line)
+    result = {"benchmark": "transport", **facts, "rows": rows}
+    finish(result, args.out)
 
 
 if __name__ == "__main__":

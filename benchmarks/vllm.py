@@ -63,7 +63,7 @@ ENGINES = ("vllm", "transformers")  # under Triton
 FIRSTS_A_ROUND = 18
 PATIENCE_SECONDS = 300
 Measured = tuple[float, list[float]]  # seconds of all streams, seconds to the first token of each
-Measure = Callable[[int, int], Measured]  # of so many streams and tokens
+Measure = Callable[[int, int], Measured]  # for so many streams and tokens
 
 
 @dataclass(frozen=True)

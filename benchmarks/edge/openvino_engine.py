@@ -7,7 +7,7 @@ import openvino
 
 from benchmarks.edge.engines import Grid, Patches, Rows, pixel_values
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of the layers that are not int8
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # the layers that are not int8
 
 
 def model_path(cache: Path, depth: int, variant: str) -> Path:
