@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     with UploadFolder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder.path)  # gradio reads it then, too: uploads lie in their own folder
         try:
-            from edge_runtime.ui.page import create_page, serve
+            from edge_runtime.ui.page import create_page
+            from edge_runtime.ui.server import serve
             from edge_runtime.ui.uploads import Uploads
         except ImportError as error:
             raise MissingExtra("the page", "ui") from error

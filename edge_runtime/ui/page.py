@@ -1,41 +1,33 @@
-"""The page: media on the left, the chat in the middle, costs and cards on the right; one column on a phone.
+"""What the page does: which event asks, stops and forgets. edge_runtime.ui.layout says how it looks.
 
 Everything it shows comes from this device: no font, script or count goes to anybody else.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 from contract.errors import EdgeVlmError
 from contract.sampling import Sampling
-from edge_runtime.gateway.hosts import LOOPBACK_NAMES, HostGuard, is_loopback, is_own_name
 from edge_runtime.pipeline import Pipeline
-from edge_runtime.ui import panel
+from edge_runtime.ui import layout, panel
 from edge_runtime.ui.conversation import Conversation, Media, Turn
 from edge_runtime.ui.look import look
-from edge_runtime.ui.uploads import PictureInput, Uploads, VideoInput
+from edge_runtime.ui.uploads import Uploads
 
 if TYPE_CHECKING:
     from edge_runtime.clients.grpc_client import GrpcClient
     from edge_runtime.clients.http_client import HttpClient
 
-TITLE = "edge-vlm"
-TIDY_SECONDS = 5.0
-SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # local fonts: the page fetches none
-CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-HINT = "Choose a picture or a video, then ask about it. It is encoded on this device."
-EXAMPLES = ("Describe the image.", "What text is in the image?", "How many objects are there?")
 SAVE = """(text) => {
     const link = document.createElement('a');
     link.href = URL.createObjectURL(new Blob([text], {type: 'application/json'}));
     link.download = 'conversation.json';
     link.click();
 }"""
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # no event is an API for others
 SWITCH_THEME = "() => document.body.classList.toggle('dark')"
 History = list[dict[str, Any]]
 
@@ -183,132 +175,60 @@ def create_page(
 ) -> gr.Blocks:
     """The page over one bundle and one server at `url`; files come from `uploads` only."""
     page, manifest = Page(pipeline, client, url), pipeline.encoder.bundle.manifest
-    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600))
+    blocks = gr.Blocks(title=layout.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600))
     with blocks:
         conversation = gr.State(lambda: Conversation())  # each visitor gets a new one
-        with gr.Row(elem_id="head"):
-            gr.HTML(f"<h1>{TITLE}</h1><p>Pictures stay on this device; the server sees embeddings.</p>")
-            theme = gr.Button("Dark / light", size="sm", elem_id="theme", scale=0)
+        theme = layout.head()
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=3, min_width=280):
-                with gr.Tab("Picture"):
-                    picture = PictureInput(
-                        type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"],
-                        label="Picture", elem_id="picture", height=280,
-                    )  # fmt: skip
-                with gr.Tab("Video"):
-                    video = VideoInput(sources=["upload", "webcam"], label="Video", elem_id="video", height=280)
-                add = gr.Button("Keep it and add another picture", size="sm", elem_id="add")
-                gallery = gr.Gallery(
-                    label="Kept pictures", elem_id="beside", visible=False, columns=3, height=140, interactive=False,
-                    buttons=[],
-                )  # fmt: skip
-                clear = gr.Button("Take the kept pictures away", size="sm", elem_id="clear-beside")
-                least, most = manifest.image.min_pixels, pipeline.max_pixels
-                has_sizes = manifest.card.tiles is None  # a family of tiles cuts every picture to its own size
-                max_pixels = gr.Slider(
-                    least, most, most, step=1, label="Most pixels of a picture", elem_id="pixels", visible=has_sizes
-                )
-                size = gr.HTML(page.size(most), elem_id="size", visible=has_sizes)
-                with gr.Accordion("Answer", open=False):
-                    system = gr.Textbox(label="System prompt", lines=2, max_lines=6, elem_id="system")
-                    max_tokens = gr.Slider(1, 2048, 256, step=1, label="Most tokens")
-                    temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature (0: the likeliest)")
+                media = layout.media(manifest, pipeline.max_pixels, page.size(pipeline.max_pixels))
+                how = layout.answering()
             with gr.Column(scale=5, min_width=300, elem_id="talk"):
-                chat = gr.Chatbot(
-                    elem_id="chat", height=440, show_label=False, buttons=["copy"], feedback_options=None,
-                    editable="user", placeholder=HINT, examples=[{"text": text} for text in EXAMPLES],
-                )  # fmt: skip
-                with gr.Row():
-                    question = gr.Textbox(
-                        placeholder="Ask about the picture", show_label=False, elem_id="question", scale=6, max_lines=4
-                    )
-                    send = gr.Button("Ask", variant="primary", elem_id="send", scale=1, min_width=70)
-                    stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=70, visible=False)
-                with gr.Row():
-                    again = gr.Button("New conversation", size="sm", elem_id="again")
-                    export = gr.Button("Save as JSON", size="sm", elem_id="export")
-                saved = gr.Textbox(visible=False)
+                talk = layout.talk()
             with gr.Column(scale=3, min_width=280):
-                gr.HTML("<h2>This turn</h2>")
-                costs = gr.HTML(panel.EMPTY, elem_id="costs")
-                seen = gr.HTML("", elem_id="seen")
-                with gr.Accordion("Server", open=True):
-                    server = gr.HTML(elem_id="server")
-                with gr.Accordion("Bundle on this device", open=False):
-                    gr.HTML(panel.bundle_card(manifest, threads), elem_id="bundle")
-        picture.uploads = video.uploads = uploads
-        inputs = [question, picture, video, max_tokens, temperature, system, max_pixels, conversation]
-        outputs = [question, chat, costs, seen, stop, conversation]
-        answering: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", "api_visibility": "private"}
-        asked = [gr.on([question.submit, send.click], page.ask, inputs, outputs, **answering)]
-        for listen, change in ((chat.retry, page.retry), (chat.edit, page.edit)):
-            changed = listen(change, conversation, [question, conversation], api_visibility="private")
-            asked.append(changed.then(page.ask, inputs, outputs, **answering))
-        chat.example_select(_example, None, question, api_visibility="private")
-        stop.click(
-            page.stop, [question, conversation], [question, chat, stop, conversation], cancels=asked,
-            api_visibility="private",
-        )  # fmt: skip
-        gr.on(
-            [again.click, chat.clear],
-            lambda: (None, None, [], panel.EMPTY, "", gr.update(visible=False), gr.update(value=None, visible=False), Conversation()),
-            None, [picture, video, chat, costs, seen, stop, gallery, conversation], cancels=asked, api_visibility="private",
-        )  # fmt: skip
-        add.click(page.add, [picture, conversation], [picture, gallery, conversation], api_visibility="private")
-        clear.click(page.clear_beside, conversation, [gallery, conversation], api_visibility="private")
-        max_pixels.change(page.size, max_pixels, size, show_progress="hidden", api_visibility="private")
-        export.click(lambda held: held.as_json(), conversation, saved, api_visibility="private").then(
-            None, saved, None, js=SAVE, api_visibility="private"
+                costs = layout.costs(manifest, threads)
+        media.picture.uploads = media.video.uploads = uploads
+        _listen_for_questions(page, conversation, media, how, talk, costs)
+        _listen_for_media(page, conversation, media)
+        talk.export.click(lambda held: held.as_json(), conversation, talk.saved, **PRIVATE).then(
+            None, talk.saved, None, js=SAVE, **PRIVATE
         )
-        theme.click(None, js=SWITCH_THEME, api_visibility="private")
-        blocks.load(page.server, None, server, api_visibility="private")
+        theme.click(None, js=SWITCH_THEME, **PRIVATE)
+        blocks.load(page.server, None, costs.server, **PRIVATE)
     return blocks
 
 
-def serve(
-    blocks: gr.Blocks,
-    host: str,
-    port: int,
-    ready: str,
-    allowed_hosts: Sequence[str] = (),
-    tidy: Callable[[], None] = lambda: None,
+def _listen_for_questions(
+    page: Page,
+    conversation: gr.State,
+    media: layout.Media,
+    how: layout.Answering,
+    talk: layout.Talk,
+    costs: layout.Costs,
 ) -> None:
-    """Serve until KeyboardInterrupt.
+    """What asks a question, asks it anew, and ends an answer."""
+    picture, video, chat, question, stop = media.picture, media.video, talk.chat, talk.question, talk.stop
+    inputs = [question, picture, video, how.max_tokens, how.temperature, how.system, media.max_pixels, conversation]
+    outputs = [question, chat, costs.costs, costs.seen, stop, conversation]
+    slow: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", **PRIVATE}
+    asked = [gr.on([question.submit, talk.send.click], page.ask, inputs, outputs, **slow)]
+    for listen, change in ((chat.retry, page.retry), (chat.edit, page.edit)):
+        changed = listen(change, conversation, [question, conversation], **PRIVATE)
+        asked.append(changed.then(page.ask, inputs, outputs, **slow))
+    chat.example_select(_example, None, question, **PRIVATE)
+    stop.click(page.stop, [question, conversation], [question, chat, stop, conversation], cancels=asked, **PRIVATE)
+    emptied = [picture, video, chat, costs.costs, costs.seen, stop, media.kept, conversation]
+    gr.on([talk.again.click, chat.clear], _empty, None, emptied, cancels=asked, **PRIVATE)
 
-    Args:
-        host, port: where the page listens; port 0 takes a free one from 7860 on.
-        ready: the line that this call prints once a browser can open the page; the address replaces `{url}`.
-        allowed_hosts: further names by which a browser may address this machine.
-        tidy: this call runs it every TIDY_SECONDS.
-    """
 
-    def is_allowed(name: str) -> bool:
-        return name in LOOPBACK_NAMES or name in allowed_hosts or (not is_loopback(host) and is_own_name(name))
+def _listen_for_media(page: Page, conversation: gr.State, media: layout.Media) -> None:
+    """What keeps pictures, takes them away, and bounds their size."""
+    media.add.click(page.add, [media.picture, conversation], [media.picture, media.kept, conversation], **PRIVATE)
+    media.clear.click(page.clear_beside, conversation, [media.kept, conversation], **PRIVATE)
+    media.max_pixels.change(page.size, media.max_pixels, media.size, show_progress="hidden", **PRIVATE)
 
-    _, url, _ = blocks.launch(
-        server_name=host,
-        server_port=port or None,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        pwa=False,
-        footer_links=[],
-        max_file_size="200mb",
-        app_kwargs={"middleware": [Middleware(HostGuard, is_allowed=is_allowed, same_origin=True)]},
-        css=CSS,
-        theme=gr.themes.Base(primary_hue="teal", font=SANS, font_mono=MONO).set(
-            body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"
-        ),
-    )
-    try:
-        print(ready.format(url=url), flush=True)
-        tidied = time.monotonic()
-        while True:
-            time.sleep(0.2)  # a longer sleep would go on where the signal comes just before it
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                tidy()
-                tidied = time.monotonic()
-    finally:
-        blocks.close(verbose=False)
+
+def _empty() -> tuple[Any, ...]:
+    """A page without pictures, chat and costs, and a new conversation."""
+    hidden, nothing_kept = gr.update(visible=False), gr.update(value=None, visible=False)
+    return None, None, [], panel.EMPTY, "", hidden, nothing_kept, Conversation()

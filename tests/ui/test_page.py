@@ -233,16 +233,16 @@ def test_an_empty_page_says_what_to_do_and_offers_questions(page: Page) -> None:
     expect(page.locator("#question textarea")).to_have_value("What text is in the image?")
 
 
-def test_the_embeddings_are_drawn_and_the_upload_stands_beside_a_jpeg(
-    page: Page, drawn: tuple[Path, dict[str, Question]]
-) -> None:
-    upload(page, "picture", drawn[0])
+def test_the_embeddings_are_drawn_and_the_upload_stands_beside_a_jpeg(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "new.png"
+    shapes_scene(Random(1979), 192, 128, 3).image.save(path)  # no other test sends it, so this one uploads it
+    upload(page, "picture", path)
     ask(page, "What is in the picture?")
     expect(page.locator("#seen figure")).to_have_count(5)  # the picture, the main embeddings, three levels
     assert page.evaluate("() => [...document.querySelectorAll('#seen img')].every(one => one.naturalWidth > 20)")
     answered(page, 1)
-    if "1 uploaded" in page.locator("#costs").inner_text():  # another test may have sent it before
-        expect(page.locator("#costs .bars dd")).to_have_count(2)
+    expect(page.locator("#costs")).to_contain_text("1 uploaded")
+    expect(page.locator("#costs .bars dd")).to_have_count(2)
 
 
 def test_several_pictures_go_into_one_turn(page: Page, drawn: tuple[Path, dict[str, Question]], tmp_path: Path) -> None:
