@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from contract.errors import InvalidInput, shortened, shown
+from contract.nesting import nesting
 
-MAX_CHARACTERS = 1 << 18  # of the JSON object; from_json counts them before it parses
+MAX_CHARACTERS = 1 << 18  # the whole JSON object; from_json counts them before it parses
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_IDS = 1024
-MAX_DEPTH = 64  # of structured_outputs
+MAX_DEPTH = 64  # levels of structured_outputs
 # Options of a JSON schema, under llguidance's names: no blanks, which a weak model writes for ever; oneOf means anyOf.
 JSON_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 MIN_REPETITION_PENALTY = 0.01
@@ -27,15 +28,6 @@ def _number(name: str, value: Any, low: float, high: float, *, whole: bool = Fal
             "allowed",
             check="sampling-value",
         )
-
-
-def _depth(value: Any) -> int:
-    """How many levels of objects and lists a parsed JSON value has; it counts without recursion."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, (dict, list))]:
-        depth += 1
-        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
-    return depth
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class Sampling:
                 f"sampling_parameters.structured_outputs is {shown(self.structured_outputs)}, an object is expected",
                 check="structured-outputs",
             )
-        if (depth := _depth(self.structured_outputs)) > MAX_DEPTH:
+        if (depth := nesting(self.structured_outputs)) > MAX_DEPTH:
             raise InvalidInput(
                 f"sampling_parameters.structured_outputs is {depth} levels deep, {MAX_DEPTH} are allowed",
                 check="structured-depth",

@@ -7,16 +7,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge_runtime import __version__
 from edge_runtime.gateway import anthropic_messages, responses
+from edge_runtime.gateway.about import About
 from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat import Chat
-from edge_runtime.gateway.chat_request import check_model, read_chat
+from edge_runtime.gateway.chat_request import read_chat
 from edge_runtime.gateway.completion import Completion
 from edge_runtime.gateway.door import Door, Endpoint
 from edge_runtime.gateway.embeddings import read_embeddings
@@ -27,7 +25,7 @@ from edge_runtime.gateway.pooled import Pooled
 from edge_runtime.gateway.preparation import Preparation
 from edge_runtime.gateway.rerank import read_rerank
 from edge_runtime.gateway.responses import Response as ModelResponse
-from edge_runtime.gateway.responses import read_response
+from edge_runtime.gateway.responses_request import read_response
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.text_completion import TextCompletion, read_completion, read_tokenize
 from edge_runtime.gateway.triton import Client, Triton
@@ -67,33 +65,7 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     chat = Chat(pipeline, client, settings, door, preparation, triton)
     pooled = Pooled(pipeline.encoder.bundle.manifest.card, client, settings, door, preparation, triton)
     answers = dict.fromkeys(KINDS, chat.answer) | dict.fromkeys(POOLED, pooled.answer)
-
-    async def health(request: Request) -> Response:
-        """Say that the gateway runs, whatever the server behind it does."""
-        return JSONResponse({"status": "ok"})
-
-    async def ready(request: Request) -> Response:
-        problem = await triton.problem()
-        door.metrics.triton_ready.set(not problem)
-        if problem:
-            raise Failure(503, problem, code="not_ready")
-        return JSONResponse({"status": "ready"})
-
-    async def metrics(request: Request) -> Response:
-        return Response(door.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def version(request: Request) -> Response:
-        return JSONResponse({"version": __version__})
-
-    async def models(request: Request) -> Response:
-        callers.key(request)
-        length = await triton.limit("max_prompt_tokens")
-        return JSONResponse({"object": "list", "data": [_model(name, length) for name in settings.served_model_names]})
-
-    async def model(request: Request) -> Response:
-        callers.key(request)
-        check_model(name := request.path_params["name"], settings)
-        return JSONResponse(_model(name, await triton.limit("max_prompt_tokens")))
+    about = About(settings, callers, door.metrics, triton)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -117,12 +89,12 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
         middleware.append(Middleware(HostGuard, is_allowed=settings.allowed_hosts.__contains__))
     return Starlette(
         routes=[
-            Route("/health", health),
-            Route("/ready", ready),
-            Route("/metrics", metrics),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
-            Route("/version", version),
+            Route("/health", about.health),
+            Route("/ready", about.ready),
+            Route("/metrics", about.metrics),
+            Route("/v1/models", about.models),
+            Route("/v1/models/{name:path}", about.model),
+            Route("/version", about.version),
             *[
                 Route(path, Endpoint(door, kind, answers[path]), methods=["POST"])
                 for path, kind in (KINDS | POOLED).items()
@@ -132,8 +104,3 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
         exception_handlers={HTTPException: answer_failure, Failure: answer_failure, Exception: answer_failure},
         lifespan=lifespan,
     )
-
-
-def _model(name: str, max_model_len: int | None) -> dict[str, object]:
-    facts = {"id": name, "object": "model", "created": 0, "owned_by": "edge-vlm"}
-    return facts | ({} if max_model_len is None else {"max_model_len": max_model_len})

@@ -7,6 +7,7 @@ in the bytes, and does not parse a body that would become too many values and ho
 from typing import Any
 
 from contract.errors import MissingExtra
+from contract.nesting import nesting
 from edge_runtime.gateway.failures import Failure
 
 try:
@@ -32,15 +33,6 @@ def read_json(body: bytes | bytearray) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Failure(400, f"the body is no JSON: {error}") from error
-    if (depth := _depth(value)) > MAX_DEPTH:
+    if (depth := nesting(value)) > MAX_DEPTH:
         raise Failure(400, f"the body is nested {depth} levels deep, up to {MAX_DEPTH} are read")
     return value
-
-
-def _depth(value: Any) -> int:
-    """How many levels of lists and objects a value has; this call counts without recursion."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth

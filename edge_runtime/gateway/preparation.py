@@ -156,9 +156,9 @@ class Preparation:
     def _read(self, link: Link, noun: str) -> Any:
         """What a URL leads to: bytes, or the opened file of a file:// video, so that memory need not hold it."""
         access = self._pipeline.access
-        if link.is_data:
-            return decoded(link.url, link.param)
         try:
+            if link.is_data:
+                return decoded(link.url, noun)
             if link.url.startswith("file://") and not access.allowed_local_media_path:
                 raise MediaError(
                     "the gateway reads no file:// URLs (--allowed-local-media-path allows a folder): send a data: URL"

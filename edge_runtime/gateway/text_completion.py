@@ -9,15 +9,14 @@ from contract.sampling import MAX_LOGPROBS, Sampling
 from edge_runtime.gateway.chat_request import (
     IGNORED,
     NEUTRAL,
-    PASSED,
     ChatRequest,
     check_fields,
     check_model,
-    max_tokens_of,
     read_chat,
 )
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, flag, mapping, whole
+from edge_runtime.gateway.sampling_fields import PASSED, max_tokens_of
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens, usage
 from edge_runtime.request import Delta

@@ -38,7 +38,7 @@ def find(source: Source, kind: str) -> Path | bytes:
         text = os.fsdecode(text)
     scheme = text[:7].lower()
     if scheme.startswith("data:"):
-        return _carried(text, kind)
+        return carried(text, kind)
     if scheme == "file://":
         return _path(_file_url(text))
     if "://" in text[:16]:
@@ -75,8 +75,15 @@ def _file_url(text: str) -> str:
     return unquote(url.path)
 
 
-def _carried(text: str, kind: str) -> bytes:
-    """The bytes of a data: URL (RFC 2397), as lenient as browsers are: https://fetch.spec.whatwg.org/#data-urls."""
+def carried(text: str, kind: str) -> bytes:
+    """The bytes of a data: URL (RFC 2397), as lenient as browsers are: https://fetch.spec.whatwg.org/#data-urls.
+
+    Args:
+        kind: "picture" or "video", for error messages.
+
+    Raises:
+        MediaError: the URL carries no base64.
+    """
     header, comma, body = text.partition(",")
     if not comma or not IS_BASE64.search(header):
         noun = kind.replace("picture", "image")

@@ -6,8 +6,9 @@ import re
 from edge_runtime.commands import serve
 from edge_runtime.commands.device import add_bundle_arguments
 from edge_runtime.gateway import embeddings, rerank
-from edge_runtime.gateway.chat_request import IGNORED, PASSED, READ
+from edge_runtime.gateway.chat_request import IGNORED, READ
 from edge_runtime.gateway.metrics import Metrics
+from edge_runtime.gateway.sampling_fields import PASSED
 from tests.conftest import ROOT
 
 DOC = (ROOT / "docs" / "gateway.md").read_text()

@@ -13,7 +13,8 @@ import pytest
 from edge_runtime import Pipeline, __version__
 from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.failures import Failure
-from edge_runtime.gateway.responses import Response, read_response
+from edge_runtime.gateway.responses import Response
+from edge_runtime.gateway.responses_request import read_response
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.request import Delta

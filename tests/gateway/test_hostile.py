@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from contract.errors import InvalidInput
 from edge_runtime.gateway import chat_request
 from edge_runtime.gateway.failures import Failure, failure_of
+from edge_runtime.gateway.sampling_fields import PASSED
 from edge_runtime.gateway.settings import Settings
 from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
@@ -165,7 +166,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = sorted({*chat_request.PASSED, *chat_request.READ, *chat_request.NEUTRAL} - {"messages"})
+FIELDS = sorted({*PASSED, *chat_request.READ, *chat_request.NEUTRAL} - {"messages"})
 PLACES = ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning", "refusal", "audio")
 PARTS = ("type", "text", "image_url", "video_url", "video", "fps", "max_pixels", "resized_width", "sample_fps")
 
