@@ -20,7 +20,7 @@ carries that check's name.
 import re
 import reprlib
 
-MAX_VALUE_CHARACTERS = 200  # of a refused value that a message repeats
+MAX_VALUE_CHARACTERS = 200  # so much of a refused value a message repeats
 MAX_MESSAGE_CHARACTERS = 1500  # gRPC keeps 8 KiB of a message in which a character may take nine bytes
 
 _SHORT = reprlib.Repr()

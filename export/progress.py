@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
-WIDTH = 24  # of the bar
+WIDTH = 24  # characters of the bar
 LOG_SECONDS = 5.0  # between two lines, where the file is no terminal and has no bar
 
 READ_FLOP, WRITE_FLOP = 100, 400  # the operations that a byte counts as

@@ -51,10 +51,10 @@ struct OnMatrix {  // where kMayHaveMatrix
 // Queries of a group and the softmax over the keys they have seen. Scores are exponents of 2.
 template <class Way>
 struct alignas(64) Queries {
-  float steps[Way::kPadded] = {};    // of a query; times that of a block of keys, it is the value of 1 in a product
+  float steps[Way::kPadded] = {};    // a query's step; times that of a block of keys, it is the value of 1 in a product
   int32_t zeros[Way::kPadded] = {};  // the zero of the keys adds this to each product
   float level[Way::kPadded] = {};
-  float sums[Way::kPadded] = {};  // of shares times 2^-level; the output so far has the same factor
+  float sums[Way::kPadded] = {};  // the shares' sums times 2^-level; the output so far has the same factor
 };
 
 // What a group of queries makes of a block of keys.
@@ -62,7 +62,7 @@ template <class Way>
 struct alignas(64) Block {
   int32_t scores[Way::kCount * kKeysPerBlock];
   Share shares[Way::kCount * kKeysPerBlock];
-  float scale[Way::kPadded];  // of the shares
+  float scale[Way::kPadded];  // 2^(highest score of the block - level), by which its shares count
 };
 
 // Raises levels to scores that are far above them, and scales the output so far, of `columns` columns, to match.

@@ -34,7 +34,7 @@ void Blocks4::Unpack(size_t first, size_t count, size_t block, const float* colu
     size_t place = (first + c) * num_blocks + block;
     int zero = ZeroOf(zeros + (first + c) * ((num_blocks + 1) / 2), block);
     float ratio = steps[place] / column_steps[c];
-    int8_t bytes[kHighest + 1];  // of each value
+    int8_t bytes[kHighest + 1];  // the byte of each value
     for (int q = 0; q <= kHighest; ++q)
       bytes[q] = static_cast<int8_t>(static_cast<int32_t>(std::rint(static_cast<float>(q - zero) * ratio)));
     LookUpNibbles(bytes, values + place * (kBlock4 / 2), to[c]);

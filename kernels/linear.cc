@@ -343,7 +343,7 @@ void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t n
                    const float* residual, float* result) const {
   size_t first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
   const Columns columns = ColumnsOf(panel);
-  float added[kPanel] = {}, whole[kPanel];  // of a panel that is not full
+  float added[kPanel] = {}, whole[kPanel];  // the columns of a panel that is not full
   for (size_t r = 0; r < num_rows; ++r, sums += kPanel) {
     size_t row = first_row + r, place = row * out_ + first;
     Rounded rounded = format_ == Format::kInt8 ? left.rounded[row] : Rounded{};

@@ -13,7 +13,7 @@ namespace edge_vlm {
 
 constexpr size_t kMatrixRows = 32;     // rows of a block of sums of a layer
 constexpr int kMatrixQueries = 16;     // rows of a block of attention; more would not fit the first cache
-constexpr size_t kMatrixBytes = 64;    // of a row of a tile; depths are multiples, and rows lie so much further apart
+constexpr size_t kMatrixBytes = 64;    // one row of a tile; depths are multiples of it, and rows lie so much further apart
 constexpr Cut kCutMatrix = {256, 8, 256, kUncut};
 
 // Whether the processor has matrix tiles and the system allows them. A process asks once.
@@ -33,10 +33,10 @@ class MatrixScope {
 struct MatrixTask {
   const void *rows, *panel;  // bytes, or pairs of bf16; it reads rows up to the next multiple of kMatrixRows
   const void* ahead;         // the next panel, which the product fetches on the way
-  size_t pitch, bytes, num_rows;  // in bytes, from row to row and of a row; bytes a multiple of kMatrixBytes
+  size_t pitch, bytes, num_rows;  // bytes from row to row; bytes a row has, a multiple of kMatrixBytes
   Columns columns;
   size_t num_columns;        // up to kPanel
-  const Rounded* rounded;    // of each row of bytes
+  const Rounded* rounded;    // one for each row of bytes
   const float* residual;     // null, or like result
   float* result;             // rows `out` apart
   size_t out;

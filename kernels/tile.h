@@ -30,12 +30,12 @@ constexpr size_t kUncut = size_t{1} << 40;  // longer than any column
 // How a layer cuts a product: a task is some rows times some panels, and a tile is some of a task's rows.
 struct Cut {
   size_t rows_per_task, most_panels_per_task, rows_per_tile;
-  size_t depth;  // of a block of columns
+  size_t depth;  // how many rows a block of columns has
 };
 // A block of columns that a product makes serves many rows; a packed one stays in the second cache beside its rows.
-constexpr size_t kMostRows = 43 * kRows;  // of a tile; just above a power of two
+constexpr size_t kMostRows = 43 * kRows;  // the most rows of a tile; just above a power of two
 constexpr Cut kCutPacked = {96, 8, kRows, kUncut};
-constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // of weights that the session forbids to copy
+constexpr Cut kCutUnpacked = {kMostRows, 1, kRows, kUncut};  // for weights that the session forbids to copy
 constexpr Cut kCut8 = kPacksAtLoad ? kCutPacked : Cut{kMostRows, 1, kMostRows, kDepth8};
 // Half-precision layers multiply in float32, unless the model allows bf16: its eight bits miss the gate of fp16
 // bundles.

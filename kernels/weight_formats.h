@@ -15,7 +15,7 @@ struct Bytes {
                               *kNormMlpAdd = "NormMlpAdd8";
   static constexpr size_t kInputs = 3;
   static constexpr bool kHasFactors = true;  // between the layers of an MLP
-  static constexpr size_t kRowsPerChunk = 256;  // of an MLP at a time: their wide rows stay in the third cache
+  static constexpr size_t kRowsPerChunk = 256;  // an MLP takes so many at a time: their wide rows stay in the third cache
 
   // weight int8 (in, out), steps (out,), sums_and_bias (2, out)
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);

@@ -42,7 +42,7 @@ class Delta:
     finish_reason: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, where sampling asks for them
     queue_seconds: float = 0.0  # on the first delta: how long the request waited for its slot
-    pooled: NDArray[np.float32] | None = None  # of the only delta of a task without tokens: (H,) or (1,)
+    pooled: NDArray[np.float32] | None = None  # in the only delta of a task without tokens: (H,) or (1,)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Stats:
     num_failed: int = 0
     num_input_tokens: int = 0
     num_output_tokens: int = 0
-    kv_bytes: int = 0  # of keys and values, reserved now
+    kv_bytes: int = 0  # reserved now for keys and values
     max_kv_bytes: int = 0
 
 

@@ -10,7 +10,7 @@ from contract.codecs import nibbles
 from contract.codecs.numbers import CodecNumbers
 from contract.codecs.rans import TOTAL
 
-ECQ_STEP = 0.5  # of the rms: a divergence of 1.6e-4 on the bundled model for 3.0 bits a value
+ECQ_STEP = 0.5  # times the rms: a divergence of 1.6e-4 on the bundled model for 3.0 bits a value
 INT4_STEPS = np.linspace(0.2, 0.6, 41)  # candidates; 0.335 is the best one for a normal distribution
 SMOOTHING = 0.02  # share of the product of the single symbols' frequencies: for pairs that calibration never met
 RARE = 1e-5  # share of an even distribution: no pair has frequency 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-PLACES = 1 << 16  # of rans.TOTAL
+PLACES = 1 << 16  # as many as rans.TOTAL
 
 _loaded: list["Native"] = []
 

@@ -25,7 +25,7 @@ from contract.typed import check
 NAME = "codec.npz"
 VERSION = 1  # raise when a codec computes something else from the same numbers
 HASH_DIGITS = 16
-MAX_BYTES = 1 << 26  # of one array: 64 levels of 262,144 channels
+MAX_BYTES = 1 << 26  # the most of one array: 64 levels of 262,144 channels
 # What zipfile raises on damage: bad marks, lengths, types of compression, a password, a stream that ends early.
 DAMAGE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, RecursionError)
 SCALE_RANGE = (2.0**-24, 2.0**24)

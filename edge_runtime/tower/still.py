@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-MIDDLE = 128  # of the bytes, and their divisor, as in the graph of every size
+MIDDLE = 128  # the middle of the bytes, and their divisor, as in the graph of every size
 SLICES, CHANNELS = 2, 3
 
 

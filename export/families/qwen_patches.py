@@ -20,7 +20,7 @@ from export.graph.tower import Tower
 Read = Callable[[str], NDArray[np.float32]]
 Tensor = Callable[[], NDArray[np.float32]]
 NAME, CHANGE = "patch_embed.proj", "patch_embed.change"
-MIDDLE = 128  # of the bytes, and their divisor: nothing large cancels, and no byte loses a bit
+MIDDLE = 128  # the middle of the bytes, and their divisor: nothing large cancels, and no byte loses a bit
 
 
 def for_bytes(read: Read, image: ImageProcessing) -> Read:

@@ -20,7 +20,7 @@ from export.graph.linear import FP32, LinearSource
 from export.graph.tower import OTHER_RELEASE, Read, Tower, block_shapes, linear_shapes, norm_shapes
 
 PATCH = "patch_embed.proj"
-MIDDLE = 128  # of the bytes, and their divisor
+MIDDLE = 128  # the middle of the bytes, and their divisor
 
 
 @dataclass(frozen=True, kw_only=True)

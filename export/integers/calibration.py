@@ -20,7 +20,7 @@ from contract.errors import InvalidInput, MediaError
 from contract.preprocessing import ImageProcessing
 from edge_runtime.items.preparation import picture_item
 
-MAX_PICTURES = 16  # of a folder, in the order of their names
+MAX_PICTURES = 16  # so many of a folder, in the order of their names
 MAX_PIXELS = 384 * 384
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 DRAWN_SIZES = ((256, 256), (384, 256), (320, 448))

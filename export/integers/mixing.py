@@ -33,7 +33,7 @@ class Mixing:
             part = self._through(self._butterflies(part), self._cosines)
             part *= self._signs
             mixed[:, start : start + COLUMNS] = self._butterflies(self._through(part, self._cosines.T))
-        return mixed / self._even  # of the two Hadamard matrices, an exact power of two
+        return mixed / self._even  # the two Hadamard matrices give an exact power of two
 
     def _butterflies(self, values: Matrix) -> Matrix:
         """(odd * even, columns): it multiplies every run of `even` rows with a Hadamard matrix, in place."""

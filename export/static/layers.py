@@ -18,7 +18,7 @@ from export.static.frame import Frame
 
 Tensor = Callable[[], NDArray[np.float32]]
 QUICK = {"quick_gelu": 1.702, "silu": 1.0}  # x * sigmoid(alpha * x)
-CUBE = 0.044715  # of gelu's tanh form (https://arxiv.org/abs/1606.08415)
+CUBE = 0.044715  # the factor in gelu's tanh form (https://arxiv.org/abs/1606.08415)
 
 
 class StaticLayers:

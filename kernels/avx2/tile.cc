@@ -117,7 +117,7 @@ void Pack8(const int8_t* weights, size_t pitch, size_t depth, size_t columns, Co
 void Place8(const int8_t (*weights)[kBlock4], size_t from, size_t depth, Column8* panel) {
   size_t count = std::min(kBlock4, depth - from);
   const __m256i crossed = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));  // of four rows
+      _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));  // bytes of four rows
   for (size_t c = 0; c < kPanel; ++c) {
     __m256i bytes = _mm256_shuffle_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights[c])), crossed);
     int32_t pairs[16];  // rows 0 and 2, 1 and 3, 4 and 6, ...

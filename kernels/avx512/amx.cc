@@ -26,7 +26,7 @@ constexpr Shape kShape;
 
 constexpr size_t kHalf = 16;  // rows of a tile, and columns of sums
 constexpr size_t kLineBytes = 64;
-constexpr size_t kPanelBytes = 4 * kLineBytes;  // of a row of a panel, and of the sums of a row
+constexpr size_t kPanelBytes = 4 * kLineBytes;  // a row of a panel has so many, and so have the sums of a row
 constexpr size_t kWidth = 2 * kHalf;            // columns of a block of a layer
 static_assert(kMatrixRows == 2 * kHalf && kMatrixQueries == kHalf && kMatrixBytes == kLineBytes && kPanel == 4 * kHalf);
 
@@ -196,7 +196,7 @@ void LayerOf(const MatrixTask& t) {
 bool IsAllowed() {
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25, kAll = kBf16 | kTile | kInt8;
   constexpr unsigned kSavesTiles = kSavesAvx512 | 3u << 17;
-  constexpr long kRequest = 0x1023, kTileData = 18;  // of arch_prctl: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  constexpr long kRequest = 0x1023, kTileData = 18;  // arch_prctl names them ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
   Features has(kSavesTiles);
   if ((has.edx7 & kAll) != kAll) return false;
   unsigned a, b, c, d;

@@ -40,7 +40,7 @@ void DotBf16(const uint16_t* a, size_t pitch, const uint16_t* panel, size_t dept
     for (int c = 0; c < 4; ++c) _mm512_storeu_ps(sums + kPanel * r + 16 * c, sum[r][c]);
 }
 
-constexpr size_t kTimedDepth = 128;  // of the tiles that HasBf16 times: they stay in the first cache
+constexpr size_t kTimedDepth = 128;  // HasBf16 times tiles of this depth: they stay in the first cache
 constexpr int kTimedCalls = 16, kTimedRounds = 9;
 constexpr double kGain = 1.25;  // bf16 must be so many times as quick: on Zen 4 it is 2, on Intel 0.5
 

@@ -16,7 +16,7 @@ constexpr float kMostAbove = 64;  // 2^64 times the sums of shares is far below 
 
 // A tile of queries and the softmax over the keys they have seen. Scores are exponents of 2.
 struct alignas(64) Queries {
-  float sums[kRows][kLanes];  // of shares, by lane, times 2^-level; the output so far has the same factor
+  float sums[kRows][kLanes];  // the shares' sums, by lane, times 2^-level; the output so far has the same factor
   float level[kRows];
 };
 

@@ -108,7 +108,7 @@ void Compute(const int32_t* scores, size_t pitch, size_t count, const float* ste
   StoreSums(sum, sums);
 }
 
-constexpr float kPlaces = 32;  // of the table for each power of two: shares are right to 1.1 %
+constexpr float kPlaces = 32;  // the table has so many for each power of two: shares are right to 1.1 %
 constexpr float kLargestStep = 64;  // in places; scores are below 2^23, so their differences fit 32 bits
 
 struct alignas(64) Table {

@@ -12,7 +12,7 @@ from contract.errors import InvalidInput, shown
 from contract.sampling import JSON_OPTIONS
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
-MAX_CHARACTERS = 1 << 17  # of the whole constraint, written as JSON
+MAX_CHARACTERS = 1 << 17  # the whole constraint, written as JSON
 
 
 @dataclass(frozen=True)

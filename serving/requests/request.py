@@ -21,18 +21,19 @@ from contract.expansion import expand_pads
 from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemTensors, is_pad
 from contract.limits import Limits
-from contract.prompt import Prompt, check_items_alone, check_prompt, max_prompt_tokens
+from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.row_counts import ROW_COUNTS, grids_or_rows
 from contract.rows import MaskReader
 from contract.sampling import Sampling
 from contract.tasks import GENERATE, check_task
 from contract.tensors import INPUTS, check_ranks
+from contract.token_ids import max_prompt_tokens
 from serving.requests.keys import Grid, Held, all_grids, held_items
 from serving.requests.store import ReuseStore
 from serving.requests.tokens import TextReader
 
 Tensors = Mapping[str, NDArray[Any]]
-MAX_TOKEN_BYTES = 64  # of text for each token that the prompt may have; the parser refuses more unread
+MAX_TOKEN_BYTES = 64  # text for each token that the prompt may have; the parser refuses more unread
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 

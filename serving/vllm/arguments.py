@@ -31,7 +31,7 @@ FIXED = {
     "skip_tokenizer_init": False,  # grammars need it
 }
 OWN = frozenset((*FIXED, "model", "tokenizer", "dtype", "convert", "hf_overrides", "video_pruning_rate"))
-CPU_BLOCK_TOKENS = 128  # of the cache; a whole request must fit
+CPU_BLOCK_TOKENS = 128  # one block of the cache; a whole request must fit
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 

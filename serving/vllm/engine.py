@@ -44,7 +44,7 @@ from serving.vllm.slots import CLOSING, Slots
 from serving.vllm.tensors import check_tensors
 
 log = logging.getLogger(__name__)
-AT_ONCE_BYTES = 1 << 20  # of rows: so many take no longer to pack and hash than a thread takes to begin
+AT_ONCE_BYTES = 1 << 20  # so many bytes of rows take no longer to pack and hash than a thread takes to begin
 _DIED = "the engine died and is being restarted: try again"
 
 

@@ -32,7 +32,7 @@ class Host:
         if PLUGIN not in (point.value for point in entry_points(group="vllm.general_plugins")):
             raise ServerError(f"vLLM does not know {PLUGIN}: pip install edge-vlm into the environment that runs it")
         set_environment(num_threads)
-        torch.set_num_threads(1)  # of this process, which only packs: OpenMP's others would spin for 8 ms a request
+        torch.set_num_threads(1)  # this process only packs: OpenMP's others would spin for 8 ms a request
         self._loop = loop
         try:
             self.llm: AsyncLLM = loop.submit(_start(arguments)).result()

@@ -26,8 +26,8 @@ from contract.families import find
 from contract.items import ItemRows, is_pad
 from contract.prompt import Prompt
 
-FLAT = MultiModalFlatField(slices=[slice(None)])  # of items of one batch: one behind the other
-EACH = MultiModalBatchedField()  # of items of one batch: a list of tensors
+FLAT = MultiModalFlatField(slices=[slice(None)])  # the items of one batch lie one behind the other
+EACH = MultiModalBatchedField()  # the items of one batch are a list of tensors
 GRIDS = MultiModalBatchedField(keep_on_cpu=True)
 
 

@@ -21,7 +21,7 @@ class VllmRequest:
     adapter: LoRARequest | None
     params: SamplingParams
     answer: Answer
-    num_tokens: int  # of the prompt
+    num_tokens: int  # tokens of the prompt
     kv_bytes: int
 
 
