@@ -5,9 +5,7 @@ a gauge may show one that has ended. A request whose time is over when it arrive
 publications are made, and reaches no engine. Once it is counted, a publication has begun after it came.
 """
 
-import time
 import urllib.request
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,16 +15,10 @@ from tritonclient.utils import InferenceServerException
 from contract.names import UNARY_MODEL
 from serving.metrics import PREFIX
 from serving.triton.launcher import TritonServer
+from tests.waiting import wait_for
 
 LATE = 'errors_total{code="DEADLINE_EXCEEDED"}'
 NUM_MARKS = 8  # more than the late requests of a test: what is still to be published of those must not pass for a mark
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def published(server: TritonServer) -> dict[str, float]:

@@ -19,6 +19,7 @@ from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.edge.ways import WAYS, Way, every_way, text
 from tests.scrape import at_rest
+from tests.waiting import seconds_until
 from tiny_model.scenes import shapes_scene
 
 SHORT = Sampling(max_tokens=4)
@@ -33,10 +34,8 @@ def asked(pipeline: Pipeline) -> list[Request]:
 
 def settle(relay: Relay, num_open: int) -> None:
     """Wait until so many connections are open."""
-    give_up = time.monotonic() + 10
-    while relay.num_open != num_open:
-        assert time.monotonic() < give_up, f"{relay.num_open} connections are open, {num_open} are expected"
-        time.sleep(0.02)
+    took = seconds_until(lambda: relay.num_open == num_open)
+    assert took is not None, f"{relay.num_open} connections are open, {num_open} are expected"
 
 
 @every_way

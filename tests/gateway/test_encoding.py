@@ -11,7 +11,8 @@ from PIL import Image
 from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
-from tests.gateway.test_leaving import sent, until
+from tests.gateway.test_leaving import sent
+from tests.waiting import wait_for
 from tiny_model.scenes import shapes_scene
 
 # the bundled tower takes milliseconds: this one takes its time like a large one
@@ -72,10 +73,10 @@ def test_a_picture_is_encoded_while_another_answer_streams(slow: Gateway) -> Non
     before = encoded(slow)
     assert slow.ask(body=body(short))[0] == 200
     assert encoded(slow) == before + 1
-    until(lambda: slow.counted("requests_running") == 1)  # the first is still under way
+    wait_for(lambda: slow.counted("requests_running") == 1)  # the first is still under way
     next(stream)
     stream.close()
-    until(lambda: slow.counted("requests_running") == 0)
+    wait_for(lambda: slow.counted("requests_running") == 0)
 
 
 def test_no_more_wait_for_the_tower_than_was_said(slow: Gateway) -> None:
@@ -84,7 +85,7 @@ def test_no_more_wait_for_the_tower_than_was_said(slow: Gateway) -> None:
     bodies = [body(picture) for picture in pictures]
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(slow.ask, body=one) for one in bodies]
-        until(lambda: slow.counted("requests_waiting") == 4)
+        wait_for(lambda: slow.counted("requests_waiting") == 4)
         text = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
         assert slow.ask(body=text)[0] == 200
         got = [answer.result() for answer in answers]
@@ -99,10 +100,10 @@ def test_no_more_wait_for_the_tower_than_was_said(slow: Gateway) -> None:
 def test_a_caller_who_left_the_queue_is_not_encoded(slow: Gateway) -> None:
     bodies = [body(picture(30 + seed), max_tokens=1) for seed in range(4)]
     senders = [sent(slow, one) for one in bodies]
-    until(lambda: slow.counted("requests_waiting") == 4)
+    wait_for(lambda: slow.counted("requests_waiting") == 4)
     for sender in senders:
         sender.close()
-    until(lambda: slow.counted("requests_waiting") == 0)
+    wait_for(lambda: slow.counted("requests_waiting") == 0)
     before = encoded(slow)
     for one in bodies:
         assert slow.ask(body=one)[0] == 200

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from serving.triton.launcher import TritonServer
 from tests.gateway.gateway_process import Gateway, gateway_process
-from tests.gateway.test_leaving import LONG, sent, until
+from tests.gateway.test_leaving import LONG, sent
+from tests.waiting import wait_for
 
 NUM_CALLERS = 300
 HELLO = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "stream": True} | LONG
@@ -33,9 +34,9 @@ def test_callers_who_left_hold_nothing(bundle_folder: Path, server: TritonServer
 
         def wave(count: int) -> dict[str, int]:
             list(pool.map(lambda _: leave(gateway), range(count)))
-            until(lambda: gateway.counted("requests_running") == 0)
+            wait_for(lambda: gateway.counted("requests_running") == 0)
             before = held(gateway)
-            until(lambda: held(gateway)["threads"] <= before["threads"])
+            wait_for(lambda: held(gateway)["threads"] <= before["threads"])
             return held(gateway)
 
         warm, after = wave(50), wave(NUM_CALLERS)

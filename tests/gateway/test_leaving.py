@@ -3,8 +3,7 @@
 import json
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.scrape import at_rest
+from tests.waiting import wait_for
 
 LONG = {"max_tokens": 3000, "ignore_eos": True}
 QUESTION = [user(picture_part(drawn(1)[0].image), "Describe the image.")]
@@ -32,13 +32,6 @@ def impatient(bundle_folder: Path, server: TritonServer) -> Iterator[Gateway]:
 
 def cancelled(server: TritonServer) -> float:
     return at_rest(server)["cancelled_requests_total"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def sent(gateway: Gateway, body: dict[str, Any], receive_buffer: int = 0) -> socket.socket:
@@ -63,7 +56,7 @@ def test_leaving_a_stream_of_the_official_client(gateway: Gateway, server: Trito
         assert isinstance(chunk, openai.types.chat.ChatCompletionChunk)
     stream.close()
     assert cancelled(server) == before + 1
-    until(lambda: gateway.counted("request_seconds_count") == ended + 1)
+    wait_for(lambda: gateway.counted("request_seconds_count") == ended + 1)
     assert gateway.counted("requests_running") == 0
 
 
@@ -71,10 +64,10 @@ def test_leaving_a_stream_of_the_official_client(gateway: Gateway, server: Trito
 def test_a_caller_who_vanishes(gateway: Gateway, server: TritonServer, is_stream: bool) -> None:
     before, started = cancelled(server), gateway.counted("time_to_first_token_seconds_count")
     sender = sent(gateway, {"messages": QUESTION, "stream": is_stream} | LONG)
-    until(lambda: gateway.counted("time_to_first_token_seconds_count") == started + 1)
+    wait_for(lambda: gateway.counted("time_to_first_token_seconds_count") == started + 1)
     sender.close()
     assert cancelled(server) == before + 1
-    until(lambda: gateway.counted("requests_running") == 0)
+    wait_for(lambda: gateway.counted("requests_running") == 0)
     assert 'status="499"' in gateway.ask("/metrics")[1]
 
 
@@ -82,8 +75,8 @@ def test_a_caller_who_reads_nothing(impatient: Gateway, server: TritonServer) ->
     before = cancelled(server)
     body = {"messages": QUESTION, "stream": True, "logprobs": True, "top_logprobs": 20} | LONG
     with sent(impatient, body, receive_buffer=4096) as sender:
-        until(lambda: cancelled(server) == before + 1, 60)
-        until(lambda: impatient.counted("requests_running") == 0)
+        wait_for(lambda: cancelled(server) == before + 1, 60)
+        wait_for(lambda: impatient.counted("requests_running") == 0)
         rest = sender.makefile("rb").read()  # what was on its way when the connection was cut
     assert b"data: {" in rest
     assert b"[DONE]" not in rest
@@ -106,8 +99,8 @@ def test_leaving_before_the_body_is_whole(impatient: Gateway) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection((impatient.host, impatient.port)) as sender:
         sender.sendall(head + b"Content-Length: 100\r\n\r\n{")
-        until(lambda: impatient.counted("body_bytes") == 1)  # what came, not what was announced
-    until(lambda: impatient.counted("body_bytes") == 0)
+        wait_for(lambda: impatient.counted("body_bytes") == 1)  # what came, not what was announced
+    wait_for(lambda: impatient.counted("body_bytes") == 0)
     assert impatient.counted("requests_running") == 0
 
 

@@ -17,7 +17,7 @@ from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.gateway.drawings import drawn, moving, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
-from tests.gateway.test_leaving import until
+from tests.waiting import wait_for
 
 MB = 1 << 20
 HELLO = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
@@ -187,7 +187,7 @@ def test_so_many_at_once(bundle_folder: Path, server: TritonServer) -> None:
         status, answer, headers = gateway.ask(body=HELLO)
         assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "overloaded", "1")
         stream.close()
-        until(lambda: gateway.counted("requests_running") == 0)
+        wait_for(lambda: gateway.counted("requests_running") == 0)
         assert gateway.ask(body=HELLO)[0] == 200
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.gateway.gateway_process import gateway_process
-from tests.gateway.test_leaving import LONG, sent, until
+from tests.gateway.test_leaving import LONG, sent
+from tests.waiting import wait_for
 
 HELLO = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
 
@@ -54,5 +55,5 @@ def test_a_killed_model_is_said_as_unavailable(bundle_folder: Path, language_fol
             assert status == 200 or headers["Retry-After"]
             return status == 200
 
-        until(is_back, 90)
+        wait_for(is_back, 90)
         assert 503 in statuses

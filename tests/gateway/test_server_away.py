@@ -12,7 +12,8 @@ from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import Door
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
-from tests.gateway.test_leaving import LONG, QUESTION, sent, until
+from tests.gateway.test_leaving import LONG, QUESTION, sent
+from tests.waiting import wait_for
 
 HELLO = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
 
@@ -63,7 +64,7 @@ def test_a_server_lost_in_the_middle_and_then_away(behind: Gateway, door: Door) 
     assert b'data: {"error":{' in rest  # the status was sent before
     assert b"was lost after" in rest
     assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-    until(lambda: behind.ask("/ready")[0] == 503)
+    wait_for(lambda: behind.ask("/ready")[0] == 503)
     assert behind.counted("triton_ready") == 0
     assert behind.ask("/health")[0] == 200
     status, said, headers = behind.ask(body=HELLO)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.hostile.requests import Hostile, as_tensor
 from tests.serving.reference import Reference
 from tests.serving.test_launcher import guardian_of, processes
 from tests.serving.wire import stream, tensors
+from tests.waiting import seconds_until
 
 STAGES = ("prompt", "stream", "upload")
 VICTIMS = ("tritonserver", MODEL, UNARY_MODEL, "guardian")
@@ -61,16 +61,6 @@ class Launched:
     def close(self) -> None:
         self.process.terminate()
         self.process.communicate(timeout=60)
-
-
-def until(condition: Callable[[], bool], seconds: float) -> float | None:
-    """Seconds until it holds, None where it never did."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < seconds:
-        if condition():
-            return round(time.monotonic() - begun, 2)
-        time.sleep(0.05)
-    return None
 
 
 def as_request(values: dict[str, Any]) -> Hostile:
@@ -134,7 +124,7 @@ def killed(server: Launched, reference: Reference, victim: str, stage: str, numb
         except Exception:  # whatever a client meets while the server starts
             return False
 
-    again = until(is_served, AGAIN_SECONDS)
+    again = seconds_until(is_served, AGAIN_SECONDS)
     left = sorted(old & set(processes()))
     return {
         "victim": victim,
@@ -162,7 +152,7 @@ def chaos(reference: Reference) -> dict[str, Any]:
         print(rows[-1], file=sys.stderr, flush=True)
     finally:
         server.close()
-    left = until(lambda: not marked(server.prefix) and not list(Path("/dev/shm").glob(f"{server.prefix}*")), 20)
+    left = seconds_until(lambda: not marked(server.prefix) and not list(Path("/dev/shm").glob(f"{server.prefix}*")), 20)
     for place in (full_memory, full_disk, gone_store):
         rows.append(place(reference))
         print(rows[-1], file=sys.stderr, flush=True)

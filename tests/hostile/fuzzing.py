@@ -5,14 +5,14 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
 from tests.engine import settings as server_settings
 from tests.hostile.doors import BROKEN, HANG, INTERNAL, Doors, Outcome
 from tests.hostile.neighbour import NUM_TOKENS, Neighbour
-from tests.hostile.requests import Hostile, bodies, good, requests
+from tests.hostile.requests import Hostile, bodies, drawing, good, requests
 from tests.hostile.test_fuzz import LIMITS
 from tests.serving.reference import Reference
 from tests.serving.wire import tensors
@@ -43,20 +43,13 @@ def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
         doors = Doors(server.http_url, server.grpc_url)
         bases = [good(tensors(cases[name])) for name in ("text", "one image", "video")]
         bases.append(good({"text_input": "Tell me something."}))
-        options = settings(
-            max_examples=BATCH,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
 
-        @options
+        @drawing(BATCH)
         @given(request=requests(bases))
         def by_tensors(request: Hostile) -> None:
             note(door, request, getattr(doors, door)(request))
 
-        @options
+        @drawing(BATCH)
         @given(body=bodies)
         def by_json(body: bytes) -> None:
             note(door, body, getattr(doors, door)(body))

@@ -13,10 +13,11 @@ from typing import Any
 
 from serving.triton.health import fault
 from tests.edge.ways import free_port
-from tests.hostile.chaos import AGAIN_SECONDS, Launched, as_request, until
+from tests.hostile.chaos import AGAIN_SECONDS, Launched, as_request
 from tests.hostile.doors import Doors
 from tests.serving.reference import Reference
 from tests.serving.wire import stream, tensors
+from tests.waiting import seconds_until
 
 SMALL_SHM, SMALL_DISK = "256m", "16m"
 
@@ -61,7 +62,7 @@ def full_memory(reference: Reference) -> dict[str, Any]:
         seconds = round(time.monotonic() - begun, 2)
         subprocess.run([*inside, "rm", "/dev/shm/filler"], check=True)
         doors.close()
-        again = until(_answers(server, calm, expected), AGAIN_SECONDS)
+        again = seconds_until(_answers(server, calm, expected), AGAIN_SECONDS)
     finally:
         server.close()
     return {
@@ -88,7 +89,9 @@ def full_disk(reference: Reference) -> dict[str, Any]:
             is_served = _answers(server, calm, expected)()
             seconds = round(time.monotonic() - begun, 2)
             server.kill("tritonserver", signal.SIGKILL)
-            again = until(lambda: _answers(server, calm, expected)() and fault(server.http_url) is None, AGAIN_SECONDS)
+            again = seconds_until(
+                lambda: _answers(server, calm, expected)() and fault(server.http_url) is None, AGAIN_SECONDS
+            )
         finally:
             server.close()
     return {
@@ -119,7 +122,9 @@ def gone_store(reference: Reference) -> dict[str, Any]:
             begun = time.monotonic()
             is_served = _answers(server, calm, expected)()
             seconds = round(time.monotonic() - begun, 2)
-            again = until(lambda: _answers(server, calm, expected)() and fault(server.http_url) is None, AGAIN_SECONDS)
+            again = seconds_until(
+                lambda: _answers(server, calm, expected)() and fault(server.http_url) is None, AGAIN_SECONDS
+            )
         finally:
             server.close()
             store.kill()

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
 from tests.engine import settings as server_settings
 from tests.hostile.doors import BROKEN, HANG, INTERNAL, Doors
 from tests.hostile.neighbour import NUM_TOKENS, Neighbour
-from tests.hostile.requests import Hostile, bodies, good, requests
+from tests.hostile.requests import Hostile, bodies, drawing, good, requests
 from tests.hostile.samples import Sample, draw, sample, summary
 from tests.hostile.test_fuzz import LIMITS
 from tests.serving.reference import Case, Reference
@@ -65,20 +65,12 @@ class Traffic(threading.Thread):
         time.sleep(self._rest_seconds)
 
     def run(self) -> None:
-        options = settings(
-            max_examples=BATCH,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-
-        @options
+        @drawing(BATCH)
         @given(request=requests(self._bases))
         def by_tensors(request: Hostile) -> None:
             self._ask(random.choice(("stream", "unary", "infer")), request)
 
-        @options
+        @drawing(BATCH)
         @given(body=bodies)
         def by_json(body: bytes) -> None:
             self._ask(random.choice(JSON_DOORS), body)

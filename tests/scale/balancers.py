@@ -8,24 +8,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from serving.triton.launcher import TritonServer
 from tests.edge.ways import free_port
+from tests.waiting import seconds_until
 
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(port: int) -> None:
-    """Wait until a server listens."""
-    give_up = time.monotonic() + 15
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert time.monotonic() < give_up, f"nobody listens at port {port}"
-            time.sleep(0.05)
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def running(name: str, line: Sequence[str], *ports: int) -> Iterator["subprocess
     process = subprocess.Popen([found, *line], stdout=subprocess.DEVNULL)
     try:
         for port in ports:
-            wait_for(port)
+            assert seconds_until(partial(is_listening, port)) is not None, f"nobody listens at port {port}"
         yield process
     finally:
         process.terminate()

@@ -1,6 +1,5 @@
 """The reference model and the real server that the serving tests share."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from serving.transformers_engine import step
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.serving.reference import Case, Reference
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +58,7 @@ class GatedPasses:
         return step.forward(model, pieces)
 
     async def open_when(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await asyncio.sleep(0.001)
+        await until(condition)
         self.gate.set()
 
 

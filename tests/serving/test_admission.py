@@ -17,6 +17,7 @@ from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.transformers_engine.kv import kv_bytes
 from tests.serving.reference import Case, Reference
+from tests.waiting import until
 
 LONG = Sampling(max_tokens=1000, ignore_eos=True)
 
@@ -46,12 +47,6 @@ def need(model: Any, prompt: Prompt, sampling: Sampling) -> Any:
 
 async def collect(engine: TransformersEngine, prompt: Prompt, sampling: Sampling) -> Any:
     return tuple([t async for delta in engine.generate(prompt, sampling) for t in delta.token_ids])
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def num_present(stats: Any) -> Any:

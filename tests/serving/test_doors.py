@@ -21,7 +21,7 @@ from tritonclient.utils import shared_memory as shm
 
 from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
-from tests.scrape import wait_for
+from tests.serving.names import OLD
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS, Case
 from tests.serving.test_triton import post
 from tests.serving.wire import (
@@ -35,6 +35,7 @@ from tests.serving.wire import (
     tensors,
     unary,
 )
+from tests.waiting import wait_for
 
 QUESTION = "See <|vision_start|><|image_pad|><|vision_end|> what is it?"  # the case "one image"
 CLIENTS = pytest.mark.parametrize("client", [grpcclient, httpclient], ids=["grpc", "http"])
@@ -91,12 +92,13 @@ def test_one_response_a_token_and_the_last_one_is_final(server: TritonServer, ca
 
 
 def test_requests_that_share_a_stream_keep_their_own_order(server: TritonServer, cases: dict[str, Case]) -> None:
-    names = ("text", "one image", "video", "mixed")
+    """Requests through the new and the old name of the model, each with its own tokens."""
+    names = {"text": OLD, "one image": MODEL, "video": MODEL, "mixed": OLD}
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         answers: queue.Queue = queue.Queue()
         client.start_stream(callback=lambda result, error: answers.put((result, error)))
-        for name in names:
-            client.async_stream_infer(MODEL, inputs(grpcclient, tensors(cases[name])), request_id=name)
+        for name, model in names.items():
+            client.async_stream_infer(model, inputs(grpcclient, tensors(cases[name])), request_id=name)
         found: dict[str, list[int]] = {name: [] for name in names}
         left = len(names)
         while left:

@@ -19,6 +19,7 @@ from contract.sampling import Sampling
 from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference, forced_logprobs, remove_tensor, write_config
+from tests.waiting import until
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 VISUAL = ("one image", "several sizes", "video", "mixed", "multi-turn", "two videos")
@@ -180,15 +181,12 @@ def test_leaving_frees_the_slot(reference: Reference, cases: dict[str, Case], mo
         with pytest.raises(Unavailable, match="1 are allowed"):
             await collect(engine, prompt)
         await stream.aclose()
-        while engine.stats().num_active:
-            await asyncio.sleep(0.001)
+        await until(lambda: not engine.stats().num_active)
         task = asyncio.create_task(collect(engine, prompt, long))
-        while not engine.stats().num_active:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine.stats().num_active)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        while engine.stats().num_active:
-            await asyncio.sleep(0.001)
+        await until(lambda: not engine.stats().num_active)
         return await collect(engine, prompt)
 
     assert asyncio.run(asyncio.wait_for(leave(), 20))[0] == cases["text"].expected

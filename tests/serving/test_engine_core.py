@@ -17,12 +17,13 @@ from contract.names import MODEL
 from serving.triton.health import fault, is_ready
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
-from tests.scrape import published, wait_for
+from tests.scrape import published
 from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
 from tests.serving.test_launcher import processes
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, httpclient, is_final, opened, stream, tensors, unary
+from tests.waiting import wait_for
 
 RESTART_SECONDS = 300  # three processes that import torch, on a machine that may have other work
 

@@ -11,7 +11,6 @@ import pytest
 from llguidance import LLParserLimits
 
 from contract.errors import InvalidInput, Unavailable
-from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.grammars import trial, trials
 from serving.grammars.constraint import Constraint
@@ -20,6 +19,7 @@ from serving.transformers_engine.checkpoint import load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from tests.serving.grammars import CASES, NO_GRAMMAR, OPEN, POINT, WRONG
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
+from tests.serving.test_engine import answer, collect
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 LARGE = {
@@ -35,21 +35,6 @@ def engine(reference: Reference) -> Iterator[TransformersEngine]:
     engine = TransformersEngine(load_language_model(reference.language))
     yield engine
     engine.close()
-
-
-async def collect(
-    engine: TransformersEngine, prompt: Prompt, sampling: Sampling
-) -> tuple[tuple[int, ...], str, str | None]:
-    tokens, text, reason = [], "", None
-    async for delta in engine.generate(prompt, sampling):
-        tokens += delta.token_ids
-        text += delta.text
-        reason = delta.finish_reason
-    return tuple(tokens), text, reason
-
-
-def answer(engine: TransformersEngine, prompt: Prompt, sampling: Sampling) -> tuple[tuple[int, ...], str, str | None]:
-    return asyncio.run(collect(engine, prompt, sampling))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,11 +22,11 @@ from serving.triton import guardian
 from serving.triton.guardian import Watch
 from serving.triton.health import PROBES, fault, is_ready
 from serving.triton.launcher import TritonServer
-from tests.scrape import wait_for
 from tests.serving.reference import Case, Reference
 from tests.serving.test_launcher import processes, start
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, is_final, opened, stream, tensors
+from tests.waiting import wait_for
 
 
 def pid_of(server: TritonServer, word: str) -> int | None:

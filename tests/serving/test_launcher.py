@@ -28,9 +28,9 @@ from serving.triton.build import IMAGE, WHEEL, Ports, command, wheel_folder
 from serving.triton.cache import cache_folder, made_once
 from serving.triton.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
 from serving.triton.orphans import marked
-from tests.scrape import wait_for
 from tests.serving.reference import Case, Reference, remove_tensor
 from tests.serving.wire import stream, tensors
+from tests.waiting import seconds_until, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,10 +62,7 @@ def left_of(prefix: str) -> list[str]:
 
 
 def wait_until_gone(prefix: str) -> None:
-    give_up = time.monotonic() + 60
-    while left := left_of(prefix):
-        assert time.monotonic() < give_up, left
-        time.sleep(0.05)
+    assert seconds_until(lambda: not left_of(prefix), 60) is not None, left_of(prefix)
 
 
 def start(*options: str | Path, **environment: str) -> subprocess.Popen:

@@ -13,17 +13,20 @@ from contract.names import MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.hostile.samples import anonymous_bytes
-from tests.scrape import LATE, at_rest, fresh, published, wait_for
+from tests.scrape import LATE, at_rest, fresh, published
+from tests.serving.names import STREAMING
 from tests.serving.reference import Case, Reference
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, grpcclient, httpclient, inputs, is_final, opened, stream, tensors, unary
+from tests.waiting import wait_for
 
 
-def test_a_closed_http_stream(server: TritonServer) -> None:
+@STREAMING
+def test_a_closed_http_stream(server: TritonServer, model: str) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     connection = http.client.HTTPConnection(server.http_url, timeout=TIMEOUT_SECONDS)
     body = {"text_input": "Tell me something.", "sampling_parameters": json.dumps(LONG)}
-    connection.request("POST", f"/v2/models/{MODEL}/generate_stream", json.dumps(body))
+    connection.request("POST", f"/v2/models/{model}/generate_stream", json.dumps(body))
     answer = connection.getresponse()
     assert answer.readline().startswith(b"data: ")
     assert fresh(server)["cancelled_requests_total"] == before
@@ -32,12 +35,12 @@ def test_a_closed_http_stream(server: TritonServer) -> None:
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_a_deadline_of_a_stream(server: TritonServer, cases: dict[str, Case]) -> None:
+@STREAMING
+def test_a_deadline_of_a_stream(server: TritonServer, cases: dict[str, Case], model: str) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     values = tensors(cases["text"], sampling=LONG)
-    tokens, _, reason = stream(server.grpc_url, values, timeout=1_000_000)  # microseconds
-    assert reason == "cancelled"
-    assert len(tokens) < LONG["max_tokens"]
+    tokens, _, reason = stream(server.grpc_url, values, model, timeout=1_000_000)  # microseconds
+    assert (reason, 0 < len(tokens) < LONG["max_tokens"]) == ("cancelled", True)
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 

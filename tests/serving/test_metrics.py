@@ -13,10 +13,11 @@ from tritonclient.utils import InferenceServerException
 from contract.limits import Limits
 from serving.metrics import METRICS, PREFIX, TIMES, codes
 from serving.triton.launcher import TritonServer
-from tests.scrape import at_rest, fresh, published, wait_for
+from tests.scrape import at_rest, fresh, published
 from tests.serving.reference import Case
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, opened, stream, tensors
+from tests.waiting import wait_for
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
 

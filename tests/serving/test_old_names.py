@@ -1,29 +1,23 @@
-"""The old names of the served models, through a real Triton: what the new ones answer, refuse and end, they do too.
+"""The old names of the served models, through a real Triton: what the new ones answer, they answer too.
 
-test_errors sends every refusal through them, test_thin_client the old name of the vision model.
+test_life and test_triton end requests through both names, test_errors sends every refusal through them, test_doors lets
+both share a stream, and test_thin_client asks the old name of the vision model.
 """
 
-import http.client
 import json
-import queue
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.utils import InferenceServerException
 
-from contract.errors import DeadlineExceeded, NotFound, from_wire
 from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
-from tests.scrape import at_rest, fresh, published, wait_for
+from tests.serving.names import OLD, OLD_UNARY
 from tests.serving.reference import MAX_NEW_TOKENS, Case
 from tests.serving.test_doors import curl, events
-from tests.serving.test_triton import ALL, LONG
-from tests.serving.wire import TIMEOUT_SECONDS, grpcclient, httpclient, inputs, is_final, opened, stream, tensors, unary
-
-OLD, OLD_UNARY = "qwen3_vl", "qwen3_vl_unary"
-CANCEL = {"cancel": np.array([True])}
+from tests.serving.test_triton import ALL
+from tests.serving.wire import TIMEOUT_SECONDS, httpclient, is_final, opened, stream, tensors, unary
 
 
 def test_answers_are_the_same(server: TritonServer, cases: dict[str, Case]) -> None:
@@ -77,94 +71,6 @@ def test_curl(server: TritonServer, cases: dict[str, Case]) -> None:
         assert event["error"].startswith("[INVALID_ARG] sampling_parameters.temperature is -1")
         status, answer = curl(server, f"{model}/generate_stream", json.dumps({"max_tokens": 3}))
         assert (status, "neither of input_ids and text_input" in answer) == (400, True)
-
-
-def test_requests_that_share_a_stream(server: TritonServer, cases: dict[str, Case]) -> None:
-    """Both names on one stream, each request with its own tokens in order."""
-    names = {"text": OLD, "one image": MODEL, "video": OLD, "mixed": OLD}
-    found: dict[str, list[int]] = {name: [] for name in names}
-    answers: queue.Queue[Any] = queue.Queue()
-    with grpcclient.InferenceServerClient(server.grpc_url) as client:
-        client.start_stream(callback=lambda result, error: answers.put((result, error)))
-        for name, model in names.items():
-            client.async_stream_infer(model, inputs(grpcclient, tensors(cases[name])), request_id=name)
-        left = len(names)
-        while left:
-            result, error = answers.get(timeout=TIMEOUT_SECONDS)
-            assert error is None
-            found[result.get_response().id] += result.as_numpy("token_ids").tolist()
-            left -= is_final(result)
-        client.stop_stream()
-    assert found == {name: list(cases[name].expected) for name in names}
-
-
-def test_leaving_a_stream_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
-    before = at_rest(server)["cancelled_requests_total"]
-    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), OLD) as (_, answers):
-        answers.get(timeout=TIMEOUT_SECONDS)
-    assert at_rest(server)["cancelled_requests_total"] == before + 1
-
-
-def test_a_closed_http_stream(server: TritonServer) -> None:
-    before = at_rest(server)["cancelled_requests_total"]
-    connection = http.client.HTTPConnection(server.http_url, timeout=TIMEOUT_SECONDS)
-    body = {"text_input": "Tell me something.", "sampling_parameters": json.dumps(LONG)}
-    connection.request("POST", f"/v2/models/{OLD}/generate_stream", json.dumps(body))
-    answer = connection.getresponse()
-    assert answer.readline().startswith(b"data: ")
-    assert fresh(server)["cancelled_requests_total"] == before
-    answer.close()
-    connection.close()
-    assert at_rest(server)["cancelled_requests_total"] == before + 1
-
-
-def test_leaving_a_unary_request_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
-    before = at_rest(server)["cancelled_requests_total"]
-    errors: queue.Queue[Any] = queue.Queue()
-    with grpcclient.InferenceServerClient(server.grpc_url) as client:
-        call = client.async_infer(
-            OLD_UNARY,
-            inputs(grpcclient, tensors(cases["text"], sampling=LONG)),
-            callback=lambda result, error: errors.put(error),
-        )
-        wait_for(lambda: published(server)["active_requests"] == 1)
-        call.cancel()
-        assert "CANCELLED" in str(errors.get(timeout=TIMEOUT_SECONDS))
-    assert at_rest(server)["cancelled_requests_total"] == before + 1
-
-
-def test_cancel_ends_the_request_of_that_id_and_no_other(server: TritonServer, cases: dict[str, Case]) -> None:
-    values = tensors(cases["text"], sampling=LONG)
-    with (
-        opened(server.grpc_url, values, OLD, request_id="one") as (_, ones),
-        opened(server.grpc_url, values, OLD, request_id="other") as (_, others),
-    ):
-        ones.get(timeout=TIMEOUT_SECONDS)
-        others.get(timeout=TIMEOUT_SECONDS)
-        with opened(server.grpc_url, CANCEL, OLD, request_id="one"):
-            while True:
-                result, error = ones.get(timeout=TIMEOUT_SECONDS)
-                assert error is None
-                if is_final(result):
-                    break
-        assert result.as_numpy("finish_reason")[0] == b"cancelled"
-        while not others.empty():
-            assert not is_final(others.get()[0])
-        assert not is_final(others.get(timeout=TIMEOUT_SECONDS)[0])
-    with pytest.raises(InferenceServerException) as absent:
-        stream(server.grpc_url, CANCEL, OLD, request_id="nobody")
-    assert isinstance(from_wire(absent.value.message()), NotFound)
-    with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] cancel comes without a request id"):
-        stream(server.grpc_url, CANCEL, OLD)
-
-
-def test_deadlines(server: TritonServer, cases: dict[str, Case]) -> None:
-    values = tensors(cases["text"], sampling=LONG)
-    tokens, _, reason = stream(server.grpc_url, values, OLD, timeout=1_000_000)  # microseconds
-    assert (reason, 0 < len(tokens) < LONG["max_tokens"]) == ("cancelled", True)
-    with pytest.raises(InferenceServerException) as late:
-        stream(server.grpc_url, values, OLD, timeout=1)
-    assert isinstance(from_wire(late.value.message()), DeadlineExceeded)
 
 
 def test_a_key_is_known_under_both_names(server: TritonServer, cases: dict[str, Case]) -> None:

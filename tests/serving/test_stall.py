@@ -15,11 +15,11 @@ from serving.settings import Settings
 from serving.transformers_engine.engine import TransformersEngine
 from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
-from tests.scrape import wait_for
 from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
 from tests.serving.test_triton import LONG
 from tests.serving.wire import TIMEOUT_SECONDS, opened, stream, tensors
+from tests.waiting import wait_for
 
 HOLD = """
 

@@ -18,11 +18,14 @@ from contract.limits import Limits
 from contract.names import MODEL, UNARY_MODEL
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
-from tests.scrape import at_rest, published, wait_for
+from tests.scrape import at_rest, published
+from tests.serving.names import STREAMING, UNARY
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 from tests.serving.wire import TIMEOUT_SECONDS, inputs, is_final, opened, stream, tensors, unary
+from tests.waiting import wait_for
 
 LONG = {"max_tokens": 1900, "ignore_eos": True}
+CANCEL = {"cancel": np.array([True])}
 ALL = ("text", "one image", "several sizes", "video", "mixed", "multi-turn", "two videos", "long text")
 
 
@@ -133,19 +136,21 @@ def test_sampling_over_the_wire(server: TritonServer, cases: dict[str, Case]) ->
     assert results != {cases["text"].expected[:8]}
 
 
-def test_leaving_a_stream_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
+@STREAMING
+def test_leaving_a_stream_frees_the_slot(server: TritonServer, cases: dict[str, Case], model: str) -> None:
     before = at_rest(server)["cancelled_requests_total"]
-    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
+    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), model) as (_, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_leaving_a_unary_request_frees_the_slot(server: TritonServer, cases: dict[str, Case]) -> None:
+@UNARY
+def test_leaving_a_unary_request_frees_the_slot(server: TritonServer, cases: dict[str, Case], model: str) -> None:
     before = at_rest(server)["cancelled_requests_total"]
     errors: queue.Queue = queue.Queue()
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         call = client.async_infer(
-            UNARY_MODEL,
+            model,
             inputs(grpcclient, tensors(cases["text"], sampling=LONG)),
             callback=lambda result, error: errors.put(error),
         )
@@ -155,33 +160,50 @@ def test_leaving_a_unary_request_frees_the_slot(server: TritonServer, cases: dic
     assert at_rest(server)["cancelled_requests_total"] == before + 1
 
 
-def test_cancel_request(server: TritonServer, cases: dict[str, Case]) -> None:
-    values = {"cancel": np.array([True])}
-    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), request_id="long") as (_client, answers):
-        answers.get(timeout=TIMEOUT_SECONDS)
-        with opened(server.grpc_url, values, request_id="long"):
+@STREAMING
+def test_cancel_ends_the_request_of_that_id_and_no_other(
+    server: TritonServer, cases: dict[str, Case], model: str
+) -> None:
+    values = tensors(cases["text"], sampling=LONG)
+    with (
+        opened(server.grpc_url, values, model, request_id="one") as (_, ones),
+        opened(server.grpc_url, values, model, request_id="other") as (_, others),
+    ):
+        ones.get(timeout=TIMEOUT_SECONDS)
+        others.get(timeout=TIMEOUT_SECONDS)
+        with opened(server.grpc_url, CANCEL, model, request_id="one"):
             while True:
-                result, error = answers.get(timeout=TIMEOUT_SECONDS)
+                result, error = ones.get(timeout=TIMEOUT_SECONDS)
                 assert error is None
                 if is_final(result):
                     break
-    assert result.as_numpy("finish_reason")[0] == b"cancelled"
+        assert result.as_numpy("finish_reason")[0] == b"cancelled"
+        while not others.empty():
+            assert not is_final(others.get()[0])
+        assert not is_final(others.get(timeout=TIMEOUT_SECONDS)[0])
     with pytest.raises(InferenceServerException) as absent:
-        unary(server.grpc_url, values, request_id="nobody")
+        stream(server.grpc_url, CANCEL, model, request_id="nobody")
+    assert isinstance(from_wire(absent.value.message()), NotFound)
+
+
+@UNARY
+def test_cancel_of_an_unknown_id(server: TritonServer, model: str) -> None:
+    with pytest.raises(InferenceServerException) as absent:
+        unary(server.grpc_url, CANCEL, model=model, request_id="nobody")
     assert isinstance(from_wire(absent.value.message()), NotFound)
     assert absent.value.status() == "StatusCode.NOT_FOUND"
 
 
-def test_cancel_without_an_id(server: TritonServer, cases: dict[str, Case]) -> None:
+@STREAMING
+def test_cancel_without_an_id(server: TritonServer, cases: dict[str, Case], model: str) -> None:
     """It would end every request that has no id: refused, and a stream without an id goes on."""
-    values = {"cancel": np.array([True])}
-    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG)) as (_, answers):
+    with opened(server.grpc_url, tensors(cases["text"], sampling=LONG), model) as (_, answers):
         answers.get(timeout=TIMEOUT_SECONDS)
         with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] cancel comes without a request id"):
-            stream(server.grpc_url, values)
+            stream(server.grpc_url, CANCEL, model)
         for url, client in ((server.grpc_url, grpcclient), (server.http_url, httpclient)):
             with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] cancel comes without a request id"):
-                unary(url, values, client)
+                unary(url, CANCEL, client)
         while not answers.empty():
             assert not is_final(answers.get()[0])
         assert not is_final(answers.get(timeout=TIMEOUT_SECONDS)[0])
@@ -202,7 +224,7 @@ def test_cancel_request_of_a_unary_one(server: TritonServer, cases: dict[str, Ca
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(unary, server.http_url, tensors(cases["text"], sampling=LONG), httpclient, request_id="u")
         wait_for(lambda: published(server)["output_tokens_total"] > before)
-        unary(server.http_url, {"cancel": np.array([True])}, httpclient, request_id="u")
+        unary(server.http_url, CANCEL, httpclient, request_id="u")
         result = running.result(TIMEOUT_SECONDS)
     assert result.as_numpy("finish_reason")[0] == b"cancelled"
     assert len(result.as_numpy("token_ids")) > 0
@@ -214,10 +236,11 @@ def test_a_deadline_ends_a_request(server: TritonServer, cases: dict[str, Case])
     assert result.as_numpy("token_ids").size
 
 
-def test_a_deadline_before_the_first_token(server: TritonServer, cases: dict[str, Case]) -> None:
+@STREAMING
+def test_a_deadline_before_the_first_token(server: TritonServer, cases: dict[str, Case], model: str) -> None:
     values = tensors(cases["text"])
     with pytest.raises(InferenceServerException) as streamed:
-        stream(server.grpc_url, values, timeout=1)
+        stream(server.grpc_url, values, model, timeout=1)
     with pytest.raises(InferenceServerException) as over_http:
         unary(server.http_url, values, httpclient, timeout=1)
     assert over_http.value.status() == "503"

@@ -21,6 +21,7 @@ from contract.sampling import Sampling
 from serving.vllm.engine import VllmEngine
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 from tests.vllm.conftest import KV_BYTES, LOOP, run
+from tests.waiting import until
 
 GREEDY = Sampling(max_tokens=MAX_NEW_TOKENS)
 LONG = Sampling(max_tokens=1500, ignore_eos=True)
@@ -41,14 +42,6 @@ async def collect(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREED
 
 def answer(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     return run(collect(engine, prompt, sampling))
-
-
-async def until(condition: Any) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come true")
 
 
 @pytest.mark.parametrize("name", ALL)
