@@ -32,8 +32,8 @@ from serving.triton.launcher import TritonServer
 from serving.triton.orphans import marked
 from serving.triton.repository import render_repository
 from tests.processor import pixel_values
-from tests.scrape import wait_for
 from tests.serving.reference import Reference
+from tests.waiting import wait_for
 
 QUESTION = "What colour is the circle?"
 

@@ -65,7 +65,7 @@ ELSEWHERE = {
     "queue": test_triton.test_a_full_server_says_so,
     "queue-time": test_life.test_too_long_in_the_queue,
     "timeout": test_triton.test_a_deadline_before_the_first_token,
-    "cancel": test_triton.test_cancel_request,
+    "cancel": test_triton.test_cancel_of_an_unknown_id,
     "cancel-id": test_triton.test_cancel_without_an_id,
     "timeout-value": test_doors.test_id_and_timeout_are_fields_of_generate,
     "engine": test_engine.test_damaged_weights_are_the_servers_fault,
