@@ -37,6 +37,7 @@ from export import families
 from export.gate.oracle import Oracle
 from export.gate.packs import flop, pixels
 from export.graph.loop import write_graph
+from export.graph.tower import Tower
 
 GRIDS = ((1, 16, 16), (1, 32, 32))
 HALF = ImageProcessing(1024, 1 << 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -80,6 +81,58 @@ def timed(calls: Sequence[Callable[[], object]], *, is_reversed: bool) -> list[t
     return found[::-1] if is_reversed else found
 
 
+def written(config: dict[str, Any], folder: Path) -> tuple[Oracle, Tower, list[Path]]:
+    """The original with random weights, and both graphs of it: ours, then the one that transformers exports."""
+    tower, generator = families.tower(config), torch.Generator().manual_seed(3)
+    weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.shapes.items()}
+    original = Oracle(config, HALF, list(weights), weights.__getitem__)
+    ours, stock = folder / "vision.onnx", folder / "stock" / "model.onnx"
+    write_graph(families.find(config["model_type"]), tower, weights.__getitem__, HALF, ours)
+    values = pixels(tower, (GRIDS[0],), 0)
+    sample = stock_inputs(original._tower, values, np.array([GRIDS[0]]))
+    exported = OnnxExporter().export(original._tower, sample, config=OnnxConfig(dynamic=True, ort_fusions="cpu"))
+    stock.parent.mkdir()
+    OnnxExporter.save_program(exported.program, stock)
+    return original, tower, [ours, stock]
+
+
+def opened(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options)
+
+
+def row(
+    grid: tuple[int, int, int], original: Oracle, tower: Tower, sessions: Sequence[Any], rounds: int, peak: float
+) -> dict[str, Any]:
+    """Times of both graphs on one grid, and how far the second's rows lie from the original's."""
+    names = {value.name for value in sessions[1].get_inputs()}
+    values, grids = pixels(tower, (grid,), 1), np.array([grid])
+    given = stock_inputs(original._tower, values, grids)
+    feeds = [
+        {"patches": values, "grid_thw": grids},
+        {name: tensor.numpy() for name, tensor in given.items() if name in names},
+    ]
+    expected = original(values, grids)["image_embeds"]
+    found = [session.run(None, feed) for session, feed in zip(sessions, feeds, strict=True)]
+    error = min(float(np.abs(part - expected).max()) for part in found[1] if part.shape == expected.shape)
+    calls = [lambda s=s, f=f: s.run(None, f) for s, f in zip(sessions, feeds, strict=True)]
+    pairs = [timed(calls, is_reversed=bool(number % 2)) for number in range(rounds)]
+    wall, cpu = ([statistics.median(pair[side][kind] for pair in pairs) for side in (0, 1)] for kind in (0, 1))
+    return {
+        "grid": "x".join(map(str, grid)),
+        "written_ms": round(wall[0] * 1e3, 1),
+        "stock_ms": round(wall[1] * 1e3, 1),
+        "written_cpu_ms": round(cpu[0] * 1e3, 1),
+        "stock_cpu_ms": round(cpu[1] * 1e3, 1),
+        "speedup": round(statistics.median(b[1] / a[1] for a, b in pairs), 3),
+        "speedup_of_best": round(min(b[1] for _, b in pairs) / min(a[1] for a, _ in pairs), 3),
+        "share_of_peak": round(flop(tower, (grid,)) / wall[0] / peak, 3),
+        "stock_max_abs_error": error,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The written graph against transformers' own ONNX export.")
     parser.add_argument("--layers", type=int, default=6)
@@ -88,65 +141,20 @@ def main() -> None:
     add_out(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    taps = [1, 2, args.layers - 1]
-    vision = SHAPES["2b"] | {"depth": args.layers, "deepstack_visual_indexes": taps}
-    config = {"model_type": "qwen3_vl", "vision_config": vision}
-    tower, generator = families.tower(config), torch.Generator().manual_seed(3)
-    weights = {name: draw(f"model.visual.{name}", shape, generator).numpy() for name, shape in tower.shapes.items()}
-    original = Oracle(config, HALF, list(weights), weights.__getitem__)
-    module, rows = original._tower, []
+    vision = SHAPES["2b"] | {"depth": args.layers, "deepstack_visual_indexes": [1, 2, args.layers - 1]}
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        ours, stock = Path(folder) / "vision.onnx", Path(folder) / "stock" / "model.onnx"
-        write_graph(families.find(config["model_type"]), tower, weights.__getitem__, HALF, ours)
-        values = pixels(tower, (GRIDS[0],), 0)
-        sample = stock_inputs(module, values, np.array([GRIDS[0]]))
-        exported = OnnxExporter().export(module, sample, config=OnnxConfig(dynamic=True, ort_fusions="cpu"))
-        stock.parent.mkdir()
-        OnnxExporter.save_program(exported.program, stock)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = args.threads
-        options.log_severity_level = 3
-        sessions = [onnxruntime.InferenceSession(path, options) for path in (ours, stock)]
-        names = {value.name for value in sessions[1].get_inputs()}
+        original, tower, paths = written({"model_type": "qwen3_vl", "vision_config": vision}, Path(folder))
+        sessions = [opened(path, args.threads) for path in paths]
         peak = matrix_peak(args.threads)
         for grid in GRIDS:
-            values, grids = pixels(tower, (grid,), 1), np.array([grid])
-            given = stock_inputs(module, values, grids)
-            feeds = [
-                {"patches": values, "grid_thw": grids},
-                {name: tensor.numpy() for name, tensor in given.items() if name in names},
-            ]
-            expected = original(values, grids)["image_embeds"]
-            found = [session.run(None, feed) for session, feed in zip(sessions, feeds, strict=True)]
-            error = min(float(np.abs(part - expected).max()) for part in found[1] if part.shape == expected.shape)
-            calls = [lambda s=s, f=f: s.run(None, f) for s, f in zip(sessions, feeds, strict=True)]
-            pairs = [timed(calls, is_reversed=bool(number % 2)) for number in range(args.rounds)]
-            wall, cpu = ([statistics.median(pair[side][kind] for pair in pairs) for side in (0, 1)] for kind in (0, 1))
-            rows.append(
-                {
-                    "grid": "x".join(map(str, grid)),
-                    "written_ms": round(wall[0] * 1e3, 1),
-                    "stock_ms": round(wall[1] * 1e3, 1),
-                    "written_cpu_ms": round(cpu[0] * 1e3, 1),
-                    "stock_cpu_ms": round(cpu[1] * 1e3, 1),
-                    "speedup": round(statistics.median(b[1] / a[1] for a, b in pairs), 3),
-                    "speedup_of_best": round(min(b[1] for _, b in pairs) / min(a[1] for a, _ in pairs), 3),
-                    "share_of_peak": round(flop(tower, (grid,)) / wall[0] / peak, 3),
-                    "stock_max_abs_error": error,
-                }
-            )
+            rows.append(row(grid, original, tower, sessions, args.rounds, peak))
             print(json.dumps(rows[-1]), flush=True)
-        nodes = {"written": num_nodes(ours), "stock": num_nodes(stock)}
+        nodes = dict(zip(("written", "stock"), map(num_nodes, paths), strict=True))
     versions = {m.__name__: m.__version__ for m in (onnxruntime, torch, transformers)}
-    result = {
-        "benchmark": "export_speed",
-        "layers": args.layers,
-        "threads": args.threads,
-        "rounds": args.rounds,
-        "machine": machine(),
-    }
-    result |= {"versions": versions, "nodes": nodes, "rows": rows}
-    finish(result, args.out)
+    asked = {"layers": args.layers, "threads": args.threads, "rounds": args.rounds}
+    facts = {"machine": machine(), "versions": versions, "nodes": nodes}
+    finish({"benchmark": "export_speed", **asked, **facts, "rows": rows}, args.out)
 
 
 if __name__ == "__main__":

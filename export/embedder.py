@@ -7,7 +7,6 @@ everything beside `out` and renames it when the proof holds.
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -15,50 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
-from tokenizers import Tokenizer
 
 from contract.embedder import NAME, TEXT_GRAPH, EmbedderManifest
-from contract.errors import BundleError, ParityError
+from contract.errors import BundleError
 from contract.files import published
 from contract.fingerprint import encoder_fingerprint
 from contract.manifest import GRAPH, TOKENIZER
 from edge_runtime.embedder import Embedder
-from edge_runtime.items.patches import normalised
-from edge_runtime.tower.session_options import session_options
 from export import families
 from export.edge_bundle import LIBRARIES, VisionExport
 from export.families.text_tower import write_text_graph
 from export.families.tile_facts import TileFacts
 from export.gate import parity
-from export.gate.oracle import Outputs
 from export.gate.packs import packs_for
-from export.gate.processor import NOTHING, drawn
 from export.gate.reference import quiet
-from export.gate.tiles import SIZES, compare_pixels
+from export.gate.vectors import picture_answer, text_rows, vector_gates
 from export.graph.builder import OPSET
 from export.graph.loop import write_graph
-from export.graph.tower import Tower
 from export.place import check_place
 from export.plan import HALF, Plan
 from export.precision import Precision, precision_named
 from export.progress import Progress
 from export.source.hub import local_folder
-
-TEXTS = (
-    *("a", "a photo of a cat", "A photo of two DOGS, running!", "  leading and  double blanks ", "naïve café, 100 %"),
-    *(
-        "a red circle",
-        "a green square on a blue table",
-        "ein Bild von einem Haus",
-        "写真",
-        "x" * 40,
-        "1 2 3 4 5 6 7 8 9",
-    ),
-    "one two three four five six seven eight nine ten eleven twelve",
-)
 
 
 def model_type_of(model: str) -> str:
@@ -104,14 +82,14 @@ def write_embedder(model: str, out: Path, precision: Precision, progress: Progre
             nodes += write_text_graph(texts, texts.reader(read), work / TEXT_GRAPH, precision.linear)
             done(plan.costs["graph"], "both towers")
         with progress.stage("inputs") as done:
-            gates = _inputs(folder, family, draft, work, tokenizer)
+            gates = vector_gates(folder, family, draft, work, tokenizer)
             done(plan.costs["inputs"], "pictures and texts")
         with progress.stage("original") as done:
             packs = packs_for(pictures)
-            answers = parity.answers(pictures, partial(_picture_answer, family, whole, facts, pictures), packs, done)
+            answers = parity.answers(pictures, partial(picture_answer, family, whole, facts, pictures), packs, done)
         with progress.stage("parity") as done:
             rows = parity.measure(work / GRAPH, pictures, answers, packs, progress.note, done)
-            rows += _text_rows(whole, work, draft)
+            rows += text_rows(whole, work, draft)
         parity.require(rows, precision.name, precision.gate, out.with_name(out.name + ".parity-failed.json"))
         asked = asdict(draft) | {"image": facts.image, "tiles": facts.tiles, "gates": gates}
         EmbedderManifest(**asked | {"parity": [row.facts() for row in rows]}).write(work)
@@ -190,84 +168,3 @@ def _manifest(
         libraries={name: version(name) for name in LIBRARIES},
         parity=[],
     )
-
-
-def _inputs(
-    folder: Path, family: families.EmbedderFamily, draft: EmbedderManifest, work: Path, tokenizer: Any
-) -> list[dict[str, Any]]:
-    """Compare the device's pixels and token ids with transformers'; returns the manifest's gates."""
-    embedder = _without_sessions(draft, work)
-    rows = (
-        ("processor", "pictures: every pixel", _pictures(folder, family, embedder)),
-        ("prompt", "token ids of texts", _texts(tokenizer, embedder)),
-    )
-    return [{"gate": gate, "compared": name, "cases": sum(1 for _ in cases)} for gate, name, cases in rows]
-
-
-def _without_sessions(draft: EmbedderManifest, work: Path) -> Embedder:
-    """A device that only prepares inputs: it has no graphs."""
-    none: Any = None
-    return Embedder(draft, Tokenizer.from_file(str(work / TOKENIZER)), none, none)
-
-
-def _pictures(folder: Path, family: families.EmbedderFamily, embedder: Embedder) -> Iterator[None]:
-    from transformers import AutoImageProcessor
-
-    tiles = embedder.manifest.tiles
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    for seed, (height, width) in enumerate(SIZES):
-        picture = Image.fromarray(drawn(seed, height, width))
-        values = family.pixels(processor(images=[picture], return_tensors="np"), tiles)
-        name = f"a picture of {width} x {height}"
-        compare_pixels(name, [embedder.item(picture)], values, processor, tiles)
-        yield
-
-
-def _texts(tokenizer: Any, embedder: Embedder) -> Iterator[None]:
-    most, fills = embedder.manifest.max_text_tokens, embedder.manifest.pads_to_max
-    for text in TEXTS:
-        ours = embedder.token_ids([text])[0].tolist()
-        padding = {"padding": "max_length", "max_length": most} if fills else {}
-        theirs = tokenizer(text, **padding)["input_ids"]
-        if ours != theirs:
-            raise ParityError(
-                f"token ids of {text!r} differ from transformers': {ours[:12]} here, {theirs[:12]} there. {NOTHING}"
-            )
-        yield
-
-
-def _picture_answer(
-    family: families.EmbedderFamily,
-    whole: Any,
-    facts: TileFacts,
-    tower: Tower,
-    patches: NDArray[np.uint8],
-    grid_thw: NDArray[np.int64],
-) -> Outputs:
-    """get_image_features of transformers' model, float32 (frames, width).
-
-    Args:
-        patches: uint8 (num_patches, patch_width).
-        grid_thw: int64 (num_items, 3).
-    """
-    values = normalised(patches, facts.image.mean, facts.image.std)
-    return {"image_embeds": family.features(whole, tower, facts.tiles, values, grid_thw)}
-
-
-def _text_rows(whole: Any, work: Path, draft: EmbedderManifest) -> list[parity.Row]:
-    """Compare the text graph with get_text_features: each text alone, and all together."""
-    import torch
-
-    prepared, session = (
-        _without_sessions(draft, work),
-        onnxruntime.InferenceSession(str(work / TEXT_GRAPH), session_options(), providers=["CPUExecutionProvider"]),
-    )
-    rows = []
-    for texts in (*([text] for text in TEXTS), list(TEXTS)):
-        ids = prepared.token_ids(texts)
-        with torch.inference_mode():
-            expected = whole.get_text_features(input_ids=torch.from_numpy(ids)).pooler_output.numpy()
-        got = session.run(["text_embeds"], {"input_ids": ids})[0]
-        name = f"text {texts[0][:20]!r}" if len(texts) == 1 else f"{len(texts)} texts"
-        rows.append(parity.compare(name, "text_embeds", expected, got))
-    return rows

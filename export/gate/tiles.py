@@ -1,4 +1,4 @@
-"""The gates of tile families: they compare tiles, rows and prompts with those of transformers' processor."""
+"""The gates of tile families: they compare tiles and rows with those of transformers' processor."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,21 +21,18 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.patches import to_patches
 from edge_runtime.items.preparation import frames_item, picture_item
 from edge_runtime.items.video_options import VideoOptions
-from edge_runtime.prompts.chat_template import Message, render
-from edge_runtime.prompts.content import num_pictures, plain
-from edge_runtime.prompts.prompt import prompt_ids
 from export import families as export_families
 from export.families import TileFamily
 from export.families.tile_facts import video_class
 from export.gate.processor import COUNTS, NOTHING, RATES, drawn
-from export.gate.reference import SHOWN, quiet, token_ids, unchecked
+from export.gate.reference import SHOWN, quiet, unchecked
+from export.gate.tile_prompts import tile_prompts
 
 SIZES = (
     *((336, 336), (100, 700), (700, 100), (437, 300), (480, 641), (37, 53), (333, 1000), (672, 672), (1001, 999)),
     *((384, 384), (448, 448), (512, 512), (1, 90), (90, 1), (55, 57), (224, 224), (640, 427), (720, 1280), (768, 1025)),
     *((1100, 450), (200, 210), (1300, 1299)),
 )
-CLIP_FPS = 2.0  # the rate of frames where a message does not say how fast they follow
 CLIPS = ((3, 60, 90), (2, 336, 336), (4, 91, 40))
 
 
@@ -49,7 +46,11 @@ def tile_gates(checkpoint: Path, work: Path, manifest: Manifest) -> Manifest:
         rows = [
             ("processor", "pictures: every pixel of every tile", _pictures(reference, bundle)),
             ("rows", "rows of pictures in the prompt's order", _rows(checkpoint, bundle)),
-            ("prompt", "token ids of conversations with pictures and videos", _prompts(reference, bundle)),
+            (
+                "prompt",
+                "token ids of conversations with pictures and videos",
+                tile_prompts(reference, bundle, with_videos=has_videos(reference)),
+            ),
         ]
         if has_videos(reference):
             rows.insert(1, ("processor", "clips: every pixel of every frame", _clips(reference, bundle)))
@@ -198,63 +199,3 @@ def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any,
         num_tiles = sum(item.tower_thw[0] for item in ours)
         what = f"{num_tiles} tiles here, {len(levels)} there" if len(theirs) != len(patches) else "pixels"
         raise ParityError(f"the device prepares {name} otherwise than transformers: {what}. {NOTHING}")
-
-
-def conversations(with_videos: bool) -> Iterator[tuple[str, list[Message]]]:
-    """Conversations without a picture, with one, with several, over several turns, and `with_videos` with videos."""
-
-    def part(seed: int, height: int, width: int) -> Message:
-        return {"type": "image", "image": Image.fromarray(drawn(seed, height, width))}
-
-    def clip(count: int, height: int, width: int) -> Message:
-        return {"type": "video", "video": [Image.fromarray(drawn(seed, height, width)) for seed in range(count)]}
-
-    def say(role: str, *content: Message | str) -> Message:
-        return {"role": role, "content": [c if isinstance(c, dict) else {"type": "text", "text": c} for c in content]}
-
-    yield "text", [say("user", " Hello,  world ")]
-    yield "one picture", [say("user", part(1, 60, 60), "What is it?")]
-    yield "a wide picture behind the text", [say("user", "Look: ", part(2, 100, 700))]
-    yield "two pictures", [say("user", part(3, 60, 200), " and ", part(4, 333, 100), "Which?")]
-    yield "two turns", [say("user", part(5, 437, 300), "What?"), say("assistant", "A star."), say("user", "Sure?")]
-    yield "a picture a turn", [say("user", part(6, 90, 90), "A?"), say("assistant", "1"), say("user", part(7, 50, 160))]
-    if with_videos:
-        yield "a video", [say("user", clip(3, 60, 90), "What happens?")]
-        yield "a picture and a video", [say("user", part(8, 77, 160), "then", clip(2, 60, 60), "?")]
-        yield "two videos", [say("user", clip(2, 60, 90), clip(2, 40, 50), "Which?")]
-
-
-def _prompts(reference: Any, bundle: Bundle) -> Iterator[None]:
-    manifest = bundle.manifest
-    for name, messages in conversations(has_videos(reference)):
-        parts = [part for message in messages for part in message["content"] if part["type"] != "text"]
-        mode = _mode(bundle, num_pictures(messages))
-        items = [
-            picture_item(part["image"], manifest.image, manifest.card, mode=mode)
-            if part["type"] == "image"
-            else frames_item(part["video"], manifest.video, manifest.card)
-            for part in parts
-        ]
-        text = render(bundle.chat_template, plain(messages), None, special_tokens=manifest.special_tokens)
-        ours = prompt_ids(text, items, bundle).tolist()
-        theirs = token_ids(reference, text, **_media(parts))
-        if ours != theirs:
-            raise ParityError(
-                f"the prompt of {name!r} differs from transformers': {len(ours)} tokens {ours[:12]} here, {len(theirs)} "
-                f"tokens {theirs[:12]} there. {NOTHING}"
-            )
-        yield
-
-
-def _media(parts: list[Message]) -> dict[str, Any]:
-    """The arguments of transformers' processor for the pictures and videos of one conversation."""
-    pictures = [part["image"] for part in parts if part["type"] == "image"]
-    videos = [np.stack([np.asarray(frame) for frame in part["video"]]) for part in parts if part["type"] == "video"]
-    given: dict[str, Any] = {"images": [pictures]} if pictures else {}
-    if videos:
-        metadata = [
-            {"fps": CLIP_FPS, "total_num_frames": len(video), "frames_indices": list(range(len(video)))}
-            for video in videos
-        ]
-        given |= {"videos": [videos], "do_sample_frames": False, "video_metadata": [metadata]}
-    return given

@@ -31,8 +31,8 @@ from contract.token_ids import max_prompt_tokens
 from serving.requests.keys import Grid, Held, all_grids, held_items
 from serving.requests.store import ReuseStore
 from serving.requests.tokens import TextReader
+from serving.requests.values import Tensors, flag, text, texts
 
-Tensors = Mapping[str, NDArray[Any]]
 MAX_TOKEN_BYTES = 64  # text for each token that the prompt may have; the parser refuses more unread
 SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
@@ -50,32 +50,6 @@ class ParsedRequest:
     wants_num_input_tokens: bool
     wants_num_output_tokens: bool
     task: str = GENERATE
-
-
-def flag(tensors: Tensors, name: str, default: bool) -> bool:
-    """The value of a BOOL tensor (1,); `default` where it is absent."""
-    return bool(tensors[name].any()) if name in tensors else default
-
-
-def texts(tensors: Tensors, name: str) -> list[str]:
-    """The texts of a BYTES tensor; an empty list where it is absent.
-
-    Raises:
-        InvalidInput: a text is no UTF-8.
-    """
-    try:
-        return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in tensors.get(name, ())]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name} is no UTF-8: {error.reason} at byte {error.start}", check="utf-8") from error
-
-
-def text(tensors: Tensors, name: str) -> str | None:
-    """The text of a BYTES tensor (1,); None where it is absent.
-
-    Raises:
-        InvalidInput: it is no UTF-8.
-    """
-    return next(iter(texts(tensors, name)), None)
 
 
 class RequestParser:

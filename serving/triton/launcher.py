@@ -5,19 +5,16 @@ repository, links to the wheel's backend, log) and in a process group of its own
 removes.
 """
 
-import ipaddress
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +26,13 @@ from serving.settings import Settings
 from serving.triton.build import EXIT_TIMEOUT_SECONDS, IMAGE, WHEEL, Ports, command, wheel_folder
 from serving.triton.health import is_ready
 from serving.triton.orphans import end_orphans
+from serving.triton.ports import ANY_PORTS, free_ports, is_this_machine
 from serving.triton.repository import render_repository
 from serving.triton.stub_environment import stub_environment
 from serving.triton.vllm_environment import vllm_folders
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
-ANY_PORTS = Ports(0, 0, 0)
 LOG_TAIL_CHARACTERS = 4000
 RESTART_SECONDS = 1.0  # between two starts of a guardian
 
@@ -118,7 +115,7 @@ class TritonServer:
         try:
             self.card: ModelCard = render_repository(folder / "models", self._settings)
             self._log_path = None if self._triton else (self._log_file or folder / "triton.log").absolute()
-            with _free_ports(self._wanted, self._host) as self.ports:
+            with free_ports(self._wanted, self._host) as self.ports:
                 self._launch(folder)
                 self._wait_ready()
             self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -229,14 +226,6 @@ class TritonServer:
         return "\n".join(errors[-5:] or lines[-30:])[-LOG_TAIL_CHARACTERS:]
 
 
-def is_this_machine(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on. Others reach any name but localhost."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _linked_backends(triton: Path, folder: Path) -> Path:
     """A backend directory of links: the wheel keeps one stub a Python version, each where Triton does not look."""
     (folder / "python").mkdir(parents=True)
@@ -250,26 +239,3 @@ def _linked_backends(triton: Path, folder: Path) -> Path:
             raise ServerError(f"this Triton has no {source.name} for Python {minor}")
         (folder / "python" / source.name).symlink_to(source)
     return folder
-
-
-@contextmanager
-def _free_ports(wanted: Ports, host: str) -> Iterator[Ports]:
-    """Replace zeros by free ports. The block holds all ports, so that they differ and no other process gets them.
-
-    Triton takes them meanwhile: a socket that may be reused and does not listen leaves its port to others.
-
-    Raises:
-        ServerError: a port that was asked for is in use.
-    """
-    with ExitStack() as stack:
-        chosen = {}
-        for protocol in ("http", "grpc", "metrics"):
-            probe = stack.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just closed is free
-            port = getattr(wanted, protocol)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise ServerError(f"{protocol} port {port} of {host} cannot be used: {error.strerror}") from error
-            chosen[protocol] = probe.getsockname()[1]
-        yield Ports(**chosen)

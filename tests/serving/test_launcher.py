@@ -26,8 +26,9 @@ from serving.settings import Settings
 from serving.triton import stub_environment
 from serving.triton.build import IMAGE, WHEEL, Ports, command, wheel_folder
 from serving.triton.cache import cache_folder, made_once
-from serving.triton.launcher import ANY_PORTS, HOST, TritonServer, _free_ports, _linked_backends
+from serving.triton.launcher import HOST, TritonServer, _linked_backends
 from serving.triton.orphans import marked
+from serving.triton.ports import ANY_PORTS, free_ports
 from tests.serving.reference import Case, Reference, remove_tensor
 from tests.serving.wire import stream, tensors
 from tests.waiting import seconds_until, wait_for
@@ -225,7 +226,7 @@ def test_a_port_in_use(reference: Reference) -> None:
 
 
 def test_chosen_ports_are_nobody_elses_until_triton_listens() -> None:
-    with _free_ports(ANY_PORTS, HOST) as held:
+    with free_ports(ANY_PORTS, HOST) as held:
         assert len(set(astuple(held))) == 3
         for port in astuple(held):
             with socket.socket() as other, pytest.raises(OSError, match="in use"):

@@ -23,10 +23,11 @@ from serving.engine import Delta
 from serving.loop import LoopThread
 from serving.metrics import Meter, Timing
 from serving.requests.answer import CANCELLED
-from serving.requests.request import ParsedRequest, RequestParser, flag
+from serving.requests.request import ParsedRequest, RequestParser
 from serving.requests.shared_store import SharedStore
 from serving.requests.store import ReuseStore
 from serving.requests.tokenizer import load_tokenizer
+from serving.requests.values import flag
 from serving.settings import Settings
 from serving.tasks import served_tasks
 from triton_models.door import Watcher, accept_each, as_known, cancelled_id, parameters
