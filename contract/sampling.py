@@ -12,8 +12,6 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_STOP_IDS = 1024
 MAX_DEPTH = 64  # levels of structured_outputs
-# Options of a JSON schema, under llguidance's names: no blanks, which a weak model writes for ever; oneOf means anyOf.
-JSON_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 MIN_REPETITION_PENALTY = 0.01
 MAX_LOGPROBS = 20
 

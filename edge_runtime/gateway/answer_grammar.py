@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from contract.sampling import JSON_OPTIONS, Sampling
+from contract.sampling import Sampling
+from contract.schemas import guided
 from edge_runtime.gateway.reasoning import END as THOUGHT_END
 from edge_runtime.gateway.tool_calls import END, FUNCTION, START
 from edge_runtime.gateway.tools import call_schema
@@ -79,4 +80,4 @@ def _calls(functions: list[dict[str, Any]]) -> str:
 
 
 def _json(schema: dict[str, Any]) -> str:
-    return "%json " + json.dumps(schema | {"x-guidance": JSON_OPTIONS})
+    return "%json " + json.dumps(guided(schema))

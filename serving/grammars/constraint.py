@@ -1,7 +1,7 @@
 """`structured_outputs` of a request: vLLM's names, checked here once, so that both engines mean the same by them.
 
-An engine writes JSON without blanks, and takes oneOf for anyOf, as most servers take it: a grammar of tokens cannot
-count how many branches an answer fits.
+An engine writes JSON without blanks and without properties that a schema does not name, and takes oneOf for anyOf, as
+most servers take it: a grammar of tokens cannot count how many branches an answer fits.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import InvalidInput, shown
-from contract.sampling import JSON_OPTIONS
+from contract.schemas import guided
 
 KINDS = ("json", "json_object", "regex", "choice", "grammar")
 MAX_CHARACTERS = 1 << 17  # the whole constraint, written as JSON
@@ -40,7 +40,7 @@ class Constraint:
                 raise _wrong(f"json_object is {shown(value)}, true is expected")
             kind, value = "json", {"type": "object"}
         if kind == "json":
-            value = _schema(value) | {"x-guidance": JSON_OPTIONS}
+            value = guided(_schema(value))
         elif kind == "choice":
             if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
                 raise _wrong(f"choice is {shown(value)}, a list of texts is expected")

@@ -88,6 +88,15 @@ class _Whole:
         return self._make()
 
 
+def test_a_tool_that_leaves_its_parameters_open_gets_no_others(client: openai.OpenAI) -> None:
+    """LangChain's form: without additionalProperties the bundled model writes properties until its tokens are over."""
+    parameters = {"type": "object", "properties": {"s": {"enum": [1, 2]}}, "required": ["s"]}
+    wait = {"type": "function", "function": {"name": "wait", "parameters": parameters}}
+    choice = ask(client, tools=[wait], tool_choice={"type": "function", "function": {"name": "wait"}})
+    (call,) = choice.message.tool_calls or []
+    assert json.loads(call.function.arguments) in ({"s": 1}, {"s": 2})
+
+
 @pytest.mark.parametrize(
     ("form", "texts"),
     [

@@ -39,6 +39,7 @@ SCHEMAS: dict[str, Any] = {
     "any of": {"anyOf": [POINT, {"type": "null"}]},
     "one of": {"oneOf": [POINT, {"type": "object", "properties": {"x": {"const": "far"}}, "required": ["x"]} | {"additionalProperties": False}]},
     "all of": {"allOf": [{"type": "integer", "minimum": 5}, {"maximum": 9}]},
+    "left open": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]},
     "nullable": {"type": ["boolean", "null"]},
     "pydantic": {
         "$defs": {"Colour": {"enum": ["red", "blue"], "title": "Colour", "type": "string"}},
