@@ -71,6 +71,7 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         preparation.close()
+        chat.close()
         door.close()
         await triton.close()
         await client.close()

@@ -5,7 +5,9 @@ refuses a request. A client that goes away ends its request: the gateway drops o
 one that runs on the server.
 """
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -26,6 +28,7 @@ from edge_runtime.gateway.reasoning import begins_thinking
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.gateway.usage import PromptTokens
+from edge_runtime.items.jpeg import jpeg_bytes
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
@@ -48,6 +51,11 @@ class Chat:
         self._bundle = pipeline.encoder.bundle
         self._card = self._bundle.manifest.card
         self._preparation, self._door, self.metrics = preparation, door, door.metrics
+        self._counters = ThreadPoolExecutor(1, "jpeg")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._counters.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
         """Answer a request whose body has come."""
@@ -65,12 +73,13 @@ class Chat:
         thinking = begins_thinking(prepared.request, self._bundle)
         shape = kind.shape(chat, self._settings.served_model_names[0], tokens, thinking)
         count_prompt(self.metrics, prepared, tokens)
-        last = None
+        last, counting = None, None
         sampling = bound(chat.sampling, chat.tools, thinking, self._bundle.chat_template)
         async with aclosing(self._client.stream(prepared.request, sampling)) as deltas:
             async for delta in deltas:
                 if last is None:
-                    self._count_first(delta, exchange, prepared)
+                    self._count_first(delta, exchange)
+                    counting = self._count_pictures(delta, prepared)
                 last = delta
                 self.metrics.completion_tokens.inc(len(delta.token_ids))
                 await _pass_on(delta, chat, shape, exchange)
@@ -79,6 +88,8 @@ class Chat:
         if not exchange.is_complete:
             reason = last.finish_reason if last else ""
             raise ServerError(f"the server ended the answer with {reason!r}, stop or length is expected: ask again")
+        if counting is not None:  # the request counts as running until then, so few wait for the one thread
+            await counting
 
     async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
         if chat.prompt is None:
@@ -99,13 +110,24 @@ class Chat:
         most = await self._triton.limit("max_output_tokens") or Limits.max_output_tokens
         return replace(chat, sampling=replace(chat.sampling, max_tokens=most))
 
-    def _count_first(self, delta: Delta, exchange: "Exchange", prepared: Prepared) -> None:
+    def _count_first(self, delta: Delta, exchange: "Exchange") -> None:
         self.metrics.first_token_seconds.observe(time.perf_counter() - exchange.begun)
         self.metrics.items.labels("sent").inc(delta.num_uploaded)
         self.metrics.upload_bytes.inc(delta.upload_bytes)
-        if prepared.jpeg_bytes and delta.num_uploaded == len(prepared.request.items):
-            self.metrics.picture_bytes.labels(delta.precision).inc(delta.upload_bytes)
-            self.metrics.picture_bytes.labels("jpeg").inc(prepared.jpeg_bytes)
+
+    def _count_pictures(self, delta: Delta, prepared: Prepared) -> asyncio.Future[None] | None:
+        """Begin to compare an upload of pictures with their JPEG, in a thread: nobody's token waits for it."""
+        items = prepared.items
+        if not items or delta.num_uploaded != len(items) or any(item.timestamps for item in items):
+            return None
+
+        def count() -> None:
+            sizes = [jpeg_bytes(item, self._card) for item in items]
+            if None not in sizes:
+                self.metrics.picture_bytes.labels(delta.precision).inc(delta.upload_bytes)
+                self.metrics.picture_bytes.labels("jpeg").inc(sum(size or 0 for size in sizes))
+
+        return asyncio.get_running_loop().run_in_executor(self._counters, count)
 
 
 async def check_length(num_characters: int, triton: Triton, param: str = "messages") -> None:

@@ -26,7 +26,7 @@ from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.shares import Shares
-from edge_runtime.items.jpeg import jpeg_bytes
+from edge_runtime.items.item import Item
 from edge_runtime.items.leaving import LeavingAsker
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
@@ -45,13 +45,12 @@ class Prepared:
     Attributes:
         request: the prompt and the rows.
         encode_s: seconds that the device took to decode and encode; 0 without pictures and videos.
-        jpeg_bytes: bytes of its pictures as JPEG of quality 90; None without pictures, or where a cache gave the rows
-            of one and no pixels are left.
+        items: its pictures and videos, with their pixels where no cache gave the rows.
     """
 
     request: Request
     encode_s: float = 0.0
-    jpeg_bytes: int | None = None
+    items: tuple[Item, ...] = ()
 
 
 class Preparation:
@@ -192,10 +191,7 @@ class Preparation:
 
                 def encode() -> Prepared:
                     request = write(prepared=prepared)
-                    encode_s = time.perf_counter() - begun
-                    card = self._pipeline.encoder.bundle.manifest.card
-                    sizes = [None if one.item.timestamps else jpeg_bytes(one.item, card) for one in prepared]
-                    return Prepared(request, encode_s, None if None in sizes else sum(size or 0 for size in sizes))
+                    return Prepared(request, time.perf_counter() - begun, tuple(one.item for one in prepared))
 
                 future = self._encoders.submit(encode)
                 is_encoding = True

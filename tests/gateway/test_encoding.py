@@ -1,5 +1,6 @@
 """Pictures through the tower: once each, beside the answers of others, and no more in a row than was said."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,11 +57,32 @@ def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:
     before = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     asked += [slow.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[1:4]]
     assert [a["choices"][0]["message"]["content"] for _, a, _ in asked] == [q.answer for q in questions[:4]]
+    until(lambda: "picture_bytes_total{" in slow.ask("/metrics")[1])
     for codec in ("fp16", "jpeg"):
         assert slow.counted("picture_bytes_total", f'codec="{codec}"') > 1000
     after = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     assert after[:2] == before[:2]
     assert after[2] - before[2] < 3 * 20_000  # ids and parameters; the picture alone is more than that
+
+
+def test_the_first_token_does_not_wait_for_the_count_of_jpeg_bytes(
+    bundle_folder: Path, server: TritonServer, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    held = (
+        "import os; from edge_runtime.gateway import chat; count = chat.jpeg_bytes; "
+        "chat.jpeg_bytes = lambda *given: (open(os.environ['GO']).close(), count(*given))[1]"
+    )
+    os.mkfifo(go)  # who opens it waits for the other side
+    with gateway_process(bundle_folder, server.grpc_url, patience=held, GO=str(go)) as gateway:
+        stream = gateway.client().chat.completions.create(
+            model="edge_vlm", messages=[user(picture_part(picture(9)), "Describe the image.")], stream=True
+        )  # type: ignore[call-overload]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream)  # whole, and nothing is counted
+        assert "picture_bytes_total{" not in gateway.ask("/metrics")[1]
+        go.write_text("")
+        until(lambda: "picture_bytes_total{" in gateway.ask("/metrics")[1])
+        assert gateway.counted("picture_bytes_total", 'codec="jpeg"') > 1000
 
 
 def test_a_picture_is_encoded_while_another_answer_streams(slow: Gateway) -> None:
