@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edge_runtime import __version__
+from edge_runtime.gateway import ollama
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat_request import check_model
 from edge_runtime.gateway.failures import Failure
@@ -44,6 +45,11 @@ class About:
         length = await self._triton.limit("max_prompt_tokens")
         names = self._settings.served_model_names
         return JSONResponse({"object": "list", "data": [_model(name, length) for name in names]})
+
+    async def tags(self, request: Request) -> Response:
+        """The same names in Ollama's form."""
+        self._callers.key(request)
+        return JSONResponse(ollama.tags(self._settings.served_model_names))
 
     async def model(self, request: Request) -> Response:
         """One of these names."""

@@ -10,6 +10,7 @@ from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_ch
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, listed, mapping
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.tool_calls import as_object
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.request import Delta
 
@@ -51,7 +52,7 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
     if thinking := mapping(given, "thinking"):
         check_keys(thinking, ("type", "display"), "thinking", {"budget_tokens": "no budget is kept here, leave it out"})
         chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
-    return read_chat(chat, settings).with_original(given, ignored)
+    return read_chat(chat, settings).with_original({}, ignored)
 
 
 def _message(item: Any, param: str) -> list[dict[str, Any]]:
@@ -157,7 +158,7 @@ class AnthropicMessage:
             function = call["function"]
             block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
             events += self._close() + self._begin(block)
-            self._blocks[-1]["input"] = _object(function["arguments"])
+            self._blocks[-1]["input"] = as_object(function["arguments"])
             events.append(self._delta({"type": "input_json_delta", "partial_json": function["arguments"]}))
         return events
 
@@ -184,10 +185,3 @@ class AnthropicMessage:
     def _message(self, blocks: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
         usage = {"input_tokens": self._prompt.total, "output_tokens": self._reader.num_tokens}
         return self._head | {"content": blocks, "stop_reason": reason, "stop_sequence": None, "usage": usage}
-
-
-def _object(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return {"arguments": arguments}

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from edge_runtime.gateway import anthropic_messages, responses
+from edge_runtime.gateway import anthropic_messages, ollama, responses
 from edge_runtime.gateway.about import About
 from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
 from edge_runtime.gateway.callers import Callers
@@ -21,6 +21,7 @@ from edge_runtime.gateway.embeddings import read_embeddings
 from edge_runtime.gateway.failures import Failure, answer_failure
 from edge_runtime.gateway.hosts import HostGuard
 from edge_runtime.gateway.kinds import Kind
+from edge_runtime.gateway.ollama import OllamaAnswer, read_ollama
 from edge_runtime.gateway.pooled import Pooled
 from edge_runtime.gateway.preparation import Preparation
 from edge_runtime.gateway.rerank import read_rerank
@@ -40,6 +41,10 @@ KINDS = {
     "/v1/messages": Kind(
         read_anthropic, AnthropicMessage, names_events=True, ends_with_done=False,
         error_event=anthropic_messages.error_body, error_body=anthropic_messages.error_body,
+    ),
+    "/api/chat": Kind(
+        read_ollama, OllamaAnswer, ends_with_done=False, is_lines=True,
+        error_event=ollama.error_body, error_body=ollama.error_body,
     ),
     "/tokenize": Kind(read_tokenize, None),
 }  # fmt: skip
@@ -95,7 +100,9 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
             Route("/metrics", about.metrics),
             Route("/v1/models", about.models),
             Route("/v1/models/{name:path}", about.model),
+            Route("/api/tags", about.tags),
             Route("/version", about.version),
+            Route("/api/version", about.version),
             *[
                 Route(path, Endpoint(door, kind, answers[path]), methods=["POST"])
                 for path, kind in (KINDS | POOLED).items()

@@ -65,7 +65,7 @@ class ChatRequest:
         has_running_usage: whether every event of a stream has the numbers of tokens.
         ignored: the names of the fields that the gateway ignores.
         prompt: text or token ids, instead of messages.
-        original: the body of another endpoint, which its answer repeats.
+        original: what the answer of another endpoint repeats of its body; never its pictures.
     """
 
     messages: list[Message]
@@ -83,7 +83,7 @@ class ChatRequest:
     original: dict[str, Any] = field(default_factory=dict)
 
     def with_original(self, body: dict[str, Any], ignored: tuple[str, ...]) -> "ChatRequest":
-        """The same request, with the body of another endpoint as its origin."""
+        """The same request, with parts of the body of another endpoint as its origin."""
         return replace(self, original=body, ignored=ignored)
 
     @property

@@ -32,7 +32,7 @@ class Completion:
         """The chunk of a delta, in a list; an empty list where there is nothing to show yet."""
         piece = self._reader.add(delta)
         text, calls = piece.text, piece.calls
-        logprobs = [_logprob(token) for token in delta.logprobs]
+        logprobs = [shown_logprob(token) for token in delta.logprobs]
         if not self._chat.is_stream:
             self._text.append(text)
             self._thoughts.append(piece.reasoning)
@@ -87,7 +87,8 @@ class Completion:
         return chunk | {"usage": None} if self._chat.includes_usage else chunk
 
 
-def _logprob(token: dict[str, Any]) -> dict[str, Any]:
+def shown_logprob(token: dict[str, Any]) -> dict[str, Any]:
+    """A token of a Delta in OpenAI's form, which Ollama has, too."""
     return _named(token) | {"top_logprobs": [_named(other) for other in token["top"]]}
 
 

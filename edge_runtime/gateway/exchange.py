@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 from edge_runtime.gateway.failures import LOG, Failure
 from edge_runtime.gateway.kinds import Kind
 
+EVENTS, LINES = b"text/event-stream; charset=utf-8", b"application/x-ndjson"
 STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
 ]
@@ -44,11 +44,12 @@ class Exchange:
 
     async def begin_events(self) -> None:
         self.is_begun = True
-        headers = STREAM_HEADERS + self._headers()
+        kind = (b"content-type", LINES if self._kind.is_lines else EVENTS)
+        headers = [kind, *STREAM_HEADERS, *self._headers()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def send_events(self, values: list[dict[str, Any]], is_end: bool = False) -> None:
-        """Send server-sent events in one write."""
+        """Send server-sent events, or lines of JSON, in one write."""
         lines = b"".join(map(self._line, values))
         if is_end:
             lines += b"data: [DONE]\n\n" if self._kind.ends_with_done else b""
@@ -56,6 +57,8 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": lines, "more_body": not is_end})
 
     def _line(self, value: dict[str, Any]) -> bytes:
+        if self._kind.is_lines:
+            return orjson.dumps(value) + b"\n"
         name = b"event: " + value["type"].encode() + b"\n" if self._kind.names_events else b""
         return name + b"data: " + orjson.dumps(value) + b"\n\n"
 

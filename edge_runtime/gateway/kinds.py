@@ -40,6 +40,7 @@ class Kind:
             prompt ends in reasoning. None answers with the prompt's tokens.
         names_events: whether events carry their `type` as a name, too.
         ends_with_done: whether a stream ends with the line `data: [DONE]`.
+        is_lines: whether a stream is lines of JSON instead of server-sent events.
         error_event: makes the event for an error in a stream.
         error_body: makes the JSON of an error answer.
     """
@@ -48,5 +49,6 @@ class Kind:
     shape: Callable[..., Shape] | None
     names_events: bool = False
     ends_with_done: bool = True
+    is_lines: bool = False
     error_event: Callable[[Failure], dict[str, Any]] = plain_error
     error_body: Callable[[Failure], dict[str, Any]] = plain_error

@@ -213,7 +213,7 @@ def _tool_calls(values: Any, param: str) -> list[dict[str, Any]]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise Failure(400, f"{here} is {shown(value)}, an object with a function.name is expected", param=here)
         check_keys(value, ("id", "type", "function", "index", "provider_specific_fields"), here)
-        check_keys(function, ("name", "arguments"), f"{here}.function")
+        check_keys(function, ("name", "arguments", "index"), f"{here}.function")
         arguments = function.get("arguments") or "{}"
         if isinstance(arguments, str):
             try:

@@ -58,7 +58,7 @@ def read_response(values: dict[str, Any], settings: Settings) -> ChatRequest:
         if failure.param and failure.param.startswith("messages"):
             failure.param = "input" + failure.param.removeprefix("messages")
         raise
-    return asked.with_original(given, ignored)
+    return asked.with_original({name: value for name, value in given.items() if name != "input"}, ignored)
 
 
 def _messages(given: dict[str, Any]) -> list[dict[str, Any]]:

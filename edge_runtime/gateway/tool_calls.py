@@ -127,6 +127,14 @@ class _Braces:
         return None
 
 
+def as_object(arguments: str) -> Any:
+    """The arguments of a call, which OpenAI's form holds as text, as an object."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {"arguments": arguments}
+
+
 def call_of(text: str) -> dict[str, Any] | None:
     """The call that a JSON object describes; None where the text describes none."""
     try:

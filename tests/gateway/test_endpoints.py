@@ -55,6 +55,16 @@ def test_a_response(client: openai.OpenAI) -> None:
     )
 
 
+def test_an_answer_holds_none_of_its_pictures() -> None:
+    """Their text would stay in memory as long as the answer lasts, counted by nobody."""
+    said = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": PICTURE}}]}]
+    for asked in (
+        read_response({"input": INPUT}, Settings()),
+        read_anthropic({"messages": said, "max_tokens": 2}, Settings()),
+    ):
+        assert PICTURE[30:90] not in repr(asked.original)
+
+
 def test_a_response_in_events(client: openai.OpenAI) -> None:
     with client.responses.stream(model=MODEL, input=INPUT, max_output_tokens=64) as stream:
         seen = list(stream)
