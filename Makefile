@@ -11,7 +11,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-families test-scale sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -41,7 +41,7 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
-	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale
+	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients
 	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py tests/vllm/test_families.py -k "not test_families or llava_next"
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
@@ -61,6 +61,10 @@ test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends haproxy nginx-light redis-server; \
 	else echo "haproxy, nginx or redis-server is missing: sudo apt-get install haproxy nginx-light redis-server"; exit 1; fi; fi
 	$(BIN)/python -m pytest -s $(SCALE)
+
+CLIENTS ?= tests/clients
+test-clients: $(READY) ## clients' real packages against one gateway, and their table in docs/gateway.md; needs node and npm, 2 GB
+	$(BIN)/python -m pytest $(CLIENTS)
 
 sanitize: $(READY) ## the kernels' tests under AddressSanitizer and UBSan; installs clang where it may
 	@if ! command -v clang++-14 >/dev/null; then if [ "$$(id -u)" = 0 ]; then apt-get update -qq && \

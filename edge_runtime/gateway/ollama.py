@@ -4,10 +4,11 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
+from contract.errors import shown
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_chat
 from edge_runtime.gateway.completion import shown_logprob
-from edge_runtime.gateway.failures import Failure, shortened
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys, flag, mapping, whole
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.tool_calls import as_object
@@ -76,7 +77,7 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
 def _message(item: Any, param: str) -> dict[str, Any]:
     """A message as OpenAI's: its pictures, which are bare base64, stand before its text."""
     if not isinstance(item, dict):
-        raise Failure(400, f"{param} is {shortened(item)}, an object is expected", param=param)
+        raise Failure(400, f"{param} is {shown(item)}, an object is expected", param=param)
     check_keys(item, (*MESSAGE, "images", "tool_calls"), param)
     message = {name: item[key] for key, name in MESSAGE.items() if item.get(key) is not None}
     pictures, calls = item.get("images") or [], item.get("tool_calls") or []

@@ -1,0 +1,5 @@
+"""The gateway that all clients ask."""
+
+from tests.gateway.conftest import gateway
+
+__all__ = ["gateway"]
