@@ -1,6 +1,7 @@
-"""Shows how far a long command is: stages of known cost, a bar with the time that is left, and lines that stay.
+"""Shows how far a long command is: its stage, the share of the stage that is done, the time it took, and lines that stay.
 
-Costs have any one unit, here floating point operations; the time left follows from the speed so far.
+It foretells no time. Stages use a machine differently (a disk, one core, all cores), and so do small and large packs of
+one stage: a speed so far promised four times what an export took. Costs have one unit, floating point operations.
 """
 
 import time
@@ -31,13 +32,13 @@ class Progress:
         self._file = file
         self._is_terminal = file is not None and file.isatty()
         self._costs: Mapping[str, float] = {}
-        self._finished, self._started, self._logged = 0.0, time.monotonic(), time.monotonic()
+        self._started = self._logged = time.monotonic()
         self._bar = ""
         self.seconds: dict[str, float] = {}
 
     def plan(self, costs: Mapping[str, float]) -> None:
-        """Take the plan: the cost of each stage, in order. The clock of the time left starts here."""
-        self._costs, self._finished, self._started = costs, 0.0, time.monotonic()
+        """Take the plan: the cost of each stage, in order. The clock that the bar shows starts here."""
+        self._costs, self._started = costs, time.monotonic()
 
     def note(self, line: str) -> None:
         """Write a line that stays."""
@@ -64,27 +65,13 @@ class Progress:
             if self._is_terminal and self._file is not None:
                 print("\r\x1b[2K", end="", file=self._file, flush=True)
         self.seconds[name] = round(time.monotonic() - began, 2)
-        self._finished += self._costs.get(name, 0.0)
-
-    def seconds_left(self, done: float = 0.0) -> float | None:
-        """Estimate from the speed so far; None where it is too early to say.
-
-        Args:
-            done: the cost of the finished steps of the running stage.
-        """
-        total, behind = sum(self._costs.values()), self._finished + done
-        if behind <= 0.02 * total:
-            return None
-        return (time.monotonic() - self._started) * max(0.0, total - behind) / behind
 
     def _step(self, name: str, done: float, what: str) -> None:
         if self._file is None:
             return
         share = min(1.0, done / self._costs[name]) if self._costs.get(name) else 0.0
-        left = self.seconds_left(done)
         number = f"{1 + list(self._costs).index(name)}/{len(self._costs)}" if name in self._costs else ""
-        time_left = "" if left is None else f"  about {left:.0f} s left"
-        text = f"{number:>4} {name:<12}{share:>4.0%}{time_left}"
+        text = f"{number:>4} {name:<12}{share:>4.0%}  after {time.monotonic() - self._started:.0f} s"
         if self._is_terminal:
             filled = round(share * WIDTH)
             self._draw(f"[{'#' * filled}{'.' * (WIDTH - filled)}] {text}  {what[:30]}")
