@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +14,9 @@ from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
+from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
+from edge_runtime.tower.session import CPU
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".3gp",
@@ -66,17 +69,41 @@ def open_encoder(args: argparse.Namespace) -> Encoder:
     return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
 
 
-def open_pipeline(args: argparse.Namespace, decoding: DecodingLimits | None = None) -> Pipeline:
+def open_encoder_aloud(args: argparse.Namespace) -> Encoder:
+    """The encoder of the arguments, for a command that stays; it writes to standard error what it loads.
+
+    Raises:
+        BundleError, InvalidInput: as open_pipeline.
+    """
+    print(f"loading {args.bundle}", file=sys.stderr, flush=True)
+    began, encoder = time.perf_counter(), open_encoder(args)
+    manifest, weights = encoder.bundle.manifest, encoder.bundle.weights
+    megabytes = weights.stat().st_size / 1e6
+    own = kernels.instructions() if args.provider == CPU else None
+    where = f"kernels {own}" if own else args.provider
+    print(
+        f"loaded in {time.perf_counter() - began:.1f} s: tower of {manifest.card.family}, {manifest.precision}, "
+        f"{megabytes:.0f} MB, {where}; answers come from {args.triton}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return encoder
+
+
+def open_pipeline(
+    args: argparse.Namespace, decoding: DecodingLimits | None = None, encoder: Encoder | None = None
+) -> Pipeline:
     """The pipeline of the arguments; it keeps embeddings in memory, and in the folder of --cache where there is one.
 
     Args:
         decoding: limits of the processes that decode; None decodes in this process.
+        encoder: the encoder, where it is open already.
 
     Raises:
         BundleError, InvalidInput: the bundle cannot be opened, or an argument is out of its range.
     """
     return Pipeline(
-        open_encoder(args),
+        encoder or open_encoder(args),
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         max_tiles=args.max_tiles,

@@ -9,7 +9,7 @@ from typing import Any
 from contract.errors import InvalidInput, MissingExtra
 from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
-from edge_runtime.commands.device import open_encoder
+from edge_runtime.commands.device import open_encoder_aloud
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
     )
     domains = args.allowed_media_domains
     pipeline = Pipeline(
-        open_encoder(args),
+        open_encoder_aloud(args),
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         max_tiles=args.max_tiles,

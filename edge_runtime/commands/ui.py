@@ -5,7 +5,7 @@ import os
 import signal
 
 from contract.errors import InvalidInput, MissingExtra
-from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.device import add_media_arguments, open_encoder_aloud, open_pipeline
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.ui.upload_folder import UploadFolder
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
             from edge_runtime.ui.uploads import Uploads
         except ImportError as error:
             raise MissingExtra("the page", "ui") from error
-        pipeline = open_pipeline(args, DecodingLimits(num_workers=4))  # visitors count as one client, which holds half
+        decoding = DecodingLimits(num_workers=4)  # visitors count as one client, which holds half
+        pipeline = open_pipeline(args, decoding, open_encoder_aloud(args))
         page = create_page(pipeline, open_client(args), args.triton, Uploads(folder.path), args.threads)
         ready = JSON_READY if args.json else "ready {url}"
         try:

@@ -343,6 +343,19 @@ def test_deadline_and_retry(
     assert time.monotonic() - started > 0.5
 
 
+@pytest.mark.parametrize("verb", ["serve", "ui"])
+def test_what_stays_says_what_it_loads(bundle_folder: Path, verb: str) -> None:
+    line = [sys.executable, "-m", "edge_runtime", verb, "--bundle", str(bundle_folder), "--port", "0", "--threads", "1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*line, "--triton", "127.0.0.1:1"], cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stderr.readline() == f"loading {bundle_folder}\n"
+        loaded = (
+            r"loaded in \d+\.\d s: tower of qwen3_vl, fp32, \d+ MB, (kernels \w+|CPU\w+); answers come from 127.0.0.1:1"
+        )
+        assert re.match(loaded, said := process.stderr.readline()), said
+        process.kill()
+
+
 @pytest.mark.parametrize("way", ["answer", "prompt"])
 def test_control_c_in_a_chat(server: TritonServer, bundle_folder: Path, picture: Path, way: str) -> None:
     """While an answer comes it ends that answer, at the prompt it ends the chat."""
