@@ -1,5 +1,7 @@
 """Manifests and configurations that people copy: Kubernetes' own schema, and the flags and ports of the launcher."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from edge_runtime.gateway.metrics import Metrics
 from serving.__main__ import _options
-from serving.metrics import METRICS, PREFIX
+from serving.metrics import METRICS, PREFIX, TIMES, codes
 
 ROOT = Path(__file__).parent.parent
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
@@ -50,3 +53,24 @@ def test_the_scaler_asks_for_a_metric_of_ours() -> None:
     scaler = next(document for document in documents() if document["kind"] == "HorizontalPodAutoscaler")
     wanted = scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
     assert wanted in {PREFIX + metric.name for metric in METRICS}
+
+
+def published_by_the_gateway() -> set[str]:
+    text = Metrics(lambda: 0, lambda: 0, lambda: 0).text().decode()
+    return set(re.findall(r"^# TYPE (edge_vlm_gateway_\w+) ", text, re.MULTILINE))
+
+
+def test_alerts_ask_for_metrics_of_ours() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+    queries = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    asked = {name.removesuffix("_bucket") for query in queries for name in re.findall(r"edge_vlm_\w+", query)}
+    server = {PREFIX + metric.name for metric in METRICS} | {f"{PREFIX}{name}_seconds" for name in TIMES}
+    assert asked <= server | {"edge_vlm_errors_total"} | published_by_the_gateway()
+    assert {code for query in queries for code in re.findall(r'code="(\w+)"', query)} <= codes()
+
+
+def test_the_gateways_dashboard_shows_what_the_gateway_publishes() -> None:
+    dashboard = json.loads((ROOT / "docs/grafana-gateway.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    shown = {name.removesuffix("_bucket") for query in queries for name in re.findall(r"edge_vlm_\w+", query)}
+    assert shown == {name for name in published_by_the_gateway() if not name.endswith("_created")}
