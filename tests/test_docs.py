@@ -1,5 +1,6 @@
 """The pages say what the code says: docs/contract.md's tables, the Python and curl of every page, every verb and file named."""
 
+import argparse
 import json
 import re
 import shlex
@@ -13,9 +14,13 @@ import pytest
 from contract.checks import CHECKS, STATUSES, VISION_CHECKS
 from contract.document import PAGE, page
 from contract.errors import EdgeVlmError
+from contract.limits import Limits
 from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from edge_runtime import __version__
+from edge_runtime.__main__ import _parser
+from serving.__main__ import _options
 from serving.metrics import codes
+from serving.transformers_engine.engine import PREFILL_CHUNK_TOKENS
 from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tiny_model.scenes import shapes_scene
@@ -124,3 +129,22 @@ def test_every_request_parameter_that_is_named_exists() -> None:
     served = {MODEL, UNARY_MODEL, VISION_MODEL, *OLD_NAMES}
     forms = {"json_object"}  # of structured_outputs
     assert names - known <= {*served, *forms, "stream_infer", "generate_stream"}
+
+
+def test_the_options_of_the_gpu_page_exist() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text()
+    known = {option for parser in (_options(), _parser()) for option in _all(parser)}
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) - {"--gpus"} <= known
+    assert f"{Limits.max_kv_bytes >> 30} GiB" in text
+    assert f"{PREFILL_CHUNK_TOKENS['cuda']:,} prompt tokens" in text
+
+
+def _all(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of its verbs."""
+    verbs = [
+        verb
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for verb in action.choices.values()
+    ]
+    return {option for action in parser._actions for option in action.option_strings}.union(*map(_all, verbs))
