@@ -55,7 +55,7 @@ test-families: $(READY) ## every model family from a whole checkpoint to its ans
 	EDGE_VLM_TEST_FAMILIES=all $(BIN)/python -m pytest tests/families
 
 SCALE ?= tests/scale
-test-scale: $(READY) ## several servers behind haproxy and nginx, with Redis: 10 minutes; installs the three where it may
+test-scale: $(READY) ## several servers behind haproxy, nginx and Envoy, with Redis: 15 minutes; installs them where it may
 	@for name in haproxy nginx redis-server; do PATH=$$PATH:/usr/sbin command -v $$name >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then if [ "$$(id -u)" = 0 ]; then apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends haproxy nginx-light redis-server; \

@@ -46,6 +46,9 @@ def test_what_the_servers_are_started_with_exists() -> None:
     for name in ("haproxy.cfg", "nginx.conf"):
         text = (ROOT / "deploy" / name).read_text()
         assert all(f"server-{number}:{port}" in text for number in (1, 2) for port in (8000, 8001))
+    for number in (1, 2):
+        for port in (8000, 8001):
+            assert f"address: server-{number}, port_value: {port}" in (ROOT / "deploy/envoy.yaml").read_text()
     assert "check port 8003" in (ROOT / "deploy/haproxy.cfg").read_text()
 
 

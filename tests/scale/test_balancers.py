@@ -1,4 +1,4 @@
-"""Two real servers behind haproxy and nginx: pictures are sent once, and a rolling restart loses no request.
+"""Two real servers behind haproxy, nginx and Envoy: pictures are sent once, and a rolling restart loses no request.
 
 How many requests the restart sees is what the machine manages meanwhile; the figures are printed (pytest -s).
 """
@@ -23,7 +23,7 @@ from tiny_model.scenes import shapes_scene
 SHORT = Sampling(max_tokens=4)
 NUM_PICTURES, NUM_QUESTIONS = 50, 500
 KINDS: dict[str, Any] = {"grpc": GrpcClient, "http": HttpClient}
-each_balancer = pytest.mark.parametrize("balancer", ["haproxy", "nginx"])
+each_balancer = pytest.mark.parametrize("balancer", ["haproxy", "nginx", "envoy"])
 each_kind = pytest.mark.parametrize("kind", list(KINDS))
 
 
