@@ -105,7 +105,7 @@ def test_client(client: Client, gateway: Gateway, tmp_path: Path, rows: dict[Any
     answers = {name: answer["answer"] for name, answer in said.items()}
     assert answers.keys() == set(ASKS) - set(client.lacks)
     if client.program == "ask_aiperf":  # it counts tokens, and shows no text
-        assert set(answers.values()) == {8}
+        assert all(0 < tokens <= 8 for tokens in answers.values()), answers
     else:
         _check(answers, greeting, question.answer)
     rows[client.title, client.path] = [
