@@ -1,6 +1,7 @@
 """POST /api/chat and GET /api/tags in Ollama's form, which home automation speaks: answers are lines of JSON."""
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -22,16 +23,8 @@ SAMPLING = (
     "temperature", "top_k", "top_p", "min_p", "seed", "stop", "repeat_penalty", "presence_penalty", "frequency_penalty",
 )  # fmt: skip
 ABOUT_THE_MACHINE = (
-    "num_ctx",
-    "num_batch",
-    "num_gpu",
-    "main_gpu",
-    "num_thread",
-    "num_keep",
-    "numa",
-    "use_mmap",
-    "low_vram",
-)
+    "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "numa", "use_mmap", "low_vram",
+)  # fmt: skip
 NEUTRAL_OPTIONS = {"mirostat": 0, "typical_p": 1.0, "tfs_z": 1.0}
 MESSAGE = {"role": "role", "content": "content", "thinking": "reasoning_content", "tool_name": "name"}
 
@@ -49,16 +42,15 @@ def read_ollama(values: dict[str, Any], settings: Settings) -> ChatRequest:
     if isinstance(model := chat.get("model"), str):
         chat["model"] = model.removesuffix(LATEST)
     chat |= {"stream": flag(given, "stream", True), **_options(mapping(given, "options"))}
-    said = given.get("messages")
-    if not isinstance(said, list) or not said:
-        raise Failure(400, "messages must be a list with at least one message", param="messages")
-    chat["messages"] = [_message(item, f"messages.[{index}]") for index, item in enumerate(said)]
+    if isinstance(said := given.get("messages"), list):
+        said = [_message(item, f"messages.[{index}]") for index, item in enumerate(said)]
+    chat["messages"] = said  # the chat request refuses no list
     if (form := given.get("format")) not in (None, ""):
         schema = {"type": "json_schema", "json_schema": {"name": "format", "schema": form}}
         chat["response_format"] = {"type": "json_object"} if form == "json" else schema
     if (think := given.get("think")) is not None:
-        effort = isinstance(think, str) and {"reasoning_effort": think}
-        chat |= effort or {"chat_template_kwargs": {"enable_thinking": flag(given, "think")}}
+        switch: dict[str, Any] = {"reasoning_effort": think} if isinstance(think, str) else {}
+        chat |= switch or {"chat_template_kwargs": {"enable_thinking": flag(given, "think")}}
     return read_chat(chat, settings).with_original({"model": given.get("model")}, ignored)
 
 
@@ -67,7 +59,10 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     check_keys(options, (*SAMPLING, *ABOUT_THE_MACHINE, *NEUTRAL_OPTIONS, "num_predict"), "options")
     for name, neutral in NEUTRAL_OPTIONS.items():
         if options.get(name) not in (None, neutral):
-            raise Failure(400, f"options.{name} may only be {neutral} here", param=f"options.{name}")
+            raise Failure(
+                400, f"options.{name} is {shown(options[name])}, which is not supported here: leave it out or send {neutral}",
+                param=f"options.{name}",
+            )  # fmt: skip
     read = {name: options[name] for name in SAMPLING if options.get(name) is not None}
     if (most := whole(options, "num_predict", -2, 1 << 20)) is not None:
         read["max_tokens"] = -1 if most < 0 else most  # -2 fills the context, and -1 has no end
@@ -80,20 +75,16 @@ def _message(item: Any, param: str) -> dict[str, Any]:
         raise Failure(400, f"{param} is {shown(item)}, an object is expected", param=param)
     check_keys(item, (*MESSAGE, "images", "tool_calls"), param)
     message = {name: item[key] for key, name in MESSAGE.items() if item.get(key) is not None}
-    pictures, calls = item.get("images") or [], item.get("tool_calls") or []
-    for name, value in (("images", pictures), ("tool_calls", calls)):
-        if not isinstance(value, list):
-            raise Failure(400, f"{param}.{name} must be a list", param=f"{param}.{name}")
+    if not isinstance(pictures := item.get("images") or [], list):
+        raise Failure(400, f"{param}.images is {shown(pictures)}, a list is expected", param=f"{param}.images")
     if pictures:
-        urls = [{"url": f"data:image/*;base64,{picture}"} for picture in pictures]
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": url} for url in urls]
+        urls = [f"data:image/*;base64,{picture}" for picture in pictures]
+        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         message["content"] = [*parts, {"type": "text", "text": item.get("content") or ""}]
-    if calls:
-        message["tool_calls"] = calls
-    return message
+    return message | ({"tool_calls": calls} if (calls := item.get("tool_calls")) else {})
 
 
-def tags(names: list[str]) -> dict[str, Any]:
+def tags(names: Sequence[str]) -> dict[str, Any]:
     """Ollama's list of models."""
     facts = {"modified_at": _now(), "size": 0, "digest": "", "details": {"families": ["edge-vlm"]}}
     return {"models": [{"name": name, "model": name, **facts} for name in names]}
