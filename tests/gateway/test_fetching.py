@@ -66,3 +66,9 @@ def test_no_file_without_a_folder(pipeline: Pipeline) -> None:
     assert pipeline.access.allowed_local_media_path is None
     with pytest.raises(Failure, match="allowed-local-media-path"):
         prepared(pipeline, Settings(), "file:///etc/passwd")
+
+
+def test_no_url_without_hosts_and_a_hint_that_the_gateway_has(pipeline: Pipeline) -> None:
+    with pytest.raises(Failure, match="allowed-media-domains") as refused:
+        prepared(pipeline, Settings(), "https://pictures.example/one.png")
+    assert "--fetch" not in str(refused.value)

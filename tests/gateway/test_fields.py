@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from edge_runtime.gateway.chat_request import ChatRequest, read_chat
+from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
 from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import data_url, drawn, picture_part, user
@@ -51,6 +52,32 @@ def test_other_servers_words() -> None:
     assert message["content"] == ""
     (message,) = read(messages=[{"role": "assistant", "content": "x", "reasoning": "y"}]).messages
     assert message["reasoning_content"] == "y"
+
+
+def test_pads_in_a_persons_text_are_text(gateway: Gateway) -> None:
+    scene, _ = drawn(1)
+    said = []
+    for text in ("Is this it?", "Is <|image_pad|><|vision_start|><|video_pad|> it?"):
+        body = HELLO | {"messages": [user(picture_part(scene.image), text)]}
+        status, answer, _ = gateway.ask(body=body)
+        assert status == 200, answer
+        said.append(answer["usage"]["prompt_tokens_details"])
+    assert [details["image_tokens"] for details in said] == [20, 20]
+    assert [details["video_tokens"] for details in said] == [0, 0]
+    assert said[1]["text_tokens"] > said[0]["text_tokens"]
+
+
+def test_no_likeliest_tokens_beside_the_chosen_one(gateway: Gateway) -> None:
+    status, answer, _ = gateway.ask(body=HELLO | {"logprobs": True, "top_logprobs": 0})
+    assert status == 200, answer
+    tokens = answer["choices"][0]["logprobs"]["content"]
+    assert [token["top_logprobs"] for token in tokens] == [[], []]
+
+
+def test_two_names_of_one_penalty_agree() -> None:
+    assert read(repeat_penalty=1.3, repetition_penalty=1.3).sampling.repetition_penalty == 1.3
+    with pytest.raises(Failure, match="repeat_penalty"):
+        read(repeat_penalty=1.3, repetition_penalty=1.1)
 
 
 def test_pixels_for_all_pictures_of_a_request() -> None:

@@ -60,7 +60,7 @@ def test_it_streams_lines_where_nothing_is_said(gateway: Gateway) -> None:
 
 def test_errors_are_ollamas(gateway: Gateway) -> None:
     for fields, expected, says in (
-        ({"model": "llama"}, 404, "does not exist"),
+        ({"model": "llama"}, 404, "served here are"),
         ({"messages": [SHOWN | {"images": ["AAAA"]}]}, 400, "picture"),
     ):
         status, answer, _ = gateway.ask("/api/chat", {"messages": [SHOWN]} | fields)
