@@ -57,7 +57,7 @@ def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:
     before = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
     asked += [slow.ask(body=body(scene.image, question.text, max_tokens=64)) for question in questions[1:4]]
     assert [a["choices"][0]["message"]["content"] for _, a, _ in asked] == [q.answer for q in questions[:4]]
-    until(lambda: "picture_bytes_total{" in slow.ask("/metrics")[1])
+    wait_for(lambda: "picture_bytes_total{" in slow.ask("/metrics")[1])
     for codec in ("fp16", "jpeg"):
         assert slow.counted("picture_bytes_total", f'codec="{codec}"') > 1000
     after = encoded(slow), slow.counted("items_total", 'step="sent"'), slow.counted("upload_bytes_total")
@@ -81,7 +81,7 @@ def test_the_first_token_does_not_wait_for_the_count_of_jpeg_bytes(
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream)  # whole, and nothing is counted
         assert "picture_bytes_total{" not in gateway.ask("/metrics")[1]
         go.write_text("")
-        until(lambda: "picture_bytes_total{" in gateway.ask("/metrics")[1])
+        wait_for(lambda: "picture_bytes_total{" in gateway.ask("/metrics")[1])
         assert gateway.counted("picture_bytes_total", 'codec="jpeg"') > 1000
 
 
