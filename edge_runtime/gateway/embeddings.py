@@ -97,10 +97,10 @@ def read_embeddings(values: dict[str, Any], settings: Settings) -> EmbeddingsReq
             param="input",
         )
     instruction = given.get("instruction")
-    if instruction is not None and (not isinstance(instruction, str) or "messages" in given):
-        raise Failure(
-            400, "instruction must be a text, beside input: messages have a system message for it", param="instruction"
-        )
+    if instruction is not None and not isinstance(instruction, str):
+        raise Failure(400, f"instruction is {shown(instruction)}, a text is expected", param="instruction")
+    if instruction is not None and "messages" in given:
+        raise Failure(400, "instruction and messages were both sent: put it into a system message", param="instruction")
     if "messages" in given:
         entries: tuple[Entry, ...] = (Entry("messages", messages=_conversation(given, settings)),)
     else:
@@ -120,7 +120,8 @@ def _conversation(given: dict[str, Any], settings: Settings) -> list[Message]:
         )
         if last["role"] != "assistant" or any(texts) or not messages:
             raise Failure(
-                400, "continue_final_message is for an empty last message of the assistant here",
+                400, f"continue_final_message is true and the last message is {shown(last)}, an empty one of the assistant is "
+                "expected",
                 param="continue_final_message",
             )  # fmt: skip
     return messages

@@ -137,7 +137,7 @@ def _content(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> str
     if value is None or isinstance(value, str):
         return value or ""
     if not isinstance(value, list):
-        raise Failure(400, f"{param} must be text or a list of parts", param=param)
+        raise Failure(400, f"{param} is {shown(value)}, text or a list of parts is expected", param=param)
     return [read_part(part, f"{param}.[{index}]", defaults) for index, part in enumerate(value)]
 
 

@@ -84,7 +84,7 @@ def read_rerank(values: dict[str, Any], settings: Settings) -> RerankRequest:
     query, entries = read_entry(given.get("query"), "query", settings), read_entries(documents, "documents", settings)
     for entry in (query, *entries):
         if entry.ids:
-            raise Failure(400, f"{entry.param} is token ids: a query and its documents need text", param=entry.param)
+            raise Failure(400, f"{entry.param} has token ids, text, image or video is expected", param=entry.param)
     return RerankRequest(
         query,
         entries,
