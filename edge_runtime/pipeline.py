@@ -78,7 +78,8 @@ class Pipeline:
         most = image.max_pixels if max_pixels is None else min(max_pixels, image.max_pixels)
         self.max_pixels = most  # the most pixels of a resized picture
         tiles = _most_tiles(manifest.card, max_tiles)
-        maker = ItemMaker(manifest.card, replace(image, max_pixels=most), manifest.video, max_pixels, tiles, progress)
+        how = replace(image, max_pixels=most)
+        maker = ItemMaker(manifest.card, how, manifest.video, max_pixels, tiles, progress, encoder.sizes)
         self._make: MakeItem = maker if decoding is None else Workers(maker, decoding)
 
     def items(self, messages: list[Message], pictures: int | None = None, asker: Asker = PATIENT) -> list[Item]:
@@ -163,7 +164,9 @@ class Pipeline:
             variables=template_variables,
         )
         input_ids = with_kept(prompt_ids(text, encoded.items, bundle, mark), encoded.rows, bundle.manifest.card)
-        return Request(input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded)
+        return Request(
+            input_ids, encoded.rows, bundle.manifest.card.encoder_fingerprint, encoded.num_encoded, ran=encoded.ran
+        )
 
     def close(self) -> None:
         """End the processes of `decoding`; without it there is nothing to end."""

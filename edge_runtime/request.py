@@ -26,6 +26,8 @@ class Request:
         items: its pictures and videos, in prompt order.
         encoder_fingerprint: names the tower that made the rows; a server with another one refuses them.
         num_encoded: how many of the items the tower has encoded for this request; a cache gave the rows of the others.
+        ran: for each item that the tower has encoded, what ran it: "cpu", or an accelerator, its precision and the
+            picture's size.
         task: one of contract.tasks.TASKS; a task without tokens is answered with one Delta.
     """
 
@@ -34,6 +36,7 @@ class Request:
     encoder_fingerprint: str
     num_encoded: int = 0
     task: str = GENERATE
+    ran: tuple[str, ...] = ()
 
     @property
     def main(self) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from contract.errors import InvalidInput
 from contract.manifest import INTEGERS
 from edge_runtime.commands import uplink
 from edge_runtime.commands.ceiling import count_work, peak_rates
+from edge_runtime.commands.device import open_encoder
 from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
 from edge_runtime.items.jpeg import jpeg_bytes
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     """
     _check(args)
     started = time.perf_counter()
-    encoder = Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
+    encoder = open_encoder(args)
     load_ms = (time.perf_counter() - started) * 1e3
     runs = _timed(encoder, args)
     report = _speed(encoder, runs, load_ms, args) | _device(encoder)
@@ -138,6 +140,8 @@ def _speed(encoder: Encoder, runs: _Runs, load_ms: float, args: argparse.Namespa
         "picture": f"{args.size}x{args.size}",
         "grid_thw": embeddings.grid_thw[0].tolist(),
         "batch": args.batch,
+        "provider": args.provider,
+        "ran": dict(Counter(embeddings.ran)),
         "threads": args.threads,
         "precision": manifest.precision,
         "load_ms": round(load_ms, 2),

@@ -27,7 +27,14 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every verb."""
     parser.add_argument("--bundle", default=os.environ.get("EDGE_VLM_BUNDLE", "bundle"), help="folder python -m export.vision wrote ($EDGE_VLM_BUNDLE, else ./bundle)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="cores for the tower, 0 for all")
-    parser.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime execution provider")
+    parser.add_argument(
+        "--provider",
+        default="CPUExecutionProvider",
+        help="onnxruntime execution provider, or an accelerator for which the bundle has graphs: static",
+    )
+    parser.add_argument(
+        "--allow-cpu-nodes", action="store_true", help="let an accelerator leave nodes of its graphs on the processor"
+    )
     parser.add_argument("--low-memory", action="store_true", help="keep the weights in the mapped file: less memory, more time")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of text, errors too")
 
@@ -66,7 +73,13 @@ def open_encoder(args: argparse.Namespace) -> Encoder:
     Raises:
         BundleError, InvalidInput: as open_pipeline.
     """
-    return Encoder.from_bundle(args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory)
+    return Encoder.from_bundle(
+        args.bundle,
+        threads=args.threads,
+        provider=args.provider,
+        low_memory=args.low_memory,
+        allow_cpu_nodes=args.allow_cpu_nodes,
+    )
 
 
 def open_encoder_aloud(args: argparse.Namespace) -> Encoder:

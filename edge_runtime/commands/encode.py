@@ -78,5 +78,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "grid_thw": arrays["grid_thw"].tolist(),
         "timestamps": [list(item.timestamps) for item in encoded.items],
         "num_encoded": encoded.num_encoded,
+        "ran": list(encoded.ran),
         "encode_ms": round(encode_ms, 2),
     }

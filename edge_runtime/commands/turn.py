@@ -56,6 +56,7 @@ def answer(
         "num_tokens": num_tokens,
         "num_input_tokens": num_input_tokens,
         "num_encoded": request.num_encoded,
+        "ran": list(request.ran),
         "num_uploaded": last.num_uploaded,
         "encode_ms": round((encoded - started) * 1e3, 2),
         "ttft_ms": round(((first or encoded) - encoded) * 1e3, 2),

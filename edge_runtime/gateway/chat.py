@@ -152,6 +152,8 @@ def count_prompt(metrics: Metrics, prepared: Prepared, tokens: PromptTokens) -> 
     if num_items := len(prepared.request.items):
         metrics.items.labels("asked").inc(num_items)
         metrics.items.labels("encoded").inc(prepared.request.num_encoded)
+        for runner in prepared.request.ran:
+            metrics.runs.labels(runner).inc()
         metrics.encode_seconds.observe(prepared.encode_s)
 
 

@@ -36,6 +36,10 @@ class Metrics:
             PREFIX + "items", "pictures and videos; encoded: through the tower, sent: their tensors travelled",
             ["step"], registry=registry,
         )  # fmt: skip
+        self.runs = Counter(
+            PREFIX + "tower_runs", "encoded pictures and videos by what ran the tower: cpu, or an accelerator and the size",
+            ["runner"], registry=registry,
+        )  # fmt: skip
         for kind in ("text", "image", "video"):  # so that Prometheus sees them before they count
             self.prompt_tokens.labels(kind)
         for step in ("asked", "encoded", "sent"):

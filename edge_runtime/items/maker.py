@@ -13,6 +13,7 @@ from contract.errors import MediaError
 from contract.manifest import plain
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.typed import read
+from edge_runtime.items.grid_choice import Size
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.preparation import FramesRead, picture_item, video_item
@@ -74,6 +75,7 @@ class ItemMaker:
         max_pixels: the most pixels of a video frame, whatever the bundle allows.
         max_tiles: the most tiles of a picture, where the family cuts tiles; None leaves it to the bundle.
         progress: a function that gets the number of frames read so far and the number wanted; None calls nothing.
+        sizes: height and width in pixels of the pictures that an accelerator takes.
     """
 
     card: ModelCard
@@ -82,10 +84,11 @@ class ItemMaker:
     max_pixels: int | None = None
     max_tiles: int | None = None
     progress: FramesRead | None = None
+    sizes: tuple[Size, ...] = ()
 
     def __call__(self, source: Any, options: Options, asker: Asker = PATIENT, mode: str = "") -> Item:
         if isinstance(options, PictureOptions):
-            return self._bounded(picture_item(source, self.image, self.card, options, mode))
+            return self._bounded(picture_item(source, self.image, self.card, options, mode, self.sizes))
         return video_item(source, self.video, self.card, options, self.max_pixels, self.progress)
 
     def _bounded(self, item: Item) -> Item:
@@ -100,13 +103,15 @@ class ItemMaker:
     def facts(self) -> dict[str, Any]:
         """The facts from which `from_facts` makes an equal maker; JSON can hold them."""
         parts = {name: asdict(getattr(self, name)) for name in ("image", "video")}
-        return {**parts, "card": plain(self.card), "max_pixels": self.max_pixels, "max_tiles": self.max_tiles}
+        bounds = {"max_pixels": self.max_pixels, "max_tiles": self.max_tiles, "sizes": self.sizes}
+        return {**parts, "card": plain(self.card), **bounds}
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "ItemMaker":
         kinds = {"card": ModelCard, "image": ImageProcessing, "video": VideoProcessing}
         parts: dict[str, Any] = {name: read(kind, facts[name], name) for name, kind in kinds.items()}
-        return cls(parts["card"], parts["image"], parts["video"], facts["max_pixels"], facts["max_tiles"])
+        bounds = {"max_pixels": facts["max_pixels"], "max_tiles": facts["max_tiles"], "sizes": tuples(facts["sizes"])}
+        return cls(parts["card"], parts["image"], parts["video"], **bounds)
 
 
 def tuples(value: Any) -> Any:

@@ -4,10 +4,12 @@ Where a message says nothing the bundle's processor file decides; in any case no
 the device allow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contract.preprocessing import ImageProcessing
+from edge_runtime.items.grid_choice import Size, grid_choice
 from edge_runtime.items.options import check_numbers, names, options_of
 from edge_runtime.items.resize import MAX_TOKENS, image_size, picture_size
 
@@ -56,3 +58,16 @@ class PictureOptions:
             return image_size(height, width, factor, how.min_pixels, how.max_pixels)
         most = most if self.max_pixels is None else min(self.max_pixels, how.max_pixels)
         return picture_size(height, width, factor, self.min_pixels, most)
+
+    def on_grid(
+        self, height: int, width: int, factor: int, how: ImageProcessing, sizes: Sequence[Size]
+    ) -> "PictureOptions":
+        """The options that give the picture a size of the accelerator, where one of `sizes` fits it and this message;
+        else the same options. Arguments and errors are those of `size`."""
+        usual = self.size(height, width, factor, how)
+        bounds = float(self.min_pixels or 0), float(min(self.max_pixels or how.max_pixels, how.max_pixels))
+        is_fixed = self.resized_height is not None
+        chosen = grid_choice(height, width, usual, () if is_fixed else sizes, factor, bounds)
+        if chosen is None or chosen == usual:
+            return self
+        return PictureOptions(resized_height=chosen[0], resized_width=chosen[1])

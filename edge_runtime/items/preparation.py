@@ -12,6 +12,7 @@ from contract.errors import MediaError
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from edge_runtime import families
 from edge_runtime.items.clip import Clip
+from edge_runtime.items.grid_choice import Size
 from edge_runtime.items.item import Item
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -37,16 +38,22 @@ def picture_item(
     card: ModelCard,
     options: PictureOptions = PICTURE_DEFAULTS,
     mode: str = "",
+    sizes: Sequence[Size] = (),
 ) -> Item:
     """The item of a picture: the model's family resizes and cuts it.
 
     Args:
         mode: what the family says of the pictures of a conversation (families.Family.mode).
+        sizes: height and width in pixels of the pictures that an accelerator takes; the picture gets the one that
+            wastes least, where one fits it.
 
     Raises:
         MediaError: the picture cannot be decoded, its aspect ratio is above 200, or the options contradict each other.
     """
-    return families.find(card.family).picture(load_picture(source), how, card, options, mode)
+    image = load_picture(source)
+    if sizes:
+        options = options.on_grid(image.height, image.width, card.patch_size * card.merge_size, how, sizes)
+    return families.find(card.family).picture(image, how, card, options, mode)
 
 
 def _repeated(images: Iterable[Image.Image], indices: NDArray[np.int64]) -> Iterator[Image.Image]:

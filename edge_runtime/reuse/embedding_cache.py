@@ -14,13 +14,19 @@ from os import PathLike
 from edge_runtime.bundle import Bundle
 from edge_runtime.items.item import Item
 from edge_runtime.reuse.embedding_files import EmbeddingFiles
-from edge_runtime.tower.encoder import Rows
+from edge_runtime.tower.encoder import CPU_RUNNER, Rows
 
 
-def content_key(item: Item, bundle: Bundle) -> str:
-    """The name of an item's embeddings, 64 hex digits: SHA-256 over its pixels and what else decides its rows."""
+def content_key(item: Item, bundle: Bundle, runner: str = CPU_RUNNER) -> str:
+    """The name of an item's embeddings, 64 hex digits: SHA-256 over its pixels and what else decides its rows.
+
+    Args:
+        runner: what runs the tower for this item, as Encoder.runner says it.
+    """
     manifest = bundle.manifest
     facts = f"2 {manifest.card.encoder_fingerprint} {manifest.precision} {item.grid_thw} "
+    if runner != CPU_RUNNER:  # it rounds otherwise
+        facts += f"{runner} "
     if item.arranged is not None:  # the same tiles can become other rows
         facts += f"{item.arranged} "
     if item.seconds is not None:  # the same rows have another name on servers

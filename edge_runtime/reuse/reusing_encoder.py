@@ -34,11 +34,13 @@ class PreparedItem:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Pictures and videos in prompt order, each with its rows; the tower encoded num_encoded of them."""
+    """Pictures and videos in prompt order, each with its rows; the tower encoded num_encoded of them, and `ran` says
+    what ran each of these, as in Request."""
 
     items: tuple[Item, ...]
     rows: tuple[EncodedItem, ...]
     num_encoded: int
+    ran: tuple[str, ...] = ()
 
 
 class ReusingEncoder:
@@ -71,10 +73,10 @@ class ReusingEncoder:
     def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
         """The rows of prepared items; with a cache, the tower encodes equal items once."""
         if self.cache is None:
-            arrays = self.encoder.encode([p.item for p in prepared]).by_item()
-            rows, num_encoded = [CachedRows(pair) for pair in arrays], len(prepared)
+            embeddings = self.encoder.encode([p.item for p in prepared])
+            rows, ran = [CachedRows(pair) for pair in embeddings.by_item()], embeddings.ran
         else:
-            rows, num_encoded = self._looked_up(prepared, self.cache)
+            rows, ran = self._looked_up(prepared, self.cache)
         numbers = self.encoder.bundle.numbers
         encoded = tuple(
             EncodedItem(
@@ -88,19 +90,21 @@ class ReusingEncoder:
             )
             for p, cached in zip(prepared, rows, strict=True)
         )
-        return Encoded(tuple(p.item for p in prepared), encoded, num_encoded)
+        return Encoded(tuple(p.item for p in prepared), encoded, len(ran), ran)
 
-    def _looked_up(self, prepared: Sequence[PreparedItem], cache: EmbeddingCache) -> tuple[list[CachedRows], int]:
-        """The rows of each item, and how many items the tower ran on."""
+    def _looked_up(
+        self, prepared: Sequence[PreparedItem], cache: EmbeddingCache
+    ) -> tuple[list[CachedRows], tuple[str, ...]]:
+        """The rows of each item, and what ran each item on which the tower ran."""
         new = [p for p in prepared if p.rows is None]
-        keys = [content_key(p.item, self.encoder.bundle) for p in new]
+        keys = [content_key(p.item, self.encoder.bundle, self.encoder.runner(p.item)) for p in new]
         found = {key: cache.get(key) for key in keys}
         missing = {key: p.item for key, p in zip(keys, new, strict=True) if found[key] is None}
-        arrays = self.encoder.encode(list(missing.values())).by_item()
-        found |= {key: cache.put(key, pair) for key, pair in zip(missing, arrays, strict=True)}
+        embeddings = self.encoder.encode(list(missing.values()))
+        found |= {key: cache.put(key, pair) for key, pair in zip(missing, embeddings.by_item(), strict=True)}
         for key, p in zip(keys, new, strict=True):
             if p.name is not None:
                 self._seen.put(p.name, p.item, key)
         of_new = (found[key] for key in keys)
         rows = [next(of_new) if p.rows is None else p.rows for p in prepared]
-        return [cached for cached in rows if cached is not None], len(missing)
+        return [cached for cached in rows if cached is not None], embeddings.ran

@@ -45,6 +45,7 @@ class Turn:
         encode_ms: milliseconds of this device to decode and resize the media and run the tower.
         num_media: pictures and videos of the conversation; the tower encoded num_encoded of them for this turn, and
             num_uploaded travelled.
+        ran: what ran the tower for each of them, as in Request.
         upload_bytes: tensor bytes that the device sent.
         codec: how the rows travelled.
         jpeg_bytes: bytes of the same pictures as JPEG of quality 90; None where device or server knew one before.
@@ -59,6 +60,7 @@ class Turn:
     encode_ms: float = 0.0
     num_media: int = 0
     num_encoded: int = 0
+    ran: tuple[str, ...] = ()
     num_uploaded: int = 0
     upload_bytes: int = 0
     codec: str = ""
@@ -191,6 +193,7 @@ def _turns(
         encode_ms=(sent - started) * 1e3,
         num_media=len(request.items),
         num_encoded=request.num_encoded,
+        ran=request.ran,
         num_visual_tokens=sum(len(item.main) for item in request.items),
         items=tuple(request.items),
     )

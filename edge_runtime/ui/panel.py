@@ -13,7 +13,7 @@ def costs(turn: Turn, server: str) -> str:
     """A table of the pieces of a turn: where each one runs and what it takes."""
     media = "no picture"
     if turn.num_encoded:
-        media = f"{turn.num_encoded} of {turn.num_media} encoded"
+        media = f"{turn.num_encoded} of {turn.num_media} encoded by {', '.join(dict.fromkeys(turn.ran))}"
     elif turn.num_media:
         media = f"{turn.num_media} known: nothing encoded"
     upload = f"{turn.num_uploaded} uploaded in {turn.codec}" if turn.num_uploaded else "nothing uploaded"

@@ -41,7 +41,7 @@ def test_equal_frames_are_encoded_once(pipeline: Pipeline) -> None:
             seen.append(sum(len(item.patches) for item in items))
             return super()._call(items)
 
-    encoder = Counting(pipeline.encoder.bundle, pipeline.encoder._session)
+    encoder = Counting(pipeline.encoder.bundle, pipeline.encoder._graph)
     found = encoder.encode([moving, item, moving])
     assert seen == [2 * len(moving.patches) + len(item.patches) // 2]  # three of six temporal patches
     for one, rows in zip([moving, item, moving], found.by_item(), strict=True):

@@ -1,0 +1,1 @@
+"""Runs the tower's graphs of one picture size on accelerators, each by its vendor's public runtime."""
