@@ -11,7 +11,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway screenshots bench-edge load precisions payload pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge load precisions payload pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -41,7 +41,7 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
-	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients
+	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients --ignore=tests/npu
 	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py tests/vllm/test_families.py -k "not test_families or llava_next"
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
@@ -127,6 +127,10 @@ precisions: $(READY) ## what each precision costs in answers, one JSON line
 
 payload: $(READY) ## the upload's codecs: bytes, milliseconds, loud channels, 20,000 damaged streams, one JSON line
 	$(BIN)/python -m benchmarks.payload --out benchmarks/results/payload.json
+
+npu: $(READY) ## the bundled model's tower by each accelerator's toolchain, emulated: cosines, bytes, changed answers
+	$(BIN)/python -m pytest tests/npu
+	$(BIN)/python -m benchmarks.npu --out benchmarks/results/npu.json
 
 bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
 	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json

@@ -154,7 +154,10 @@ def write_bundle(
                 progress.note(HEADER)
                 reader, report = tower.reader(checkpoint.tower_tensor), out.with_name(out.name + ".parity-failed.json")
                 writer = Writer(source.family, tower, reader, image, source.static, progress.note, report)
-                manifest = replace(manifest, static=writer.publish(work, original.static))
+                asked = [
+                    pictures.calibration_pictures(calibration_folder, image, card, grid) for grid in source.static.grids
+                ]
+                manifest = replace(manifest, static=writer.publish(work, original.static, asked))
         manifest.write(work)
     progress.note(f"published   {out}")
     seconds = round(time.monotonic() - started, 3)

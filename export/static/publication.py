@@ -1,6 +1,7 @@
 """Writes the static graphs of a bundle: checks what the target takes, proves each graph, and lets the target's compiler
 make its file."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,12 +19,19 @@ from export.gate.oracle import Outputs
 from export.gate.parity import Row
 from export.graph.data_file import DataFile
 from export.graph.tower import Read, Tower
+from export.integers.rotation import Rotation
 from export.static import proof
 from export.static.choice import StaticPlan
 from export.static.graph import StaticWriter, write_static_graph
 from export.static.grid import Grid
 from export.static.refusals import require_accepted
+from export.targets.conversion import convert
+from export.targets.environment import REQUIREMENTS
 
+OWN = {name: version(name) for name in ("onnx", "onnxruntime")}
+INTEGERS = ("a16w8", "int8")
+GridFile = tuple[Grid, Path]
+Pictures = Sequence[NDArray[np.uint8]]  # patches (num_patches, patch_width) of each
 HEADER = f"{'static graph':<28} {'1 - cosine':>11} {'1 - centred':>11} {'worst row':>10} {'largest':>9}  worst output"
 
 
@@ -53,52 +61,93 @@ class Writer:
     note: Callable[[str], None]
     report: Path
 
-    def write(self, folder: Path, read: Read | None = None) -> list[Path]:
-        """Write one graph a grid, and their weights, to `folder`; returns the graphs.
-
-        Raises:
-            BundleError: the target refuses something.
-        """
-        paths = []
-        with DataFile(folder / WEIGHTS) as data:
-            for grid in self.plan.grids:
-                path = folder / f"static_{grid}.onnx"
-                source, has_erf = read or self.read, self.plan.target.has_erf
-                write_static_graph(self.family, self.tower, source, self.image, grid, path, data, has_erf=has_erf)
-                paths.append(path)
-        for path in paths:
-            require_accepted(onnx.load(path, load_external_data=False), self.plan.target)
-        return paths
-
-    def publish(self, work: Path, original: StaticOriginal) -> list[StaticGraph]:
+    def publish(self, work: Path, original: StaticOriginal, calibration: Sequence[Pictures]) -> list[StaticGraph]:
         """Write, prove and compile the graphs; returns what the manifest says of them.
+
+        Args:
+            work: the unfinished bundle, which gets the files.
+            calibration: the calibration pictures at each grid, which an accelerator answers.
 
         Raises:
             BundleError: the target refuses something.
             ParityError: a graph misses its gate; the rows are then in the file `report`.
+            MissingExtra, ToolchainError: the target's toolchain cannot be installed, or failed.
         """
+        with tempfile.TemporaryDirectory(prefix="static-", dir=work.parent) as name:
+            floats = Path(name) if self.plan.precision in self.plan.target.own_files else work
+            graphs = self._written(floats, self.read)
+            proven = self._proven(graphs, original)
+            if self.plan.target.name in REQUIREMENTS:
+                return self._converted(graphs, calibration, proven, Path(name), work)
+        return [
+            self._entry(grid, path.name, OWN, measured) for (grid, path), measured in zip(graphs, proven, strict=True)
+        ]
+
+    def _written(self, folder: Path, read: Read) -> list[GridFile]:
+        """Write one graph a grid, and their weights, to `folder`."""
+        plan, graphs = self.plan, list[GridFile]()
+        with DataFile(folder / WEIGHTS) as data:
+            for grid in plan.grids:
+                path, has_erf = folder / f"static_{grid}.onnx", plan.target.has_erf
+                write_static_graph(self.family, self.tower, read, self.image, grid, path, data, has_erf=has_erf)
+                graphs.append((grid, path))
+        for _, path in graphs:
+            require_accepted(onnx.load(path, load_external_data=False), plan.target)
+        return graphs
+
+    def _proven(self, graphs: Sequence[GridFile], original: StaticOriginal) -> list[dict[str, Any]]:
+        """Hold each graph against the original; returns the figures of each."""
         found = []
-        for path, grid, patches, answers in zip(
-            self.write(work), self.plan.grids, original.patches, original.answers, strict=True
-        ):
-            got = proof.static_answers(path, patches)
-            rows = proof.against_original(self.tower, grid, answers, got)
-            # Without the error function an exact gelu is an approximate one: no fp32 tower passes as such.
+        for (grid, path), patches, answers in zip(graphs, original.patches, original.answers, strict=True):
+            rows = proof.against_original(self.tower, grid, answers, proof.static_answers(path, patches))
+            # Without the error function an exact gelu is an approximate one: no fp32 gate takes one for the other.
             gate = proof.GATES["fp32" if self.plan.target.has_erf else "fp16"]
             parity.require(rows, f"static {grid}", gate, self.report)
             largest = proof.largest_residual(path, self.tower, patches)
-            self.note(line(f"{grid} {self.plan.target.name} fp32", rows, largest))
-            toolchain = {name: version(name) for name in ("onnx", "onnxruntime")}
-            found.append(self.entry(grid, "fp32", path, toolchain, figures(rows, largest)))
+            self.note(line(f"{grid} onnx fp32", rows, largest))
+            found.append(figures(rows, largest))
         return found
 
-    def entry(
-        self, grid: Grid, precision: str, path: Path, toolchain: dict[str, str], measured: dict[str, Any]
-    ) -> StaticGraph:
+    def _converted(
+        self,
+        graphs: Sequence[GridFile],
+        calibration: Sequence[Pictures],
+        proven: Sequence[dict[str, Any]],
+        spare: Path,
+        work: Path,
+    ) -> list[StaticGraph]:
+        """Let the target's toolchain answer the calibration pictures, and make its file where the device needs one.
+        Integers stand behind the rotation, which takes the loud channels away and changes nothing else."""
+        plan, found, sources = self.plan, list[StaticGraph](), list(graphs)
+        if plan.precision in INTEGERS:
+            rotated = spare / "rotated"
+            rotated.mkdir()
+            sources = self._written(rotated, Rotation(self.tower, self.read))
+        for (grid, path), (_, source), pictures, before in zip(graphs, sources, calibration, proven, strict=True):
+            made = convert(
+                plan.target.name,
+                source,
+                pictures,
+                proof.output_names(self.tower),
+                plan.precision,
+                plan.chip,
+                work,
+                self.note,
+            )
+            label = f"{grid} {plan.target.name} {plan.precision}"
+            rows = proof.against_float(label, proof.static_answers(path, pictures), made.answers)
+            self.note(line(label, rows, before["largest_residual"]))
+            parity.require(rows, label, proof.GATES[plan.precision], self.report)
+            measured = figures(rows, before["largest_residual"]) | {"seconds": round(made.seconds, 1)}
+            name = path.name if made.file is None else made.file.name
+            found.append(self._entry(grid, name, made.toolchain, measured))
+        return found
+
+    def _entry(self, grid: Grid, file: str, toolchain: dict[str, str], measured: dict[str, Any]) -> StaticGraph:
         """What the manifest says of one file."""
         plan = self.plan
         return StaticGraph(
-            grid.height, grid.width, plan.target.name, precision, path.name, plan.chip, toolchain, measured
+            grid.height, grid.width, plan.target.name, plan.precision, file, plan.chip, toolchain, measured
         )
 
 

@@ -31,6 +31,7 @@ class Target:
         precisions: how the accelerator may compute; the first is the default.
         reasons: why the compiler refuses an operator, by its name.
         chips: for which it compiles, the default first; empty where one file runs on all.
+        own_files: precisions for which the device takes a file of the toolchain in the place of the ONNX graph.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Target:
     precisions: tuple[str, ...]
     reasons: Mapping[str, str] = field(default_factory=dict)
     chips: tuple[str, ...] = ()
+    own_files: tuple[str, ...] = ()
 
     @property
     def has_erf(self) -> bool:
@@ -49,15 +51,23 @@ class Target:
 _REASONS = {"Loop": LOOP, "If": LOOP, "Gather": GATHER}
 _ALL = (
     Target("onnx", STATIC | {"Erf"}, 17, ("fp32",), _REASONS),
-    Target("qnn", STATIC | {"Erf", "Gelu", "Conv", "QuantizeLinear", "DequantizeLinear"}, 20, ("fp16", "a16w8", "int8"), _REASONS),
-    Target("openvino", STATIC | {"Erf", "Gelu", "Conv", "Gather"}, 20, ("fp16", "int8"), _REASONS),
-    Target("rknn", STATIC | {"Erf", "Conv"}, 19, ("fp16", "int8"), _REASONS | {"Gelu": "it is newer than opset 19"}, ("rk3588", "rk3576")),
+    Target(
+        "qnn",
+        STATIC | {"Erf", "Gelu", "Conv", "QuantizeLinear", "DequantizeLinear"},
+        20,
+        ("fp16", "a16w8", "int8"),
+        _REASONS,
+        chips=("57", "43"),  # Snapdragon 8 Gen 3 and Gen 2, as QNN numbers them
+        own_files=("a16w8", "int8"),
+    ),
+    Target("openvino", STATIC | {"Erf", "Gelu", "Conv", "Gather"}, 20, ("fp16", "int8"), _REASONS, own_files=("int8",)),
+    Target("rknn", STATIC | {"Erf", "Conv"}, 19, ("fp16", "int8"), _REASONS | {"Gelu": "it is newer than opset 19"}),
     Target("coreml", STATIC | {"Erf"}, 17, ("fp16",), _REASONS),
     Target("litert", STATIC | {"Erf"}, 17, ("fp32",), _REASONS),
     Target("hailo", STATIC, 17, ("fp32",), _REASONS | {"Erf": "its parser calls it an unsupported activation"}),
-)  # fmt: skip
+)
 BY_NAME = {target.name: target for target in _ALL}
-EXPORTED = ("onnx", "hailo")  # the targets for which the export writes files
+EXPORTED = ("onnx", "qnn", "openvino", "hailo")  # the targets for which the export writes files
 
 
 def target_named(name: str) -> Target:

@@ -254,6 +254,7 @@ def test_chat_encodes_and_uploads_once(
     assert main([*args, "--json"]) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (first["num_encoded"], second["num_encoded"]) == (1, 0)
+    assert (first["ran"], second["ran"]) == (["cpu"], [])
     assert (first["num_uploaded"], second["num_uploaded"]) == (1, 0)
     messages: list[dict[str, Any]] = []
     for report, question in ((first, QUESTIONS[0]), (second, QUESTIONS[1])):

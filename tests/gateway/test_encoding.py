@@ -49,6 +49,7 @@ def test_the_same_picture_at_the_same_time_is_encoded_once(slow: Gateway) -> Non
     assert [status for status, _, _ in answers] == [200] * 4, answers
     assert len({answer["choices"][0]["message"]["content"] for _, answer, _ in answers}) == 1
     assert encoded(slow) - before == 1
+    assert slow.counted("tower_runs_total", 'runner="cpu"') == encoded(slow)
 
 
 def test_another_question_encodes_and_sends_nothing(slow: Gateway) -> None:

@@ -1,7 +1,6 @@
 """What every accelerator's runtime offers: a graph of one picture size, ready to run."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +27,7 @@ class Opening:
         threads: cores, where the accelerator is the processor; 0 takes all.
         allow_cpu_nodes: nodes that the accelerator does not take may run on the processor.
         weights: the file of the ONNX graphs' weights.
-        toolchain: the packages that made the file, name to version.
+        chip: the chip for which the file was made; empty where it runs on all.
     """
 
     path: Path
@@ -38,7 +37,7 @@ class Opening:
     threads: int
     allow_cpu_nodes: bool
     weights: Path
-    toolchain: Mapping[str, str] = field(default_factory=dict)
+    chip: str = ""
 
     @property
     def graph(self) -> Path:

@@ -33,7 +33,11 @@ class Provider:
         return made
 
 
-PROVIDERS = {"static": Provider("processor", ("onnx",))}
+PROVIDERS = {
+    "static": Provider("processor", ("onnx",)),
+    "qnn": Provider("qnn", ("qnn",)),
+    "openvino": Provider("openvino", ("openvino", "onnx"), ("NPU", "GPU", "CPU")),
+}
 
 
 def find_provider(name: str) -> tuple[Provider, str] | None:

@@ -109,5 +109,5 @@ def _opening(graph: StaticGraph, bundle: Bundle, device: str, threads: int, allo
         threads,
         allow_cpu_nodes,
         bundle.folder / WEIGHTS,
-        graph.toolchain,
+        graph.chip,
     )

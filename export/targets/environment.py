@@ -1,0 +1,68 @@
+"""An environment of its own for each vendor's toolchain: their packages pin versions that contradict each other.
+
+It lies in `$EDGE_VLM_CACHE`, else `$XDG_CACHE_HOME/edge-vlm`, else `~/.cache/edge-vlm`, under targets/. The first
+export for a target makes it, which downloads up to half a gigabyte.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from contract.errors import MissingExtra
+from contract.files import published
+
+REQUIREMENTS = {
+    "qnn": ("onnxruntime-qnn==2.7.0", "onnxruntime==1.32.0", "onnx==1.23.2", "sympy>=1.13", "numpy>=2"),
+    "openvino": ("openvino==2026.4.1", "nncf==3.4.0", "numpy>=2"),
+}
+
+
+def python_for(target: str, note: Callable[[str], None]) -> Path:
+    """The Python of a target's environment, which this call makes where it is absent.
+
+    Args:
+        note: takes a line for the user.
+
+    Raises:
+        MissingExtra: pip cannot install the packages.
+    """
+    words = REQUIREMENTS[target]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    digest = hashlib.sha256(" ".join((*words, version)).encode()).hexdigest()[:12]
+    folder = _cache() / "targets" / f"{target}-{digest}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():  # another export may have made it meanwhile
+                note(f"environment {folder}: {' '.join(words)}")
+                with published(folder) as work:
+                    _install(work, words, target)
+    return folder / "bin" / "python"
+
+
+def _cache() -> Path:
+    if own := os.environ.get("EDGE_VLM_CACHE"):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "edge-vlm"
+
+
+def _install(folder: Path, words: tuple[str, ...], target: str) -> None:
+    own = str(folder / "bin" / "python")
+    commands = (
+        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+        [sys.executable, "-m", "pip", "--python", own, "install", "--quiet", "--disable-pip-version-check", *words],
+    )
+    for command in commands:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = " ".join(done.stderr.split()[-60:])
+            raise MissingExtra(
+                f"--target {target}: its toolchain could not be installed ({last})",
+                target,
+                f"pip install {' '.join(words)}",
+            )
