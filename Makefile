@@ -156,12 +156,13 @@ pictures: $(READY) ## the plots of benchmarks/results again, from their committe
 
 MINUTES ?= 60
 CASES ?= 100000
-campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES=60 each, both engines; JSON lines
+RATE ?=
+campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES=60 each, both engines; RATE=2 a second; JSON lines
 	$(BIN)/python -m serving --prepare --engine vllm
 	$(BIN)/python -m tests.hostile.campaign files --cases $(CASES) --minutes $(MINUTES)
 	$(BIN)/python -m tests.edge.test_damaged_media $(CASES)
-	for engine in transformers vllm; do for part in fuzz soak; do EDGE_VLM_TEST_ENGINE=$$engine \
-	$(BIN)/python -m tests.hostile.campaign $$part --minutes $(MINUTES) || exit 1; done; done
+	for engine in transformers vllm; do for part in fuzz "soak $(if $(RATE),--rate $(RATE))" kept; do \
+	EDGE_VLM_TEST_ENGINE=$$engine $(BIN)/python -m tests.hostile.campaign $$part --minutes $(MINUTES) || exit 1; done; done
 	$(BIN)/python -m tests.hostile.campaign chaos
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it

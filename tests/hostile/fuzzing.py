@@ -1,10 +1,12 @@
 """Hostile requests over every door for as long as asked, beside a neighbour whose tokens and gaps are compared."""
 
+import sys
 import time
 from collections import Counter
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import given
 
 from serving.triton.health import fault
@@ -24,6 +26,7 @@ MAX_KEPT = 20
 
 def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
     """Counts of what callers saw, the neighbour's answers, and its gaps quiet and beside hostile requests."""
+    torch.set_num_threads(1)  # of the reference, beside other work
     cases, counts, bad = reference.cases(), Counter[str](), list[str]()
     longest = 0.0
 
@@ -58,6 +61,7 @@ def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
         while time.monotonic() < end:
             for door in ("stream", "unary", "infer", "generate", "generate_stream"):
                 (by_json if door.startswith("generate") else by_tensors)()
+            print(dict(counts), f"neighbour {neighbour.num_answers}", file=sys.stderr, flush=True)
         beside = neighbour.take_gaps()
         neighbour.end()
         doors.close()

@@ -25,7 +25,7 @@ from tests.serving.reference import Reference
 from tests.serving.wire import tensors
 
 NUM_READINGS, WARM_UP = 20, 1 / 2  # of a kind's requests
-LEFT, PER_STREAM = "left", 10
+LEFT, PER_STREAM = "left", 4
 Ask = Callable[[], str]  # what its caller saw
 
 
