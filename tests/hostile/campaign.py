@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.machine import machine
 from tests.conftest import CHECKPOINT, run_module
 from tests.engine import ENGINE
-from tests.hostile.chaos import chaos
+from tests.hostile.chaos import FROZEN, PLACES, VICTIMS, chaos
 from tests.hostile.files import fuzz_in
 from tests.hostile.fuzzing import fuzz
 from tests.hostile.kept import kept
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, help="the most hostile requests a second of soak; no bound by default")
     parser.add_argument("--requests", type=int, default=2000, help="of kept: of each kind")
     parser.add_argument("--kind", help="of kept: the one kind to ask")
+    parser.add_argument("--victims", nargs="+", choices=(*VICTIMS, FROZEN, PLACES), default=(), help="of chaos")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     part, facts = options.part, {"machine": machine()}
@@ -55,7 +56,7 @@ def main() -> int:
             facts |= {"engine": ENGINE} | ({"minutes": options.minutes} if part in ("fuzz", "soak") else {})
             run: dict[str, Callable[[Reference], dict[str, Any]]] = {
                 "fuzz": lambda reference: fuzz(reference, options.minutes * 60),
-                "chaos": chaos,
+                "chaos": lambda reference: chaos(reference, options.victims),
                 "soak": lambda reference: soak(reference, options.minutes * 60, stem, options.rate),
                 "kept": lambda reference: kept(reference, options.requests, options.kind),
             }

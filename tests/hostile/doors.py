@@ -55,7 +55,7 @@ class Doors:
                 elif answer.infer_response.parameters["triton_final_response"].bool_param:
                     seen = seen or judged("", time.monotonic() - begun, is_error=False)
         except grpc.RpcError as error:
-            return _failed(error, time.monotonic() - begun)
+            return failed(error, time.monotonic() - begun)
         return seen or Outcome(BROKEN, "the stream ended without a final response", time.monotonic() - begun)
 
     def unary(self, request: Hostile) -> Outcome:
@@ -64,7 +64,7 @@ class Doors:
         try:
             self.stub.ModelInfer(message(UNARY_MODEL, request), timeout=BOUND_SECONDS)
         except grpc.RpcError as error:
-            return _failed(error, time.monotonic() - begun)
+            return failed(error, time.monotonic() - begun)
         return judged("", time.monotonic() - begun, is_error=False)
 
     def infer(self, request: Hostile) -> Outcome:
@@ -117,7 +117,8 @@ def message(model: str, request: Hostile) -> Any:
     return made
 
 
-def _failed(error: grpc.RpcError, seconds: float) -> Outcome:
+def failed(error: grpc.RpcError, seconds: float) -> Outcome:
+    """What a call that grpc ended with an error counts as."""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and seconds >= BOUND_SECONDS:
         return Outcome(HANG, error.details(), seconds)
     if error.code() is grpc.StatusCode.UNAVAILABLE and not any(code in error.details() for code in OURS):
