@@ -7,8 +7,9 @@ one that runs on the server.
 
 import asyncio
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # no sensible text has more characters for each token
+MAX_KEEPING = 4  # how many requests at once keep their pixels until their first token
 
 
 class Chat:
@@ -52,6 +54,7 @@ class Chat:
         self._card = self._bundle.manifest.card
         self._preparation, self._door, self.metrics = preparation, door, door.metrics
         self._counters = ThreadPoolExecutor(1, "jpeg")
+        self._keeping = set[int]()  # the requests, by id, that keep their pixels
 
     def close(self) -> None:
         """End the thread."""
@@ -67,6 +70,10 @@ class Chat:
             chat.messages.clear()  # the pictures are embeddings now
         finally:
             held.release()
+        with self._few_keep_pixels(prepared):
+            await self._answered(kind, chat, prepared, exchange)
+
+    async def _answered(self, kind: Kind, chat: ChatRequest, prepared: Prepared, exchange: Exchange) -> None:
         tokens = PromptTokens.of(prepared.request, self._card)
         if kind.shape is None:
             return await exchange.send_json(await self._tokens(prepared))
@@ -88,7 +95,7 @@ class Chat:
         if not exchange.is_complete:
             reason = last.finish_reason if last else ""
             raise ServerError(f"the server ended the answer with {reason!r}, stop or length is expected: ask again")
-        if counting is not None:  # the request counts as running until then, so few wait for the one thread
+        if counting is not None:  # the request counts as running until then
             await counting
 
     async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
@@ -115,10 +122,24 @@ class Chat:
         self.metrics.items.labels("sent").inc(delta.num_uploaded)
         self.metrics.upload_bytes.inc(delta.upload_bytes)
 
+    @contextmanager
+    def _few_keep_pixels(self, prepared: Prepared) -> Iterator[None]:
+        """Let few requests at once keep their pixels for the count of JPEG bytes; it does not count the others."""
+        if len(self._keeping) >= MAX_KEEPING:
+            prepared.items.clear()
+        if prepared.items:
+            self._keeping.add(id(prepared))
+        try:
+            yield
+        finally:
+            self._keeping.discard(id(prepared))
+
     def _count_pictures(self, delta: Delta, prepared: Prepared) -> asyncio.Future[None] | None:
         """Begin to compare an upload of pictures with their JPEG, in a thread: nobody's token waits for it."""
-        items = prepared.items
+        items = list(prepared.items)
+        prepared.items.clear()
         if not items or delta.num_uploaded != len(items) or any(item.timestamps for item in items):
+            self._keeping.discard(id(prepared))
             return None
 
         def count() -> None:
@@ -126,6 +147,7 @@ class Chat:
             if None not in sizes:
                 self.metrics.picture_bytes.labels(delta.precision).inc(delta.upload_bytes)
                 self.metrics.picture_bytes.labels("jpeg").inc(sum(size or 0 for size in sizes))
+            self._keeping.discard(id(prepared))
 
         return asyncio.get_running_loop().run_in_executor(self._counters, count)
 

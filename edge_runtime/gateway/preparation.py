@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -50,7 +50,7 @@ class Prepared:
 
     request: Request
     encode_s: float = 0.0
-    items: tuple[Item, ...] = ()
+    items: list[Item] = field(default_factory=list)
 
 
 class Preparation:
@@ -191,7 +191,7 @@ class Preparation:
 
                 def encode() -> Prepared:
                     request = write(prepared=prepared)
-                    return Prepared(request, time.perf_counter() - begun, tuple(one.item for one in prepared))
+                    return Prepared(request, time.perf_counter() - begun, [one.item for one in prepared])
 
                 future = self._encoders.submit(encode)
                 is_encoding = True

@@ -12,12 +12,12 @@ from tests.ui.browser import browser
 from tests.ui.ui_process import ui_process
 
 IMAGES, WORK = ROOT / "docs" / "images", ROOT / ".cache" / "screenshots"
-SIZES = {"ui": (1280, 800), "ui-phone": (390, 1500)}
+SIZES = {"ui": (1280, 900), "ui-phone": (390, 844)}
 
 
 def talk(page: Page, picture: Path, questions: list[str]) -> None:
-    page.locator("#picture input[type=file]").set_input_files(picture)
-    page.locator("#picture .image-frame img").wait_for()
+    page.locator("#picture input[type=file]").first.set_input_files(picture)
+    page.locator("#picture .image-frame img").first.wait_for()
     for number, question in enumerate(questions, 1):
         page.locator("#question textarea").fill(question)
         page.locator("#send").click()
