@@ -9,7 +9,7 @@ from typing import Literal
 from contract.errors import InvalidInput
 from edge_runtime.clients.choice import AUTO, QUALITIES, Quality, Uplink, choose, published
 from edge_runtime.clients.held_keys import HeldKeys
-from edge_runtime.clients.patience import Patience
+from edge_runtime.clients.patience import Patience, check_seconds
 from edge_runtime.clients.shared_regions import SharedRegions
 from edge_runtime.encoded_item import PRECISIONS, Precision
 from edge_runtime.request import Request
@@ -63,7 +63,7 @@ class Connection:
             allows it. Close the client to give the memory back.
 
     Raises:
-        InvalidInput: precision or quality is unknown, budget_s is not above 0, or a certificate file cannot be read.
+        InvalidInput: precision or quality is unknown, a number of seconds is none, or a certificate file cannot be read.
     """
 
     url: str
@@ -86,8 +86,9 @@ class Connection:
             raise InvalidInput(f"precision is {self.precision!r}, allowed are {', '.join((*PRECISIONS, AUTO))}")
         if self.quality not in QUALITIES:
             raise InvalidInput(f"quality is {self.quality!r}, allowed are {', '.join(QUALITIES)}")
-        if not 0 < self.budget_s < float("inf"):
-            raise InvalidInput(f"budget_s is {self.budget_s}, a number of seconds above 0 is expected")
+        for name in ("timeout_s", "budget_s"):
+            check_seconds(name, getattr(self, name))
+        check_seconds("retry_s", self.retry_s, may_be_zero=True)
         if self.tls is not None:
             self.tls.names()
 

@@ -7,11 +7,23 @@ work: a server may have worked on any other.
 import time
 from dataclasses import dataclass, field
 
-from contract.errors import DeadlineExceeded, EdgeVlmError, Unavailable
+from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Unavailable
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
+MAX_WAIT_S = 365 * 86400.0  # what every clock below this client can hold
 ELSEWHERE_S = 12.0  # a server that leaves is gone after this, whatever a balancer thinks
 LEAVING = "has no available versions"  # Triton's words for a model that it lets go of: it has computed nothing
+
+
+def check_seconds(name: str, value: float, may_be_zero: bool = False) -> None:
+    """Check a number of seconds that a caller gives.
+
+    Raises:
+        InvalidInput: it is no number above 0 (or from 0 on) and up to MAX_WAIT_S.
+    """
+    if not (0 < value <= MAX_WAIT_S or (may_be_zero and value == 0)):
+        least = "from 0" if may_be_zero else "above 0"
+        raise InvalidInput(f"{name} is {value}, a number of seconds {least} up to {MAX_WAIT_S:.0f} is expected")
 
 
 @dataclass
@@ -24,6 +36,9 @@ class Patience:
         deadline_s: the longest time for the whole answer, in seconds; None bounds only the waits.
         retry_s: how many seconds to keep trying while nobody listens.
         num_refused: how many servers sent the request away because they were about to leave.
+
+    Raises:
+        InvalidInput: deadline_s is no number of seconds from 0 to MAX_WAIT_S.
     """
 
     url: str
@@ -33,6 +48,10 @@ class Patience:
     num_refused: int = field(default=0, init=False)
     _begun: float = field(default_factory=time.monotonic, init=False)
     _pause_s: float = field(default=FIRST_PAUSE_S, init=False)
+
+    def __post_init__(self) -> None:
+        if self.deadline_s is not None:
+            check_seconds("deadline_s", self.deadline_s, may_be_zero=True)
 
     @property
     def left_s(self) -> float | None:

@@ -7,7 +7,7 @@ that model: --triton.
 import argparse
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.output_file import output_file
 from edge_runtime.commands.safetensors_file import write_safetensors
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.embedder import Embedder
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pictures, texts = (shortened(vectors, args.dimensions) for vectors in (pictures, texts))
     table = cosines(pictures, texts)
     if args.out is not None:
-        _write(args.out, {"image_embeds": pictures, "text_embeds": texts, "cosines": table})
+        arrays: dict[str, Any] = {"image_embeds": pictures, "text_embeds": texts, "cosines": table}
+        with output_file(args.out) as file:
+            write_safetensors(file, arrays) if args.out.suffix == ".safetensors" else np.savez(file, **arrays)
     if not args.json:
         _print(args.pictures, args.text, table)
         place = f"{args.out}: " if args.out else ""
@@ -104,16 +107,3 @@ def _print(pictures: list[str], texts: list[str], table: Any) -> None:
     print(" " * SHOWN + "".join(f"{text[:SHOWN]:>{SHOWN + 2}}" for text in texts))
     for name, row in zip(pictures, table, strict=True):
         print(f"{Path(name).name[:SHOWN]:<{SHOWN}}" + "".join(f"{value:>{SHOWN + 2}.4f}" for value in row))
-
-
-def _write(out: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays to a file; the new file replaces an existing one when it is whole."""
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with part.open("wb") as file:
-            write_safetensors(file, arrays) if out.suffix == ".safetensors" else np.savez(file, **arrays)
-        part.replace(out)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise InvalidInput(f"{out} cannot be written: {error.strerror}") from error

@@ -6,14 +6,13 @@ fingerprint, so that the file is what a request needs. In .safetensors the finge
 
 import argparse
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contract.errors import InvalidInput
 from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.output_file import output_file
 from edge_runtime.commands.safetensors_file import write_safetensors
 
 
@@ -55,18 +54,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     facts = {"encoder_fingerprint": pipeline.encoder.bundle.manifest.card.encoder_fingerprint}
     form = args.format or ("safetensors" if args.out.suffix == ".safetensors" else "npz")
-    part = args.out.with_name(f"{args.out.name}.part")
-    try:
-        with part.open("wb") as file:
-            if form == "safetensors":
-                write_safetensors(file, arrays, facts)
-            else:
-                np.savez(file, **arrays | {name: np.array(text) for name, text in facts.items()})
-        part.replace(args.out)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise InvalidInput(f"{args.out} cannot be written: {error.strerror}") from error
+    with output_file(args.out) as file:
+        if form == "safetensors":
+            write_safetensors(file, arrays, facts)
+        else:
+            np.savez(file, **arrays | {name: np.array(text) for name, text in facts.items()})
     rows = arrays["image_embeds"].shape
     if not args.json:
         count = len(arrays["deepstack_embeds"])

@@ -263,6 +263,12 @@ def test_arguments_are_checked() -> None:
         GrpcClient(precision="fp8")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="write https"):
         HttpClient("http://127.0.0.1", tls=Tls())
+    for name in ("timeout_s", "budget_s", "retry_s"):
+        for seconds in (-1.0, float("nan"), float("inf"), 1e300):
+            with pytest.raises(InvalidInput, match=f"{name} is "):
+                GrpcClient(**{name: seconds})  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"deadline_s is nan, a number of seconds from 0"):
+        GrpcClient("127.0.0.1:9").patience(float("nan"))
     assert "secret" not in repr(GrpcClient(headers={"authorization": "secret"}))
     client = AsyncGrpcClient("host:1", precision="int8")
     with pytest.raises(InvalidInput, match="precision is 'int8', host:1 accepts fp16, fp32"):

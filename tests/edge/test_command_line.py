@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 from transformers import AutoConfig
 
 from benchmarks.encode import flop
@@ -95,6 +96,18 @@ from edge_runtime.__main__ import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def test_encode_writes_into_a_pipe_and_leaves_it(tmp_path: Path, bundle_folder: Path, picture: Path) -> None:
+    """As into a device: /dev/null stays one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        assert main(command("encode", bundle_folder, "--out", pipe, "--format", "safetensors", picture)) == 0
+        assert "image_embeds" in load(read.result(30))
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors"])
@@ -211,6 +224,9 @@ def test_exit_codes_and_errors(
         (command("encode", bundle_folder, "--out", tmp_path / "no" / "x", picture), 2, "INVALID_ARG", "cannot be written"),
         (command("encode", bundle_folder, "--out", out, picture, "--provider", "x"), 2, "INVALID_ARG", "provider is 'x'"),
         (command("encode", bundle_folder, "--out", out, picture, "--threads", "-1"), 2, "INVALID_ARG", "threads is -1"),
+        (command("encode", bundle_folder, "--out", "", picture), 2, "INVALID_ARG", "names no file"),
+        (command("ask", bundle_folder, picture, "Why?", "--timeout", "nan"), 2, "INVALID_ARG", "timeout_s is nan"),
+        (command("ask", bundle_folder, picture, "Why?", "--deadline", "-1"), 2, "INVALID_ARG", "deadline_s is -1"),
         (command("inspect", bundle_folder, "--messages", messages), 2, "INVALID_ARG", "messages is dict"),
         (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "is Triton running"),
