@@ -26,7 +26,12 @@ from tests.conftest import ROOT
 from tiny_model.scenes import shapes_scene
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON = {"clients.md": 1, "media.md": 2, "families.md": 1}  # blocks of each page, run below and in tests/families
+PYTHON = {
+    "clients.md": 1,
+    "media.md": 2,
+    "families.md": 1,
+    "gateway.md": 1,
+}  # run below, in tests/families and tests/gateway
 
 
 def blocks(page: str, language: str) -> list[str]:

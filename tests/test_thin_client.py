@@ -133,6 +133,7 @@ def test_a_caller_who_leaves_ends_the_decoding(thin_server: TritonServer) -> Non
         ended = threading.Event()
         for pid in before:
             os.kill(pid, signal.SIGKILL)  # so that the next request starts its own
+        wait_for(lambda: before.isdisjoint(decoders(thin_server)))
         call = client.async_infer(VISION_MODEL, [given], lambda result, error: ended.set())
         wait_for(lambda: bool(set(decoders(thin_server)) - before))
         (decoder,) = set(decoders(thin_server)) - before

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import subprocess
+import sys
 
 from edge_runtime.commands import serve
 from edge_runtime.commands.device import add_bundle_arguments
@@ -10,6 +12,8 @@ from edge_runtime.gateway.chat_request import IGNORED, READ
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.sampling_fields import PASSED
 from tests.conftest import ROOT
+from tests.gateway.gateway_process import Gateway
+from tests.test_docs import blocks
 
 DOC = (ROOT / "docs" / "gateway.md").read_text()
 
@@ -33,3 +37,10 @@ def test_every_metric() -> None:
     for name in names:
         if name.startswith("edge_vlm") and not name.endswith("_created"):
             assert f"`{name.removeprefix('edge_vlm_gateway_')}" in DOC or f"`{name}" in DOC, name
+
+
+def test_the_example_of_embeddings(gateway: Gateway) -> None:
+    (code,) = blocks("gateway.md", "python")
+    code = code.replace("http://127.0.0.1:8080", gateway.root)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "2 64\n"

@@ -6,7 +6,6 @@ never wait for a tower.
 """
 
 import locale
-import threading
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +18,11 @@ from numpy.typing import NDArray
 
 from contract.errors import InvalidInput, Unavailable, shown
 from contract.tensors import VISION_INPUTS, VISION_OUTPUTS
-from edge_runtime.items.leaving import LeavingAsker
 from serving.settings import Settings
+from triton_models.asked import Asked
 from triton_models.bls import answer
 from triton_models.door import Watcher, accept_each, as_known, parameters
-from triton_models.replies import FINAL, failure, outputs
+from triton_models.replies import failure, outputs
 from triton_models.served_encoder import ServedEncoder, Tensors
 
 NUM_THREADS = 2
@@ -35,26 +34,6 @@ UPLOADED = (
     "video_second_per_grid",
     "encoder_fingerprint",
 )
-
-
-class Asked(LeavingAsker):
-    """A request of this model, whose caller may leave before its answer."""
-
-    def __init__(self, sender: Any) -> None:
-        super().__init__()
-        self._sender, self._sending, self._is_answered = sender, threading.Lock(), False
-
-    def answer(self, response: Any) -> None:
-        with self._sending:
-            self._is_answered = True
-            self._sender.send(response, flags=FINAL)
-
-    def look(self) -> None:
-        """Ask Triton whether the caller has left. It releases a request with its answer; a later look crashes it."""
-        with self._sending:
-            is_gone = not self._is_answered and bool(self._sender.is_cancelled())
-        if is_gone:
-            self.leave()
 
 
 class TritonPythonModel:
