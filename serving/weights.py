@@ -7,6 +7,7 @@ huggingface/safetensors' README.
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 # The engine judges other types; this module checks their places in the file all the same.
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+LAYER = re.compile(r"\blayers\.(\d+)\.")
 AGAIN = "copy the checkpoint again, or export it again"
 
 
 def check_weights(folder: Path) -> None:
-    """Check the index and the header of every weights file in a checkpoint folder.
+    """Check the index and the header of every weights file in a checkpoint folder, and that no layer is missing.
 
     Raises:
-        BundleError: there are no weights, the index names a file outside the folder or one that is missing, or a file
-            is damaged or cut short; the message says which.
+        BundleError: there are no weights, the index names a file outside the folder or one that is missing, a file is
+            damaged or cut short, or config.json names more layers than there are; the message says which.
     """
-    tensor_names(folder)
+    _check_layers(folder / "config.json", tensor_names(folder))
 
 
 def tensor_names(folder: Path) -> list[str]:
@@ -49,6 +51,18 @@ def tensor_names(folder: Path) -> list[str]:
             raise BundleError(f"{path} is missing, {INDEX} names it: {AGAIN}")
         names += _checked_names(path)
     return names
+
+
+def _check_layers(path: Path, names: list[str]) -> None:
+    """The engine makes every layer that config.json names before it misses weights: a million take it for ever."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        wanted = config.get("text_config", config).get("num_hidden_layers")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return  # the engine reads the file first, and says what is wrong with it
+    found = 1 + max((int(match[1]) for match in map(LAYER.search, names) if match), default=-1)
+    if isinstance(wanted, int) and wanted > found:
+        raise BundleError(f"{path}: num_hidden_layers is {shown(wanted)}, the weights have {found} layers: {AGAIN}")
 
 
 def _shards(index: Path) -> set[str]:

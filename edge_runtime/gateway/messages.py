@@ -152,7 +152,11 @@ def read_part(part: Any, param: str, defaults: dict[str, dict[str, Any]]) -> dic
         Failure: 400; it names the field.
     """
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("text", "refusal") and isinstance(part.get(kind), str):
+    if kind in ("text", "refusal"):
+        if not isinstance(part.get(kind), str):
+            raise Failure(
+                400, f"{param}.{kind} is {shown(part.get(kind))}, a text is expected", param=f"{param}.{kind}"
+            )
         check_keys(part, ("type", kind, "annotations", "cache_control"), param)
         return {"type": "text", "text": part[kind]}
     if kind not in ("image_url", "video_url", "image", "video"):

@@ -8,16 +8,17 @@ from edge_runtime.tower.mapped_pages import given_back
 from edge_runtime.tower.session_options import session_options
 
 CPU = "CPUExecutionProvider"
+MAX_THREADS = 1024
 
 
 def check_provider(provider: str, threads: int) -> None:
     """Refuse a provider or a number of threads that no session can have.
 
     Raises:
-        InvalidInput: this onnxruntime lacks the provider, or threads is below 0.
+        InvalidInput: this onnxruntime lacks the provider, or threads is below 0 or above MAX_THREADS.
     """
-    if threads < 0:
-        raise InvalidInput(f"threads is {threads}, 0 (all cores) or more is expected")
+    if not 0 <= threads <= MAX_THREADS:
+        raise InvalidInput(f"threads is {threads}, 0 (all cores) to {MAX_THREADS} is expected")
     if provider not in (available := onnxruntime.get_available_providers()):
         raise InvalidInput(f"provider is {provider!r}, this onnxruntime has {', '.join(available)}")
 

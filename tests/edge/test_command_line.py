@@ -224,6 +224,7 @@ def test_exit_codes_and_errors(
         (command("encode", bundle_folder, "--out", tmp_path / "no" / "x", picture), 2, "INVALID_ARG", "cannot be written"),
         (command("encode", bundle_folder, "--out", out, picture, "--provider", "x"), 2, "INVALID_ARG", "provider is 'x'"),
         (command("encode", bundle_folder, "--out", out, picture, "--threads", "-1"), 2, "INVALID_ARG", "threads is -1"),
+        (command("encode", bundle_folder, "--out", out, picture, "--threads", "100000"), 2, "INVALID_ARG", "0 (all cores) to 1024"),
         (command("encode", bundle_folder, "--out", "", picture), 2, "INVALID_ARG", "names no file"),
         (command("ask", bundle_folder, picture, "Why?", "--timeout", "nan"), 2, "INVALID_ARG", "timeout_s is nan"),
         (command("ask", bundle_folder, picture, "Why?", "--deadline", "-1"), 2, "INVALID_ARG", "deadline_s is -1"),

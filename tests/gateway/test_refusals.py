@@ -24,6 +24,12 @@ REFUSED: dict[str, tuple[Any, int, str | None, str]] = {
     "no messages": ({}, 400, "messages", "at least one message"),
     "empty messages": ({"messages": []}, 400, "messages", "at least one message"),
     "role": ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.[0].role", "role among"),
+    "text that is none": (
+        {"messages": [user({"type": "text", "text": 5})]},
+        400,
+        "messages.[0].content.[0].text",
+        "is 5, a text is expected",
+    ),
     "no content": ({"messages": [{"role": "user"}]}, 400, "messages.[0].content", "content is missing"),
     "part": (
         {"messages": [user({"type": "input_audio", "input_audio": {}})]},

@@ -35,6 +35,17 @@ def test_whole_weights_pass(folder: Path) -> None:
     check_weights(folder)
 
 
+@pytest.mark.parametrize("num_layers", [3, 10**6, 10**30])
+def test_layers_without_weights_are_counted(folder: Path, num_layers: int) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    held = config["text_config"]["num_hidden_layers"]
+    config["text_config"]["num_hidden_layers"] = held + num_layers
+    path.write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=rf"num_hidden_layers is {held + num_layers}, the weights have {held} layers"):
+        check_weights(folder)
+
+
 def changed(entry: Any) -> Any:
     """A change of one tensor's entry in the header."""
 
