@@ -2,16 +2,17 @@
 
 A template comes with a checkpoint, so it is a foreign program. It must mean here what it means to transformers
 (`_compile_jinja_template` of transformers.utils.chat_template_utils, 5.23), and it must end: a loop that runs too long
-and a text that grows too large raise `TooMuch`. The bounds do not interrupt a single filter of Jinja's.
+and a text that grows too large raise `TooMuch`. Nothing interrupts a single filter or method, so the sandbox asks
+edge_runtime.prompts.growth beforehand what a call makes.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, NoReturn
 
 import jinja2
@@ -19,6 +20,9 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import generate_lorem_ipsum
+
+from edge_runtime.prompts.growth import num_characters, total
 
 MAX_SECONDS = 10.0
 MAX_CHARACTERS = 1 << 25
@@ -116,7 +120,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
-        self.filters |= {"tojson": _tojson, "_bounded": _Bounded, "_measured": _measured}
+        filters = self.filters | {"tojson": _tojson}
+        self.filters = {name: _checked(name, function) for name, function in filters.items()}
+        self.filters |= {"_bounded": _Bounded, "_measured": _measured}
         self.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": lambda form: datetime.now().strftime(form),
@@ -139,17 +145,27 @@ class _Environment(ImmutableSandboxedEnvironment):
             check_size(len(left) + len(right))
         elif operator == "*" and len(texts) == 1:
             count = right if texts[0] is left else left
-            check_size(len(texts[0]) * count if isinstance(count, int) else 0)
+            check_size(total(texts[0]) * count if isinstance(count, int) else 0)
         elif isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):  # the size counts bits
             check_size(
                 left.bit_length() * max(right, 0) if operator == "**" else left.bit_length() + right.bit_length()
             )
         elif operator == "%" and isinstance(left, str):  # a width asks for as many characters
-            check_size(max((int(run) for run in _digits(left)), default=0))
+            check_size(num_characters("format", left, [right], {}))
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_time()
+        method = getattr(function, "__wrapped__", function)  # Jinja wraps format
+        name, value = getattr(method, "__name__", ""), getattr(method, "__self__", None)
+        if function is generate_lorem_ipsum:
+            name = "lipsum"
+        if name == "lipsum" or isinstance(value, str | bytes):
+            if name == "join" and args:  # of a text, as the filter of a list
+                args = (list(args[0]),)
+                check_size(num_characters(name, args[0], [value], {}))
+            else:
+                check_size(num_characters(name, value, args, kwargs))
         return super().call(context, function, *args, **kwargs)
 
 
@@ -163,8 +179,20 @@ def _measured(value: Any) -> Any:
     return value
 
 
-def _digits(text: str) -> Iterable[str]:
-    return ("".join(c if c.isdigit() and c.isascii() else " " for c in text)).split()
+def _checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that asks beforehand what it would make. Jinja puts what some filters want to know before the value."""
+    start = int(hasattr(function, "jinja_pass_arg"))
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        check_time()
+        value, given = args[start], args[start + 1 :]
+        if name == "join" and not isinstance(value, str | Mapping):
+            value = list(value)
+        check_size(num_characters(name, value, given, kwargs))
+        return function(*args[:start], value, *given, **kwargs)
+
+    return run
 
 
 def _raise_exception(message: str) -> NoReturn:

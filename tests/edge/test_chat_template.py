@@ -33,6 +33,8 @@ TEMPLATES = {
     "macro": "{% macro tag(x) %}<{{ x ~ '/' ~ x }}>{% endmacro %}{% for m in messages %}{{ tag(m.role) }}{% endfor %}",
     "date": "{{ strftime_now('%Y-%m-%d') }}",
     "repr": "{{ messages }}",
+    "filters": "{{ messages | map(attribute='role') | join(', ') | indent(2) | replace('user', 'USER') | center(80) }}",
+    "methods": "{{ '{:>5}|%s' .format('a') % ', '.join(['x', 'y']).ljust(9) }}{{ 'a-b'.split('-') | batch(2) | list }}",
 }
 
 
@@ -107,6 +109,27 @@ def _nested() -> list[dict[str, Any]]:
         "{{ 'a' * 10 ** 9 }}",
         "{{ 9 ** (9 ** 9) }}",
         "{{ '%0999999999d' % 5 }}",
+        "{{ '%*d' % (999999999, 5) }}",
+        "{{ '%999999999s' | format('a') }}",
+        "{{ '{:999999999}'.format('a') }}",
+        "{{ '{:{w}}'.format('a', w=999999999) }}",
+        "{{ ('{0}' * 99999).format('a' * 99999) }}",
+        "{{ lipsum(n=10 ** 6) }}",
+        "{{ [1] | slice(10 ** 8) | list | length }}",
+        "{{ 'a' | batch(10 ** 9, 'x') | list | length }}",
+        "{{ 'aaaa'.replace('a', 'b' * 10 ** 6).replace('b', 'c' * 10 ** 6) }}",
+        "{{ ('a' * 10 ** 6) | replace('a', 'c' * 10 ** 6) }}",
+        "{{ ['a' * 10 ** 6] | map('replace', 'a', 'c' * 10 ** 6) | list }}",
+        "{{ 'a'.ljust(2 * 10 ** 9) | length }}",
+        "{{ 'a' | center(10 ** 9) }}",
+        "{{ ('a\n' * 9999) | indent(10 ** 6) }}",
+        "{{ ('\t' * 9999).expandtabs(10 ** 6) | length }}",
+        "{{ ('a' * 9999).translate({97: 'b' * 10 ** 6}) | length }}",
+        "{{ ('a' * 10 ** 6) | wordwrap(1, true, 'b' * 10 ** 6) }}",
+        "{{ messages | tojson(indent=10 ** 7) }}",
+        "{{ ('b' * 10 ** 6).join('a' * 10 ** 6) }}",
+        "{{ range(99999) | join('b' * 10 ** 6) }}",
+        "{{ ['a' * 10 ** 6] * 10 ** 6 }}",
     ],
 )
 def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch, template: str) -> None:
