@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from contract.codecs.codec import CODECS
 from contract.errors import NotFound
 from contract.items import ItemTensors
 from serving.requests.store import ReuseStore
+from tests.contract.test_codecs import numbers
 
 
 def item(seed: int, rows: int = 4) -> ItemTensors:
@@ -58,6 +60,38 @@ def test_a_piece_of_a_request_does_not_keep_the_rest_of_it() -> None:
     kept = store.find(key)
     assert all(array.base is None and array.flags.c_contiguous for array in kept.arrays)
     assert kept.key == key == ItemTensors("f", False, (1, 2, 8), kept.arrays).key
+
+
+def test_items_are_kept_as_they_travelled() -> None:
+    """How many items a store of one size holds: decoded they would be as many as in fp32, whatever travelled."""
+    random, known = np.random.default_rng(3), numbers(1, 256)
+    pictures = random.standard_normal((80, 4, 60, 256)).astype(np.float32)  # (pictures, 1+L, n, H)
+    store_bytes = 5 * pictures[0].nbytes
+
+    def held(name: str) -> int:
+        store, keys = ReuseStore(store_bytes), list[str]()
+        for picture in pictures:
+            main, deepstack = picture[0], picture[1:]
+            if name in CODECS:
+                sent = CODECS[name].encode(main, deepstack, known)
+            else:
+                sent = main.astype(name), deepstack.astype(name)
+            keys += store.keep([ItemTensors("f", False, (1, 12, 20), sent, known.names.get(name, ""))])
+        num_held = 0
+        for key in keys:
+            with contextlib.suppress(NotFound):
+                found = store.find(key)
+                assert found.num_bytes == sum(array.nbytes for array in sent) or name in ("ecq", "klt")
+                assert all(array.dtype != np.float32 for array in found.arrays) or name == "float32"
+                num_held += 1
+        return num_held
+
+    found = {name: held(name) for name in ("float32", "float16", "int8c", "int4", "ecq")}
+    assert found["float32"] == 5
+    assert found["float16"] == 10
+    assert found["int8c"] >= 19  # of the steps
+    assert found["int4"] >= 38
+    assert found["ecq"] >= 50
 
 
 def test_many_threads() -> None:
