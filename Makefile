@@ -99,7 +99,7 @@ export: $(READY) ## edge bundle and language checkpoint of the bundled model, in
 serve: export ## Triton on 127.0.0.1:8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	$(BIN)/python -m serving --model .cache/language --engine transformers
 
-tiny-model: $(READY) ## train the bundled model from nothing: about an hour on one core
+tiny-model: $(READY) ## train the bundled model from nothing: 75 minutes on one core
 	$(BIN)/python -m tiny_model.train --out .cache/tiny-run --package models/tiny
 	$(MAKE) evaluate
 
