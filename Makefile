@@ -1,6 +1,7 @@
 # The verbs; CI and people run the same ones.
 PYTHON ?= python3
 BIN := .venv/bin
+NEWEST := .cache/newest
 READY := .venv/.ready
 TORCHVISION := .cache/torchvision
 # Packages that tests compare with, in folders of their own: where they are installed, transformers behaves otherwise.
@@ -11,7 +12,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge load precisions payload pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -138,6 +139,17 @@ bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one J
 bench-edge: $(LLAMA)/.ready ## our tower against transformers, torch.compile, OpenVINO and llama.cpp on this CPU: 45 minutes
 	$(PEERS)/bin/python -m benchmarks.edge --out benchmarks/results
 
+# The newest releases of transformers and onnxruntime in an environment of their own, which sees the project's other packages behind them.
+NEWEST_TESTS ?= tests/export/test_export_vision.py tests/export/test_input_gates.py tests/edge/test_preprocessing.py tests/serving/test_engine.py \
+    tests/serving/test_pooling.py tests/families/test_embedder.py tests/families/test_families.py tests/test_end_to_end.py
+test-newest: $(READY) ## a part of the suite on the newest transformers and onnxruntime; NEWEST_TESTS=tests for all of it
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > $$($(NEWEST)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade transformers onnxruntime
+	$(NEWEST)/bin/python -m pip list | grep -E "^(transformers|onnxruntime|torch|tokenizers|numpy) "
+	$(NEWEST)/bin/python -m pytest --ignore=tests/arm --ignore=tests/scale $(NEWEST_TESTS)
+
 # OpenVINO in an environment of its own, which sees the project's packages behind its own.
 $(PEERS)/.ready: $(READY) benchmarks/edge/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
@@ -164,6 +176,9 @@ campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES
 	for engine in transformers vllm; do for part in fuzz "soak $(if $(RATE),--rate $(RATE))" kept; do \
 	EDGE_VLM_TEST_ENGINE=$$engine $(BIN)/python -m tests.hostile.campaign $$part --minutes $(MINUTES) || exit 1; done; done
 	$(BIN)/python -m tests.hostile.campaign chaos
+
+bench-retrieval: $(READY) ## whether the bundled tower's rows find a picture again: recall@1, one JSON line
+	$(BIN)/python -m benchmarks.retrieval --out benchmarks/results/retrieval.json
 
 evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json

@@ -35,7 +35,8 @@ class Sampling:
     With max_tokens 0 the server computes nothing: it keeps the items and answers their keys. logprobs asks for the
     log-probability of each token and of that many likeliest ones, before penalties and temperature. Where
     skip_special_tokens is false, the text shows special tokens, but never the one that ends the answer.
-    structured_outputs is vLLM's object, with one of json, json_object, regex, choice and grammar.
+    structured_outputs is vLLM's object, with one of json, json_object, regex, choice and grammar. thinking_token_budget
+    is the most tokens between the marks of contract.thinking; then the closing mark comes.
 
     Raises:
         InvalidInput: a value is out of its range.
@@ -57,6 +58,7 @@ class Sampling:
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     structured_outputs: dict[str, Any] | None = None
+    thinking_token_budget: int | None = None
 
     def __post_init__(self) -> None:
         _number("max_tokens", self.max_tokens, 0, 1 << 20, whole=True)
@@ -72,6 +74,8 @@ class Sampling:
             _number("logprobs", self.logprobs, 0, MAX_LOGPROBS, whole=True)
         if self.seed is not None:
             _number("seed", self.seed, 0, (1 << 63) - 1, whole=True)
+        if self.thinking_token_budget is not None:
+            _number("thinking_token_budget", self.thinking_token_budget, 0, 1 << 20, whole=True)
         for name in ("ignore_eos", "skip_special_tokens"):
             if not isinstance(value := getattr(self, name), bool):
                 raise InvalidInput(

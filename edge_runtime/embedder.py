@@ -15,9 +15,8 @@ from contract.errors import BundleError, InvalidInput
 from contract.files import check_unchanged, verify
 from contract.manifest import GRAPH, TOKENIZER
 from edge_runtime.items.item import Item
-from edge_runtime.items.patches import to_patches
-from edge_runtime.items.tiles import check_ratio, one_tile
-from edge_runtime.media.picture import Picture, load_picture
+from edge_runtime.items.one_tile_maker import OneTileMaker
+from edge_runtime.media.picture import Picture
 from edge_runtime.tower.session import CPU, check_provider, open_session
 from edge_runtime.vectors import Vectors, cosines
 
@@ -87,16 +86,22 @@ class Embedder:
         check_unchanged(path, verified)
         return cls(manifest, tokenizer, *sessions)
 
+    @property
+    def maker(self) -> OneTileMaker:
+        """Makes the items of pictures."""
+        return OneTileMaker(self.manifest.tiles, self.manifest.image.resample)
+
     def item(self, picture: Picture) -> Item:
         """A picture as the tower wants it.
 
         Raises:
             MediaError: the picture cannot be decoded, or one side is more than 200 times the other.
         """
-        tiles, image = self.manifest.tiles, load_picture(picture)
-        check_ratio(image)
-        pixels = tiles.seen_part(one_tile(image, tiles, self.manifest.image.resample))
-        return Item(*to_patches(pixels, tiles.patch, tiles.merge, 1))
+        return self.maker(picture)
+
+    def num_tokens(self, text: str) -> int:
+        """The number of tokens of a text, without pads."""
+        return len(self._tokenizer.encode(text).ids)
 
     def token_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """The token ids of texts, int64 (n, S); pads fill each row up to the longest text, or to the model's most.
@@ -126,13 +131,17 @@ class Embedder:
         """
         found = [np.zeros((0, self.manifest.width), np.float32)]
         for first in range(0, len(pictures), BATCH):
-            items = [self.item(picture) for picture in pictures[first : first + BATCH]]
-            feeds = {
-                "patches": np.concatenate([item.patches for item in items]),
-                "grid_thw": np.array([item.grid_thw for item in items], np.int64),
-            }
-            found += self._pictures.run(["image_embeds"], feeds)
+            found.append(self.encode([self.item(picture) for picture in pictures[first : first + BATCH]]))
         return np.concatenate(found)
+
+    def encode(self, items: Sequence[Item]) -> Vectors:
+        """The vectors of items, one or more in one call, float32 (n, W)."""
+        feeds = {
+            "patches": np.concatenate([item.patches for item in items]),
+            "grid_thw": np.array([item.grid_thw for item in items], np.int64),
+        }
+        vectors: Vectors = self._pictures.run(["image_embeds"], feeds)[0]
+        return vectors
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         """The vectors of texts, float32 (n, W).

@@ -103,6 +103,21 @@ def test_several_pictures(folder: Path, gateway: Gateway, pipeline: Pipeline, se
     assert second == f"other.png: {answer} [40 of {len(request.input_ids)} prompt tokens]"
 
 
+def test_search_pictures(folder: Path, bundle_folder: Path, server: TritonServer) -> None:
+    """The vectors of the first search serve the second; a new picture joins them."""
+    where = ["--bundle", bundle_folder, "--triton", server.grpc_url]
+    (folder / "album").mkdir()
+    for name in ("picture.png", "other.png"):
+        (folder / name).rename(folder / "album" / name)
+    first = example(folder, "search_pictures.py", "album", "a red circle", *where)
+    drawn(3)[0].image.save(folder / "album" / "third.png")
+    second = example(folder, "search_pictures.py", "album", "a red circle", *where)
+    assert {line.split()[1] for line in second} == {"picture.png", "other.png", "third.png"}
+    assert set(first) < set(second)
+    found = [float(line.split()[0]) for line in second]
+    assert found == sorted(found, reverse=True)
+
+
 @pytest.mark.parametrize("name", ["picture", "video"])
 def test_notebooks(
     folder: Path, bundle_folder: Path, server: TritonServer, name: str, monkeypatch: pytest.MonkeyPatch

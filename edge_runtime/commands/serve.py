@@ -4,14 +4,18 @@ import argparse
 import ipaddress
 import json
 import os
+from pathlib import Path
 from typing import Any
 
+from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput, MissingExtra
 from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
 from edge_runtime.commands.device import open_encoder_aloud
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
+from edge_runtime.embedder import Embedder
 from edge_runtime.items.workers import DecodingLimits
+from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
@@ -94,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
     from edge_runtime.clients.async_grpc_client import AsyncGrpcClient
     from edge_runtime.clients.async_http_client import AsyncHttpClient
     from edge_runtime.gateway.app import create_app
+    from edge_runtime.gateway.device_embeddings import create_embedder_app
     from edge_runtime.gateway.hosts import LOOPBACK_NAMES, is_loopback
     from edge_runtime.gateway.server import serve
     from edge_runtime.gateway.settings import DEFAULTS, Settings
@@ -121,16 +126,25 @@ def run(args: argparse.Namespace) -> None:
         max_waiting=args.max_waiting,
     )
     domains = args.allowed_media_domains
+    fetch = None if domains is None else Fetcher(allowed_media_domains=frozenset(domains))
+    decoding = DecodingLimits(args.max_decode_seconds, args.max_decode_bytes, args.num_decoders)
+    where = (args.host, args.port, (args.ssl_keyfile, args.ssl_certfile), JSON_READY if args.json else "{url}")
+    if (Path(args.bundle) / EMBEDDER).exists():
+        embedder = Embedder.from_bundle(
+            args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory
+        )
+        access = MediaAccess(fetch, args.allowed_local_media_path)
+        serve(create_embedder_app(embedder, access, settings, decoding), *where, args.trusted_proxies)
+        return
     pipeline = Pipeline(
         open_encoder_aloud(args),
         cache=EmbeddingCache(folder=args.cache),
         max_pixels=args.max_pixels or None,
         max_tiles=args.max_tiles,
-        fetch=None if domains is None else Fetcher(allowed_media_domains=frozenset(domains)),
+        fetch=fetch,
         allowed_local_media_path=args.allowed_local_media_path,
-        decoding=DecodingLimits(args.max_decode_seconds, args.max_decode_bytes, args.num_decoders),
+        decoding=decoding,
     )
     kind = AsyncHttpClient if args.triton.startswith(("http://", "https://")) else AsyncGrpcClient
     client = kind(args.triton, **connection_options(args))
-    tls_files, ready = (args.ssl_keyfile, args.ssl_certfile), JSON_READY if args.json else "{url}"
-    serve(create_app(pipeline, client, settings), args.host, args.port, tls_files, ready, args.trusted_proxies)
+    serve(create_app(pipeline, client, settings), *where, args.trusted_proxies)

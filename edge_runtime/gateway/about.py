@@ -1,5 +1,7 @@
 """The endpoints at which the gateway says what it is: whether it runs, its figures, and the names of its models."""
 
+from typing import Protocol
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -10,14 +12,23 @@ from edge_runtime.gateway.chat_request import check_model
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.settings import Settings
-from edge_runtime.gateway.triton import Triton
+
+
+class Server(Protocol):
+    """Who computes the answers."""
+
+    async def problem(self) -> str:
+        """Why requests would fail; "" where they would not."""
+
+    async def limit(self, name: str) -> int | None:
+        """A number that the model publishes; None where it publishes none."""
 
 
 class About:
     """One method for each endpoint."""
 
-    def __init__(self, settings: Settings, callers: Callers, metrics: Metrics, triton: Triton) -> None:
-        self._settings, self._callers, self._metrics, self._triton = settings, callers, metrics, triton
+    def __init__(self, settings: Settings, callers: Callers, metrics: Metrics, server: Server) -> None:
+        self._settings, self._callers, self._metrics, self._server = settings, callers, metrics, server
 
     async def health(self, request: Request) -> Response:
         """Say that the gateway runs, whatever the server behind it does."""
@@ -25,7 +36,7 @@ class About:
 
     async def ready(self, request: Request) -> Response:
         """Say whether the server behind the gateway answers."""
-        problem = await self._triton.problem()
+        problem = await self._server.problem()
         self._metrics.triton_ready.set(not problem)
         if problem:
             raise Failure(503, problem, code="not_ready")
@@ -42,7 +53,7 @@ class About:
     async def models(self, request: Request) -> Response:
         """All names under which the gateway serves its model."""
         self._callers.key(request)
-        length = await self._triton.limit("max_prompt_tokens")
+        length = await self._server.limit("max_prompt_tokens")
         names = self._settings.served_model_names
         return JSONResponse({"object": "list", "data": [_model(name, length) for name in names]})
 
@@ -55,7 +66,7 @@ class About:
         """One of these names."""
         self._callers.key(request)
         check_model(name := request.path_params["name"], self._settings)
-        return JSONResponse(_model(name, await self._triton.limit("max_prompt_tokens")))
+        return JSONResponse(_model(name, await self._server.limit("max_prompt_tokens")))
 
 
 def _model(name: str, max_model_len: int | None) -> dict[str, object]:

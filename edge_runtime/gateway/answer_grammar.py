@@ -12,7 +12,7 @@ from typing import Any
 
 from contract.sampling import Sampling
 from contract.schemas import guided
-from edge_runtime.gateway.reasoning import END as THOUGHT_END
+from contract.thinking import END as THOUGHT_END
 from edge_runtime.gateway.tool_calls import END, FUNCTION, START
 from edge_runtime.gateway.tools import call_schema
 

@@ -8,7 +8,7 @@ from contract.errors import shown
 from edge_runtime.gateway.answer_reader import AnswerReader
 from edge_runtime.gateway.chat_request import ChatRequest, check_fields, read_chat
 from edge_runtime.gateway.failures import Failure
-from edge_runtime.gateway.fields import check_keys, listed, mapping
+from edge_runtime.gateway.fields import check_keys, listed, mapping, whole
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.tool_calls import as_object
 from edge_runtime.gateway.usage import PromptTokens
@@ -50,8 +50,9 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
     )
     chat["parallel_tool_calls"] = not choice.get("disable_parallel_tool_use", False)
     if thinking := mapping(given, "thinking"):
-        check_keys(thinking, ("type", "display"), "thinking", {"budget_tokens": "no budget is kept here, leave it out"})
+        check_keys(thinking, ("type", "display", "budget_tokens"), "thinking")
         chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
+        chat["thinking_token_budget"] = whole(thinking, "budget_tokens", 0, 1 << 20)
     return read_chat(chat, settings).with_original({}, ignored)
 
 

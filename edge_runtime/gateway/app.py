@@ -1,13 +1,6 @@
 """The gateway as an ASGI application: which path leads where."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 
 from edge_runtime.gateway import anthropic_messages, ollama, responses
 from edge_runtime.gateway.about import About
@@ -18,8 +11,6 @@ from edge_runtime.gateway.chat_request import read_chat
 from edge_runtime.gateway.completion import Completion
 from edge_runtime.gateway.door import Door, Endpoint
 from edge_runtime.gateway.embeddings import read_embeddings
-from edge_runtime.gateway.failures import Failure, answer_failure
-from edge_runtime.gateway.hosts import HostGuard
 from edge_runtime.gateway.kinds import Kind
 from edge_runtime.gateway.ollama import OllamaAnswer, read_ollama
 from edge_runtime.gateway.pooled import Pooled
@@ -28,6 +19,7 @@ from edge_runtime.gateway.rerank import read_rerank
 from edge_runtime.gateway.responses import Response as ModelResponse
 from edge_runtime.gateway.responses_request import read_response
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.shell import application
 from edge_runtime.gateway.text_completion import TextCompletion, read_completion, read_tokenize
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.pipeline import Pipeline
@@ -70,45 +62,14 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     chat = Chat(pipeline, client, settings, door, preparation, triton)
     pooled = Pooled(pipeline.encoder.bundle.manifest.card, client, settings, door, preparation, triton)
     answers = dict.fromkeys(KINDS, chat.answer) | dict.fromkeys(POOLED, pooled.answer)
-    about = About(settings, callers, door.metrics, triton)
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+    async def close() -> None:
         preparation.close()
         chat.close()
-        door.close()
         await triton.close()
         await client.close()
 
-    middleware = []
-    if settings.allowed_origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.allowed_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
-            )
-        )
-    if settings.allowed_hosts:
-        middleware.append(Middleware(HostGuard, is_allowed=settings.allowed_hosts.__contains__))
-    return Starlette(
-        routes=[
-            Route("/health", about.health),
-            Route("/ready", about.ready),
-            Route("/metrics", about.metrics),
-            Route("/v1/models", about.models),
-            Route("/v1/models/{name:path}", about.model),
-            Route("/api/tags", about.tags),
-            Route("/version", about.version),
-            Route("/api/version", about.version),
-            *[
-                Route(path, Endpoint(door, kind, answers[path]), methods=["POST"])
-                for path, kind in (KINDS | POOLED).items()
-            ],
-        ],
-        middleware=middleware,
-        exception_handlers={HTTPException: answer_failure, Failure: answer_failure, Exception: answer_failure},
-        lifespan=lifespan,
-    )
+    endpoints = {path: Endpoint(door, kind, answers[path]) for path, kind in (KINDS | POOLED).items()}
+    about = About(settings, callers, door.metrics, triton)
+    ollamas = {"/api/tags": about.tags, "/api/version": about.version}
+    return application(settings, door, about, endpoints, close, ollamas)

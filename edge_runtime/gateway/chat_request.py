@@ -24,7 +24,7 @@ from edge_runtime.prompts.chat_template import Message
 READ = (
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs",
     "response_format", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_effort",
-    "mm_processor_kwargs", "repeat_penalty",
+    "mm_processor_kwargs", "repeat_penalty", "thinking_budget",
 )  # fmt: skip
 IGNORED = (
     "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",

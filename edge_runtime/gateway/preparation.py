@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from contract.errors import MediaError, Unavailable
-from edge_runtime.gateway.data_urls import decoded
 from edge_runtime.gateway.failures import Failure
+from edge_runtime.gateway.media_reader import MediaReader
 from edge_runtime.gateway.messages import Link, media
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.shares import Shares
@@ -32,9 +32,8 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.request import Request
 
-NUM_READERS, NUM_ENCODERS, NUM_WRITERS = 8, 2, 2  # how many threads each pool has
+NUM_ENCODERS, NUM_WRITERS = 2, 2  # how many threads each pool has
 NUM_PREPARED = 4  # how many requests at once decode their pictures, or wait for the tower with decoded ones
-NOUNS = {"image": "picture", "video": "video"}
 T = TypeVar("T")
 
 
@@ -63,7 +62,7 @@ class Preparation:
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.num_waiting = 0
         self._pipeline, self._settings = pipeline, settings
-        self._readers = ThreadPoolExecutor(NUM_READERS, "media")
+        self._reader = MediaReader(pipeline.access, settings.max_body_bytes)
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encoder")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "prompt")
         self._decoders = ThreadPoolExecutor(NUM_PREPARED, "decoder")
@@ -73,7 +72,8 @@ class Preparation:
 
     def close(self) -> None:
         """End the threads; they drop work that has not begun."""
-        for pool in (self._readers, self._decoders, self._encoders, self._writers):
+        self._reader.close()
+        for pool in (self._decoders, self._encoders, self._writers):
             pool.shutdown(wait=False, cancel_futures=True)
         self._pipeline.close()
 
@@ -114,7 +114,7 @@ class Preparation:
         asker = LeavingAsker(caller)
         links = [part[part["type"]] for part in parts]
         try:
-            await self._read_all(parts)
+            await self._reader.read(parts)
             return await self._encoded(messages, write, frozenset(map(_name, parts)), asker)
         except MediaError as error:  # the error does not say which of several it means
             raise Failure(400, str(error), param=_param(links), code="invalid_media") from error
@@ -133,42 +133,6 @@ class Preparation:
         bundle = self._pipeline.encoder.bundle
         ids = list(prompt) if isinstance(prompt, tuple) else bundle.tokenizer.encode(prompt).ids
         return Request(np.array(ids, np.int64), (), bundle.manifest.card.encoder_fingerprint)
-
-    async def _read_all(self, parts: list[dict[str, Any]]) -> None:
-        num_bytes, most = 0, self._settings.max_body_bytes
-        for part in parts:
-            kind = part["type"]
-            links = part[kind] if isinstance(part[kind], list) else [part[kind]]
-            sources = []
-            for link in links:
-                sources.append(source := await self._in(self._readers, partial(self._read, link, NOUNS[kind])))
-                if not link.is_data:
-                    num_bytes += len(source) if isinstance(source, bytes) else 0
-                if num_bytes > most:
-                    raise Failure(
-                        400,
-                        f"the URLs lead to more than {most} bytes (--max-body-bytes): send fewer or smaller files",
-                        param=link.param,
-                    )
-            part[kind] = sources if isinstance(part[kind], list) else sources[0]
-
-    def _read(self, link: Link, noun: str) -> Any:
-        """What a URL leads to: bytes, or the opened file of a file:// video, so that memory need not hold it."""
-        access = self._pipeline.access
-        try:
-            if link.is_data:
-                return decoded(link.url, noun)
-            if link.url.startswith("file://") and not access.allowed_local_media_path:
-                raise MediaError(
-                    "the gateway reads no file:// URLs (--allowed-local-media-path allows a folder): send a data: URL"
-                )
-            if not link.url.startswith("file://") and access.fetch is None:
-                raise MediaError(
-                    "the gateway fetches no http:// or https:// URLs (--allowed-media-domains allows hosts): send a data: URL"
-                )
-            return access(link.url, noun)
-        except MediaError as error:
-            raise Failure(400, str(error), param=link.param, code="invalid_media") from error
 
     async def _encoded(
         self, messages: list[Message], write: Callable[..., Request], names: frozenset[Any], asker: LeavingAsker

@@ -4,11 +4,11 @@ The marks are those of Qwen's thinking checkpoints: <think> and </think>, which 
 template may write the opening mark itself, at the end of the prompt.
 """
 
+from contract.thinking import END, START
 from edge_runtime.bundle import Bundle
 from edge_runtime.gateway.tool_calls import overlap
 from edge_runtime.request import Request
 
-START, END = "<think>", "</think>"
 TAIL = 8  # tokens at the end of a prompt that may hold the opening mark
 
 

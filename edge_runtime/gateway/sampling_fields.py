@@ -10,7 +10,7 @@ from edge_runtime.gateway.fields import check_keys, flag, mapping, whole
 PASSED = (
     "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty",  # OpenAI's
     "top_k", "min_p", "repetition_penalty", "min_tokens", "stop_token_ids", "ignore_eos", "structured_outputs",
-    "skip_special_tokens",  # vLLM's
+    "skip_special_tokens", "thinking_token_budget",  # vLLM's
 )  # fmt: skip
 
 
@@ -39,6 +39,16 @@ def sampling_of(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any
                 param="repeat_penalty",
             )
         values["repetition_penalty"] = penalty
+    if values.get("thinking_token_budget") == -1:  # vLLM's value for no budget
+        del values["thinking_token_budget"]
+    if (budget := given.get("thinking_budget")) is not None:  # the name in Qwen's own service
+        if (other := values.get("thinking_token_budget", budget)) != budget:
+            raise Failure(
+                400,
+                f"thinking_budget is {shown(budget)} and thinking_token_budget is {shown(other)}: give one of them",
+                param="thinking_budget",
+            )
+        values["thinking_token_budget"] = whole(given, "thinking_budget", 0, 1 << 20)
     top = whole(given, "top_logprobs", 0, MAX_LOGPROBS)
     if flag(given, "logprobs"):
         values["logprobs"] = top or 0

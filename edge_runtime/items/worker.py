@@ -22,6 +22,7 @@ import numpy as np
 
 from contract.errors import EdgeVlmError
 from edge_runtime.items.maker import ItemMaker
+from edge_runtime.items.one_tile_maker import OneTileMaker
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.frames import Frames
@@ -89,8 +90,12 @@ class _Following:
             self.next()
 
 
+def _maker(facts: dict[str, Any]) -> ItemMaker | OneTileMaker:
+    return ItemMaker.from_facts(facts) if "card" in facts else OneTileMaker.from_facts(facts)
+
+
 def _answer(
-    make: ItemMaker, job: dict[str, Any], data: bytearray, descriptors: list[int], frames: Frames
+    make: ItemMaker | OneTileMaker, job: dict[str, Any], data: bytearray, descriptors: list[int], frames: Frames
 ) -> tuple[dict[str, Any], Any]:
     try:
         source: Any = frames if job["source"] == "frames" else bytes(data)
@@ -121,7 +126,7 @@ def main() -> None:
     """Serve the socket on standard input."""
     link = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     facts, _, _ = receive(link)
-    make, max_cpu_s = ItemMaker.from_facts(facts["maker"]), facts["max_cpu_s"]
+    make, max_cpu_s = _maker(facts["maker"]), facts["max_cpu_s"]
     with suppress(EdgeVlmError):  # without PyAV there are no video files
         import edge_runtime.media.video_file  # noqa: F401  load it before the memory has a limit
     _limit(facts["max_bytes"])

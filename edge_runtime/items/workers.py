@@ -22,6 +22,7 @@ import numpy as np
 from contract.errors import InvalidInput, MediaError, MissingExtra, Unavailable, shown
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, Options, tuples
+from edge_runtime.items.one_tile_maker import OneTileMaker
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.worker import receive, send
 from edge_runtime.media.frames import Frames
@@ -59,7 +60,7 @@ class DecodingLimits:
 class _Worker:
     """One process and the socket to it."""
 
-    def __init__(self, maker: ItemMaker, limits: DecodingLimits) -> None:
+    def __init__(self, maker: ItemMaker | OneTileMaker, limits: DecodingLimits) -> None:
         self.link, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", START, json.dumps(sys.path)]
@@ -113,7 +114,7 @@ class _Worker:
 class Workers:
     """Makes items as `maker` does, within limits. Safe to share between threads."""
 
-    def __init__(self, maker: ItemMaker, limits: DecodingLimits) -> None:
+    def __init__(self, maker: ItemMaker | OneTileMaker, limits: DecodingLimits) -> None:
         self._maker, self._limits = maker, limits
         self._share = max(1, limits.num_workers // 2)
         self._idle: list[_Worker] = []

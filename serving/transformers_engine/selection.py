@@ -21,6 +21,7 @@ from serving.transformers_engine.penalties import OutputPenaltyLogitsProcessor
 
 if TYPE_CHECKING:
     from serving.transformers_engine.mask import Mask
+    from serving.transformers_engine.thinking import Thinking
 
 MIN_TEMPERATURE = 0.01  # vLLM's: it replaces what lies between 0 and it, with which scores would leave float32
 
@@ -33,6 +34,7 @@ class Selection:
         max_new_tokens: the largest number of tokens to choose.
         end_ids: tokens that end the sequence; min_tokens keeps them from being chosen.
         mask: the grammar of the answer. Where it allows nothing but an end, it outranks min_tokens.
+        thinking: the budget of the answer's thoughts. A grammar that does not allow their end outranks it.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class Selection:
         max_new_tokens: int,
         end_ids: frozenset[int],
         mask: "Mask | None" = None,
+        thinking: "Thinking | None" = None,
     ) -> None:
-        self._mask = mask
+        self._mask, self._thinking = mask, thinking
         device, self._length = prompt_ids.device, prompt_ids.numel()
         self._processors = LogitsProcessorList(_processors(sampling, self._length, end_ids, device))
         self._generator: torch.Generator | None = None
@@ -70,7 +73,10 @@ class Selection:
             scores = self._processors(self._history[:, : self._length], scores)
         if self._mask is not None and not torch.isfinite(scores).any():
             scores = allowed
-        if self._generator is None:
+        forced = None if self._thinking is None else self._thinking.forced
+        if forced is not None and torch.isfinite(allowed[0, forced]):
+            token = torch.tensor([forced], device=scores.device)  # (1,)
+        elif self._generator is None:
             token = scores.argmax(-1)  # (1,)
         else:
             token = torch.multinomial(scores.softmax(-1), 1, generator=self._generator)[0]  # (1,)
@@ -78,6 +84,8 @@ class Selection:
         self._length += 1
         if self._mask is not None:
             self._mask.accept(int(token))
+        if self._thinking is not None:
+            self._thinking.accept(int(token))
         return int(token)
 
     @property

@@ -25,6 +25,7 @@ from serving.transformers_engine.kv import kv_bytes, reserve
 from serving.transformers_engine.logprobs import token_logprob
 from serving.transformers_engine.pooling import pooled
 from serving.transformers_engine.selection import Selection
+from serving.transformers_engine.thinking import Thinking
 
 
 class Sequence:
@@ -79,7 +80,10 @@ class Sequence:
             from serving.transformers_engine.mask import Mask
 
             mask = Mask(grammar, model.grammar_tokenizer)
-        self._selection = Selection(sampling, prompt_ids, self._max_tokens, self._end_ids, mask)
+        thinking = None
+        if (budget := sampling.thinking_token_budget) is not None:
+            thinking = Thinking(budget, model.tokenizer, prompt.input_ids.tolist())
+        self._selection = Selection(sampling, prompt_ids, self._max_tokens, self._end_ids, mask, thinking)
         self._text = TextStream(model.tokenizer, sampling.stop, sampling.skip_special_tokens)
         self._deltas: asyncio.Queue[Delta | EdgeVlmError] = asyncio.Queue()  # max_tokens bounds it
 

@@ -14,6 +14,7 @@ from contract.errors import InvalidInput
 from contract.language import read_language_card
 from contract.limits import Limits
 from contract.tasks import GENERATE
+from contract.thinking import END, START
 from serving.tasks import POOLING
 from serving.vllm.capacity import kv_bytes_per_token, read_text_config
 
@@ -61,6 +62,7 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
             that vLLM refuses.
     """
     import torch  # here, because the launcher reads the file without vLLM
+    from vllm.config.reasoning import ReasoningConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
 
@@ -85,6 +87,7 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
     # llguidance, with which the server tries every grammar first; no blanks in JSON, which a weak model writes for ever
     usual["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
+    usual["reasoning_config"] = ReasoningConfig(reasoning_start_str=START, reasoning_end_str=END)  # for budgets
     if num_slots:
         usual["max_loras"] = num_slots
     if current_platform.is_cpu():

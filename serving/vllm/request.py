@@ -49,6 +49,7 @@ def sampling_params(sampling: Sampling, max_tokens: int, end_ids: frozenset[int]
             ignore_eos=True,  # end_ids holds what ends
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
+            thinking_token_budget=sampling.thinking_token_budget,
             structured_outputs=StructuredOutputsParams(**constraint) if constraint is not None else None,
         )
     except (TypeError, ValueError, VLLMClientError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from edge_runtime.gateway.anthropic_messages import read_anthropic
 from edge_runtime.gateway.chat_request import ChatRequest, read_chat
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.settings import Settings
@@ -45,6 +46,15 @@ def test_other_servers_words() -> None:
     assert read(top_logprobs=0).sampling.logprobs is None
     assert not read(skip_special_tokens=False).sampling.skip_special_tokens
     assert read(skip_special_tokens=True, parallel_tool_calls=False).max_calls == 1
+    for name in ("thinking_budget", "thinking_token_budget"):
+        assert read(**{name: 12}).sampling.thinking_token_budget == 12
+    assert read(thinking_token_budget=-1).sampling.thinking_token_budget is None
+    with pytest.raises(Failure, match="give one of them"):
+        read(thinking_budget=1, thinking_token_budget=2)
+    with pytest.raises(Failure, match=r"thinking_budget is 1\.5, a whole number from 0"):
+        read(thinking_budget=1.5)
+    body = HELLO | {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    assert read_anthropic(body, Settings()).sampling.thinking_token_budget == 1024
     assert read(reasoning_effort="none").template == {"reasoning_effort": "none", "enable_thinking": False}
     chosen = read(reasoning_effort="high", chat_template_kwargs={"enable_thinking": False, "x": 1}).template
     assert chosen == {"reasoning_effort": "high", "enable_thinking": False, "x": 1}
