@@ -27,6 +27,7 @@ from serving.quantisation import check_quantisation
 from serving.requests.tokenizer import load_tokenizer
 from serving.tasks import answer_ids
 from serving.transformers_engine.attention import PACKED
+from serving.transformers_engine.recurrence import pack
 
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,6 +82,7 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     if device.type == "cpu" and all(value.is_floating_point() and value.itemsize > 1 for value in model.parameters()):
         model = model.to(model.dtype)  # transformers widens quantised weights to what they were before, not to this
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
+    pack(decoder)
     ends, grammars = end_ids(folder, config), None
     if importlib.util.find_spec("llguidance") is not None:
         from serving.transformers_engine.mask import grammar_tokenizer

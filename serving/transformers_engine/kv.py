@@ -11,6 +11,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from serving.transformers_engine.checkpoint import LanguageModel
+from serving.transformers_engine.state import empty_state
 
 
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
@@ -36,9 +37,10 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no 
 
 
 def kv_bytes(model: LanguageModel, num_tokens: int) -> int:
-    """Bytes of a sequence's cache: 2 x layers x key-value heads x head size x tokens x bytes of a value."""
+    """Bytes of a sequence's keys and values: 2 x layers of attention x key-value heads x head size x tokens x bytes of a
+    value. The states of gated-delta layers, which do not grow, do not count."""
     c = model.decoder.config
-    return int(2 * c.num_hidden_layers * c.num_key_value_heads * _head_dim(c) * num_tokens * model.dtype.itemsize)
+    return int(2 * sum(_attends(c)) * c.num_key_value_heads * _head_dim(c) * num_tokens * model.dtype.itemsize)
 
 
 def _head_dim(config: Any) -> int:
@@ -49,6 +51,18 @@ def _head_dim(config: Any) -> int:
 def reserve(model: LanguageModel, num_tokens: int) -> Cache:
     """An empty cache with room for num_tokens. On a CPU the system gives the memory as it is written."""
     c = model.decoder.config
-    shape = (2, c.num_hidden_layers, 1, c.num_key_value_heads, num_tokens, _head_dim(c))
+    attends = _attends(c)
+    shape = (2, sum(attends), 1, c.num_key_value_heads, num_tokens, _head_dim(c))
     room = torch.empty(shape, dtype=model.dtype, device=model.device)
-    return Cache(layers=[ReservedLayer(room[0, layer], room[1, layer]) for layer in range(c.num_hidden_layers)])
+    rooms = iter(room.unbind(1))
+    layers = [
+        ReservedLayer(*next(rooms)) if has_room else empty_state(layer.linear_attn, model.dtype, model.device)
+        for layer, has_room in zip(model.decoder.layers, attends, strict=True)
+    ]
+    return Cache(layers=layers)
+
+
+def _attends(config: Any) -> list[bool]:
+    """For each layer, whether it keeps keys and values; the others keep a state."""
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return [kind != "linear_attention" for kind in kinds]

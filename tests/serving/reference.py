@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedModel,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -54,7 +56,17 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
+HYBRID = {  # three layers with a state to one of attention
+    "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+}
+
+
+def make_model(*, tied: bool = False, is_moe: bool = False, is_hybrid: bool = False) -> PreTrainedModel:
     text = {
         "vocab_size": 272,
         "hidden_size": 64,
@@ -84,7 +96,16 @@ def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
     }
     if is_moe:
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    config = (Qwen3VLMoeConfig if is_moe else Qwen3VLConfig)(
+    kinds: tuple[Any, Any] = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
+    if not is_moe:
+        kinds = Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    if is_hybrid:
+        kinds = Qwen3_5Config, Qwen3_5ForConditionalGeneration
+        text |= HYBRID | {
+            "rope_parameters": text["rope_parameters"] | {"partial_rotary_factor": 0.5, "mrope_section": [4, 2, 2]}
+        }
+        del vision["deepstack_visual_indexes"]
+    config = kinds[0](
         text_config=text,
         vision_config=vision,
         image_token_id=IMAGE,
@@ -93,7 +114,7 @@ def make_model(*, tied: bool = False, is_moe: bool = False) -> PreTrainedModel:
         vision_end_token_id=START + 1,
         tie_word_embeddings=tied,
     )
-    model = (Qwen3VLMoeForConditionalGeneration if is_moe else Qwen3VLForConditionalGeneration)(config).eval()
+    model = kinds[1](config).eval()
     generator = torch.Generator().manual_seed(17)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -143,8 +164,9 @@ class Case:
 class Reference:
     """The full model, its two checkpoint folders, and the cases every engine must answer alike."""
 
-    def __init__(self, root: Path, *, tied: bool = False, is_moe: bool = False) -> None:
-        self.model, self.tokenizer = make_model(tied=tied, is_moe=is_moe), make_tokenizer()
+    def __init__(self, root: Path, *, tied: bool = False, is_moe: bool = False, is_hybrid: bool = False) -> None:
+        self.model = make_model(tied=tied, is_moe=is_moe, is_hybrid=is_hybrid)
+        self.tokenizer, self.num_levels = make_tokenizer(), 0 if is_hybrid else 3
         self.full, self.language = root / "full", root / "language"
         self.model.save_pretrained(self.full)
         self.tokenizer.save(str(self.full / "tokenizer.json"))
@@ -158,6 +180,8 @@ class Reference:
         LanguageCheckpoint(FINGERPRINT, has_outer_video_wrapper=True).write(self.language)
         self.card = read_language_card(self.language)
         rows = np.random.default_rng(5).standard_normal((4, 200, 64))
+        if is_hybrid:
+            return  # codecs have nothing to do with it
         self.numbers = learn(rows)  # as if the tower's rows were normal
         self.numbers.write(self.language)
 
@@ -192,10 +216,10 @@ class Reference:
                 with torch.no_grad():
                     features[kind] = self.model.model.visual(values, grid)
         pads = input_ids[np.isin(input_ids, (IMAGE, VIDEO))]
-        main, deepstack = np.zeros((pads.size, 64), np.float32), np.zeros((3, pads.size, 64), np.float32)
+        main, deepstack = np.zeros((pads.size, 64), np.float32), np.zeros((self.num_levels, pads.size, 64), np.float32)
         for kind, out in features.items():
             main[pads == kind] = out.pooler_output.numpy()
-            for level, feature in enumerate(out.deepstack_features):
+            for level, feature in enumerate(getattr(out, "deepstack_features", ())):
                 deepstack[level, pads == kind] = feature.numpy()
         kinds = torch.tensor((input_ids == IMAGE) * 1 + (input_ids == VIDEO) * 2)[None]
         self.model.model.rope_deltas = None
