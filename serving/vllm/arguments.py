@@ -32,6 +32,7 @@ FIXED = {
     "skip_tokenizer_init": False,  # grammars need it
 }
 OWN = frozenset((*FIXED, "model", "tokenizer", "dtype", "convert", "hf_overrides", "video_pruning_rate"))
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")  # where a chat template may stand
 CPU_BLOCK_TOKENS = 128  # one block of the cache; a whole request must fit
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -87,7 +88,8 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
     usual: dict[str, Any] = {"max_num_seqs": limits.max_active, "disable_log_stats": True, "dtype": DTYPES[dtype]}
     # llguidance, with which the server tries every grammar first; no blanks in JSON, which a weak model writes for ever
     usual["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
-    usual["reasoning_config"] = ReasoningConfig(reasoning_start_str=START, reasoning_end_str=END)  # for budgets
+    if thinks(folder):
+        usual["reasoning_config"] = ReasoningConfig(reasoning_start_str=START, reasoning_end_str=END)  # for budgets
     if num_slots:
         usual["max_loras"] = num_slots
     if current_platform.is_cpu():
@@ -104,3 +106,9 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
         return AsyncEngineArgs(model=str(folder), **FIXED | usual | given)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"engine_args.json: {error}") from error
+
+
+def thinks(folder: Path) -> bool:
+    """Whether a checkpoint's chat template writes the marks of thoughts, so that a budget of them has a meaning."""
+    files = (folder / name for name in TEMPLATES)
+    return any(END in path.read_text(encoding="utf-8") for path in files if path.is_file())

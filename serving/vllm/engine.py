@@ -65,6 +65,7 @@ class VllmEngine:
         max_active = facts.scheduler_config.max_num_seqs * facts.parallel_config.data_parallel_size
         self._slots = Slots(min(limits.max_active, max_active), limits.max_queue_seconds, loop.loop)
         self._stats = Stats(max_kv_bytes=(cache.num_gpu_blocks or 0) * cache.block_size * self._kv_bytes_per_token)
+        self._thinks = facts.reasoning_config is not None  # vLLM refuses a budget where it knows no marks
         self._pooling = Pooling(folder) if model.runner_type == POOLING else None
         self._trials = Trials()
         self._names = map(str, count())
@@ -191,7 +192,9 @@ class VllmEngine:
         return VllmRequest(
             engine_input(prompt, self._card, self._dtype),
             adapter(self._adapters, prompt),
-            sampling_params(sampling, max_tokens, ends),
+            sampling_params(
+                sampling if self._thinks else replace(sampling, thinking_token_budget=None), max_tokens, ends
+            ),
             Answer(sampling, self._tokenizer, ends),
             num_tokens,
             (num_tokens + max_tokens) * self._kv_bytes_per_token,

@@ -31,6 +31,7 @@ def thinker(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> P
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens([AddedToken(START, special=False), AddedToken(END, special=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(f"{START}{END}")  # by it vLLM's engine knows a model that thinks
     return folder
 
 
