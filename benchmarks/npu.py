@@ -51,7 +51,8 @@ class Source:
         self.checkpoint, self.folder = Checkpoint(MODEL), folder
         self.tower = self.checkpoint.family.tower(self.checkpoint.facts)
         (self.grid,) = grids_of(f"{SIDE}x{SIDE}", self.tower)
-        self.calibration = pictures.calibration_pictures(None, self.checkpoint.image, self.checkpoint.card, self.grid)
+        found = pictures.grid_pictures(None, self.checkpoint.image, self.checkpoint.card, self.grid)
+        self.calibration = found.calibrating
 
     def graph(self, name: str, read: Read) -> Path:
         """Write a float graph of the tower's tensors, or of rotated ones."""

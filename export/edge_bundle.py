@@ -154,9 +154,7 @@ def write_bundle(
                 progress.note(HEADER)
                 reader, report = tower.reader(checkpoint.tower_tensor), out.with_name(out.name + ".parity-failed.json")
                 writer = Writer(source.family, tower, reader, image, source.static, progress.note, report)
-                asked = [
-                    pictures.calibration_pictures(calibration_folder, image, card, grid) for grid in source.static.grids
-                ]
+                asked = [pictures.grid_pictures(calibration_folder, image, card, grid) for grid in source.static.grids]
                 manifest = replace(manifest, static=writer.publish(work, original.static, asked))
         manifest.write(work)
     progress.note(f"published   {out}")
@@ -212,7 +210,7 @@ def _ask_about_grids(source: CheckedCheckpoint, oracle: Oracle, folder: Path | N
         return None
     checkpoint, asked, answers = source.checkpoint, list[list[NDArray[np.uint8]]](), list[list[Outputs]]()
     for grid in source.static.grids:
-        picture = pictures.calibration_pictures(folder, checkpoint.image, checkpoint.card, grid)[0]
+        picture = pictures.grid_pictures(folder, checkpoint.image, checkpoint.card, grid).calibrating[0]
         asked.append([pictures.noise(source.tower, grid), picture])
         answers.append([oracle(one, np.array([[1, grid.height, grid.width]], np.int64)) for one in asked[-1]])
     return StaticOriginal(asked, answers)

@@ -35,7 +35,7 @@ def pictures(folder: Path | None) -> list[Image.Image | Path]:
         InvalidInput: the folder does not exist or holds no pictures.
     """
     if folder is None:
-        return [_drawn(width, height, seed) for seed, (width, height) in enumerate(DRAWN_SIZES)]
+        return [drawn(width, height, seed) for seed, (width, height) in enumerate(DRAWN_SIZES)]
     if not folder.is_dir():
         raise InvalidInput(f"--calibration is {folder}, which is no folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -69,7 +69,7 @@ def describe(folder: Path | None, used: list[Batch]) -> dict[str, Any]:
     return {"source": source, "pictures": len(used), "sha256": digest.hexdigest()}
 
 
-def _drawn(width: int, height: int, seed: int) -> Image.Image:
+def drawn(width: int, height: int, seed: int) -> Image.Image:
     """A colour gradient under shapes, stripes and letters, with grain."""
     rng = np.random.default_rng(seed)
     across, down = np.linspace(0, 1, width)[None, :, None], np.linspace(0, 1, height)[:, None, None]

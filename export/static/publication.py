@@ -24,6 +24,7 @@ from export.static import proof
 from export.static.choice import StaticPlan
 from export.static.graph import StaticWriter, write_static_graph
 from export.static.grid import Grid
+from export.static.pictures import GridPictures
 from export.static.refusals import require_accepted
 from export.targets.conversion import convert
 from export.targets.environment import REQUIREMENTS
@@ -31,7 +32,6 @@ from export.targets.environment import REQUIREMENTS
 OWN = {name: version(name) for name in ("onnx", "onnxruntime")}
 INTEGERS = ("a16w8", "int8")
 GridFile = tuple[Grid, Path]
-Pictures = Sequence[NDArray[np.uint8]]  # patches (num_patches, patch_width) of each
 HEADER = f"{'static graph':<28} {'1 - cosine':>11} {'1 - centred':>11} {'worst row':>10} {'largest':>9}  worst output"
 
 
@@ -61,12 +61,12 @@ class Writer:
     note: Callable[[str], None]
     report: Path
 
-    def publish(self, work: Path, original: StaticOriginal, calibration: Sequence[Pictures]) -> list[StaticGraph]:
+    def publish(self, work: Path, original: StaticOriginal, calibration: Sequence[GridPictures]) -> list[StaticGraph]:
         """Write, prove and compile the graphs; returns what the manifest says of them.
 
         Args:
             work: the unfinished bundle, which gets the files.
-            calibration: the calibration pictures at each grid, which an accelerator answers.
+            calibration: the pictures at each grid that calibrate integers, and those on which the gate measures.
 
         Raises:
             BundleError: the target refuses something.
@@ -111,31 +111,34 @@ class Writer:
     def _converted(
         self,
         graphs: Sequence[GridFile],
-        calibration: Sequence[Pictures],
+        calibration: Sequence[GridPictures],
         proven: Sequence[dict[str, Any]],
         spare: Path,
         work: Path,
     ) -> list[StaticGraph]:
-        """Let the target's toolchain answer the calibration pictures, and make its file where the device needs one.
-        Integers stand behind the rotation, which takes the loud channels away and changes nothing else."""
+        """Let the target's toolchain answer pictures that calibrated nothing, and make its file where the device needs
+        one. Integers stand behind the rotation, which takes the loud channels away and changes nothing else."""
         plan, found, sources = self.plan, list[StaticGraph](), list(graphs)
         if plan.precision in INTEGERS:
             rotated = spare / "rotated"
             rotated.mkdir()
             sources = self._written(rotated, Rotation(self.tower, self.read))
         for (grid, path), (_, source), pictures, before in zip(graphs, sources, calibration, proven, strict=True):
+            first = len(pictures.calibrating)
             made = convert(
                 plan.target.name,
                 source,
-                pictures,
+                [*pictures.calibrating, *pictures.held_out],
                 proof.output_names(self.tower),
                 plan.precision,
                 plan.chip,
                 work,
                 self.note,
+                num_calibration=first,
             )
             label = f"{grid} {plan.target.name} {plan.precision}"
-            rows = proof.against_float(label, proof.static_answers(path, pictures), made.answers)
+            expected = proof.static_answers(path, pictures.held_out)
+            rows = proof.against_float(label, expected, made.answers[first:])
             self.note(line(label, rows, before["largest_residual"]))
             parity.require(rows, label, proof.GATES[plan.precision], self.report)
             measured = figures(rows, before["largest_residual"]) | {"seconds": round(made.seconds, 1)}

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from PIL import Image
 
 from contract.errors import BundleError, InvalidInput, ParityError
 from contract.manifest import read_manifest
@@ -30,6 +31,7 @@ from export.static.frame import MAIN
 from export.static.graph import INPUT, write_static_graph
 from export.static.grid import grids_of
 from export.static.layers import StaticLayers
+from export.static.pictures import grid_pictures
 from export.static.proof import GATES
 from export.static.refusals import refusals, require_accepted
 from export.static.target import BY_NAME
@@ -317,3 +319,21 @@ def test_the_largest_residual_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     first, second = (read_manifest(out).static[0].figures["largest_residual"] for out in (quiet, loud))
     assert second > 2 * first
     assert "64x96 onnx fp32" in capsys.readouterr().out
+
+
+def test_the_gate_of_an_accelerator_measures_on_pictures_that_calibrated_nothing(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = Checkpoint(checkpoint)
+    (grid,) = grids_of("64x96", source.family.tower(source.facts))
+    for number in range(9):
+        Image.new("RGB", (200 + number, 100), (number * 20, 0, 0)).save(tmp_path / f"{number}.png")
+    for folder, counts in ((None, (12, 4)), (tmp_path, (7, 2))):
+        found = grid_pictures(folder, source.image, source.card, grid)
+        assert (len(found.calibrating), len(found.held_out)) == counts
+        assert {one.shape for one in (*found.calibrating, *found.held_out)} == {(24, 1536)}
+        assert not {one.tobytes() for one in found.calibrating} & {one.tobytes() for one in found.held_out}
+    for number in range(3, 9):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(InvalidInput, match="with 3 pictures: graphs of one size need 4 at least"):
+        grid_pictures(tmp_path, source.image, source.card, grid)

@@ -54,19 +54,13 @@ def ran(target: str, bundle: Path, provider: str, out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("target", "precision", "provider"),
-    [
-        ("qnn", "fp16", "qnn"),
-        ("qnn", "a16w8", "qnn"),
-        ("openvino", "fp16", "openvino:CPU"),
-        ("openvino", "int8", "openvino:CPU"),
-    ],
+    ("target", "precision", "provider"), [("qnn", "fp16", "qnn"), ("openvino", "fp16", "openvino:CPU")]
 )
 def test_a_bundle_runs_on_its_accelerator(tmp_path: Path, target: str, precision: str, provider: str) -> None:
     export_vision(str(CHECKPOINT), tmp_path / "bundle", static=StaticChoice("128x128", target, precision))
     (graph,) = read_manifest(tmp_path / "bundle").static
     assert (graph.target, graph.precision) == (target, precision)
-    assert graph.figures["centred_mean_cosine"] >= 0.985
+    assert graph.figures["centred_mean_cosine"] >= 0.999
     assert ran(target, tmp_path / "bundle", provider, tmp_path / "rows.npz") == [f"{provider} {precision} 128x128"]
 
 
@@ -88,7 +82,7 @@ def test_nodes_left_on_the_processor_are_an_error(tmp_path: Path) -> None:
 
 
 def test_what_misses_its_gate_is_not_published(tmp_path: Path) -> None:
-    """8-bit activations cost the bundled tower more than the gate allows."""
-    with pytest.raises(ParityError, match="miss the 128x128 qnn int8 gate"):
-        export_vision(str(CHECKPOINT), tmp_path / "bundle", static=StaticChoice("128x128", "qnn", "int8"))
+    """8-bit weights keep the bundled tower's mean on pictures that calibrated nothing, and lose its worst row."""
+    with pytest.raises(ParityError, match="miss the 128x128 qnn a16w8 gate"):
+        export_vision(str(CHECKPOINT), tmp_path / "bundle", static=StaticChoice("128x128", "qnn", "a16w8"))
     assert not (tmp_path / "bundle").exists()
