@@ -217,13 +217,14 @@ def _ask_about_grids(source: CheckedCheckpoint, oracle: Oracle, folder: Path | N
 
 
 def _prepared_for_integers(source: CheckedCheckpoint, original: Original, folder: Path | None) -> Weights:
-    """Rotate and balance the weights, and choose the layers that rounding would cost most. A tower of tiles keeps its
-    weights, because a norm before its blocks lets no rotation through."""
+    """Rotate and balance the weights, and choose the layers that rounding would cost most. A tower of tiles is only
+    rotated, and not even that where a norm before its blocks lets no rotation through."""
     tower, read = source.tower, source.checkpoint.tower_tensor
     described = calibration.describe(folder, original.pictures)
     if tower.fixed_side is not None:
         facts = {"calibration": described, "kept_fp16": list(HALF), "balanced_layers": 0}
-        return Weights(tower.reader(read), {}, HALF, facts)
+        plain = tower.reader(read)
+        return Weights(Rotation(tower, plain) if Rotation.fits(tower) else plain, {}, HALF, facts)
     factors = balance.factors(original.peaks, read)
     changed = balance.divided(Rotation(tower, tower.reader(read)), factors)
     prepared = _oracle(source, changed)

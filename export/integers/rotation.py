@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 from export.graph.tower import Tower
 from export.integers.mixing import Matrix, Mixing
 
+NORMS = ("norm", "norm1", "norm2", "post_norm")  # a linear layer stands behind each
+NORMS_OF_HEADS = ("q_norm", "k_norm")  # queries and keys keep their basis
 Read = Callable[[str], NDArray[np.float32]]
 
 
 class Rotation:
     """Reads the tensors of a tower in the new basis; names and shapes stay."""
+
+    @staticmethod
+    def fits(tower: Tower) -> bool:
+        """Whether a tower can be rotated: the gain of CLIP's norm before the first block has no linear layer behind it
+        that could take it in."""
+        return "pre_norm.weight" not in tower.shapes
 
     def __init__(self, tower: Tower, read: Read) -> None:
         self._tower, self._read = tower, read
@@ -29,10 +37,12 @@ class Rotation:
         """One tensor by its tower-local name, float32; it computes in float64."""
         owner, _, kind = name.rpartition(".")
         *_, last = owner.split(".")
-        if last in ("norm", "norm1", "norm2"):
+        if last in NORMS:
             return np.full_like(self._read(name), kind == "weight")
-        if owner == "pos_embed":
+        if owner == "pos_embed" or name == "class_embed":
             return self._right(self._wide(name)).astype(np.float32)
+        if last in NORMS_OF_HEADS:
+            return self._read(name)
         if last in ("qkv", "linear_fc1", "linear_gate"):
             values = self._weight_behind_norm(owner) if kind == "weight" else self._bias_behind_norm(owner)
             if last == "qkv":
@@ -49,23 +59,26 @@ class Rotation:
     def _wide(self, name: str) -> Matrix:
         return self._read(name).astype(np.float64)
 
-    def _norm_of(self, owner: str) -> str:
-        """The norm in front of a linear layer."""
+    def _norm_of(self, owner: str) -> str | None:
+        """The norm in front of a linear layer; None where the layer reads the stream itself."""
         if owner.endswith("attn.qkv"):
             return owner.replace("attn.qkv", "norm1")
         if owner.startswith("blocks."):
             return f"{owner.partition('.mlp.')[0]}.norm2"
-        return owner.replace("linear_fc1", "norm")
+        norms = (owner.replace("linear_fc1", "norm"), "post_norm")
+        return next((norm for norm in norms if f"{norm}.weight" in self._tower.shapes), None)
 
     def _weight_behind_norm(self, owner: str) -> Matrix:
         """(out, in) times the norm's gain, for inputs in the new basis."""
-        values = self._wide(f"{owner}.weight")
-        gain = self._wide(f"{self._norm_of(owner)}.weight")
+        values, norm = self._wide(f"{owner}.weight"), self._norm_of(owner)
+        gain = np.ones(1) if norm is None else self._wide(f"{norm}.weight")
         return self._right(values * np.tile(gain, values.shape[1] // len(gain)))
 
     def _bias_behind_norm(self, owner: str) -> Matrix:
-        values = self._wide(f"{owner}.weight")
-        bias = self._wide(f"{self._norm_of(owner)}.bias")
+        values, norm = self._wide(f"{owner}.weight"), self._norm_of(owner)
+        if norm is None or f"{norm}.bias" not in self._tower.shapes:
+            return self._wide(f"{owner}.bias")
+        bias = self._wide(f"{norm}.bias")
         total: Matrix = self._wide(f"{owner}.bias") + (values * np.tile(bias, values.shape[1] // len(bias))).sum(1)
         return total
 
