@@ -127,15 +127,17 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray((coarse + fine).clip(0, 255).astype(np.uint8))
 
 
-def _llava() -> tuple[Any, Any]:
+def _llava(**tower: Any) -> tuple[Any, Any]:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+    vision = CLIP | tower
+    side = vision["image_size"]
     config = tf.LlavaConfig(
-        vision_config=tf.CLIPVisionConfig(**CLIP),
+        vision_config=tf.CLIPVisionConfig(**vision),
         text_config=tf.LlamaConfig(**TEXT),
         image_token_id=IDS["<image>"],
     )
-    images = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     writes = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     return config, tf.LlavaProcessor(images, fast_tokenizer(adds_bos=True), **writes)
 
@@ -178,18 +180,20 @@ def _llava_onevision() -> tuple[Any, Any]:
 def _internvl(**tower: Any) -> tuple[Any, Any]:
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+    vision = INTERNVIT | tower
+    side, rows = vision["image_size"], (vision["image_size"] // vision["patch_size"] // 2) ** 2
     config = tf.InternVLConfig(
-        vision_config=tf.InternVLVisionConfig(**INTERNVIT | tower),
+        vision_config=tf.InternVLVisionConfig(**vision),
         text_config=tf.Qwen2Config(**TEXT),
         image_token_id=IDS["<IMG_CONTEXT>"],
-        image_seq_length=4,
+        image_seq_length=rows,
         tie_word_embeddings=False,
     )
     statistics = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-    size = {"size": {"height": 56, "width": 56}}
+    size = {"size": {"height": side, "width": side}}
     images = GotOcr2ImageProcessorPil(**size, **statistics, min_patches=1, max_patches=12)
     videos = tf.InternVLVideoProcessor(**size, **statistics)
-    return config, tf.InternVLProcessor(images, fast_tokenizer(adds_bos=False), videos, image_seq_length=4)
+    return config, tf.InternVLProcessor(images, fast_tokenizer(adds_bos=False), videos, image_seq_length=rows)
 
 
 def _smolvlm() -> tuple[Any, Any]:
@@ -215,14 +219,13 @@ class Kind:
     image: str
     video: str = ""
     side: int = 56  # pixels of a tile
-    mixes: bool = True  # transformers' processor takes pictures and videos together
 
 
 KINDS = {
     "llava": Kind(_llava, "<image>"),
     "llava_next": Kind(_llava_next, "<image>"),
     "llava_onevision": Kind(_llava_onevision, "<image>", "<video>", 60),
-    "smolvlm": Kind(_smolvlm, "<image>", "<video>", mixes=False),
+    "smolvlm": Kind(_smolvlm, "<image>", "<video>"),
     "internvl": Kind(_internvl, "<IMG_CONTEXT>", "<video>"),
 }
 

@@ -44,10 +44,10 @@ def conversations(family: str) -> dict[str, list[Turn]]:
     if not KINDS[family].video:
         return CONVERSATIONS
     frames = clip(KINDS[family].side)
-    videos: dict[str, list[Turn]] = {"video": [[frames, "What happens?"]]}
-    if KINDS[family].mixes:
-        videos["a picture and a video"] = [[picture(90, 60, 1), "then", frames, "What?"]]
-    return CONVERSATIONS | videos
+    return CONVERSATIONS | {
+        "video": [[frames, "What happens?"]],
+        "a picture and a video": [[picture(90, 60, 1), "then", frames, "What?"]],
+    }
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,12 @@ class Served:
         if videos:
             facts = {"fps": 2.0, "total_num_frames": 3, "frames_indices": [0, 1, 2]}
             given |= {"videos": [videos], "do_sample_frames": False, "video_metadata": [[facts] * len(videos)]}
-        return self.reference(text=[text], **given, return_tensors="pt")
+        made = self.reference(text=[text], **given, return_tensors="pt")
+        if pictures and videos and self.card.family == "smolvlm":
+            # Its processor has one name for both, and a video's pixels hide a picture's, which come first here.
+            whole = self.reference.image_processor([pictures], return_tensors="pt")
+            made |= {name: torch.cat([whole[name], made[name]], 1) for name in ("pixel_values", "pixel_attention_mask")}
+        return made
 
 
 def png(image: Any) -> bytes:

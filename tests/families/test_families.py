@@ -26,7 +26,7 @@ from tests.families.served import CONVERSATIONS, Served, clip, conversations, me
 def test_tokens_are_those_of_the_whole_model(served: Served, name: str) -> None:
     found = conversations(served.card.family)
     if name not in found:
-        pytest.skip("the family, or transformers' processor of it, does not take these together")
+        pytest.skip("the family takes no videos")
     request = served.request(found[name])
     assert request.input_ids.tolist() == served.inputs(found[name])["input_ids"][0].tolist()
     assert asyncio.run(served.answer(served.prompt(request))) == served.expected(found[name])
