@@ -138,6 +138,7 @@ bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one J
 
 bench-edge: $(LLAMA)/.ready ## our tower against transformers, torch.compile, OpenVINO and llama.cpp on this CPU: 45 minutes
 	$(PEERS)/bin/python -m benchmarks.edge --out benchmarks/results
+	$(PEERS)/bin/python -m benchmarks.tile_towers --out benchmarks/results/tile_towers.json
 
 # The newest releases of transformers and onnxruntime in an environment of their own, which sees the project's other packages behind them.
 NEWEST_TESTS ?= tests/export/test_export_vision.py tests/export/test_input_gates.py tests/edge/test_preprocessing.py tests/serving/test_engine.py \

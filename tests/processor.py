@@ -19,7 +19,7 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.patches import normalised
 
 _FOLDER = Path(__file__).parent.parent / ".cache" / "torchvision"
-_library = torch.library.Library("torchvision", "FRAGMENT")
+_library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def _declare() -> None:
@@ -29,7 +29,7 @@ def _declare() -> None:
         sys.path.append(str(_FOLDER))
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
 
 
 _declare()
