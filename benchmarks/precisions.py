@@ -73,7 +73,7 @@ def main() -> None:
             if precision == "fp32":
                 numbers = encoder.bundle.numbers
     assert numbers is not None
-    for name in ("fp16", "int8", *CODECS):
+    for name in ("fp16", "int8", *numbers.names):
         sent = [travelled(name, rows, numbers) for rows in rows_of["fp32"]]
         rows_of[f"fp32, sent as {name}"] = [rows for rows, _ in sent]
         num_rows = sum(len(main) for main, _ in rows_of["fp32"])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import ModelCard
-from contract.codecs.codec import CODECS, SCALES, STREAM, Arrays, check_name
+from contract.codecs.codec import CODECS, SCALES, STREAM, WITHOUT_SCALES, Arrays, check_name
 from contract.codecs.numbers import CodecNumbers
 from contract.errors import InvalidInput
 from contract.items import part
@@ -111,7 +111,12 @@ def check_embeddings(
     if form in FLOATS:
         return SentRows(_split(form, tensors[form], partner, tensors.get(partner), rows, card))
     codec = _check_codec(tensors, form, numbers)
-    scales = _check_scales(form, partner, tensors.get(partner), rows, card)
+    if codec.partition(":")[0] in WITHOUT_SCALES:
+        if partner in tensors:
+            raise InvalidInput(f"{partner} is given with {codec}, which has none: leave it out", check="scales")
+        scales = np.zeros((0, rows), np.float16)
+    else:
+        scales = _check_scales(form, partner, tensors.get(partner), rows, card)
     if form == STREAM:
         lengths = _check_lengths(tensors[form], tensors.get(STREAM_BYTES), num_items)
         return SentRows((tensors[form], scales), codec, lengths)

@@ -35,7 +35,7 @@ INPUTS = (
     TensorSpec(
         "vision_embeddings_q4", "UINT8", (-1, -1, -1), "(1+L, N, H/2) codec int4: two values a byte, low half first"
     ),
-    TensorSpec("vision_stream", "UINT8", (-1,), "codec ecq: a stream an item, one behind the other"),
+    TensorSpec("vision_stream", "UINT8", (-1,), "codecs ecq and klt: a stream an item, one behind the other"),
     TensorSpec("vision_stream_bytes", "INT64", (-1,), "per item that is sent: the length of its stream"),
     TensorSpec("vision_scales", "FP16", (-1, -1), "(1+L, N): the step of each quantised row"),
     TensorSpec(

@@ -13,7 +13,7 @@ from contract.items import ItemRows, item_key
 from contract.rows import RowMasks
 from edge_runtime.row_rule import ALL, RowRule
 
-Precision = Literal["fp16", "fp32", "int8", "int8c", "int4", "ecq"]
+Precision = Literal["fp16", "fp32", "int8", "int8c", "int4", "ecq", "klt"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WIRE_NAMES = {  # two tensors each, and the axis on which their rows stand
     "fp16": (("vision_embeddings", 0), ("deepstack_embeddings", 1)),
@@ -22,6 +22,7 @@ WIRE_NAMES = {  # two tensors each, and the axis on which their rows stand
     "int8c": (("vision_embeddings_q", 1), ("vision_scales", 1)),
     "int4": (("vision_embeddings_q4", 1), ("vision_scales", 1)),
     "ecq": (("vision_stream", 0), ("vision_scales", 1)),
+    "klt": (("vision_stream", 0), ("vision_scales", 1)),  # scales (0, n), which do not travel
 }
 
 
@@ -90,6 +91,8 @@ class EncodedItem:
         if precision in codec.CODECS:
             if self.numbers is None:
                 raise BundleError(f"{precision} needs codec numbers, which this bundle lacks: export it again")
+            if precision not in self.numbers.names:
+                raise BundleError(f"this bundle has no {precision}: python -m export.codec learns it")
             return codec.CODECS[precision].encode(main, deepstack, self.numbers)
         dtype = np.float16 if precision == "fp16" else np.float32
         return main.astype(dtype, copy=False), deepstack.astype(dtype, copy=False)

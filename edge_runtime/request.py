@@ -103,12 +103,12 @@ class Request:
         wires = [item.wire(precision) for item in items]
         if wires and (name := items[0].codec(precision)):
             tensors["vision_codec"] = text_tensor(name)
-        if wires and precision == "ecq":
+        if wires and WIRE_NAMES[precision][0][0] == "vision_stream":
             tensors["vision_stream_bytes"] = np.array([stream.size for stream, _ in wires], np.int64)
         parts = zip(*wires, strict=True)
         for (name, axis), arrays in zip(WIRE_NAMES[precision], parts, strict=False):  # no items, no parts
             array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
-            if array.shape[0]:  # no deepstack levels, no tensor
+            if array.shape[0]:  # no deepstack levels and no scales, no tensor
                 tensors[name] = array
         for name, is_video in (("image_grid_thw", False), ("video_grid_thw", True)):
             if len(grid := _grids(items, is_video)):

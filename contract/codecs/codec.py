@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.codecs import channels, ecq, int4, int8
+from contract.codecs import channels, ecq, int4, int8, klt
 from contract.codecs.numbers import CodecNumbers
 from contract.errors import InvalidInput, NotFound, shown
 
@@ -15,12 +15,16 @@ Arrays = tuple[NDArray[Any], NDArray[Any]]
 SCALES, STREAM = "vision_scales", "vision_stream"
 
 
+WITHOUT_SCALES = ("klt",)
+
+
 @dataclass(frozen=True)
 class Codec:
     """A codec that needs numbers.
 
     Attributes:
-        form: the tensor that holds the coded rows; vision_scales, float16 (1+L, n), goes with it.
+        form: the tensor that holds the coded rows; vision_scales, float16 (1+L, n), goes with it. klt has no scales:
+            in their place stands an empty array (0, n), which does not travel.
         encode: takes main (n, H), deepstack (L, n, H) and the numbers; returns the arrays of `form` and vision_scales.
         decode: takes those two arrays and the numbers; returns main and deepstack, float32; raises InvalidInput.
     """
@@ -34,6 +38,7 @@ CODECS = {
     "int8c": Codec("vision_embeddings_q", channels.encode_int8, channels.decode_int8),
     "int4": Codec("vision_embeddings_q4", int4.encode, int4.decode),
     "ecq": Codec(STREAM, ecq.encode, ecq.decode),
+    "klt": Codec(STREAM, klt.encode, klt.decode),
 }
 
 

@@ -1,11 +1,9 @@
 """Entropy-coded steps (`ecq`): a step is half the row's rms, common values take few bits, rare ones more.
 
-Each item has one stream, so that each has a key of its own. A stream holds a CRC-32, the states and words of
-contract.codecs.rans, and the values outside -7 to 7 as int16. The grid fixes the number of values, so no stream decodes
-to more than its item.
+Each item has one stream (contract.codecs.stream), so that each has a key of its own. Its table holds pairs of values
+from -7 to 7.
 """
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,7 @@ from contract.codecs.channels import Levels, divide, flattened, restored, row_st
 from contract.codecs.native import native
 from contract.codecs.nibbles import HALVES, HAS_OUTSIDE, HIGHEST, OUTSIDE, pack, unpack
 from contract.codecs.numbers import CodecNumbers
-from contract.errors import InvalidInput
-
-CHECKSUM = 4  # bytes
-INT16 = np.iinfo(np.int16)
+from contract.codecs.stream import INT16, check_outside, seal, unseal
 
 
 def encode(
@@ -30,9 +25,7 @@ def encode(
     steps = row_steps(levels, numbers.ecq_steps)
     pairs, outside = _rounded(levels, steps)
     states, words = rans.encode(pairs, numbers.ecq_frequencies)
-    body = states.astype("<u4").tobytes() + words.astype("<u2").tobytes() + outside.astype("<i2").tobytes()
-    checksum = zlib.crc32(body).to_bytes(CHECKSUM, "little")
-    return np.frombuffer(checksum + body, np.uint8), steps
+    return seal(states, words, outside), steps
 
 
 def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: CodecNumbers) -> tuple[Levels, Levels]:
@@ -43,22 +36,8 @@ def decode(stream: NDArray[np.uint8], steps: NDArray[np.float16], numbers: Codec
     """
     num_levels, num_rows = steps.shape
     num_pairs = num_rows * numbers.channel_scales.shape[1] // 2
-    head = CHECKSUM + 4 * rans.num_lanes(num_levels * num_pairs)
-    data = np.ascontiguousarray(stream).tobytes()
-    if len(data) < head or len(data) % 2:
-        raise InvalidInput(
-            f"vision_stream has {len(data)} bytes for an item, an even number from {head} on is expected",
-            check="stream",
-        )
-    if zlib.crc32(data[CHECKSUM:]) != int.from_bytes(data[:CHECKSUM], "little"):
-        raise InvalidInput(
-            f"vision_stream has {len(data)} bytes for an item that do not fit their checksum: send it again",
-            check="stream",
-        )
-    states = np.frombuffer(data[CHECKSUM:head], "<u4").astype(np.uint32)
-    words = np.frombuffer(data[head:], "<u2").astype(np.uint16, copy=False)
-    pairs, num_words = rans.decode(states, words, num_pairs, numbers.ecq_frequencies)
-    outside = words[num_words:].view(np.int16)
+    lanes = rans.num_lanes(num_levels * num_pairs)
+    pairs, outside = unseal(stream, lanes, num_pairs, numbers.ecq_frequencies)
     levels = unpack(pairs)  # (1+L, n*H)
     _fill(levels, pairs, outside)
     levels = levels.reshape(num_levels, num_rows, -1)
@@ -87,14 +66,5 @@ def _places(pairs: NDArray[np.uint8]) -> NDArray[np.intp]:
 def _fill(levels: Levels, pairs: NDArray[np.uint8], outside: NDArray[np.int16]) -> None:
     """Put the values outside the table at their places."""
     places = _places(pairs)
-    if len(places) != len(outside):
-        raise InvalidInput(
-            f"vision_stream has {len(outside)} values outside its table, {len(places)} are expected", check="stream"
-        )
-    if (np.abs(outside.astype(np.int32)) <= HIGHEST).any():
-        raise InvalidInput(
-            f"vision_stream has values of at most {HIGHEST} outside its table, larger ones are expected: write small "
-            "values through the table",
-            check="stream",
-        )
+    check_outside(outside, len(places), HIGHEST)
     levels.reshape(-1)[places] = outside

@@ -65,10 +65,10 @@ def _frequencies(steps: NDArray[np.float64]) -> NDArray[np.uint32]:
     single = single / single.sum()
     product = np.outer(single, single).ravel()  # high half first, as bincount counts bytes
     share = (1 - SMOOTHING - RARE) * pairs / pairs.sum() + SMOOTHING * product + RARE / 256
-    return _whole(share)
+    return whole_shares(share)
 
 
-def _whole(shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint32]:
+def whole_shares(shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint32]:
     """Shares as whole numbers from 1 on that sum to TOTAL; the commonest pairs take what rounding leaves."""
     counts = np.maximum(1, np.floor(np.asarray(shares) * TOTAL)).astype(np.int64)
     order = np.argsort(-counts, kind="stable")

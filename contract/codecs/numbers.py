@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.codecs.rans import TOTAL
+from contract.codecs.transform import TYPES, Transform
 from contract.errors import BundleError, shortened
 from contract.npy import read_array
 from contract.typed import check
@@ -29,7 +30,7 @@ MAX_BYTES = 1 << 26  # the most of one array: 64 levels of 262,144 channels
 # What zipfile raises on damage: bad marks, lengths, types of compression, a password, a stream that ends early.
 DAMAGE = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, RecursionError)
 SCALE_RANGE = (2.0**-24, 2.0**24)
-USED = {  # the arrays that each codec computes with
+USED = {  # the arrays that each codec computes with; klt, which few bundles have, with those of its transform
     "int8c": ("channel_scales",),
     "int4": ("channel_scales", "int4_steps"),
     "ecq": ("channel_scales", "ecq_steps", "ecq_frequencies"),
@@ -47,6 +48,7 @@ class CodecNumbers:
         int4_steps, ecq_steps: float32 (1+L,), the step of a row in units of its rms after that division.
         ecq_frequencies: uint32 (1+L, 256), how often each pair of symbols occurs; a level's sum is rans.TOTAL.
         about: what the export learned them from and what it measured with them, as JSON values.
+        transform: what klt computes with; None where nobody has learned it.
 
     Raises:
         BundleError: an array has another shape, or values outside its range.
@@ -57,6 +59,7 @@ class CodecNumbers:
     ecq_steps: NDArray[np.float32]
     ecq_frequencies: NDArray[np.uint32]
     about: dict[str, Any] = field(default_factory=dict)
+    transform: Transform | None = None
 
     def __post_init__(self) -> None:
         scales = self.channel_scales
@@ -81,23 +84,35 @@ class CodecNumbers:
                 f"{NAME}: ecq_frequencies has shape {list(table.shape)}, {[len(scales), 256]} is expected, with "
                 f"frequencies from 1 on that sum to {TOTAL} in each level"
             )
+        if self.transform is not None and self.transform.klt_mean.size != scales.size:
+            raise BundleError(
+                f"{NAME}: klt_mean has {self.transform.klt_mean.size} values, a row of this model has {scales.size}"
+            )
 
     @cached_property
     def names(self) -> dict[str, str]:
         """By codec, what the server publishes and clients send: name and hash of numbers, `int4:0123456789abcdef`."""
-        return {codec: f"{codec}:{self._hash(codec)}" for codec in USED}
+        found = {codec: {name: getattr(self, name) for name in names} for codec, names in USED.items()}
+        if self.transform is not None:
+            found["klt"] = self.transform.arrays
+        return {codec: f"{codec}:{_hash(codec, arrays)}" for codec, arrays in found.items()}
 
-    def _hash(self, codec: str) -> str:
-        digest = hashlib.sha256(f"edge-vlm codec {codec} {VERSION}\n".encode())
-        for name in USED[codec]:
-            values = getattr(self, name)
-            digest.update(f"{name} {values.dtype.str}{list(values.shape)}\n".encode())
-            digest.update(np.ascontiguousarray(values).data)
-        return digest.hexdigest()[:HASH_DIGITS]
+    @property
+    def needed_transform(self) -> Transform:
+        """The transform.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.transform is None:
+            raise ValueError("these numbers have no transform: python -m export.codec learns one")
+        return self.transform
 
     def write(self, folder: Path) -> None:
         """Write the file NAME into a folder."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
+        if self.transform is not None:
+            arrays |= self.transform.arrays
         np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **arrays)
 
     def check_model(self, hidden_size: int, num_deepstack_levels: int, source: Path) -> "CodecNumbers":
@@ -116,6 +131,14 @@ class CodecNumbers:
                 f"copy {NAME} from a bundle of this checkpoint"
             )
         return self
+
+
+def _hash(codec: str, arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(f"edge-vlm codec {codec} {VERSION}\n".encode())
+    for name, values in arrays.items():
+        digest.update(f"{name} {values.dtype.str}{list(values.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 def _member(file: zipfile.ZipFile, name: str) -> bytes:
@@ -142,7 +165,9 @@ def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> C
         return None
     try:
         with zipfile.ZipFile(path) as file:
-            found = {name: read_array(_member(file, name), f"{path}: {name}") for name in (*ARRAYS, "about")}
+            has_transform = any(f"{name}.npy" in file.namelist() for name in TYPES)
+            names = (*ARRAYS, "about", *(TYPES if has_transform else ()))
+            found = {name: read_array(_member(file, name), f"{path}: {name}") for name in names}
         about = json.loads(str(found.pop("about")))
     except DAMAGE as error:
         raise BundleError(
@@ -152,4 +177,10 @@ def read_numbers(folder: Path, hidden_size: int, num_deepstack_levels: int) -> C
     types = {name: np.uint32 if name == "ecq_frequencies" else np.float32 for name in ARRAYS}
     if wrong := [name for name in ARRAYS if found[name].dtype != types[name]]:
         raise BundleError(f"{path}: {wrong[0]} is {found[wrong[0]].dtype}, {types[wrong[0]].__name__} is expected")
-    return CodecNumbers(**found, about=about).check_model(hidden_size, num_deepstack_levels, path)
+    transform = None
+    if has_transform:
+        try:
+            transform = Transform(**{name: found.pop(name) for name in TYPES})
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}: copy it again from the bundle") from error
+    return CodecNumbers(**found, about=about, transform=transform).check_model(hidden_size, num_deepstack_levels, path)

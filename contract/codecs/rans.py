@@ -32,17 +32,18 @@ def _starts(frequencies: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return (np.cumsum(frequencies, axis=-1, dtype=np.uint32) - frequencies).astype(np.uint32)
 
 
-def encode(pairs: Pairs, frequencies: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], Words]:
+def encode(pairs: Pairs, frequencies: NDArray[np.uint32], lanes: int | None = None) -> tuple[NDArray[np.uint32], Words]:
     """Code the levels of an item.
 
     Args:
         pairs: uint8 (levels, num_pairs).
         frequencies: uint32 (levels, 256), each at least 1, TOTAL a level.
+        lanes: how many states run side by side, a power of two; None for num_lanes of all pairs.
 
     Returns:
         the states from which the decoder starts, uint32 (num_lanes,), and the words that it takes in, uint16 (words,).
     """
-    lanes = num_lanes(pairs.size)
+    lanes = num_lanes(pairs.size) if lanes is None else lanes
     if (compiled := native()) is not None:
         return compiled.encode(pairs, frequencies, lanes)
     states = np.full(lanes, TOTAL, np.uint32)

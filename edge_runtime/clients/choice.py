@@ -15,9 +15,17 @@ TAKES: dict[Quality, tuple[Precision, ...]] = {  # the most exact first
     "exact": ("fp16",),
     "close": ("fp16", "int8c", "int8"),
     "small": ("fp16", "int8c", "int8", "int4", "ecq"),
-    "least": ("fp16", "int8c", "int8", "int4", "ecq"),
+    "least": ("fp16", "int8c", "int8", "int4", "ecq", "klt"),
 }
-BITS = {"fp32": 32.0, "fp16": 16.0, "int8": 8.0, "int8c": 8.0, "int4": 4.0, "ecq": 3.2}  # about, bits a value
+BITS = {
+    "fp32": 32.0,
+    "fp16": 16.0,
+    "int8": 8.0,
+    "int8c": 8.0,
+    "int4": 4.0,
+    "ecq": 3.2,
+    "klt": 1.0,
+}  # about, bits a value
 DATATYPES: dict[str, Precision] = {"FP16": "fp16", "FP32": "fp32", "INT8": "int8"}  # for a server without codecs
 LEAST_BYTES = 1 << 16  # a smaller upload fits into buffers: its time says nothing
 NUM_UPLOADS = 5

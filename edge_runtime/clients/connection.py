@@ -52,7 +52,7 @@ class Connection:
         url: host:port; for HTTP also http://host:port/prefix and https://host.
         timeout_s: longest wait for the next piece of an answer, in seconds.
         precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), a learned codec
-            (int8c, int4, ecq: see contract.codecs) for which bundle and server have the same numbers, or auto. With
+            (int8c, int4, ecq, klt: see contract.codecs) for which bundle and server have the same numbers, or auto. With
             auto the client takes the most exact one that travels within budget_s, and never one below `quality`.
         quality: what auto may take: exact (fp16), close (also int8c, int8), small (also int4, ecq), least (any).
         budget_s: seconds that an upload may take, at the speed of this client's last uploads.

@@ -26,7 +26,7 @@ def table(item: EncodedItem, tower_s: float, uplink_mbit_s: float) -> list[dict[
     """
     found = []
     for name in PRECISIONS:
-        if name in CODECS and item.numbers is None:
+        if name in CODECS and (item.numbers is None or name not in item.numbers.names):
             continue
         encode_s, decode_s, size = _timed(item, name)
         upload_s = size * 8 / uplink_mbit_s / 1e6

@@ -58,7 +58,7 @@ def learned(pictures: Sequence[Levels], about: dict[str, object]) -> CodecNumber
     """
     levels = np.concatenate(pictures, axis=1)
     numbers = learn(levels)
-    rows = [measure(name, levels, numbers) for name in CODECS]
+    rows = [measure(name, levels, numbers) for name in numbers.names]
     if missed := [why for row in rows if (why := row.missed())]:
         raise ParityError(
             f"{missed[0]}: the codec does not fit this tower's rows. Nothing was published: report it, and name the checkpoint"

@@ -3,19 +3,27 @@
 import hashlib
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.codecs import ecq, int8, nibbles, rans
-from contract.codecs.codec import CODECS
+from contract.codecs import ecq, int8, klt, nibbles, rans
+from contract.codecs.codec import CODECS, decode
 from contract.codecs.learn import learn
-from contract.codecs.numbers import NAME, CodecNumbers, read_numbers
+from contract.codecs.numbers import NAME, USED, CodecNumbers, read_numbers
+from contract.embeddings import check_embeddings
 from contract.errors import BundleError, InvalidInput
 from contract.items import ItemRows, item_key
+from contract.limits import Limits
+from edge_runtime import Request
+from edge_runtime.encoded_item import EncodedItem
+from export.upload.learn import Statistics
 from tests.contract.streams import CHECKSUM, damaged, sealed
 
 LEVELS, H = 4, 64
@@ -69,7 +77,7 @@ def test_without_channel_scales_they_do() -> None:
 def test_bytes_of_the_2b_at_512() -> None:
     """Those of a fixed length to the byte, and ecq on the distribution it is made for."""
     known, true = numbers(20, 2048), rows(256, 3, 20, 2048)
-    sizes = {name: coded(name, true, known)[1] for name in CODECS}
+    sizes = {name: coded(name, true, known)[1] for name in USED}
     steps = LEVELS * 256 * 2
     assert (sizes["int8c"], sizes["int4"]) == ((2 << 20) + steps, (1 << 20) + steps)
     assert sizes["ecq"] < 0.85 * (1 << 20)
@@ -185,7 +193,7 @@ def test_each_codec_is_named_by_its_own_numbers() -> None:
         "ecq_steps": CodecNumbers(known.channel_scales, known.int4_steps, known.ecq_steps * 2, known.ecq_frequencies),
     }
     differing = {
-        what: [name for name in CODECS if other.names[name] != known.names[name]] for what, other in changed.items()
+        what: [name for name in USED if other.names[name] != known.names[name]] for what, other in changed.items()
     }
     assert differing == {"int4_steps": ["int4"], "ecq_steps": ["ecq"]}
     for wrong in (known.channel_scales * np.inf, known.channel_scales * 0, known.channel_scales[:, 1:]):
@@ -193,6 +201,118 @@ def test_each_codec_is_named_by_its_own_numbers() -> None:
             CodecNumbers(wrong, known.int4_steps, known.ecq_steps, known.ecq_frequencies)
     with pytest.raises(BundleError, match="ecq_frequencies"):
         CodecNumbers(known.channel_scales, known.int4_steps, known.ecq_steps, known.ecq_frequencies + np.uint32(1))
+
+
+def with_transform(levels: NDArray[np.float32], step: float = 0.1) -> CodecNumbers:
+    """Numbers with a transform of these rows, all of whose directions a model feels alike."""
+    statistics = Statistics(LEVELS * H)
+    statistics.add_rows(klt.flat(levels[0], levels[1:]).astype(np.float64))
+    statistics.add_gradients(np.eye(LEVELS * H))
+    return replace(learn(levels), transform=statistics.basis().transform(step))
+
+
+def correlated(count: int, seed: int) -> NDArray[np.float32]:
+    """Rows that 12 directions explain but for a hundredth."""
+    directions = np.random.default_rng(0).standard_normal((12, LEVELS * H))
+    random = np.random.default_rng(seed)
+    values = random.standard_normal((count, 12)) * np.geomspace(8, 1, 12) @ directions
+    values += 0.1 * random.standard_normal(values.shape)
+    return values.reshape(count, LEVELS, H).transpose(1, 0, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 300])
+def test_a_transform_comes_back_in_few_bytes(count: int) -> None:
+    known, true = with_transform(correlated(2000, 9), 0.3), correlated(count, 10)
+    got, size = coded("klt", true, known)
+    assert ((got - true) ** 2).sum() < 0.02 * (true**2).sum()
+    assert size < count * LEVELS * H // 8 + 12  # a bit a value
+    assert size < coded("ecq", true, known)[1] / 2
+
+
+def test_values_outside_a_transforms_table_are_clipped_late() -> None:
+    """A row 50 times larger than any of calibration's: it comes back, and its neighbours are as they were."""
+    known, true = with_transform(correlated(2000, 9)), correlated(5, 11)
+    far = true.copy()
+    far[:, 2] *= 50
+    got, _ = coded("klt", far, known)
+    assert ((got - far)[:, 2] ** 2).sum() < 0.02 * (far[:, 2] ** 2).sum()
+    np.testing.assert_allclose(np.delete(got, 2, 1), np.delete(coded("klt", true, known)[0], 2, 1), atol=1e-4)
+
+
+def test_damaged_streams_of_a_transform_are_refused() -> None:
+    known, true, random = with_transform(correlated(500, 9)), correlated(12, 12), Random(13)
+    stream, scales = klt.encode(true[0], true[1:], known)
+    assert (scales.shape, scales.nbytes) == ((0, 12), 0)
+    num_passed = 0
+    for _ in range(NUM_DAMAGED // 20):
+        broken = damaged(stream.tobytes(), random)
+        with pytest.raises(InvalidInput, match="vision_stream"):
+            klt.decode(np.frombuffer(broken, np.uint8), scales, known)
+        try:
+            main, deepstack = klt.decode(sealed(broken[CHECKSUM:]), scales, known)
+        except InvalidInput:
+            continue
+        num_passed += 1
+        assert (main.shape, deepstack.shape) == ((12, H), (3, 12, H))
+        assert np.isfinite(main).all()
+    assert num_passed < NUM_DAMAGED // 40
+    with pytest.raises(ValueError, match=r"export\.codec"):
+        klt.encode(true[0], true[1:], numbers())
+
+
+def test_a_transform_travels_in_the_file_of_the_others(tmp_path: Path) -> None:
+    """Its hash is its own: it changes no other codec's name. A damaged one is named."""
+    known = with_transform(correlated(500, 9))
+    known.write(tmp_path)
+    read = read_numbers(tmp_path, H, LEVELS - 1)
+    assert read is not None
+    assert read.names == known.names
+    plain, other = replace(known, transform=None), with_transform(correlated(500, 14))
+    assert plain.names == {name: known.names[name] for name in USED}
+    assert known.names["klt"] != other.names["klt"]
+    transform = known.needed_transform
+    for name, wrong in (
+        ("klt_mean", transform.klt_mean[1:]),
+        ("klt_analysis", transform.klt_analysis * np.float16(np.inf)),
+        ("klt_synthesis", transform.klt_synthesis.astype(np.float32)),
+        ("klt_frequencies", transform.klt_frequencies + np.uint32(1)),
+    ):
+        with pytest.raises(BundleError, match="klt_"):
+            replace(transform, **{name: wrong})
+    with pytest.raises(BundleError, match="klt_mean has 256 values, a row of this model has 128"):
+        replace(numbers(1, 32), transform=transform)
+
+
+def test_a_transform_crosses_the_wire_without_scales() -> None:
+    """Two items of one request, as a server checks and decodes them; with scales they are refused."""
+    known, sizes = with_transform(correlated(2000, 9), 0.3), (4, 9)
+    items = [
+        EncodedItem(False, (1, 2, 2 * n), true[0], true[1:], numbers=known)
+        for n, true in ((n, correlated(n, 20 + n)) for n in sizes)
+    ]
+    request = Request(np.zeros(0, np.int64), tuple(items), "abc")
+    sent = {
+        name: value
+        for name, value in request.vision_tensors(items, "klt").items()
+        if name not in ("encoder_fingerprint", "image_grid_thw")
+    }
+    assert sent.keys() == {"vision_codec", "vision_stream", "vision_stream_bytes"}
+    card: Any = SimpleNamespace(hidden_size=H, num_deepstack_levels=LEVELS - 1)
+    found = check_embeddings(sent, sum(sizes), 2, card, Limits(), known)
+    start = 0
+    for place, item in enumerate(items):
+        rows = slice(start, start + len(item.main))
+        main, deepstack = decode(found.item(place, rows), found.codec, known)
+        expected = klt.decode(*item.wire("klt"), known)
+        np.testing.assert_array_equal(main, expected[0])
+        np.testing.assert_array_equal(deepstack, expected[1])
+        start = rows.stop
+    with pytest.raises(InvalidInput, match="vision_scales is given with klt:"):
+        check_embeddings(sent | {"vision_scales": np.ones((LEVELS, 13), np.float16)}, 13, 2, card, Limits(), known)
+    with pytest.raises(InvalidInput, match="this server knows int8c:"):
+        check_embeddings(sent, 13, 2, card, Limits(), replace(known, transform=None))
+    with pytest.raises(BundleError, match=r"export\.codec"):
+        EncodedItem(False, (1, 2, 8), items[0].main, items[0].deepstack, numbers=numbers()).wire("klt")
 
 
 def test_a_key_knows_its_codec() -> None:
