@@ -49,7 +49,8 @@ test: $(READY) ## the whole suite against real parts, and what matters most of i
 test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps, the served suites, the bundled model
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
-	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/test_end_to_end.py \
+	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/serving/test_rows.py \
+	    tests/test_end_to_end.py \
 	    tests/families/test_triton.py
 
 test-families: $(READY) ## every model family from a whole checkpoint to its answers, and its gates: 3 minutes on two cores

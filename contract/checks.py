@@ -117,6 +117,7 @@ CHECKS = {
     "constraint": Check("sampling_parameters", "exactly one of the names of structured_outputs"),
     "grammar": Check("sampling_parameters", "structured_outputs that compile within 3 s of CPU time and 64 MiB"),
     "grammars": Check("the server", "18 grammars tried at once, those that wait included", Unavailable),
+    "kept-engine": Check("vision_rows_kept", "all rows, where rows does not say kept"),
     "kv-bytes": Check("input_ids, max_tokens", "up to max_kv_bytes of keys and values"),
     "number-format": Check("embeddings", "values, and sums of them, that the model's number format holds"),
     "queue": Check("the server", "max_active and max_waiting requests at once", Unavailable),

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contract import families
+from contract.card import ModelCard
 from contract.errors import InvalidInput
 from contract.prompt import Prompt
 from contract.sampling import Sampling
@@ -76,6 +78,26 @@ def check_choice(sampling: Sampling, end_ids: frozenset[int], num_ids: int) -> N
             f"sampling_parameters.stop_token_ids has all {num_ids} ids of the vocabulary and min_tokens is "
             f"{sampling.min_tokens}: leave one id out, or send min_tokens 0",
             check="no-choice",
+        )
+
+
+def takes_dropped_rows(engine: str, card: ModelCard) -> bool:
+    """Whether an engine gives each token the position that it has in the whole prompt. vLLM asks for the positions of
+    three axes, and counts those of one axis itself."""
+    return engine != "vllm" or families.find(card.family).POSITIONS == "mrope"
+
+
+def check_kept(prompt: Prompt, card: ModelCard) -> None:
+    """Check that vLLM can compute a prompt's positions.
+
+    Raises:
+        InvalidInput: rows are dropped, and vLLM numbers the tokens of this family itself.
+    """
+    if prompt.layout is not None and not prompt.layout.is_kept.all() and not takes_dropped_rows("vllm", card):
+        raise InvalidInput(
+            f"vision_rows_kept drops rows, but the engine vllm numbers the tokens of {card.family} models one by one: "
+            "keep all rows, or ask a server with the engine transformers",
+            check="kept-engine",
         )
 
 

@@ -20,6 +20,7 @@ from contract.manifest import read_manifest
 from contract.names import MODEL, OLD_NAMES, UNARY_MODEL, VISION_MODEL
 from contract.tensors import INPUTS, VERSION
 from contract.token_ids import max_prompt_tokens
+from serving.engine import takes_dropped_rows
 from serving.quantisation import check_quantisation
 from serving.settings import Settings
 from serving.tasks import served_tasks
@@ -80,7 +81,7 @@ def model_parameters(card: ModelCard, settings: Settings) -> dict[str, str]:
     facts["has_vision_model"] = str(settings.bundle is not None).lower()
     numbers = read_numbers(Path(settings.model), card.hidden_size, card.num_deepstack_levels)
     facts["embedding_codecs"] = " ".join(["fp16", "fp32", "int8", *(numbers.names.values() if numbers else ())])
-    facts["rows"] = "copied" if settings.engine == "vllm" else "kept copied"
+    facts["rows"] = "kept copied" if takes_dropped_rows(settings.engine, card) else "copied"
     facts["tasks"] = " ".join(served_tasks(settings))
     facts["embedding_datatypes"] = ",".join(types)
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -176,11 +176,6 @@ class VllmEngine:
         num_tokens = prompt.input_ids.size
         if not sampling.max_tokens:
             raise InvalidInput("max_tokens is 0, at least 1 is expected: an engine answers with one token or more")
-        if prompt.layout is not None and not prompt.layout.is_kept.all():
-            raise InvalidInput(
-                "vision_rows_kept drops rows, which the engine vllm of this server does not take: send rows=all, or ask a "
-                "server with --engine transformers"
-            )
         max_tokens = min(sampling.max_tokens, max(1, self._card.max_position_embeddings - num_tokens))
         if num_tokens + max_tokens > self._max_tokens:
             raise InvalidInput(

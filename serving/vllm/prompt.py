@@ -25,6 +25,8 @@ from contract.errors import InvalidInput
 from contract.families import find
 from contract.items import ItemRows, is_pad
 from contract.prompt import Prompt
+from serving.engine import check_kept
+from serving.vllm.families.positions import FIELD
 
 FLAT = MultiModalFlatField(slices=[slice(None)])  # the items of one batch lie one behind the other
 EACH = MultiModalBatchedField()  # the items of one batch are a list of tensors
@@ -35,11 +37,13 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
     """vLLM's EngineInput of a prompt.
 
     Raises:
-        InvalidInput: the embeddings are too large for dtype, the model's number format.
+        InvalidInput: the embeddings are too large for dtype, the model's number format, or rows are dropped and vLLM
+            computes the positions of this family itself.
     """
     ids = prompt.input_ids.tolist()
     if not prompt.items:
         return tokens_input(ids)
+    positions = _positions(prompt, card)
     rows = _packed(prompt, dtype)  # (N, (1+L)*H)
     pads = np.flatnonzero(is_pad(prompt.input_ids, card))  # (N,)
     items: dict[str, list[Any]] = {}
@@ -50,6 +54,10 @@ def engine_input(prompt: Prompt, card: ModelCard, dtype: torch.dtype) -> Any:
         kind, values = fields(item, rows[item.rows])
         if content.seconds is not None:
             values["second_per_grid_ts"] = MultiModalFieldElem(torch.tensor(content.seconds), GRIDS)
+        if positions is not None:
+            values[FIELD] = MultiModalFieldElem(positions, GRIDS)
+            if content.masks is not None and not content.masks.kept.all():
+                values[f"{kind}_grid_thw"] = MultiModalFieldElem(_row_grid(item, card), GRIDS)
         items.setdefault(kind, []).append(MultiModalKwargsItem(values))
         keys.setdefault(kind, []).append(key)
         places.setdefault(kind, []).append(_place(pads[item.rows]))
@@ -66,6 +74,22 @@ def _on_grids(item: ItemRows, rows: torch.Tensor) -> tuple[str, dict[str, Any]]:
 def _rows_alone(item: ItemRows, rows: torch.Tensor) -> tuple[str, dict[str, Any]]:
     """An item's kind and field, where rows are all there is: vLLM has no such field for videos, and needs none."""
     return "image", {"image_embeds": MultiModalFieldElem(rows, EACH)}
+
+
+def _positions(prompt: Prompt, card: ModelCard) -> torch.Tensor | None:
+    """Positions int64 (3, S + 1) of the tokens and of the next one; None where no row is dropped, so that vLLM finds
+    them itself."""
+    if prompt.layout is None or prompt.layout.is_kept.all():
+        return None
+    check_kept(prompt, card)
+    positions, delta = prompt.positions(card)
+    following = np.full((len(positions), 1), prompt.input_ids.size + delta, np.int64)
+    return torch.from_numpy(np.concatenate([positions, following], axis=1))
+
+
+def _row_grid(item: ItemRows, card: ModelCard) -> torch.Tensor:
+    """A grid of as many rows as an item keeps: vLLM cuts the rows of a batch apart by their grids."""
+    return torch.tensor((1, card.merge_size, card.merge_size * (item.rows.stop - item.rows.start)))
 
 
 def _packed(prompt: Prompt, dtype: torch.dtype) -> torch.Tensor:

@@ -44,7 +44,7 @@ from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.families import test_wire
-from tests.serving import test_doors, test_engine, test_grammars, test_life, test_reuse, test_triton
+from tests.serving import test_doors, test_engine, test_grammars, test_life, test_reuse, test_rows, test_triton
 from tests.serving.reference import FINGERPRINT, IMAGE, START, VIDEO, Case, Reference
 from tests.serving.wire import grpcclient, httpclient, opened, stream, tensors, unary
 
@@ -66,6 +66,7 @@ ELSEWHERE = {
     "queue-time": test_life.test_too_long_in_the_queue,
     "timeout": test_triton.test_a_deadline_before_the_first_token,
     "cancel": test_triton.test_cancel_of_an_unknown_id,
+    "kept-engine": test_rows.test_vllm_drops_no_rows_where_it_numbers_tokens_itself,
     "cancel-id": test_triton.test_cancel_without_an_id,
     "timeout-value": test_doors.test_id_and_timeout_are_fields_of_generate,
     "engine": test_engine.test_damaged_weights_are_the_servers_fault,

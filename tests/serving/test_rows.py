@@ -1,14 +1,18 @@
 """Dropped and copied rows: positions are those of the whole prompt, answers those of transformers at these positions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import InvalidInput
 from contract.limits import Limits
 from contract.prompt import Prompt, check_prompt
 from contract.rows import RowMasks
+from serving.engine import check_kept, takes_dropped_rows
 from serving.triton.launcher import TritonServer
 from tests.serving.reference import FINGERPRINT, MAX_NEW_TOKENS, Case, Reference, encoded_inputs
 from tests.serving.wire import stream, tensors, unary
@@ -105,6 +109,21 @@ def test_answers_of_dropped_rows(cases: dict[str, Case], reference: Reference, s
         is_token[case.input_ids == 262] = first.ravel()
         num_other += answer(prompt, positions[:, is_token], following, reference) != expected
     assert num_other >= 3
+
+
+def test_vllm_drops_no_rows_where_it_numbers_tokens_itself(cases: dict[str, Case], reference: Reference) -> None:
+    """Families of one axis: the server publishes that it takes copies alone, and refuses a mask by name."""
+    flat = replace(reference.card, family="llava")
+    assert [takes_dropped_rows(engine, flat) for engine in ("transformers", "vllm")] == [True, False]
+    dropped, whole = (
+        checked(cases["video"], masks(cases["video"], 1, drops=drops, copies=True), reference)
+        for drops in (True, False)
+    )
+    for prompt, card in ((whole, flat), (whole, reference.card), (dropped, reference.card)):
+        check_kept(prompt, card)
+    with pytest.raises(InvalidInput, match="numbers the tokens of llava models one by one") as refused:
+        check_kept(dropped, flat)
+    assert refused.value.check == "kept-engine"
 
 
 def test_a_lost_mask_is_refused(cases: dict[str, Case], server: TritonServer) -> None:

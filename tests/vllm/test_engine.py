@@ -19,7 +19,9 @@ from contract.limits import Limits
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.vllm.engine import VllmEngine
-from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
+from tests.serving.reference import MAX_NEW_TOKENS, VIDEO, Case, Reference
+from tests.serving.test_rows import SHORT, checked, masks, whole_positions
+from tests.serving.test_rows import answer as forced
 from tests.vllm.conftest import KV_BYTES, LOOP, run
 from tests.waiting import until
 
@@ -42,6 +44,32 @@ async def collect(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREED
 
 def answer(engine: VllmEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> Any:
     return run(collect(engine, prompt, sampling))
+
+
+def test_dropped_rows_leave_every_token_at_its_place_in_the_whole_prompt(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine
+) -> None:
+    """Answers are transformers' at these positions; all at once, beside whole prompts. Counted anew they are others."""
+    case, num_other = cases["video"], 0
+    chosen = [masks(case, seed, drops=True, copies=seed == 2) for seed in range(3)]
+    prompts = [checked(case, one, reference) for one in chosen]
+    expected = []
+    for one, prompt in zip(chosen, prompts, strict=True):
+        positions, following = whole_positions(case, reference)
+        is_token = np.ones(len(case.input_ids), bool)
+        is_token[case.input_ids == VIDEO] = one.kept.ravel()
+        expected.append(forced(prompt, positions[:, is_token], following, reference))
+        size = prompt.input_ids.size
+        num_other += forced(prompt, np.broadcast_to(np.arange(size), (3, size)), size, reference) != expected[-1]
+    assert num_other
+
+    async def together() -> Any:
+        whole = [cases[name].prompt(reference.card) for name in ("video", "mixed")]
+        return await asyncio.gather(*(collect(engine, prompt) for prompt in [*prompts, *whole]))
+
+    found = [answered[0] for answered in run(together())]
+    assert [tokens[:SHORT] for tokens in found[:3]] == expected
+    assert found[3:] == [cases[name].expected for name in ("video", "mixed")]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -10,6 +10,7 @@ from vllm.model_executor.models import qwen2_5_vl, qwen2_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from serving.vllm.families.any_size import AnySize
+from serving.vllm.families.positions import PositionsGiven
 
 
 class _Qwen2Info(AnySize, qwen2_vl.Qwen2VLProcessingInfo):  # type: ignore[misc]
@@ -25,12 +26,13 @@ def _registered(processor: type[Any], info: type[Any]) -> Any:
 
 
 @_registered(qwen2_vl.Qwen2VLMultiModalProcessor, _Qwen2Info)
-class Qwen2VLForConditionalGeneration(qwen2_vl.Qwen2VLForConditionalGeneration):  # type: ignore[misc]
+class Qwen2VLForConditionalGeneration(PositionsGiven, qwen2_vl.Qwen2VLForConditionalGeneration):  # type: ignore[misc]
     """Qwen2-VL."""
 
 
 @_registered(qwen2_5_vl.Qwen2_5_VLMultiModalProcessor, _Qwen25Info)
 class Qwen2_5_VLForConditionalGeneration(  # noqa: N801  the name that config.json has
-    qwen2_5_vl.Qwen2_5_VLForConditionalGeneration  # type: ignore[misc]
+    PositionsGiven,
+    qwen2_5_vl.Qwen2_5_VLForConditionalGeneration,  # type: ignore[misc]
 ):
     """Qwen2.5-VL."""

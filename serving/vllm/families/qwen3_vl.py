@@ -15,6 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from contract.families.mrope import mrope_positions
 from serving.vllm.families.any_size import AnySize
+from serving.vllm.families.positions import PositionsGiven
 
 
 class _WithoutTower:
@@ -66,10 +67,18 @@ def _registered(info: type[Any]) -> Any:
 
 
 @_registered(_DenseInfo)
-class Qwen3VLForConditionalGeneration(_WithoutTower, qwen3_vl.Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+class Qwen3VLForConditionalGeneration(
+    PositionsGiven,
+    _WithoutTower,
+    qwen3_vl.Qwen3VLForConditionalGeneration,  # type: ignore[misc]
+):
     """Dense checkpoints."""
 
 
 @_registered(_MixtureInfo)
-class Qwen3VLMoeForConditionalGeneration(_WithoutTower, qwen3_vl_moe.Qwen3VLMoeForConditionalGeneration):  # type: ignore[misc]
+class Qwen3VLMoeForConditionalGeneration(
+    PositionsGiven,
+    _WithoutTower,
+    qwen3_vl_moe.Qwen3VLMoeForConditionalGeneration,  # type: ignore[misc]
+):
     """Mixtures of experts."""
