@@ -1,7 +1,12 @@
 """How a config says that its linear layers are quantised, and which packages transformers needs to read them."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+from contract.errors import BundleError
+
+NOT_VLLM = ("bitsandbytes",)  # vLLM 0.32 reads the others
 # The packages that transformers 5.23 asks for, by method (quantizers/quantizer_*.py, validate_environment).
 PACKAGES = {
     "fp8": ("accelerate",),
@@ -19,3 +24,19 @@ def quantisation(config: dict[str, Any]) -> str | None:
         if isinstance(found, dict):
             return str(found.get("quant_method", "an unnamed method"))
     return None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json.
+
+    Raises:
+        BundleError: it cannot be read, or holds no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise BundleError(f"{path} holds {type(config).__name__}, an object is expected")
+    return config

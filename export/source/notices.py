@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contract.quantisation import PACKAGES, quantisation
+from contract.quantisation import NOT_VLLM, PACKAGES, quantisation
 from export.source.adapter import ADAPTER, ADAPTER_CONFIG
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def needed(method: str) -> str:
     if method not in PACKAGES:
         return "needs --engine vllm, unless transformers reads it"
     names = [name.replace("_", "-") for name in PACKAGES[method]]
-    return f"needs the package{'s' * (len(names) > 1)} {' and '.join(names)}, or --engine vllm"
+    other = "" if method in NOT_VLLM else ", or --engine vllm"
+    return f"needs the package{'s' * (len(names) > 1)} {' and '.join(names)}{other}"
 
 
 def notices(checkpoint: "Checkpoint") -> list[str]:

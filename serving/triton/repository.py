@@ -41,8 +41,7 @@ def render_repository(target: Path, settings: Settings) -> ModelCard:
     """
     card = read_language_card(Path(settings.model))
     check_weights(Path(settings.model))
-    if settings.engine == "transformers":
-        check_quantisation(Path(settings.model))
+    check_quantisation(Path(settings.model), settings.engine)
     published = "".join(
         f"parameters {{ key: {json.dumps(name)} value {{ string_value: {json.dumps(value)} }} }}\n"
         for name, value in model_parameters(card, settings).items()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contract.errors import InvalidInput
 from contract.language import read_language_card
 from contract.limits import Limits
+from contract.quantisation import quantisation, read_config
 from contract.tasks import GENERATE
 from contract.thinking import END, START
 from serving.tasks import POOLING
@@ -97,7 +98,8 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
             raise InvalidInput(
                 f"engine_args.json has 'max_loras' {given['max_loras']}, on a CPU {num_slots} are needed: the last must stay free"
             )
-        usual["dtype"] = "float32" if dtype == "auto" else DTYPES[dtype]
+        if dtype == "auto":  # vLLM's kernels of quantised layers compute in 16 bits
+            usual["dtype"] = "float32" if quantisation(read_config(folder)) is None else "bfloat16"
         usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}
         token_bytes = kv_bytes_per_token(read_text_config(folder), getattr(torch, usual["dtype"]).itemsize)
         max_tokens = min(max_tokens, limits.max_kv_bytes // token_bytes // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS)

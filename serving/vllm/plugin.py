@@ -1,8 +1,11 @@
 """What vLLM calls in each of its processes (entry point `vllm.general_plugins`).
 
 It registers our models under the usual names, our wait in place of vLLM's busy wait, and every end token for grammars.
-It registers models by name, so that a process that loads another model pays nothing.
+It registers models by name, so that a process that loads another model pays nothing. And it asks for AMX, which vLLM
+0.32 does not.
 """
+
+import torch
 
 from serving.families import vllm_classes
 
@@ -15,7 +18,15 @@ def register() -> None:
     from serving.vllm.grammar_ends import allow_every_end
     from serving.vllm.waiting import sleep_while_waiting
 
+    ask_for_amx()
     sleep_while_waiting()
     allow_every_end()
     for name, where in vllm_classes().items():
         ModelRegistry.register_model(name, where)
+
+
+def ask_for_amx() -> None:
+    """Ask Linux for the processor's AMX registers where it has them. A process that has not asked dies at its first AMX
+    instruction, and vLLM's attention in bfloat16 begins with one (Linux: ARCH_REQ_XCOMP_PERM of arch_prctl)."""
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.export.quantised import SINGLE, quantised
 from tests.export.tiny_checkpoint import BUNDLED, change_json, write_json
 
 Change = Callable[[Path], None]
 PICTURES, VIDEOS, NESTED = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 
 
 def read(model: Path, name: str) -> dict[str, Any]:
@@ -132,79 +133,6 @@ def wrapped(model: Path) -> None:
 def adapter_alone(model: Path) -> None:
     adapter_beside(model)
     (model / SINGLE).unlink()
-
-
-def fp8_blocks(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    rows, columns = weight.shape
-    scales = torch.ones(-(-rows // 128), -(-columns // 128))
-    return {f"{name}.weight": weight.to(torch.float8_e4m3fn), f"{name}.weight_scale_inv": scales}
-
-
-def nf4(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """bitsandbytes: two values a byte, one scale for 64 of them."""
-    state = torch.zeros(64, dtype=torch.uint8)
-    return {
-        f"{name}.weight": torch.zeros(weight.numel() // 2, 1, dtype=torch.uint8),
-        f"{name}.weight.absmax": torch.ones(-(-weight.numel() // 64)),
-        f"{name}.weight.quant_map": torch.linspace(-1, 1, 16),
-        f"{name}.weight.quant_state.bitsandbytes__nf4": state,
-    }
-
-
-def packed(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """compressed-tensors: eight values an int32, one scale for 32 of them."""
-    rows, columns = weight.shape
-    return {
-        f"{name}.weight_packed": torch.zeros(rows, columns // 8, dtype=torch.int32),
-        f"{name}.weight_scale": torch.ones(rows, columns // 32, dtype=torch.bfloat16),
-        f"{name}.weight_shape": torch.tensor([rows, columns]),
-    }
-
-
-def gptq(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    rows, columns = weight.shape
-    return awq(name, weight.T) | {
-        f"{name}.qweight": torch.zeros(columns // 8, rows, dtype=torch.int32),
-        f"{name}.g_idx": torch.arange(columns, dtype=torch.int32) // 32,
-    }
-
-
-def awq(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    rows, columns = weight.shape
-    return {
-        f"{name}.qweight": torch.zeros(columns, rows // 8, dtype=torch.int32),
-        f"{name}.qzeros": torch.zeros(columns // 32, rows // 8, dtype=torch.int32),
-        f"{name}.scales": torch.ones(columns // 32, rows, dtype=torch.float16),
-    }
-
-
-Quantise = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
-GROUP = {"weights": {"num_bits": 4, "type": "int", "group_size": 32, "strategy": "group"}, "targets": ["Linear"]}
-# By quant_method: how a layer is stored, and the rest of quantization_config.
-METHODS: dict[str, tuple[Quantise, dict[str, Any]]] = {
-    "fp8": (fp8_blocks, {"weight_block_size": [128, 128], "activation_scheme": "dynamic"}),
-    "bitsandbytes": (nf4, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
-    "compressed-tensors": (packed, {"format": "pack-quantized", "config_groups": {"group_0": GROUP}}),
-    "gptq": (gptq, {"bits": 4, "group_size": 32, "desc_act": False}),
-    "awq": (awq, {"bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}),
-    "modelopt": (fp8_blocks, {"quant_algo": "FP8"}),
-}
-
-
-def quantised(method: str) -> Change:
-    """The linear layers of the language model as `method` stores them; the tower stays as it is."""
-    quantise, config = METHODS[method]
-
-    def change(model: Path) -> None:
-        found: dict[str, torch.Tensor] = {}
-        for name, tensor in load_file(model / SINGLE).items():
-            is_linear = tensor.ndim == 2 and "_proj" in name and ".visual." not in name
-            found |= quantise(name.removesuffix(".weight"), tensor) if is_linear else {name: tensor}
-        save_file({name: value.contiguous() for name, value in found.items()}, model / SINGLE, {"format": "pt"})
-        changes = {"quantization_config": {"quant_method": method, **config}}
-        write_json(model / "config.json", read(model, "config.json") | changes)
-
-    return change
 
 
 def quantised_tower(model: Path) -> None:

@@ -108,7 +108,8 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path, change: Chan
 def test_notices(tmp_path: Path) -> None:
     from io import StringIO
 
-    from tests.export.layouts import adapter_beside, quantised, untied
+    from tests.export.layouts import adapter_beside, untied
+    from tests.export.quantised import quantised
 
     for number, (change, said) in enumerate(
         (

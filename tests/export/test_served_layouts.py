@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tests.engine import settings
 from tests.export.experts import LAYOUTS, write_experts
-from tests.export.layouts import METHODS, SINGLE, as_saved, build, endless, quantised, untied
+from tests.export.layouts import SINGLE, as_saved, build, endless, untied
+from tests.export.quantised import METHODS, quantised
 from tests.export.tiny_checkpoint import BUNDLED, change_json
 from tests.processor import load_processor
 
@@ -42,7 +44,7 @@ def test_the_tokenizers_end_ends_an_answer(tmp_path: Path) -> None:
 
 QUANTISED = {
     "fp8": r"is quantised with fp8: pip install accelerate, or serve it with --engine vllm",
-    "bitsandbytes": r"with bitsandbytes: pip install accelerate bitsandbytes, or serve it with --engine vllm",
+    "bitsandbytes": r"with bitsandbytes: pip install accelerate bitsandbytes$",
     "compressed-tensors": r"with compressed-tensors: pip install compressed-tensors, or serve it with --engine vllm",
     "gptq": r"with gptq: pip install optimum gptqmodel, or serve it with --engine vllm",
     "awq": r"with awq: pip install accelerate gptqmodel, or serve it with --engine vllm",
@@ -64,6 +66,12 @@ def test_a_quantised_language_model_exports_and_the_server_says_what_it_needs(tm
         load_language_model(tmp_path / "language")
     with pytest.raises(BundleError, match=QUANTISED[method]):
         TritonServer(settings(tmp_path / "language")).start()
+    if method == "bitsandbytes":
+        on_vllm = replace(settings(tmp_path / "language"), engine="vllm")
+        with pytest.raises(
+            BundleError, match="with bitsandbytes, which vLLM does not read: pip install accelerate bits"
+        ):
+            TritonServer(on_vllm).start()
 
 
 def test_a_method_that_transformers_does_not_know_is_refused(tmp_path: Path) -> None:

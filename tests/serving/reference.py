@@ -66,7 +66,10 @@ HYBRID = {  # three layers with a state to one of attention
 }
 
 
-def make_model(*, tied: bool = False, is_moe: bool = False, is_hybrid: bool = False) -> PreTrainedModel:
+def make_model(
+    *, tied: bool = False, is_moe: bool = False, is_hybrid: bool = False, is_wide: bool = False
+) -> PreTrainedModel:
+    """is_wide gives every linear layer of the language model multiples of 128 inputs and outputs."""
     text = {
         "vocab_size": 272,
         "hidden_size": 64,
@@ -94,6 +97,9 @@ def make_model(*, tied: bool = False, is_moe: bool = False, is_hybrid: bool = Fa
         "deepstack_visual_indexes": [0, 1, 2],
         "num_position_embeddings": 64,
     }
+    if is_wide:
+        text |= {"hidden_size": 128, "intermediate_size": 256, "num_key_value_heads": 4}
+        vision |= {"out_hidden_size": 128}
     if is_moe:
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     kinds: tuple[Any, Any] = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
@@ -164,8 +170,16 @@ class Case:
 class Reference:
     """The full model, its two checkpoint folders, and the cases every engine must answer alike."""
 
-    def __init__(self, root: Path, *, tied: bool = False, is_moe: bool = False, is_hybrid: bool = False) -> None:
-        self.model = make_model(tied=tied, is_moe=is_moe, is_hybrid=is_hybrid)
+    def __init__(
+        self,
+        root: Path,
+        *,
+        tied: bool = False,
+        is_moe: bool = False,
+        is_hybrid: bool = False,
+        is_wide: bool = False,
+    ) -> None:
+        self.model = make_model(tied=tied, is_moe=is_moe, is_hybrid=is_hybrid, is_wide=is_wide)
         self.tokenizer, self.num_levels = make_tokenizer(), 0 if is_hybrid else 3
         self.full, self.language = root / "full", root / "language"
         self.model.save_pretrained(self.full)
@@ -179,7 +193,7 @@ class Reference:
         save_file(kept, self.language / "model.safetensors", {"format": "pt"})
         LanguageCheckpoint(FINGERPRINT, has_outer_video_wrapper=True).write(self.language)
         self.card = read_language_card(self.language)
-        rows = np.random.default_rng(5).standard_normal((4, 200, 64))
+        rows = np.random.default_rng(5).standard_normal((4, 200, self.card.hidden_size))
         if is_hybrid:
             return  # codecs have nothing to do with it
         self.numbers = learn(rows)  # as if the tower's rows were normal
@@ -216,7 +230,8 @@ class Reference:
                 with torch.no_grad():
                     features[kind] = self.model.model.visual(values, grid)
         pads = input_ids[np.isin(input_ids, (IMAGE, VIDEO))]
-        main, deepstack = np.zeros((pads.size, 64), np.float32), np.zeros((self.num_levels, pads.size, 64), np.float32)
+        shape = (pads.size, self.card.hidden_size)
+        main, deepstack = np.zeros(shape, np.float32), np.zeros((self.num_levels, *shape), np.float32)
         for kind, out in features.items():
             main[pads == kind] = out.pooler_output.numpy()
             for level, feature in enumerate(getattr(out, "deepstack_features", ())):
