@@ -22,7 +22,7 @@ from tests.tiny_model.pictures import write_pictures
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("klt") / "pictures", 8, 5, num_questions=2)
+    return write_pictures(tmp_path_factory.mktemp("klt") / "pictures", 8, 5, num_questions=1)
 
 
 def sums(folder: Path) -> dict[str, str]:
