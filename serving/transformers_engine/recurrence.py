@@ -15,7 +15,7 @@ import torch
 from serving.transformers_engine.state import StateLayer
 
 
-class Piece(Protocol):
+class CachedPiece(Protocol):
     """Consecutive tokens of one sequence; the cache has a StateLayer at the place of each gated-delta layer."""
 
     @property
@@ -31,7 +31,9 @@ def pack(decoder: Any) -> None:
             mixer.forward = partial(packed_delta, mixer)
 
 
-def packed_delta(mixer: Any, hidden_states: torch.Tensor, *, pieces: Sequence[Piece], **kwargs: Any) -> torch.Tensor:
+def packed_delta(
+    mixer: Any, hidden_states: torch.Tensor, *, pieces: Sequence[CachedPiece], **kwargs: Any
+) -> torch.Tensor:
     """What the layer adds to each token: (1, T, H) to (1, T, H). The states of the pieces grow.
 
     Args:
