@@ -27,7 +27,7 @@ def measure(
     """Load every door at every concurrency."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        write_inputs(Path(folder), server.http_url, grid, max_tokens)
+        write_inputs(Path(folder), server.http_url, [grid], max_tokens)
         for concurrency in concurrencies:
             for door in DOORS:
                 url = server.grpc_url if DOORS[door][1] == "grpc" else server.http_url

@@ -66,7 +66,7 @@ def run(door: str, url: str, inputs: Path, concurrency: int, window_ms: int, max
     model, protocol, flags = DOORS[door]
     root, export = folder(), inputs / f"{protocol}-{concurrency}.json"
     line = [str(root / "bin" / "perf_analyzer"), "-m", model, "-i", protocol, *flags, "-u", url]
-    line += ["--input-data", str(inputs / "inputs.json"), *(inputs / "shapes").read_text().split()]
+    line += ["--input-data", str(inputs / "inputs.json")]
     line += ["--concurrency-range", str(concurrency), "--measurement-interval", str(window_ms)]
     line += ["--max-trials", "3", "--stability-percentage", "999", "--profile-export-file", str(export)]
     environment = os.environ | {"LD_LIBRARY_PATH": str(root / "lib")}

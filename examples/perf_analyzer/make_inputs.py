@@ -1,13 +1,15 @@
 """Requests for NVIDIA's perf_analyzer: a prompt about one picture, with random embeddings of the server's own widths.
 
-What fits is asked from the server (GET /v2/models/edge_vlm/config), so the file is right for any checkpoint. perf_analyzer
-wants two things: the tensors as JSON (FP16 only in base64), and the shape of every tensor again on its command line.
+The script asks the server what fits (GET /v2/models/edge_vlm/config), so the file is right for any checkpoint. perf_analyzer
+reads the tensors as JSON (FP16 only in base64), each with its shape. Requests of one file may have pictures of different
+sizes; its option --shape would allow one alone.
 """
 
 import argparse
 import base64
 import json
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +52,27 @@ def request(facts: dict[str, str], grid: tuple[int, int, int], max_tokens: int, 
 
 
 def write_inputs(
-    out: Path, http_url: str, grid: tuple[int, int, int], max_tokens: int, num_requests: int = 4
-) -> list[str]:
-    """Write inputs.json and the file `shapes` into the folder `out`; returns the options that `shapes` holds."""
+    out: Path, http_url: str, grids: Sequence[tuple[int, int, int]], max_tokens: int, num_requests: int = 4
+) -> None:
+    """Write inputs.json into the folder `out`: requests about pictures of each grid in turn."""
     facts = server_facts(http_url)
-    requests = [request(facts, grid, max_tokens, seed) for seed in range(num_requests)]
-    options = [f"--shape={name}:{','.join(map(str, tensor['shape']))}" for name, tensor in requests[0].items()]
+    requests = [request(facts, grids[seed % len(grids)], max_tokens, seed) for seed in range(num_requests)]
     out.mkdir(parents=True, exist_ok=True)
     (out / "inputs.json").write_text(json.dumps({"data": requests}))
-    (out / "shapes").write_text("\n".join(options) + "\n")
-    return options
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="127.0.0.1:8000", help="the server's HTTP port")
-    parser.add_argument("--grid", default="1x32x32", help="frames x height x width of the picture, in patches")
+    parser.add_argument(
+        "--grid", nargs="+", default=["1x32x32"], help="frames x height x width of the pictures, in patches"
+    )
     parser.add_argument("--max-tokens", type=int, default=64, help="length of every answer")
     parser.add_argument("--out", type=Path, default=Path("load"))
     args = parser.parse_args()
-    t, h, w = map(int, args.grid.split("x"))
-    write_inputs(args.out, args.url, (t, h, w), args.max_tokens)
-    print(f"{args.out}/inputs.json and {args.out}/shapes are written")
+    grids = [(t, h, w) for t, h, w in (map(int, grid.split("x")) for grid in args.grid)]
+    write_inputs(args.out, args.url, grids, args.max_tokens)
+    print(f"{args.out}/inputs.json is written")
 
 
 if __name__ == "__main__":
