@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,7 +82,11 @@ def gateway_process(
             assert process.stdout is not None
             url = process.stdout.readline().strip()
             assert url.startswith("http"), url
+            # the access log goes to the same pipe: a full one would stop the gateway
+            drain = Thread(target=deque, args=(process.stdout, 0))
+            drain.start()
             yield Gateway(url, process)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
+        drain.join()
