@@ -8,11 +8,30 @@
 
 namespace edge_vlm {
 
-// What a layer does to a product before it stores it.
+// What a layer does to a product before it stores it: it applies an activation, or adds a residual.
+enum class After { kNothing, kResidual, kGeluTanh, kGelu, kQuickGelu };
+
 struct Epilogue {
-  bool has_gelu = false;  // the tanh form
-  const float* residual = nullptr;  // (rows, out)
+  After after = After::kNothing;
+  const float* residual = nullptr;  // (rows, out), where it is added
 };
+
+// Calls f with `after` as a constant.
+template <class F>
+void ByAfter(After after, const F& f) {
+  switch (after) {
+    case After::kNothing:
+      return f(std::integral_constant<After, After::kNothing>{});
+    case After::kResidual:
+      return f(std::integral_constant<After, After::kResidual>{});
+    case After::kGeluTanh:
+      return f(std::integral_constant<After, After::kGeluTanh>{});
+    case After::kGelu:
+      return f(std::integral_constant<After, After::kGelu>{});
+    case After::kQuickGelu:
+      return f(std::integral_constant<After, After::kQuickGelu>{});
+  }
+}
 
 // Numbers of the columns of a panel, kPanel each. Layers of floats have a bias only.
 struct Columns {
@@ -21,7 +40,7 @@ struct Columns {
 };
 
 // Turns kColumns columns of one row from int32 or float sums into floats. `pairs` is the row's, where kHasPairs.
-template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
+template <int kColumns, After kAfter, class Sum>
 [[gnu::always_inline]] inline void Finish(const Sum* __restrict sums, const Columns& columns, const Rounded& row,
                                           int32_t pairs, const float* __restrict residual, float* __restrict to) {
   for (int c = 0; c < kColumns; ++c) {
@@ -32,8 +51,11 @@ template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
     } else {
       value = sums[c] + columns.bias[c];
     }
-    if (kHasGelu) value = std::is_same_v<Sum, int32_t> ? GeluTanhForBytes(value) : GeluTanh(value);
-    to[c] = kHasResidual ? value + residual[c] : value;
+    if constexpr (kAfter == After::kGeluTanh)
+      value = std::is_same_v<Sum, int32_t> ? GeluTanhForBytes(value) : GeluTanh(value);
+    if constexpr (kAfter == After::kGelu) value = Gelu(value);
+    if constexpr (kAfter == After::kQuickGelu) value = QuickGelu(value);
+    to[c] = kAfter == After::kResidual ? value + residual[c] : value;
   }
 }
 

@@ -4,16 +4,39 @@
 #include "weight_formats.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace edge_vlm {
 
-// Reads norm_weight and norm_bias, (in,) each, which are inputs `first` and `first` + 1.
+// Reads norm_weight and norm_bias, (in,) each, which are inputs `first` and `first` + 1, and the attribute epsilon, which
+// is 1e-6 where there is none.
 inline OrtStatus* ReadNorm(const OrtKernelInfo* info, size_t first, size_t in, Prologue* before) {
   Tensor weight, bias;
   RETURN_IF_ERROR(Constant(info, first, &weight));
   RETURN_IF_ERROR(Constant(info, first + 1, &bias));
   if (weight.size != in || bias.size != in) return Refuse("edge_vlm: a norm of another width than the weights'");
   before->norm_weight = weight.floats(), before->norm_bias = bias.floats();
+  Ignore(api->KernelInfoGetAttribute_float(info, "epsilon", &before->epsilon));
+  return nullptr;
+}
+
+// Reads the attribute activation, which is gelu_pytorch_tanh where there is none.
+inline OrtStatus* ReadActivation(const OrtKernelInfo* info, After* after) {
+  char name[16] = {};
+  size_t size = 0;
+  *after = After::kGeluTanh;
+  if (OrtStatus* none = api->KernelInfoGetAttribute_string(info, "activation", nullptr, &size)) {
+    api->ReleaseStatus(none);
+    return nullptr;
+  }
+  if (size > sizeof(name)) return Refuse("edge_vlm: an activation that the kernels do not have");
+  RETURN_IF_ERROR(api->KernelInfoGetAttribute_string(info, "activation", name, &size));
+  if (!std::strcmp(name, "gelu"))
+    *after = After::kGelu;
+  else if (!std::strcmp(name, "quick_gelu"))
+    *after = After::kQuickGelu;
+  else
+    return Refuse("edge_vlm: an activation that the kernels do not have");
   return nullptr;
 }
 
@@ -40,10 +63,11 @@ struct LinearOp {
   }
 };
 
-// Inputs: rows, norm_weight, norm_bias, weights.
-template <class Stored>
+// Inputs: rows, norm_weight, norm_bias, weights. The general operator has another name, so that a library that knows only
+// the usual norm does not compute that one in its place.
+template <class Stored, bool kIsGeneral>
 struct NormLinearOp {
-  static constexpr const char* kName = Stored::kNormLinear;
+  static constexpr const char* kName = kIsGeneral ? Stored::kGeneralNormLinear : Stored::kNormLinear;
   static constexpr size_t kInputs = 3 + Stored::kInputs;
   Linear linear;
   Prologue before;
@@ -72,24 +96,26 @@ struct LinearAddOp {
     RETURN_IF_ERROR(Rows(context, 0, linear.in(), &rows));
     RETURN_IF_ERROR(Rows(context, kInputs - 1, linear.out(), &residual));
     if (residual.dims[0] != rows.dims[0]) return Refuse("edge_vlm: another number of residual rows");
-    return ApplyTo(context, linear, {}, {false, residual.floats()}, rows);
+    return ApplyTo(context, linear, {}, {After::kResidual, residual.floats()}, rows);
   }
 };
 
 // Inputs: rows, norm_weight, norm_bias, weights of the first layer, factors (wide,) where kHasFactors, weights of the
 // second.
-template <class Stored>
+template <class Stored, bool kIsGeneral>
 struct NormMlpAddOp {
-  static constexpr const char* kName = Stored::kNormMlpAdd;
+  static constexpr const char* kName = kIsGeneral ? Stored::kGeneralNormMlpAdd : Stored::kNormMlpAdd;
   static constexpr size_t kFactors = 3 + Stored::kInputs, kSecond = kFactors + Stored::kHasFactors;
   static constexpr size_t kInputs = kSecond + Stored::kInputs;
   Linear first, second;
   Prologue before_first, before_second;
+  After activation = After::kGeluTanh;
 
   OrtStatus* Create(const OrtKernelInfo* info, bool copies) {
     RETURN_IF_ERROR(Stored::Read(info, 3, copies, &first));
     RETURN_IF_ERROR(Stored::Read(info, kSecond, copies, &second));
     RETURN_IF_ERROR(ReadNorm(info, 1, first.in(), &before_first));
+    RETURN_IF_ERROR(ReadActivation(info, &activation));
     Tensor factors;
     if (Stored::kHasFactors) RETURN_IF_ERROR(Constant(info, kFactors, &factors));
     bool has_all = !Stored::kHasFactors || factors.size == first.out();
@@ -110,8 +136,8 @@ struct NormMlpAddOp {
     for (size_t start = 0; start < count; start += Stored::kRowsPerChunk) {
       size_t chunk = std::min(Stored::kRowsPerChunk, count - start);
       const float* x = rows.floats() + start * first.in();
-      first.Apply(run, x, chunk, before_first, {true, nullptr}, wide.get());
-      second.Apply(run, wide.get(), chunk, before_second, {false, x}, result + start * second.out());
+      first.Apply(run, x, chunk, before_first, {activation, nullptr}, wide.get());
+      second.Apply(run, wide.get(), chunk, before_second, {After::kResidual, x}, result + start * second.out());
     }
     return nullptr;
   }

@@ -303,12 +303,9 @@ void Linear::Multiply(const Left& left, size_t first_row, size_t num_rows, size_
                 k > 0);
   }
   auto store = [&](auto* of) {
-    if (after.has_gelu)
-      Store<true, false>(of, left, first_row, num_rows, panel, nullptr, result);
-    else if (after.residual)
-      Store<false, true>(of, left, first_row, num_rows, panel, after.residual, result);
-    else
-      Store<false, false>(of, left, first_row, num_rows, panel, nullptr, result);
+    ByAfter(after.after, [&](auto constant) {
+      Store<decltype(constant)::value>(of, left, first_row, num_rows, panel, after.residual, result);
+    });
   };
   if (format_ == Format::kInt8)
     store(sums);
@@ -328,7 +325,7 @@ void Linear::MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_row
     MultiplyMatrix({left.rows + first_row * pitch_ * shape.row_bytes, packed, ahead, pitch_ * shape.row_bytes,
                     depth_ * shape.row_bytes, num_rows, ColumnsOf(panel), std::min<size_t>(kPanel, out_ - first),
                     left.rounded + first_row, after.residual ? after.residual + place : nullptr, result + place, out_,
-                    after.has_gelu, format_ == Format::kBf16});
+                    after.after, format_ == Format::kBf16});
   }
 }
 
@@ -338,7 +335,7 @@ Columns Linear::ColumnsOf(size_t panel) const {
   return {steps, steps + width, steps + 2 * width, pairs_ ? pairs_ + first : nullptr};
 }
 
-template <bool kHasGelu, bool kHasResidual, class Sum>
+template <After kAfter, class Sum>
 void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
                    const float* residual, float* result) const {
   size_t first = panel * kPanel, count = std::min<size_t>(kPanel, out_ - first);
@@ -349,11 +346,11 @@ void Linear::Store(const Sum* sums, const Left& left, size_t first_row, size_t n
     Rounded rounded = format_ == Format::kInt8 ? left.rounded[row] : Rounded{};
     int32_t pairs = kHasPairs && format_ == Format::kInt8 ? left.pairs[row] : 0;
     if (count == kPanel) {
-      const float* from = kHasResidual ? residual + place : nullptr;
-      Finish<kPanel, kHasGelu, kHasResidual>(sums, columns, rounded, pairs, from, result + place);
+      const float* from = kAfter == After::kResidual ? residual + place : nullptr;
+      Finish<kPanel, kAfter>(sums, columns, rounded, pairs, from, result + place);
     } else {
-      if (kHasResidual) std::memcpy(added, residual + place, count * sizeof(float));
-      Finish<kPanel, kHasGelu, kHasResidual>(sums, columns, rounded, pairs, added, whole);
+      if (kAfter == After::kResidual) std::memcpy(added, residual + place, count * sizeof(float));
+      Finish<kPanel, kAfter>(sums, columns, rounded, pairs, added, whole);
       std::memcpy(result + place, whole, count * sizeof(float));
     }
   }

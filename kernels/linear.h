@@ -70,7 +70,7 @@ class Linear {
   void MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_rows, size_t panel, const void* block,
                         const Epilogue& after, float* result) const;
   Columns ColumnsOf(size_t panel) const;
-  template <bool kHasGelu, bool kHasResidual, class Sum>
+  template <After kAfter, class Sum>
   void Store(const Sum* sums, const Left& left, size_t first_row, size_t num_rows, size_t panel,
              const float* residual, float* result) const;
 

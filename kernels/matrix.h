@@ -40,7 +40,8 @@ struct MatrixTask {
   const float* residual;     // null, or like result
   float* result;             // rows `out` apart
   size_t out;
-  bool has_gelu, is_bf16;
+  After after;
+  bool is_bf16;
 };
 void MultiplyMatrix(const MatrixTask& task);
 

@@ -100,9 +100,11 @@ OrtStatus* AddTo(OrtCustomOpDomain* domain) {
 template <class Stored, bool kCopies>
 OrtStatus* AddLayersTo(OrtCustomOpDomain* domain) {
   RETURN_IF_ERROR((AddTo<LinearOp<Stored>, kCopies>(domain)));
-  RETURN_IF_ERROR((AddTo<NormLinearOp<Stored>, kCopies>(domain)));
+  RETURN_IF_ERROR((AddTo<NormLinearOp<Stored, false>, kCopies>(domain)));
+  RETURN_IF_ERROR((AddTo<NormLinearOp<Stored, true>, kCopies>(domain)));
   RETURN_IF_ERROR((AddTo<LinearAddOp<Stored>, kCopies>(domain)));
-  return AddTo<NormMlpAddOp<Stored>, kCopies>(domain);
+  RETURN_IF_ERROR((AddTo<NormMlpAddOp<Stored, false>, kCopies>(domain)));
+  return AddTo<NormMlpAddOp<Stored, true>, kCopies>(domain);
 }
 
 template <bool kCopies>

@@ -6,19 +6,18 @@
 namespace edge_vlm {
 namespace {
 
-constexpr float kNormEpsilon = 1e-6f;  // as in the graph's LayerNormalization
 constexpr float kSmallestStep = 1e-12f;
 
 // A norm takes `mean` from each number of a row and multiplies the rest by `scale`.
 struct Norm {
   float mean, scale;
 
-  Norm(const float* x, size_t in) {
+  Norm(const float* x, size_t in, float epsilon) {
     float sum = 0, squares = 0;
     for (size_t i = 0; i < in; ++i) sum += x[i];
     mean = sum / static_cast<float>(in);
     for (size_t i = 0; i < in; ++i) squares += (x[i] - mean) * (x[i] - mean);
-    scale = 1.0f / std::sqrt(squares / static_cast<float>(in) + kNormEpsilon);
+    scale = 1.0f / std::sqrt(squares / static_cast<float>(in) + epsilon);
   }
 };
 
@@ -64,7 +63,7 @@ Rounded Round(const float* x, const Range& range, size_t in, size_t depth, uint8
 const float* Prepare(const float* x, size_t in, const Prologue& before, float* row) {
   if (!before.norm_weight && !before.factors) return x;
   if (before.norm_weight) {
-    Norm norm(x, in);
+    Norm norm(x, in, before.epsilon);
     for (size_t i = 0; i < in; ++i)
       row[i] = (x[i] - norm.mean) * norm.scale * before.norm_weight[i] + before.norm_bias[i];
     x = row;
@@ -81,7 +80,7 @@ Rounded Quantise(const float* x, size_t in, size_t depth, const Prologue& before
     return Round(x, RangeOf<false>(in, [&](size_t i) { return x[i]; }, nullptr), in, depth, q);
   }
   if (weight) {
-    Norm norm(x, in);
+    Norm norm(x, in, before.epsilon);
     auto value = [&](size_t i) { return (x[i] - norm.mean) * norm.scale * weight[i] + bias[i]; };
     return Round(row, RangeOf<true>(in, value, row), in, depth, q);
   }

@@ -9,6 +9,7 @@ namespace edge_vlm {
 struct Prologue {
   const float* norm_weight = nullptr;  // (in,), null for no norm
   const float* norm_bias = nullptr;
+  float epsilon = 1e-6f;  // of the norm
   const float* factors = nullptr;  // (in,)
 };
 

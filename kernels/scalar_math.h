@@ -61,4 +61,17 @@ inline float GeluTanhForBytes(float x) {
   return x * (0.5f + t * p);
 }
 
+// x / (1 + e^(-1.702 x)).
+inline float QuickGelu(float x) { return x / (1.0f + Exp2(-1.702f / kLog2 * x)); }
+
+// 0.5 x (1 + erf(x / sqrt(2))) to 1.5e-7 |x|: erf by formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical
+// Functions, with z = |x| / sqrt(2) and e^(-z^2) = 2^(-z^2 / log 2). The complement is half the factor of a negative x.
+inline float Gelu(float x) {
+  constexpr float kCoefficients[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+  float z = std::fabs(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z), p = 1.061405429f;
+  for (float coefficient : kCoefficients) p = p * t + coefficient;
+  float complement = 0.5f * p * t * Exp2(-z * z / kLog2);
+  return x * (x < 0 ? complement : 1.0f - complement);
+}
+
 }  // namespace edge_vlm

@@ -12,7 +12,9 @@ constexpr int64_t kAccuracyOfBf16 = 3;  // as onnxruntime's MatMulNBits numbers 
 
 struct Bytes {
   static constexpr const char *kLinear = "Linear8", *kNormLinear = "NormLinear8", *kLinearAdd = "LinearAdd8",
-                              *kNormMlpAdd = "NormMlpAdd8";
+                              *kNormMlpAdd = "NormMlpAdd8",
+                              *kGeneralNormLinear = "GeneralNormLinear8",
+                              *kGeneralNormMlpAdd = "GeneralNormMlpAdd8";
   static constexpr size_t kInputs = 3;
   static constexpr bool kHasFactors = true;  // between the layers of an MLP
   static constexpr size_t kRowsPerChunk = 256;  // an MLP takes so many at a time: their wide rows stay in the third cache
@@ -23,7 +25,9 @@ struct Bytes {
 
 struct Nibbles {
   static constexpr const char *kLinear = "Linear4", *kNormLinear = "NormLinear4", *kLinearAdd = "LinearAdd4",
-                              *kNormMlpAdd = "NormMlpAdd4";
+                              *kNormMlpAdd = "NormMlpAdd4",
+                              *kGeneralNormLinear = "GeneralNormLinear4",
+                              *kGeneralNormMlpAdd = "GeneralNormMlpAdd4";
   static constexpr size_t kInputs = 4;
   static constexpr bool kHasFactors = true;
   static constexpr size_t kRowsPerChunk = Bytes::kRowsPerChunk;
@@ -35,7 +39,9 @@ struct Nibbles {
 
 struct Halves {
   static constexpr const char *kLinear = "Linear16", *kNormLinear = "NormLinear16", *kLinearAdd = "LinearAdd16",
-                              *kNormMlpAdd = "NormMlpAdd16";
+                              *kNormMlpAdd = "NormMlpAdd16",
+                              *kGeneralNormLinear = "GeneralNormLinear16",
+                              *kGeneralNormMlpAdd = "GeneralNormMlpAdd16";
   static constexpr size_t kInputs = 2;
   static constexpr bool kHasFactors = false;
   static constexpr size_t kRowsPerChunk = 4 * kMostRows;  // weights are larger than rows
@@ -47,7 +53,9 @@ struct Halves {
 // Halves whose products may be bf16, where that is quicker and the session allows copies; elsewhere they are float32.
 struct HalvesInBf16 {
   static constexpr const char *kLinear = "LinearBf16", *kNormLinear = "NormLinearBf16", *kLinearAdd = "LinearAddBf16",
-                              *kNormMlpAdd = "NormMlpAddBf16";
+                              *kNormMlpAdd = "NormMlpAddBf16",
+                              *kGeneralNormLinear = "GeneralNormLinearBf16",
+                              *kGeneralNormMlpAdd = "GeneralNormMlpAddBf16";
   static constexpr size_t kInputs = Halves::kInputs;
   static constexpr bool kHasFactors = false;
   static constexpr size_t kRowsPerChunk = Halves::kRowsPerChunk;
@@ -58,7 +66,9 @@ struct HalvesInBf16 {
 
 struct Floats {
   static constexpr const char *kLinear = "Linear32", *kNormLinear = "NormLinear32", *kLinearAdd = "LinearAdd32",
-                              *kNormMlpAdd = "NormMlpAdd32";
+                              *kNormMlpAdd = "NormMlpAdd32",
+                              *kGeneralNormLinear = "GeneralNormLinear32",
+                              *kGeneralNormMlpAdd = "GeneralNormMlpAdd32";
   static constexpr size_t kInputs = 2;
   static constexpr bool kHasFactors = false;
   static constexpr size_t kRowsPerChunk = 4 * kMostRows;

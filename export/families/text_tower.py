@@ -13,7 +13,7 @@ from export.families.clip_tower import block_sources
 from export.graph.builder import CONTRIB, Builder
 from export.graph.layers import Layers
 from export.graph.linear import FP32, Linear
-from export.graph.operators import DOMAIN, FUNCTIONS
+from export.graph.operators import DOMAIN, functions
 from export.graph.tower import Read, Tower, block_shapes, linear_shapes, norm_shapes
 
 TOWER = "text_model."
@@ -131,7 +131,7 @@ def write_text_graph(tower: TextTower, read: Read, path: Path, linear: Linear = 
     op("Identity", [layers.linear(taken, HEAD)], "text_embeds")
     inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["num_texts", "num_tokens"])]
     outputs = [helper.make_tensor_value_info("text_embeds", TensorProto.FLOAT, ["num_texts", tower.out_hidden_size])]
-    graph.save(path, inputs, outputs, [FUNCTIONS[kind] for kind in graph.kinds(DOMAIN)])
+    graph.save(path, inputs, outputs, functions(graph.kinds(DOMAIN), tower.norm_epsilon, tower.activation))
     return graph.num_nodes()
 
 

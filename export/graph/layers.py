@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from contract.errors import BundleError
 from export.graph.builder import CONTRIB, Builder
 from export.graph.linear import FP32, Linear, LinearSource
-from export.graph.operators import DOMAIN, NORM_EPSILON
+from export.graph.operators import DOMAIN, FUSED, GELU_TANH, QUICK, kind_of_mlp, kind_of_norm, named
 from export.graph.tower import Tower
 
 Attend = Callable[[str], str]  # packed queries, keys and values (patches, 3 * hidden) to (patches, hidden)
-QUICK = {"quick_gelu": 1.702, "silu": 1.0}  # x * sigmoid(alpha * x)
 
 
 class Layers:
@@ -42,9 +41,9 @@ class Layers:
         self._graph, self._tower, self.read = graph, tower, read
         self._linear, self._factors, self._half = linear, factors or {}, half
         self._shapes = tower.shapes
-        # Operators of half a block compute this kind of tower only; other towers run layer by layer.
-        is_usual = not tower.is_rms and not tower.has_qk_norm and tower.norm_epsilon == NORM_EPSILON
-        self._is_fused = is_usual and tower.activation == "gelu_pytorch_tanh"
+        # Operators of half a block compute these kinds of towers; others run layer by layer.
+        self._fuses_attention = not tower.is_rms and not tower.has_qk_norm
+        self._fuses_mlp = not tower.is_rms and not tower.is_gated and tower.activation in FUSED
 
     def weight(self, name: str) -> str:
         return self._graph.weight(name, lambda: self.read(name))
@@ -96,7 +95,7 @@ class Layers:
             BundleError: the graph has no operator for it.
         """
         op = self._graph.op
-        if kind == "gelu_pytorch_tanh":
+        if kind == GELU_TANH:
             return op("FastGelu", [rows], domain=CONTRIB)
         if kind in QUICK:
             return op("QuickGelu", [rows], domain=CONTRIB, alpha=QUICK[kind])
@@ -111,11 +110,12 @@ class Layers:
         name, op = f"blocks.{number}", self._graph.op
         bits, has_factors = self._linear.bits, self._linear.is_integer
         qkv, proj, first, second = (f"{name}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"))  # fmt: skip
-        if not self._is_fused or self._is_half(qkv):
+        if not self._fuses_attention or self._is_half(qkv):
             packed = self.linear(self.norm(rows, f"{name}.norm1"), qkv)
         else:
             inputs = [rows, *self._norm_weights(f"{name}.norm1"), *self._stored(qkv)]
-            packed = op(f"NormLinear{bits}", inputs, qkv, domain=DOMAIN, **self._sizes(qkv))
+            kind = kind_of_norm(self._tower.norm_epsilon)
+            packed = op(named(f"NormLinear{bits}", kind), inputs, qkv, domain=DOMAIN, **self._sizes(qkv), **kind)
         if self._tower.has_qk_norm:
             packed = self._with_normed_heads(packed, f"{name}.attn")
         attended = attend(packed)
@@ -124,17 +124,20 @@ class Layers:
         else:
             inputs = [attended, *self._stored(proj), rows]
             rows = op(f"LinearAdd{bits}", inputs, proj, domain=DOMAIN, **self._sizes(proj))
-        if (
-            not self._is_fused
-            or self._is_half(first)
-            or self._is_half(second)
-            or has_factors != (second in self._factors)
-        ):
+        lacks_factors = not has_factors and second in self._factors
+        if not self._fuses_mlp or self._is_half(first) or self._is_half(second) or lacks_factors:
             return self._mlp(rows, name)
         inputs = [rows, *self._norm_weights(f"{name}.norm2"), *self._stored(first)]
         if has_factors:
-            inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors[second]))  # (intermediate,)
-        return op(f"NormMlpAdd{bits}", [*inputs, *self._stored(second)], name, domain=DOMAIN, **self._sizes(first))
+            inputs.append(self._graph.weight(f"{second}.factors", lambda: self._factors_of(second)))
+        sizes, kind = self._sizes(first), kind_of_mlp(self._tower.norm_epsilon, self._tower.activation)
+        return op(
+            named(f"NormMlpAdd{bits}", kind), [*inputs, *self._stored(second)], name, domain=DOMAIN, **sizes, **kind
+        )
+
+    def _factors_of(self, name: str) -> NDArray[np.float32]:
+        """A layer's factors, (in,); ones in a tower that is not balanced."""
+        return self._factors.get(name, np.ones(self._shapes[f"{name}.weight"][1], np.float32))
 
     def whole_frames(self, rotary: tuple[str, str], frames: str) -> Attend:
         """Attention in which a row sees its whole frame.

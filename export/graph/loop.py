@@ -20,7 +20,7 @@ from export.graph.builder import Builder
 from export.graph.group import Group
 from export.graph.layers import Layers
 from export.graph.linear import FP32, Linear
-from export.graph.operators import DOMAIN, FUNCTIONS
+from export.graph.operators import DOMAIN, functions
 from export.graph.tower import Read, Tower
 
 GROUP_PATCHES = 1024  # a turn takes as many frames as fit into this many patches; a larger frame is a group alone
@@ -93,7 +93,7 @@ def write_graph(
         helper.make_tensor_value_info("image_embeds", FLOAT, ["num_tokens", out]),
         helper.make_tensor_value_info("deepstack_embeds", FLOAT, [levels, "num_tokens", out]),
     ]
-    graph.save(path, inputs, outputs, [FUNCTIONS[kind] for kind in graph.kinds(DOMAIN)])
+    graph.save(path, inputs, outputs, functions(graph.kinds(DOMAIN), tower.norm_epsilon, tower.activation))
     return graph.num_nodes()
 
 

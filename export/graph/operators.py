@@ -4,6 +4,7 @@ A graph carries these functions, so it runs on any onnxruntime; where the sessio
 kernels of the same names run instead. There is one file with one meaning, and both ways pass the same gate.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -14,7 +15,10 @@ from export.graph.quantise import BLOCK
 
 DOMAIN = "edge_vlm"
 FLOAT32, BF16, INT8 = 1, 3, 4  # accuracy_level, the format of the products, as MatMulNBits numbers it
-NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.cc has it too
+NORM_EPSILON = 1e-6  # fixed in transformers' Qwen3VLVision* modules, not in the config; kernels/prologue.h has it too
+GELU_TANH = "gelu_pytorch_tanh"  # by transformers' name
+QUICK = {"quick_gelu": 1.702, "silu": 1.0}  # x * sigmoid(alpha * x)
+FUSED = (GELU_TANH, "gelu", "quick_gelu")  # what kernels apply inside an MLP
 UINT8_MAX, SMALLEST_STEP = 255, 1e-12
 # The tensors of a stored layer, by the bits of a weight:
 # 4: those of quantise.int4_blocks, and float32 (out,); 8: int8 (in, out), float32 (out,), float32 (2, out);
@@ -55,8 +59,13 @@ class Body:
         or `name` where `given` is empty."""
         self.nodes[-1].attribute.append(onnx.AttributeProto(name=name, ref_attr_name=given or name, type=kind))
 
-    def norm(self, rows: str, weight: str, bias: str) -> str:
-        return self.op("LayerNormalization", [rows, weight, bias], axis=-1, epsilon=NORM_EPSILON)
+    def norm(self, rows: str, weight: str, bias: str, epsilon: float = NORM_EPSILON) -> str:
+        """A norm; where `epsilon` is not NORM_EPSILON, it comes from the function's attribute."""
+        if epsilon == NORM_EPSILON:
+            return self.op("LayerNormalization", [rows, weight, bias], axis=-1, epsilon=NORM_EPSILON)
+        made = self.op("LayerNormalization", [rows, weight, bias], axis=-1)
+        self.inherit("epsilon", onnx.AttributeProto.FLOAT)
+        return made
 
     def linear(
         self, rows: str, bits: str, stored: list[str], name: str | None = None, sizes: tuple[str, ...] = SIZES
@@ -129,10 +138,28 @@ def linear(bits: str) -> onnx.FunctionProto:
     return body.function(f"Linear{bits}", ["rows", *stored], ("accuracy_level",) if bits == "16" else _sizes(bits))
 
 
-def norm_linear(bits: str) -> onnx.FunctionProto:
+def kind_of_norm(epsilon: float) -> dict[str, Any]:
+    """The attributes by which a node of NormLinear says that its norm is not the usual one."""
+    return {} if epsilon == NORM_EPSILON else {"epsilon": epsilon}
+
+
+def kind_of_mlp(epsilon: float, activation: str) -> dict[str, Any]:
+    """The attributes by which a node of NormMlpAdd says that its norm or its activation is not the usual one."""
+    return kind_of_norm(epsilon) | ({} if activation == GELU_TANH else {"activation": activation})
+
+
+def named(kind: str, own: dict[str, Any]) -> str:
+    """The name of an operator with such attributes: a library of kernels that does not know them lacks the name, and
+    the function runs."""
+    return f"General{kind}" if own else kind
+
+
+def norm_linear(bits: str, epsilon: float = NORM_EPSILON) -> onnx.FunctionProto:
     body, stored = Body(), [*STORED[bits]]
-    body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, stored, "result")
-    return body.function(f"NormLinear{bits}", ["rows", "norm_weight", "norm_bias", *stored], _sizes(bits))
+    body.linear(body.norm("rows", "norm_weight", "norm_bias", epsilon), bits, stored, "result")
+    own = kind_of_norm(epsilon)
+    attributes = (*_sizes(bits), *own)
+    return body.function(named(f"NormLinear{bits}", own), ["rows", "norm_weight", "norm_bias", *stored], attributes)
 
 
 def linear_add(bits: str) -> onnx.FunctionProto:
@@ -151,18 +178,27 @@ def rms_norm() -> onnx.FunctionProto:
     return body.function("RmsNorm", ["rows", "norm_weight"])
 
 
-def norm_mlp_add(bits: str) -> onnx.FunctionProto:
+def _activated(body: Body, rows: str, activation: str) -> str:
+    if activation == GELU_TANH:
+        return body.op("FastGelu", [rows], domain=CONTRIB)
+    if activation in QUICK:
+        return body.op("QuickGelu", [rows], domain=CONTRIB, alpha=QUICK[activation])
+    return body.op("Gelu", [rows], approximate="none")
+
+
+def norm_mlp_add(bits: str, epsilon: float = NORM_EPSILON, activation: str = GELU_TANH) -> onnx.FunctionProto:
     """The rows plus their MLP, (patches, hidden) to the same. In integer precisions factors (wide,) stand between the
-    activation and the second layer."""
+    activation, one of FUSED, and the second layer."""
     first, second = ([f"{name}_{number}" for name in STORED[bits]] for number in (1, 2))
     body, factors = Body(), ["factors"] if bits in INTEGER_BITS else []
-    wide = body.linear(body.norm("rows", "norm_weight", "norm_bias"), bits, first)
-    wide = body.op("FastGelu", [wide], domain=CONTRIB)  # gelu in its tanh form
+    wide = body.linear(body.norm("rows", "norm_weight", "norm_bias", epsilon), bits, first)
+    wide = _activated(body, wide, activation)
     if factors:
         wide = body.op("Mul", [wide, *factors])
     body.op("Add", ["rows", body.linear(wide, bits, second, sizes=SIZES[::-1])], "result")
     inputs = ["rows", "norm_weight", "norm_bias", *first, *factors, *second]
-    return body.function(f"NormMlpAdd{bits}", inputs, _sizes(bits))
+    own = kind_of_mlp(epsilon, activation)
+    return body.function(named(f"NormMlpAdd{bits}", own), inputs, (*_sizes(bits), *own))
 
 
 def frame_attention(name: str) -> onnx.FunctionProto:
@@ -194,3 +230,19 @@ FUNCTIONS = {
         rms_norm(),
     )
 }
+
+
+def functions(
+    kinds: Iterable[str], epsilon: float = NORM_EPSILON, activation: str = GELU_TANH
+) -> list[onnx.FunctionProto]:
+    """What the operators of a graph mean.
+
+    Args:
+        kinds: their names.
+        epsilon, activation: of the graph's norms and MLPs.
+    """
+    own = [norm_linear(bits, epsilon) for bits in STORED]
+    if activation in FUSED:
+        own += [norm_mlp_add(bits, epsilon, activation) for bits in STORED]
+    by_name = FUNCTIONS | {function.name: function for function in own}
+    return [by_name[kind] for kind in kinds]

@@ -101,36 +101,36 @@ template <Kind kKind, int kTiles = 4>
 }
 
 // Applies what follows a layer to kColumns columns of one row, from column `first` of the panel on.
-template <int kColumns, bool kHasGelu, bool kHasResidual, class Sum>
+template <int kColumns, After kAfter, class Sum>
 [[gnu::always_inline]] inline void End(const MatrixTask& t, const Sum* sums, size_t row, size_t first) {
   if (first >= t.num_columns) return;
   size_t place = row * t.out + first, count = t.num_columns - first;
   Columns columns{t.columns.steps + first, t.columns.sums + first, t.columns.bias + first, nullptr};
   Rounded rounded = std::is_same_v<Sum, int32_t> ? t.rounded[row] : Rounded{};
   if (count >= kColumns) {
-    const float* residual = kHasResidual ? t.residual + place : nullptr;
-    return Finish<kColumns, kHasGelu, kHasResidual>(sums, columns, rounded, 0, residual, t.result + place);
+    const float* residual = kAfter == After::kResidual ? t.residual + place : nullptr;
+    return Finish<kColumns, kAfter>(sums, columns, rounded, 0, residual, t.result + place);
   }
   float added[kColumns] = {}, whole[kColumns];
-  if (kHasResidual) std::memcpy(added, t.residual + place, count * sizeof(float));
-  Finish<kColumns, kHasGelu, kHasResidual>(sums, columns, rounded, 0, added, whole);
+  if (kAfter == After::kResidual) std::memcpy(added, t.residual + place, count * sizeof(float));
+  Finish<kColumns, kAfter>(sums, columns, rounded, 0, added, whole);
   std::memcpy(t.result + place, whole, count * sizeof(float));
 }
 
 // Multiplies sixteen rows or fewer.
-template <Kind kKind, bool kHasGelu, bool kHasResidual, class Sum>
+template <Kind kKind, After kAfter, class Sum>
 void FewRows(const MatrixTask& t) {
   alignas(64) Sum sums[kHalf * kPanel];
   LowBlock<kKind>(static_cast<const uint8_t*>(t.rows), t.pitch, static_cast<const uint8_t*>(t.panel), kPanelBytes, t.bytes,
                   sums, kPanelBytes);
-  for (size_t r = 0; r < t.num_rows; ++r) End<kPanel, kHasGelu, kHasResidual>(t, sums + r * kPanel, r, 0);
+  for (size_t r = 0; r < t.num_rows; ++r) End<kPanel, kAfter>(t, sums + r * kPanel, r, 0);
 }
 
 // Multiplies blocks of 32 rows and 32 columns. The halves of the panel alternate (0 1, 1 0, 0 1, ...), and every second
 // block walks the depth backwards, so that its first loads find in the first cache what the block before it read last.
 // The ends of a block run between the products of the next, a few rows a step, and so do the fetches of what they will
 // touch and of the next panel: a step's products take 22 ns, and few lines at a time do not hold them up.
-template <Kind kKind, bool kHasGelu, bool kHasResidual, class Sum>
+template <Kind kKind, After kAfter, class Sum>
 void ManyRows(const MatrixTask& t) {
   alignas(64) Sum sums[2][kMatrixRows * kWidth];
   auto* rows = static_cast<const uint8_t*>(t.rows);
@@ -145,13 +145,13 @@ void ManyRows(const MatrixTask& t) {
   auto end = [&](size_t block, size_t from, size_t to) __attribute__((always_inline)) {
     size_t first = row_of(block), last = t.num_rows - first < to ? t.num_rows - first : to;
     for (size_t r = from; r < last; ++r)
-      End<kWidth, kHasGelu, kHasResidual>(t, sums[block & 1] + r * kWidth, first + r, column_of(block));
+      End<kWidth, kAfter>(t, sums[block & 1] + r * kWidth, first + r, column_of(block));
   };
   auto fetch = [&](size_t block, size_t from, size_t to) __attribute__((always_inline)) {
     for (size_t r = from; r < to; ++r)
       for (size_t c = 0; c < kWidth; c += kLine) {
         size_t place = (row_of(block) + r) * t.out + column_of(block) + c;
-        if (kHasResidual) __builtin_prefetch(t.residual + place);
+        if (kAfter == After::kResidual) __builtin_prefetch(t.residual + place);
         __builtin_prefetch(t.result + place, 1);
       }
   };
@@ -173,22 +173,17 @@ void ManyRows(const MatrixTask& t) {
   end(num_blocks - 1, 0, kMatrixRows);
 }
 
-template <Kind kKind, bool kHasGelu, bool kHasResidual, class Sum>
+template <Kind kKind, After kAfter, class Sum>
 void Layer(const MatrixTask& t) {
   if (t.num_rows <= kHalf)
-    FewRows<kKind, kHasGelu, kHasResidual, Sum>(t);
+    FewRows<kKind, kAfter, Sum>(t);
   else
-    ManyRows<kKind, kHasGelu, kHasResidual, Sum>(t);
+    ManyRows<kKind, kAfter, Sum>(t);
 }
 
 template <Kind kKind, class Sum>
 void LayerOf(const MatrixTask& t) {
-  if (t.has_gelu)
-    Layer<kKind, true, false, Sum>(t);
-  else if (t.residual)
-    Layer<kKind, false, true, Sum>(t);
-  else
-    Layer<kKind, false, false, Sum>(t);
+  ByAfter(t.after, [&](auto after) { Layer<kKind, decltype(after)::value, Sum>(t); });
 }
 
 // Whether CPUID names matrix tiles, XCR0 has their registers, and Linux gives them to this process. Linux refuses where

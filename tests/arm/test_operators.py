@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ from numpy.typing import NDArray
 from export.graph.operators import BF16
 from tests.arm.machine import ArmMachine
 from tests.edge.operators import (  # fmt: skip
+    ACTIVATIONS,
     ATTENTION,
     MOST_INPUTS,
     ONE_STEP,
     RNG,
     ROWS,
     SOME_STEPS,
+    UNUSUAL,
     Inputs,
     alike,
     as_columns,
     attention,
+    attributes_of,
     blocks,
     close,
     floats,
@@ -57,7 +61,7 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
     checks: dict[str, Check] = {}
 
     def add(
-        kind: str, inputs: Inputs, constants: dict[str, NDArray], feeds: dict[str, NDArray], check: Check, **attributes: float
+        kind: str, inputs: Inputs, constants: dict[str, NDArray], feeds: dict[str, NDArray], check: Check, **attributes: Any
     ) -> None:  # fmt: skip
         name = f"{kind}_{len(checks)}"
         (tmp_path / f"{name}.onnx").write_bytes(graph(kind, inputs, constants, **attributes))
@@ -81,6 +85,14 @@ def test_operators_mean_what_they_say(arm: ArmMachine, tmp_path: Path, cpu: str,
     add(
         "NormMlpAdd8", ROWS, constants, {"rows": x}, lambda got, _: close(got - x, linear(wide, second, "_2"), ONE_STEP)
     )
+
+    for epsilon, activation in UNUSUAL:
+        inner = ACTIVATIONS[activation](linear(norm(x, weight, bias, epsilon), first, "_1")) * factors
+        add(
+            "NormMlpAdd8", ROWS, constants, {"rows": x},
+            lambda got, _, inner=inner: close(got - x, linear(inner, second, "_2"), ONE_STEP),  # type: ignore[misc]
+            **attributes_of(epsilon, activation)[1],
+        )  # fmt: skip
 
     for rows, num_inputs, num_outputs in [(40, 4, 1), (1, 64, 64), (13, 70, 65), (261, 2102, 80)]:
         four, x4 = blocks(num_inputs, num_outputs), np.rint(floats(rows, num_inputs) * 20).clip(-100, 100)

@@ -4,6 +4,7 @@ A processor without the instructions runs the standard operators, and then only 
 """
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -19,7 +20,7 @@ every_kernel = pytest.mark.parametrize("library", KERNELS, ids=lambda path: path
 
 
 def session(
-    kind: str, inputs: Inputs, constants: dict[str, NDArray], library: Path | None, num_threads: int = 1, profile: Path | None = None, low_memory: bool = False, **attributes: float
+    kind: str, inputs: Inputs, constants: dict[str, NDArray], library: Path | None, num_threads: int = 1, profile: Path | None = None, low_memory: bool = False, **attributes: Any
 ) -> onnxruntime.InferenceSession:  # fmt: skip
     options = session_options(num_threads, low_memory=low_memory)
     if profile is not None:

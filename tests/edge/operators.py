@@ -4,14 +4,16 @@ The kernels are held against this on the processor of the tests and on emulated 
 """
 
 from dataclasses import dataclass, replace
+from math import erf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph.operators import DOMAIN, FUNCTIONS
+from export.graph.operators import DOMAIN, GELU_TANH, NORM_EPSILON, functions, kind_of_mlp, kind_of_norm
 from export.graph.quantise import BLOCK, int4_blocks, int8_columns
 
 MOST_INPUTS = 29432  # kMostInputs8 of kernels/linear.h
@@ -26,9 +28,12 @@ SOME_STEPS = 2e-3  # the same of attention, where many values are summed
 RNG = np.random.default_rng(5)
 
 
-def graph(kind: str, inputs: Inputs, constants: dict[str, NDArray], **attributes: float) -> bytes:
-    """A model of one operator."""
-    function = FUNCTIONS[kind]
+def graph(kind: str, inputs: Inputs, constants: dict[str, NDArray], **attributes: Any) -> bytes:
+    """A model of one operator; the attributes epsilon and activation stand for a tower that is not the usual one."""
+    epsilon, activation = attributes.get("epsilon", NORM_EPSILON), attributes.get("activation", GELU_TANH)
+    is_general = bool({"epsilon", "activation"} & attributes.keys())
+    kind = f"General{kind}" if is_general else kind
+    (function,) = functions([kind], epsilon, activation)
     node = helper.make_node(kind, list(function.input), ["result"], domain=DOMAIN, **attributes)
     made = helper.make_graph(
         [node],
@@ -116,13 +121,30 @@ def linear(rows: NDArray, layer: dict[str, NDArray], number: str = "") -> NDArra
     return product * step[:, None].astype(np.float64) * steps + sums_and_bias[1]
 
 
-def norm(rows: Array, weight: Array, bias: Array) -> NDArray[np.float64]:
+def norm(rows: Array, weight: Array, bias: Array, epsilon: float = 1e-6) -> NDArray[np.float64]:
     wide = rows.astype(np.float64)
-    return (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-6) * weight + bias
+    return (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + epsilon) * weight + bias
 
 
 def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_by_erf(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+
+
+def quick_gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x / (1 + np.exp(-1.702 * x))
+
+
+UNUSUAL = [(1e-5, "quick_gelu"), (1e-6, "gelu"), (1e-5, "gelu")]  # norms and MLPs of CLIP, InternViT and others
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu_by_erf}
+
+
+def attributes_of(epsilon: float, activation: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of NormLinear and of NormMlpAdd."""
+    return kind_of_norm(epsilon), kind_of_mlp(epsilon, activation)
 
 
 def close(got: Array, expected: NDArray[np.float64], share: float) -> None:

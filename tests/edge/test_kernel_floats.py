@@ -9,7 +9,20 @@ import pytest
 from edge_runtime.tower.processor import instruction_sets
 from export.graph.operators import BF16, FLOAT32
 from tests.edge.kernel_sessions import every_kernel, every_way, session
-from tests.edge.operators import FLOAT, ROWS, alike, close, floats, gelu, kept, norm, product
+from tests.edge.operators import (  # fmt: skip
+    ACTIVATIONS,
+    FLOAT,
+    ROWS,
+    UNUSUAL,
+    alike,
+    attributes_of,
+    close,
+    floats,
+    gelu,
+    kept,
+    norm,
+    product,
+)
 
 
 @every_way
@@ -41,6 +54,25 @@ def test_an_mlp_of_floats(library: Path | None, bits: str, rows: int) -> None:
     got = session(f"NormMlpAdd{bits}", ROWS, constants, library).run(None, {"rows": x})[0]
     expected = x + product(gelu(product(norm(x, weight, bias), first, "_1")), second, "_2")
     close(got, expected, 1e-5) if rows else np.testing.assert_array_equal(got, x)
+
+
+@every_way
+@pytest.mark.parametrize("bits", ["16", "32"])
+@pytest.mark.parametrize(("epsilon", "activation"), UNUSUAL)
+def test_floats_of_another_norm_and_activation(
+    library: Path | None, bits: str, epsilon: float, activation: str
+) -> None:
+    """Rows near zero, so that the epsilon shows, and rows whose activations reach from far below zero to far above."""
+    of_norm, of_mlp = attributes_of(epsilon, activation)
+    layer, weight, bias, quiet = kept(64, 70, bits), floats(64), floats(64), floats(37, 64) * 3e-3
+    got = session(f"NormLinear{bits}", ROWS, layer | {"norm_weight": weight, "norm_bias": bias}, library, **of_norm)
+    close(got.run(None, {"rows": quiet})[0], product(norm(quiet, weight, bias, epsilon), layer), 1e-5)
+    first, second, x = kept(64, 172, bits, "_1"), kept(172, 64, bits, "_2"), floats(300, 64)
+    first["bias_1"] = np.linspace(-30, 30, 172, dtype=np.float32)
+    constants = first | second | {"norm_weight": 2 * weight, "norm_bias": bias}
+    got = session(f"NormMlpAdd{bits}", ROWS, constants, library, **of_mlp).run(None, {"rows": x})[0]
+    wide = ACTIVATIONS[activation](product(norm(x, 2 * weight, bias, epsilon), first, "_1"))
+    close(got, x + product(wide, second, "_2"), 1e-5)
 
 
 @every_way

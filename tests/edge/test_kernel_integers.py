@@ -8,14 +8,17 @@ from numpy.typing import NDArray
 
 from tests.edge.kernel_sessions import every_kernel, every_way, session
 from tests.edge.operators import (
+    ACTIVATIONS,
     FLOAT,
     MOST_INPUTS,
     ONE_STEP,
     RNG,
     ROWS,
     SOME_STEPS,
+    UNUSUAL,
     alike,
     as_columns,
+    attributes_of,
     blocks,
     close,
     floats,
@@ -79,6 +82,24 @@ def test_an_mlp(library: Path | None, low_memory: bool, rows: int) -> None:
     got = session("NormMlpAdd8", ROWS, constants, library, low_memory=low_memory).run(None, {"rows": x})[0]
     wide = gelu(linear(norm(x, weight, bias), first, "_1")) * factors
     close(got - x, linear(wide, second, "_2"), ONE_STEP)
+
+
+@every_way
+@pytest.mark.parametrize(("epsilon", "activation"), UNUSUAL)
+def test_bytes_of_another_norm_and_activation(library: Path | None, epsilon: float, activation: str) -> None:
+    """Rows near zero, so that the epsilon shows, and activations from far below zero to far above; few and many rows."""
+    of_norm, of_mlp = attributes_of(epsilon, activation)
+    layer, weight, bias, quiet = stored(96, 130), floats(96), floats(96), floats(50, 96) * 3e-3
+    one = session("NormLinear8", ROWS, layer | {"norm_weight": weight, "norm_bias": bias}, library, **of_norm)
+    close(one.run(None, {"rows": quiet})[0], linear(norm(quiet, weight, bias, epsilon), layer), ONE_STEP)
+    first, second, x = stored(96, 172, "_1"), stored(172, 96, "_2"), floats(300, 96)
+    first["sums_and_bias_1"][1] = np.linspace(-30, 30, 172)
+    factors = np.exp2(RNG.integers(-3, 4, 172)).astype(np.float32)
+    constants = first | second | {"norm_weight": weight, "norm_bias": bias, "factors": factors}
+    mlp = session("NormMlpAdd8", ROWS, constants, library, **of_mlp)
+    for rows in (x[:5], x):
+        wide = ACTIVATIONS[activation](linear(norm(rows, weight, bias, epsilon), first, "_1")) * factors
+        close(mlp.run(None, {"rows": rows})[0] - rows, linear(wide, second, "_2"), ONE_STEP)
 
 
 @every_way

@@ -5,6 +5,7 @@ the tiles. Where the processor has none, or none are allowed, both take vectors,
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from tests.edge.operators import (
     FLOAT,
     RNG,
     ROWS,
+    UNUSUAL,
     Inputs,
     alike,
+    attributes_of,
     blocks,
     close,
     floats,
@@ -32,6 +35,7 @@ from tests.edge.operators import (
 SCRIPT = """
 import ctypes, sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 libc = ctypes.CDLL(None)
 class Stack(ctypes.Structure):
@@ -69,7 +73,7 @@ def test_matrix_tiles_change_no_bit_of_integers(tmp_path: Path) -> None:
     exact: set[str] = set()
     half_layers: dict[str, tuple[NDArray, dict[str, NDArray]]] = {}
 
-    def add(kind: str, inputs: Inputs, constants: dict[str, NDArray], feeds: dict[str, NDArray], **attributes: float) -> str:  # fmt: skip
+    def add(kind: str, inputs: Inputs, constants: dict[str, NDArray], feeds: dict[str, NDArray], **attributes: Any) -> str:  # fmt: skip
         name = f"{kind}_{len(list(tmp_path.glob('*.onnx')))}"
         (tmp_path / f"{name}.onnx").write_bytes(graph(kind, inputs, constants, **attributes))
         np.savez(tmp_path / f"{name}.npz", **feeds)
@@ -85,6 +89,8 @@ def test_matrix_tiles_change_no_bit_of_integers(tmp_path: Path) -> None:
         mlp = stored(num_inputs, num_outputs, "_1") | stored(num_outputs, num_inputs, "_2")
         factors = {"factors": np.exp2(RNG.integers(-3, 4, num_outputs)).astype(np.float32)}
         exact.add(add("NormMlpAdd8", ROWS, mlp | norms | factors, {"rows": x}))
+        for unusual in UNUSUAL:
+            exact.add(add("NormMlpAdd8", ROWS, mlp | norms | factors, {"rows": x}, **attributes_of(*unusual)[1]))
         layer = kept(num_inputs, num_outputs, "16")
         half_layers[add("Linear16", ROWS, layer, {"rows": x}, accuracy_level=BF16)] = x, layer
     for frames, hw, heads, dim in HEADS:
