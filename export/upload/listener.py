@@ -5,13 +5,13 @@ transformers takes finished rows in the place of pixels (`mm_encoder_outputs`). 
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures as Features
 
 from contract.card import ModelCard
 from edge_runtime.encoded_item import EncodedItem
@@ -89,7 +89,7 @@ class Listener:
             "mm_token_type_ids": (ids == self._card.image_token_id) * 1,
             "image_grid_thw": torch.tensor([question.item.grid_thw]),
             "mm_encoder_outputs": {
-                "image": Features(pooler_output=[main], deepstack_features=[[one] for one in levels])
+                "image": SimpleNamespace(pooler_output=[main], deepstack_features=[[one] for one in levels])
             },
         }
 
