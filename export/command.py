@@ -15,7 +15,9 @@ from contract.errors import EdgeVlmError, ParityError
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """A parser with MODEL, OUT and --json for `python -m PROGRAM`."""
-    arguments = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    arguments = argparse.ArgumentParser(
+        prog=f"python -m {program}", usage="%(prog)s [options] MODEL OUT", description=description
+    )
     arguments.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
     arguments.add_argument("out", metavar="OUT", help="folder to write; an earlier export there is replaced")
     arguments.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -28,7 +30,7 @@ def add_adapter(arguments: argparse.ArgumentParser) -> None:
         "--adapter",
         type=Path,
         metavar="DIR",
-        help="LoRA folder that PEFT saved, merged into the weights; give it to both exports",
+        help="LoRA folder to merge; give it to both exports",
     )
 
 

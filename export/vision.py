@@ -105,12 +105,10 @@ def _require_extra() -> None:
 
 def _add_static(arguments: argparse.ArgumentParser) -> None:
     group = arguments.add_argument_group("graphs of one picture size each, for accelerators")
-    group.add_argument("--static", metavar="SIZES", help="HEIGHTxWIDTH in pixels, several with commas: 448x448,672x672")
-    group.add_argument("--target", metavar="NAME", help=f"accelerator, one of {', '.join(EXPORTED)} (default onnx)")
-    group.add_argument(
-        "--target-precision", metavar="NAME", help="how the accelerator computes (default: the target's)"
-    )
-    group.add_argument("--chip", metavar="NAME", help="the chip, for accelerators whose files fit one only")
+    group.add_argument("--static", metavar="SIZES", help="HEIGHTxWIDTH in pixels: 448x448,672x672")
+    group.add_argument("--target", metavar="NAME", help=f"{', '.join(EXPORTED)} (default onnx)")
+    group.add_argument("--target-precision", metavar="P", help="how it computes (default: the target's)")
+    group.add_argument("--chip", metavar="NAME", help="the one chip that the files are for, where it matters")
 
 
 def _static_choice(args: argparse.Namespace) -> StaticChoice | None:
@@ -138,11 +136,9 @@ def main(argv: list[str] | None = None) -> int:
         "--calibration",
         type=Path,
         metavar="DIR",
-        help="pictures that codecs, int8 and int4 are fitted to; default: drawn",
+        help="pictures to fit codecs, int8 and int4 to",
     )
-    arguments.add_argument(
-        "--dry-run", action="store_true", help="check the checkpoint, print sizes and memory, write nothing"
-    )
+    arguments.add_argument("--dry-run", action="store_true", help="check, print sizes and memory, write nothing")
     command.add_adapter(arguments)
     _add_static(arguments)
     args = arguments.parse_args(argv)

@@ -227,4 +227,4 @@ def test_command_line_ends_in_json(exported: tuple[Path, str]) -> None:
 
 def test_command_line_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere", str(tmp_path / "x")]) == 2
-    assert capsys.readouterr().err.startswith("error: nowhere is no folder")
+    assert capsys.readouterr().err.startswith("error: MODEL is nowhere, a folder or a hub id")

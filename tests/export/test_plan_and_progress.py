@@ -258,4 +258,4 @@ def test_a_log_gets_a_line_now_and_then(clock: list[float]) -> None:
             done(1, "pack")
     assert log.getvalue().count("\n") == 3
     assert "\x1b" not in log.getvalue()
-    assert " 1/1 original     30%  about 14 s left  pack\n" in log.getvalue()
+    assert " 1/1 original     30%  after 6 s  pack\n" in log.getvalue()
