@@ -11,7 +11,7 @@ __all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "names_taught", "parts", 
 
 ARCHITECTURES = ("SmolVLMForConditionalGeneration",)
 TOWER = ("model.vision_model.", "model.connector.")
-VLLM = ""
+VLLM = "serving.vllm.families.smolvlm"
 
 
 def parts(model: Any) -> tuple[Any, "torch.nn.Module"]:
