@@ -17,13 +17,19 @@ PACKAGES = {
 }
 
 
-def quantisation(config: dict[str, Any]) -> str | None:
-    """The method that quantised the linear layers, as a transformers config names it; None where it names none."""
+def quantisation_config(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What a transformers config says of its quantised linear layers; None where it names no method."""
     for place in (config, config.get("text_config") or {}):
         found = place.get("quantization_config")
         if isinstance(found, dict):
-            return str(found.get("quant_method", "an unnamed method"))
+            return found
     return None
+
+
+def quantisation(config: dict[str, Any]) -> str | None:
+    """The method that quantised the linear layers, as a transformers config names it; None where it names none."""
+    found = quantisation_config(config)
+    return None if found is None else str(found.get("quant_method", "an unnamed method"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

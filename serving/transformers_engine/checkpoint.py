@@ -27,6 +27,7 @@ from serving.quantisation import check_quantisation
 from serving.requests.tokenizer import load_tokenizer
 from serving.tasks import answer_ids
 from serving.transformers_engine.attention import PACKED
+from serving.transformers_engine.fp8_blocks import check_blocks
 from serving.transformers_engine.recurrence import pack
 
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,6 +74,8 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
     stored: torch.dtype | str = "auto" if device.type == "cuda" else torch.float32
     check_quantisation(folder)
     _check_method(folder)
+    if device.type == "cpu":
+        check_blocks(folder)
     with family.names_taught():
         model, report = _load(folder, architecture, config, _TORCH_DTYPES.get(dtype, stored))
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(family.TOWER))

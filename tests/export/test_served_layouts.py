@@ -24,14 +24,16 @@ from export.vision import export_vision, plan_vision
 from serving.settings import Settings
 from serving.tasks import served_tasks
 from serving.transformers_engine.checkpoint import load_language_model
+from serving.transformers_engine.fp8_blocks import check_blocks
 from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
 from tests.engine import settings
 from tests.export.experts import LAYOUTS, write_experts
 from tests.export.layouts import SINGLE, as_saved, build, endless, untied
-from tests.export.quantised import METHODS, quantised
+from tests.export.quantised import METHODS, quantise, quantised
 from tests.export.tiny_checkpoint import BUNDLED, change_json
 from tests.processor import load_processor
+from tests.serving.reference import Reference
 
 pytestmark = pytest.mark.usefixtures("few_packs")
 
@@ -91,23 +93,37 @@ from safetensors.torch import load_file
 from serving.transformers_engine.checkpoint import load_language_model
 found = load_language_model(Path(sys.argv[1]))
 state = found.decoder.state_dict()
-for name, stored in load_file(Path(sys.argv[1]) / "model.safetensors").items():
+tensors = load_file(Path(sys.argv[1]) / "model.safetensors")
+for name, stored in tensors.items():
     local = name.removeprefix("model.language_model.")
     if local in state:
         assert state[local].dtype == found.dtype == torch.float32, name
-        assert torch.equal(state[local], stored.float()), name
+        expected, scales = stored.float(), tensors.get(f"{name}_scale_inv")
+        if scales is not None:  # one for 128 x 128 values
+            wide = scales.repeat_interleave(128, 0).repeat_interleave(128, 1)
+            expected = expected * wide[: expected.shape[0], : expected.shape[1]]
+        assert torch.equal(state[local], expected), name
+assert any(name.endswith("_scale_inv") for name in tensors)
 assert found.decoder.layers[0].mlp(torch.ones(1, 3, found.card.hidden_size)).isfinite().all()
 """
 
 
 def test_fp8_blocks_are_served_where_accelerate_is(tmp_path: Path) -> None:
-    """Without a GPU transformers widens the blocks, here of scale 1; all weights then have one dtype."""
-    export_language(str(build(quantised("fp8"), tmp_path / "model")), tmp_path / "language")
+    """Without a GPU transformers multiplies the blocks by their scales; all weights then have one dtype."""
+    reference = Reference(tmp_path, is_wide=True)
+    quantise(reference.language, "fp8")
     done = subprocess.run(
-        [sys.executable, "-c", DEQUANTISED, tmp_path / "language"],
+        [sys.executable, "-c", DEQUANTISED, reference.language],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT / '.cache' / 'peft'}:{ROOT}"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_fp8_blocks_that_do_not_fill_a_weight_are_refused(tmp_path: Path) -> None:
+    """findings/fp8_blocks.sh: transformers spreads their scales evenly."""
+    export_language(str(build(quantised("fp8"), tmp_path / "model")), tmp_path / "language")
+    with pytest.raises(BundleError, match=r"has shape \[\d+, \d+\], blocks of \[128, 128\] do not fill it"):
+        check_blocks(tmp_path / "language")
 
 
 def test_an_embedding_model_has_the_task_of_one(tmp_path: Path) -> None:
