@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NEWEST := .cache/newest
-READY := .venv/.ready
+INSTALLED := .venv/.ready
+READY := .venv/.kernels
+KERNELS := kernels/build.py $(wildcard kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 TORCHVISION := .cache/torchvision
 # Packages that tests compare with, in folders of their own: where they are installed, transformers behaves otherwise.
 PEFT := .cache/peft
@@ -12,14 +14,19 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload klt pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY) ## make .venv with everything, and Triton's own small environment
 
-$(READY): pyproject.toml constraints.txt optimum_plugin/pyproject.toml
+# The kernels again where somebody changed them or pulled a change of them.
+$(READY): $(INSTALLED) $(KERNELS)
+	$(BIN)/python -m kernels.build
+	touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt optimum_plugin/pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
@@ -31,7 +38,6 @@ $(READY): pyproject.toml constraints.txt optimum_plugin/pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --target $(OPTIMUM) optimum==2.1.0 optimum-onnx==0.1.0 ./optimum_plugin
 	$(BIN)/python -m tests.edge.real_media
 	$(BIN)/python -m tests.ui.browser
-	$(BIN)/python -m kernels.build
 	$(BIN)/python -m serving --prepare
 	touch $@
 
@@ -178,6 +184,9 @@ campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES
 	for engine in transformers vllm; do for part in fuzz "soak $(if $(RATE),--rate $(RATE))" kept; do \
 	EDGE_VLM_TEST_ENGINE=$$engine $(BIN)/python -m tests.hostile.campaign $$part --minutes $(MINUTES) || exit 1; done; done
 	$(BIN)/python -m tests.hostile.campaign chaos
+
+klt: $(READY) ## the codec klt learned for the bundled model from 1,600 drawn pictures: bytes, divergence, one JSON line; 15 minutes
+	$(BIN)/python -m benchmarks.klt --out benchmarks/results/klt.json
 
 bench-retrieval: $(READY) ## whether the bundled tower's rows find a picture again: recall@1, one JSON line
 	$(BIN)/python -m benchmarks.retrieval --out benchmarks/results/retrieval.json

@@ -6,7 +6,6 @@ and as a JPEG, and by a darker one. recall@1 is the share of copies whose neares
 
 import argparse
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import machine
+from benchmarks.result import add_out, finish
 from edge_runtime import Encoder, Pipeline
 from edge_runtime.vectors import cosines
 from tiny_model.scenes import shapes_scene
@@ -61,7 +61,7 @@ def recall(gallery: NDArray[np.float32], copies: NDArray[np.float32]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="recall@1 of the bundled tower's pooled rows.")
     parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    add_out(parser)
     args = parser.parse_args()
     scenes = [shapes_scene(Random(seed), *SIZE, 3).image for seed in range(args.scenes)]
     with tempfile.TemporaryDirectory() as folder:
@@ -75,10 +75,7 @@ def main() -> None:
         name: {level: round(recall(rows, copies[level]), 4) for level, rows in gallery.items()}
         for name, copies in asked.items()
     }
-    line = json.dumps({"machine": machine(), "scenes": args.scenes, "chance": 1 / args.scenes, "recall_at_1": at_1})
-    print(line)
-    if args.out is not None:
-        args.out.write_text(line + "\n")
+    finish({"machine": machine(), "scenes": args.scenes, "chance": 1 / args.scenes, "recall_at_1": at_1}, args.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from edge_runtime import Bundle, Encoder, Pipeline
 from export.codec import export_codec
 from export.language import export_language
 from tests.conftest import CHECKPOINT
-from tests.tiny_model.pictures import write_pictures
+from tiny_model.pictures import write_pictures
 
 
 @pytest.fixture(scope="module")
