@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from contract.card import ModelCard
 from contract.codecs.codec import CODECS, SCALES, STREAM, WITHOUT_SCALES, Arrays, check_name
 from contract.codecs.numbers import CodecNumbers
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, shown
 from contract.items import part
 from contract.limits import Limits
 from contract.rows import COPIED, KEPT
@@ -110,10 +110,11 @@ def check_embeddings(
         raise InvalidInput(f"the embeddings have {size} bytes, {limits.max_embedding_bytes} are allowed", check="bytes")
     if form in FLOATS:
         return SentRows(_split(form, tensors[form], partner, tensors.get(partner), rows, card))
-    codec = _check_codec(tensors, form, numbers)
+    named = _named_codec(tensors)
+    if form == STREAM and partner in tensors and named.partition(":")[0] in WITHOUT_SCALES:
+        raise InvalidInput(f"{partner} is given with {shown(named)}, which has none: leave it out", check="scales")
+    codec = _check_codec(named, form, numbers)
     if codec.partition(":")[0] in WITHOUT_SCALES:
-        if partner in tensors:
-            raise InvalidInput(f"{partner} is given with {codec}, which has none: leave it out", check="scales")
         scales = np.zeros((0, rows), np.float16)
     else:
         scales = _check_scales(form, partner, tensors.get(partner), rows, card)
@@ -139,16 +140,23 @@ def _check_strays(tensors: dict[str, NDArray[Any]], forms: list[str]) -> None:
             raise InvalidInput(f"{name} is given without {' or '.join(needed)}: send both of one form", check="pair")
 
 
-def _check_codec(tensors: dict[str, NDArray[Any]], form: str, numbers: CodecNumbers | None) -> str:
+def _named_codec(tensors: dict[str, NDArray[Any]]) -> str:
+    """What the request says of its codec; "" where it says nothing."""
     sent = tensors.get(CODEC)
     if sent is None:
+        return ""
+    name = sent.ravel()[0]
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+
+
+def _check_codec(named: str, form: str, numbers: CodecNumbers | None) -> str:
+    if not named:
         if form == CODECS["int8c"].form:
             return ""  # plain int8
         raise InvalidInput(
             f"{CODEC} is missing: send the codec's name and the hash of its numbers with {form}", check="codec-none"
         )
-    name = sent.ravel()[0]
-    return check_name(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name), form, numbers)
+    return check_name(named, form, numbers)
 
 
 def _check_lengths(stream: NDArray[np.uint8], lengths: NDArray[np.int64] | None, num_items: int) -> tuple[int, ...]:

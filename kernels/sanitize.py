@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.machine import machine
+from edge_runtime.tower.processor import processor_name
 from kernels.build import ROOT, SOURCES, TARGETS, headers
 
 COMPILER = "clang++-14"
@@ -79,7 +79,7 @@ def main() -> int:
     if options.out is not None:
         facts = {
             "part": "sanitize",
-            "machine": machine(),
+            "machine": processor_name(),
             "targets": list(MACHINE),
             "seconds": round(time.monotonic() - begun),
         }

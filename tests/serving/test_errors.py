@@ -229,7 +229,10 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "width": [{"vision_embeddings_fp32": zeros(ROWS, H - 1)}],
         "deepstack": [{"deepstack_embeddings_fp32": zeros(*shape)} for shape in ((2, ROWS, H), (3, ROWS, H - 1))],
         "quantised": [NO_ROWS | {"vision_embeddings_q": values[:3], "vision_scales": scales}],
-        "scales": [NO_ROWS | {"vision_embeddings_q": values}],
+        "scales": [
+            NO_ROWS | {"vision_embeddings_q": values},
+            streamed(stream) | {"vision_codec": "klt:0123456789abcdef"},
+        ],
         "scales-shape": [NO_ROWS | {"vision_embeddings_q": values, "vision_scales": scales[:, 1:].copy()}],
         "int4": [int4_rows | {"vision_embeddings_q4": codes[..., 1:].copy()}],
         "int4-value": [int4_rows | {"vision_embeddings_q4": none}],

@@ -140,7 +140,7 @@ def test_the_health_checks_start() -> None:
     assert code[:2] == ["python", "-c"]
     compile(code[2], "check", "exec")
     assert f"http://127.0.0.1:{RECIPES['Dockerfile.edge'].one('EXPOSE')}/health" in code[2]
-    assert '"/health"' in (ROOT / "edge_runtime" / "gateway" / "app.py").read_text()
+    assert '"/health"' in (ROOT / "edge_runtime" / "gateway" / "shell.py").read_text()
 
 
 def test_every_variable_is_read_and_documented() -> None:
