@@ -307,7 +307,7 @@ def test_a_transform_crosses_the_wire_without_scales() -> None:
         np.testing.assert_array_equal(main, expected[0])
         np.testing.assert_array_equal(deepstack, expected[1])
         start = rows.stop
-    with pytest.raises(InvalidInput, match="vision_scales is given with klt:"):
+    with pytest.raises(InvalidInput, match="vision_scales is given with 'klt:"):
         check_embeddings(sent | {"vision_scales": np.ones((LEVELS, 13), np.float16)}, 13, 2, card, Limits(), known)
     with pytest.raises(InvalidInput, match="this server knows int8c:"):
         check_embeddings(sent, 13, 2, card, Limits(), replace(known, transform=None))

@@ -116,8 +116,9 @@ def test_a_crash_says_where(reference: Reference, cases: dict[str, Case]) -> Non
         url = process.stdout.readline().split()[3]
         prefix = guardian_of(process.pid)[1]
         victim = next(pid for pid, words in processes().items() if prefix in " ".join(words) and "stub" in words[0])
+        old = set(marked(prefix))
         os.kill(victim, signal.SIGSEGV)
-        wait_for(lambda: victim not in processes(), seconds=30)
+        wait_for(lambda: not old & set(processes()), seconds=60)  # the guardian has seen it, and ended the server
         wait_for(lambda: is_served(url, tensors(cases["text"]), cases["text"].expected), seconds=120)
         process.terminate()
         out, err = process.communicate(timeout=60)

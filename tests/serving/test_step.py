@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from contract.errors import ServerError
+from contract.errors import InvalidInput, ServerError
 from contract.prompt import Prompt
 from contract.sampling import Sampling
 from serving.transformers_engine.checkpoint import load_language_model
@@ -129,7 +129,7 @@ def test_values_that_are_not_finite_stay_in_their_row(
     huge = sick.prompt(reference.card, deepstack_embeddings=np.full_like(sick.deepstack, 3e38))
     prompts = [huge if case is sick else case.prompt(reference.card) for case in cases.values()]
     for case, answer in zip(cases.values(), asyncio.run(together(engine, *prompts)), strict=True):
-        assert isinstance(answer, ServerError) if case is sick else answer == case.expected
+        assert isinstance(answer, InvalidInput) if case is sick else answer == case.expected
 
 
 def test_a_lost_device_ends_the_engine(

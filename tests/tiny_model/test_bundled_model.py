@@ -36,9 +36,6 @@ def test_published_evaluation_keeps_the_promise() -> None:
 def test_the_page_shows_the_published_evaluation() -> None:
     tables = json.loads((CHECKPOINT / "evaluation.json").read_text())["accuracy"]
     assert markdown(tables) in (ROOT / "docs" / "tiny-model.md").read_text()
-    readme = (ROOT / "README.md").read_text()
-    for fault in ("none", *DETECTED):
-        assert f"{tables[fault]['claimed']:.0%}".replace("%", " %") in readme
 
 
 def test_accuracy_and_its_fall_measured_here(model: Qwen3VLForConditionalGeneration) -> None:

@@ -15,7 +15,7 @@ from tests.ui.ui_process import ui_process
 from tiny_model.questions import CLAIMED, Question, about_scene
 from tiny_model.scenes import shapes_scene
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 CLICK_STOP = """() => { window.isStopped = false; new MutationObserver((_, watcher) => {
     const stop = document.querySelector('#stop');
     if (stop && stop.offsetParent) { watcher.disconnect(); stop.click(); window.isStopped = true; }
@@ -273,6 +273,7 @@ def test_a_smaller_picture_takes_fewer_tokens(page: Page, drawn: tuple[Path, dic
     expect(page.locator("#size")).to_contain_text(re.compile(r"up to \d+ tokens, .* in fp16, about"))
     page.locator("#chat").get_by_label("Clear").click()
     expect(page.locator("#chat .bot")).to_have_count(0)
+    expect(page.locator("#picture .image-frame img")).to_have_count(0)  # the answer to Clear takes the picture away
     upload(page, "picture", drawn[0])
     ask(page, "What is in the picture?")
     answered(page, 1)
