@@ -213,8 +213,12 @@ def test_a_damaged_picture_is_said_clearly(page: Page, drawn: tuple[Path, dict[s
     expect(page.locator("#chat .bot .failure")).to_contain_text("cut short or damaged")
 
 
-def test_stop_before_the_first_token(page: Page) -> None:
-    for _ in range(3):
+def test_stop_before_the_first_token(page: Page, tmp_path: Path) -> None:
+    """Each picture is a new one, so that its encoding holds the button on the page for longer than a frame."""
+    for number in range(3):
+        path = tmp_path / f"{number}.png"
+        shapes_scene(Random(500 + number), 320, 256, 3).image.save(path)
+        upload(page, "picture", path)
         page.evaluate(CLICK_STOP)
         ask(page, "Describe the image.")
         page.wait_for_function("() => window.isStopped")
@@ -224,6 +228,7 @@ def test_stop_before_the_first_token(page: Page) -> None:
         assert page.get_by_test_id("toast-body").count() == 0  # no red box without words
         page.locator("#again").click()
         expect(page.locator("#chat .bot")).to_have_count(0)
+        expect(page.locator("#picture .image-frame img")).to_have_count(0)
 
 
 def test_an_empty_page_says_what_to_do_and_offers_questions(page: Page) -> None:
