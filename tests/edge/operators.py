@@ -109,6 +109,11 @@ def product(rows: NDArray, layer: dict[str, NDArray], number: str = "") -> NDArr
     return rows.astype(np.float64) @ layer[f"weight{number}"].T.astype(np.float64) + layer[f"bias{number}"]
 
 
+def terms(rows: NDArray, layer: dict[str, NDArray]) -> NDArray[np.float64]:
+    """`product` of the magnitudes."""
+    return product(np.abs(rows), {name: np.abs(values) for name, values in layer.items()})
+
+
 def linear(rows: NDArray, layer: dict[str, NDArray], number: str = "") -> NDArray[np.float64]:
     """What Linear8 means: rows rounded to 255 steps between their lowest and highest value, whole numbers multiplied."""
     weight, steps, sums_and_bias = (layer[f"{name}{number}"] for name in ("weight", "steps", "sums_and_bias"))
@@ -147,10 +152,11 @@ def attributes_of(epsilon: float, activation: str) -> tuple[dict[str, Any], dict
     return kind_of_norm(epsilon), kind_of_mlp(epsilon, activation)
 
 
-def close(got: Array, expected: NDArray[np.float64], share: float) -> None:
-    """The largest error is at most `share` of the expected values' root mean square."""
+def close(got: Array, expected: NDArray[np.float64], share: float, terms: NDArray[np.float64] | None = None) -> None:
+    """The largest error is at most `share` of the expected values' root mean square, or of that of `terms`: what the
+    sums would be if nothing in them cancelled. One value alone may be a small sum of large terms."""
     assert got.shape == expected.shape
-    assert np.abs(got - expected).max() <= share * np.sqrt((expected**2).mean())
+    assert np.abs(got - expected).max() <= share * np.sqrt(((expected if terms is None else terms) ** 2).mean())
 
 
 def alike(got: Array, expected: NDArray[np.float64], share: float) -> None:

@@ -22,6 +22,7 @@ from tests.edge.operators import (  # fmt: skip
     kept,
     norm,
     product,
+    terms,
 )
 
 
@@ -35,10 +36,16 @@ def test_layers_of_floats(
     layer, x, residual = kept(num_inputs, num_outputs, bits), floats(rows, num_inputs), floats(rows, num_outputs)
     weight, bias = floats(num_inputs), floats(num_inputs)
     plain = session(f"Linear{bits}", ROWS, layer, library, low_memory=low_memory)
-    close(plain.run(None, {"rows": x})[0], product(x, layer), 1e-5)
+    close(plain.run(None, {"rows": x})[0], product(x, layer), 1e-5, terms(x, layer) if num_outputs == 1 else None)
     before = layer | {"norm_weight": weight, "norm_bias": bias}
     normed = session(f"NormLinear{bits}", ROWS, before, library, low_memory=low_memory)
-    close(normed.run(None, {"rows": x + 2})[0], product(norm(x + 2, weight, bias), layer), 1e-5)
+    known = norm(x + 2, weight, bias)
+    close(
+        normed.run(None, {"rows": x + 2})[0],
+        product(known, layer),
+        1e-5,
+        terms(known, layer) if num_outputs == 1 else None,
+    )
     adding = session(f"LinearAdd{bits}", {"rows": (FLOAT, 2), "residual": (FLOAT, 2)}, layer, library, low_memory=low_memory)  # fmt: skip
     got = adding.run(None, {"rows": x, "residual": residual})[0]
     close(got, product(x, layer) + residual, 1e-5)
