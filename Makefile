@@ -59,7 +59,7 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 	    tests/test_end_to_end.py \
 	    tests/families/test_triton.py
 
-test-families: $(READY) ## every model family from a whole checkpoint to its answers, and its gates: 3 minutes on two cores
+test-families: $(READY) ## every model family from a whole checkpoint to its answers, and its gates: 6 minutes on two cores
 	EDGE_VLM_TEST_FAMILIES=all $(BIN)/python -m pytest tests/families
 
 SCALE ?= tests/scale
