@@ -6,7 +6,7 @@ is how likely the model says yes where it says yes or no. Source of both: QwenLM
 
 from collections.abc import Collection
 
-from contract.errors import InvalidInput, shown
+from contract.errors import InvalidInput, ServerError, shown
 
 GENERATE, EMBED, SCORE = TASKS = ("generate", "embed", "score")
 OUTPUTS = {EMBED: "embedding", SCORE: "score"}  # the output that holds what a task without tokens answers
@@ -28,3 +28,8 @@ def check_task(task: str | None, tasks: Collection[str]) -> str:
     if asked not in tasks:
         raise InvalidInput(f"task is {asked!r}, this server's model does: {', '.join(tasks)}", check="task-model")
     return asked
+
+
+def no_output(task: str) -> ServerError:
+    """The error where a server answers a task and leaves out what the task asks for."""
+    return ServerError(f"the server answered the task {task!r} without its output: is it of the same version?")

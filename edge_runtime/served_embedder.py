@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contract.errors import ServerError
-from contract.tasks import EMBED, SCORE
+from contract.tasks import EMBED, SCORE, no_output
 from edge_runtime.media.picture import Picture
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
@@ -70,7 +69,7 @@ class ServedEmbedder:
         request = replace(self._pipeline.request(chat), task=task)
         pooled = [delta.pooled for delta in self._client.stream(request) if delta.pooled]
         if not pooled:
-            raise ServerError(f"the server answered the task {task!r} without its output: is it of the same version?")
+            raise no_output(task)
         return pooled[0]
 
 

@@ -1,8 +1,8 @@
 """What a server can do with a language checkpoint, found out from its files before an engine loads it."""
 
-import json
 from pathlib import Path
 
+from contract.quantisation import read_config
 from contract.tasks import ANSWERS, EMBED, GENERATE, SCORE
 from serving.requests.tokenizer import load_tokenizer
 from serving.settings import Settings
@@ -39,7 +39,7 @@ def _has_head(folder: Path) -> bool:
     """Whether a checkpoint has an output projection, of its own or tied to the embeddings."""
     if any("lm_head." in name for name in tensor_names(folder)):
         return True
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     said = [part.get("tie_word_embeddings") for part in (config.get("text_config", {}), config)]
     known = [value for value in said if value is not None]
     if known:

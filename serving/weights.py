@@ -13,6 +13,7 @@ from typing import Any
 
 from contract.errors import BundleError, shown
 from contract.files import is_plain_name
+from contract.quantisation import read_config
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -30,7 +31,7 @@ def check_weights(folder: Path) -> None:
         BundleError: there are no weights, the index names a file outside the folder or one that is missing, a file is
             damaged or cut short, or config.json names more layers than there are; the message says which.
     """
-    _check_layers(folder / "config.json", tensor_names(folder))
+    _check_layers(folder, tensor_names(folder))
 
 
 def tensor_names(folder: Path) -> list[str]:
@@ -53,16 +54,18 @@ def tensor_names(folder: Path) -> list[str]:
     return names
 
 
-def _check_layers(path: Path, names: list[str]) -> None:
+def _check_layers(folder: Path, names: list[str]) -> None:
     """The engine makes every layer that config.json names before it misses weights: a million take it for ever."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_config(folder)
         wanted = config.get("text_config", config).get("num_hidden_layers")
-    except (OSError, ValueError, RecursionError, AttributeError):
+    except (BundleError, RecursionError, AttributeError):
         return  # the engine reads the file first, and says what is wrong with it
     found = 1 + max((int(match[1]) for match in map(LAYER.search, names) if match), default=-1)
     if isinstance(wanted, int) and wanted > found:
-        raise BundleError(f"{path}: num_hidden_layers is {shown(wanted)}, the weights have {found} layers: {AGAIN}")
+        raise BundleError(
+            f"{folder / 'config.json'}: num_hidden_layers is {shown(wanted)}, the weights have {found} layers: {AGAIN}"
+        )
 
 
 def _shards(index: Path) -> set[str]:

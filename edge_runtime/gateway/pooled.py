@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from contract.card import ModelCard
-from contract.errors import ServerError
+from contract.tasks import no_output
 from edge_runtime.gateway.body import Held
 from edge_runtime.gateway.chat import check_length, count_prompt
 from edge_runtime.gateway.door import Door
@@ -102,4 +102,4 @@ class Pooled:
                         metrics.items.labels("sent").inc(delta.num_uploaded)
                         metrics.upload_bytes.inc(delta.upload_bytes)
                         return delta.pooled, tokens.total
-        raise ServerError(f"the server answered the task {task!r} without its output: is it of the same version?")
+        raise no_output(task)

@@ -82,9 +82,9 @@ def _pictures(reference: Any, bundle: Bundle) -> Iterator[None]:
             picture.putalpha(Image.fromarray(drawn(seed + 1, height, width)).convert("L"))
         name = f"a picture of {width} x {height} ({mode})"
         ours = picture_item(picture, manifest.image, manifest.card)
-        theirs = reference.image_processor(images=[picture], return_tensors="np")
-        _same(name, "grid", list(ours.grid_thw), theirs["image_grid_thw"][0].tolist())
-        _same_pixels(name, ours, theirs["pixel_values"], bundle)
+        original = reference.image_processor(images=[picture], return_tensors="np")
+        _same(name, "grid", list(ours.grid_thw), original["image_grid_thw"][0].tolist())
+        _same_pixels(name, ours, original["pixel_values"], bundle)
         yield
 
 
@@ -94,8 +94,8 @@ def _picture_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
             continue
         found = PictureOptions().size(height, width, card.patch_size * card.merge_size, image)
-        theirs = reference.image_processor.get_number_of_image_patches(height, width)
-        _same(f"a picture of {width} x {height}", "patches", found[0] * found[1] // card.patch_size**2, theirs)
+        original = reference.image_processor.get_number_of_image_patches(height, width)
+        _same(f"a picture of {width} x {height}", "patches", found[0] * found[1] // card.patch_size**2, original)
         yield
 
 
@@ -111,14 +111,14 @@ def _clips(reference: Any, bundle: Bundle) -> Iterator[None]:
         chosen = (Image.fromarray(frames[index]) for index in indices)
         rate = len(indices) / count * fps
         ours = family.clip(Clip(chosen, indices, fps, rate=rate), manifest.video, manifest.card)
-        theirs = _their_clip(reference, frames, VideoMetadata(total_num_frames=count, fps=fps), manifest.video)
-        _same_frames(name, indices, theirs["video_metadata"][0].frames_indices, count, manifest.card.family)
-        _same(name, "grid", list(ours.grid_thw), theirs["video_grid_thw"][0].tolist())
-        _same_pixels(name, ours, theirs["pixel_values_videos"], bundle)
+        original = _their_clip(reference, frames, VideoMetadata(total_num_frames=count, fps=fps), manifest.video)
+        _same_frames(name, indices, original["video_metadata"][0].frames_indices, count, manifest.card.family)
+        _same(name, "grid", list(ours.grid_thw), original["video_grid_thw"][0].tolist())
+        _same_pixels(name, ours, original["pixel_values_videos"], bundle)
         if ours.seconds is not None:
-            sampled = theirs["video_metadata"][0].sampled_fps
-            theirs_s = float(np.float32(manifest.card.temporal_patch_size / sampled))
-            _same(name, "seconds from one frame pair to the next", ours.seconds, theirs_s)
+            sampled = original["video_metadata"][0].sampled_fps
+            original_s = float(np.float32(manifest.card.temporal_patch_size / sampled))
+            _same(name, "seconds from one frame pair to the next", ours.seconds, original_s)
         yield
 
 
@@ -138,16 +138,16 @@ def _video_sizes(reference: Any, bundle: Bundle) -> Iterator[None]:
             continue
         name = f"a video of {count} frames of {width} x {height}"
         try:
-            theirs = reference.video_processor.get_num_of_video_patches(count, height, width, {})
+            original = reference.video_processor.get_num_of_video_patches(count, height, width, {})
         except ValueError as error:  # the enlarged frame is too long and thin
-            theirs = str(error)
+            original = str(error)
         try:
             found = size_of(count, height, width, video, card, VideoOptions(), None)
         except MediaError:
-            if not isinstance(theirs, str):
+            if not isinstance(original, str):
                 raise
             continue
-        _same(name, "patches", -(-count // depth) * found[0] * found[1] // card.patch_size**2, theirs)
+        _same(name, "patches", -(-count // depth) * found[0] * found[1] // card.patch_size**2, original)
         yield
 
 
@@ -162,9 +162,9 @@ def _frames(reference: Any, bundle: Bundle) -> Iterator[None]:
     for count, source_fps in product(COUNTS, RATES):
         name = f"a video of {count} frames at {source_fps:g} a second"
         metadata = VideoMetadata(total_num_frames=count, fps=source_fps)
-        theirs = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=fps)
+        original = processor.sample_frames(metadata=metadata, num_frames=processor.num_frames, fps=fps)
         ours = family.indices(count, source_fps, video, VideoOptions())
-        _same_frames(name, ours, theirs, count, card.family)
+        _same_frames(name, ours, original, count, card.family)
         metadata.frames_indices = ours
         grid = (-(-len(ours) // depth), merge, merge)  # one embedding row a frame
         given = {"video_grid_thw": np.array([grid]), "video_metadata": [metadata]}
@@ -187,15 +187,16 @@ def _framed(text: str, bundle: Bundle) -> str:
 def _same_frames(name: str, ours: NDArray[np.int64], found: Any, count: int, family: str) -> None:
     """Require equal frames. A family may allow for transformers' rounding: a few frames may then be the frame beside,
     and transformers' last frame may lie behind the video."""
-    theirs, rounded = np.array([int(index) for index in found], np.int64), export_families.find(family).FRAMES_ROUNDED
+    original = np.array([int(index) for index in found], np.int64)
+    rounded = export_families.find(family).FRAMES_ROUNDED
     if rounded:
-        theirs = theirs[theirs < count]
-    _same(name, "number of frames", len(ours), len(theirs))
-    apart = np.flatnonzero(ours != theirs)
+        original = original[original < count]
+    _same(name, "number of frames", len(ours), len(original))
+    apart = np.flatnonzero(ours != original)
     allowed = max(1, rounded * len(ours)) if rounded else 0
-    if len(apart) > allowed or np.abs(ours - theirs)[apart].max(initial=0) > 1:
+    if len(apart) > allowed or np.abs(ours - original)[apart].max(initial=0) > 1:
         place = int(apart[0])
-        _same(name, f"frame {place}", int(ours[place]), int(theirs[place]))
+        _same(name, f"frame {place}", int(ours[place]), int(original[place]))
 
 
 def _same_pixels(name: str, ours: Item, pixel_values: NDArray[np.float32], bundle: Bundle) -> None:

@@ -40,11 +40,11 @@ def prompt_gate(reference: Any, bundle: Bundle) -> list[Row]:
             template refuses every conversation.
     """
     prompts = Prompts(reference, bundle)
-    ours, theirs = bundle.tokenizer.get_vocab(with_added_tokens=True), reference.tokenizer.get_vocab()
-    if differing := {token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)}:
+    ours, original = bundle.tokenizer.get_vocab(with_added_tokens=True), reference.tokenizer.get_vocab()
+    if differing := {token for token in ours.keys() | original.keys() if ours.get(token) != original.get(token)}:
         token = min(differing)
         raise ParityError(
-            f"tokenizer.json has {token!r} as {ours.get(token)}, transformers' tokenizer as {theirs.get(token)} "
+            f"tokenizer.json has {token!r} as {ours.get(token)}, transformers' tokenizer as {original.get(token)} "
             f"({len(differing)} tokens differ): save the tokenizer again, AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     counts = {"prompts": 0, "refusals": 0}
@@ -92,8 +92,8 @@ class Prompts:
             options: add_generation_prompt, continue_final_message, tools, documents, variables.
         """
         for attempt in range(2):  # a template may write the time, so a difference counts only the second time
-            ours, theirs = self._ours(messages, options), self._theirs(messages, options)
-            kind, difference = _verdict(ours, theirs)
+            ours, original = self._ours(messages, options), self._original(messages, options)
+            kind, difference = _verdict(ours, original)
             if not difference or attempt:
                 break
         return kind, difference
@@ -125,7 +125,7 @@ class Prompts:
             self._items[name] = part.source, item
         return self._items[name][1]
 
-    def _theirs(self, messages: list[Message], options: Options) -> tuple[str, list[int] | str]:
+    def _original(self, messages: list[Message], options: Options) -> tuple[str, list[int] | str]:
         text, variables = "", options.get("variables", {})
         named = {name: value for name, value in options.items() if name != "variables"}
         try:

@@ -67,11 +67,11 @@ def tile_prompts(reference: Any, bundle: Bundle, with_videos: bool) -> Iterator[
         ]
         text = render(bundle.chat_template, plain(messages), None, special_tokens=manifest.special_tokens)
         ours = prompt_ids(text, items, bundle).tolist()
-        theirs = token_ids(reference, text, **_media(parts))
-        if ours != theirs:
+        original = token_ids(reference, text, **_media(parts))
+        if ours != original:
             raise ParityError(
-                f"the prompt of {name!r} differs from transformers': {len(ours)} tokens {ours[:12]} here, {len(theirs)} "
-                f"tokens {theirs[:12]} there. {NOTHING}"
+                f"the prompt of {name!r} differs from transformers': {len(ours)} tokens {ours[:12]} here, {len(original)} "
+                f"tokens {original[:12]} there. {NOTHING}"
             )
         yield
 

@@ -120,7 +120,7 @@ def _rows(checkpoint: Path, bundle: Bundle) -> Iterator[None]:
     from transformers import AutoConfig
 
     card, whole = bundle.manifest.card, AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-    ours, theirs = families.find(card.family), cast(TileFamily, export_families.find(card.family))
+    ours, original = families.find(card.family), cast(TileFamily, export_families.find(card.family))
     newline = bundle.newline if tiles_of(card).has_newline else None
     random, pairs = np.random.default_rng(0), _mode(bundle, 1) != _mode(bundle, 2)
     for (height, width), others in product(SIZES, (False, True) if pairs else (False,)):
@@ -129,7 +129,7 @@ def _rows(checkpoint: Path, bundle: Bundle) -> Iterator[None]:
         shape = item.tower_thw[0], tiles_of(card).num_rows, card.hidden_size
         parts = random.standard_normal(shape, np.float32)
         found = ours.arrange(parts.reshape(-1, card.hidden_size), [item], bundle)
-        expected = theirs.packed(whole, parts, height, width, newline)
+        expected = original.packed(whole, parts, height, width, newline)
         if len(found) != item.num_rows(card) or found.shape != expected.shape or np.abs(found - expected).max() > 1e-5:
             raise ParityError(
                 f"the device puts the rows of a picture of {width} x {height} in another order than transformers: "
@@ -193,9 +193,9 @@ def compare_pixels(name: str, ours: Sequence[Item], values: Any, processor: Any,
     mean, std = np.array(processor.image_mean), np.array(processor.image_std)
     pixels = np.asarray(values)
     levels = np.rint((pixels.reshape(-1, *pixels.shape[-3:]).transpose(0, 2, 3, 1) * std + mean) * 255)
-    theirs, _ = to_patches(tiles.seen_part(levels.astype(np.uint8)), tiles.patch, tiles.merge, 1)
+    original, _ = to_patches(tiles.seen_part(levels.astype(np.uint8)), tiles.patch, tiles.merge, 1)
     patches = np.concatenate([item.patches for item in ours])
-    if not np.array_equal(patches, theirs):
+    if not np.array_equal(patches, original):
         num_tiles = sum(item.tower_thw[0] for item in ours)
-        what = f"{num_tiles} tiles here, {len(levels)} there" if len(theirs) != len(patches) else "pixels"
+        what = f"{num_tiles} tiles here, {len(levels)} there" if len(original) != len(patches) else "pixels"
         raise ParityError(f"the device prepares {name} otherwise than transformers: {what}. {NOTHING}")

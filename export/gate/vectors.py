@@ -78,10 +78,10 @@ def _texts(tokenizer: Any, embedder: Embedder) -> Iterator[None]:
     for text in TEXTS:
         ours = embedder.token_ids([text])[0].tolist()
         padding = {"padding": "max_length", "max_length": most} if fills else {}
-        theirs = tokenizer(text, **padding)["input_ids"]
-        if ours != theirs:
+        original = tokenizer(text, **padding)["input_ids"]
+        if ours != original:
             raise ParityError(
-                f"token ids of {text!r} differ from transformers': {ours[:12]} here, {theirs[:12]} there. {NOTHING}"
+                f"token ids of {text!r} differ from transformers': {ours[:12]} here, {original[:12]} there. {NOTHING}"
             )
         yield
 

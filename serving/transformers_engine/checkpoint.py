@@ -20,7 +20,7 @@ from transformers.utils import logging
 from contract.card import ModelCard
 from contract.errors import BundleError
 from contract.language import read_language_card
-from contract.quantisation import quantisation
+from contract.quantisation import quantisation, read_config
 from serving import families
 from serving.families import Family
 from serving.quantisation import check_quantisation
@@ -135,7 +135,7 @@ def _load(folder: Path, architecture: str, config: Any, dtype: torch.dtype | str
 def _check_method(folder: Path) -> None:
     """Check that transformers knows the method of quantised weights: it drops the scales of an unknown method, and only
     its log says so."""
-    method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    method = quantisation(read_config(folder))
     if method is not None and not {method, f"{method}_4bit"} & AUTO_QUANTIZER_MAPPING.keys():
         raise BundleError(
             f"{folder} is quantised with {method}, which transformers {transformers.__version__} does not read: serve it with "
@@ -144,7 +144,7 @@ def _check_method(folder: Path) -> None:
 
 
 def _quantised(folder: Path) -> str:
-    method = quantisation(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    method = quantisation(read_config(folder))
     return f" (it is quantised with {method}; install what is named here, or use --engine vllm)" if method else ""
 
 
