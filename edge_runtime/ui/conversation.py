@@ -131,6 +131,12 @@ class Conversation:
             del self.said[turn if turn >= 0 else turn + len(self.said) :]
         return taken
 
+    def forget(self) -> None:
+        """Begin anew: no turn is left, none is under way, and no picture is kept."""
+        self.pending = None
+        self.said.clear()
+        self.beside.clear()
+
     def as_json(self) -> str:
         """The conversation as JSON to keep: OpenAI's messages, with names in the place of pictures and videos."""
         messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system.strip() else []
@@ -157,29 +163,36 @@ class Conversation:
         shown: Sequence[Media],
         sampling: Sampling,
     ) -> Iterator[Turn]:
-        """Yield the turn as it grows. A caller that closes the iterator cancels the request on the server, and then
-        calls settle().
+        """Begin a turn, which ends the one under way, and return the turn as it grows.
+
+        The turn is under way until its answer is whole, or until somebody calls settle(), take_back(), forget() or ask()
+        again, in this thread or in another: then the iterator ends, and the server's request with it.
 
         Raises:
-            EdgeVlmError: the pipeline or the client fails; the conversation is as before.
+            EdgeVlmError: the pipeline or the client fails while the iterator runs; the conversation is as before.
         """
         self.settle()
         messages = self.messages(shown, question)
-        mine = self.pending = Said(question, self.new(shown), "")
+        self.pending = Said(question, self.new(shown), "")
+        return self._answer(self.pending, _turns(pipeline, client, messages, sampling))
+
+    def _answer(self, mine: Said, turns: Generator[Turn, None, None]) -> Iterator[Turn]:
+        """Keep each answer so far, as long as the turn under way is this one."""
         try:
-            with closing(_turns(pipeline, client, messages, sampling)) as turns:
+            with closing(turns):
                 for turn in turns:
-                    if self.pending is not mine:  # the visitor has stopped it meanwhile
+                    if self.pending is not mine:
                         return
                     mine = self.pending = replace(mine, answer=turn.text)
                     yield turn
         except Exception:
-            if self.pending is mine:
-                self.pending = None
+            if self.pending is not mine:
+                return  # nobody waits for this answer
+            self.pending = None
             raise
         if self.pending is mine:
-            self.said.append(mine)
             self.pending = None
+            self.said.append(mine)
 
 
 def _turns(

@@ -56,11 +56,15 @@ class Page:
         system: str | None,
         max_pixels: float,
         conversation: Conversation,
-    ) -> Iterator[tuple[str, History, str, str, Any, Conversation]]:
-        """Yield text box, chat, costs, look, Stop button and conversation as the answer grows."""
+    ) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
+        """Yield text box, chat, costs, look and Stop button as the answer grows.
+
+        A stopped turn ends here too: Gradio's own `cancels` can let the piece under way overtake what Stop draws.
+        """
         if not question.strip():
-            yield question, history(conversation), gr.skip(), gr.skip(), gr.skip(), conversation
+            yield gr.skip(), history(conversation), gr.skip(), gr.skip(), gr.skip()
             return
+        conversation.settle()
         conversation.system = system or ""
         conversation.max_pixels = int(max_pixels) if max_pixels < self._pipeline.max_pixels else None
         shown = [Media("image", path) for path in conversation.beside]
@@ -68,35 +72,24 @@ class Page:
         shown += [Media("video", Path(video))] if video else []
         new = conversation.new(shown)
         begun = [*history(conversation), *_asked(question, new)]
-        waiting = "Encoding on this device …" if new else "…"
-        yield (
-            "",
-            [*begun, {"role": "assistant", "content": waiting}],
-            panel.EMPTY,
-            "",
-            gr.update(visible=True),
-            conversation,
-        )
+        waiting = {"role": "assistant", "content": "Encoding on this device …" if new else "…"}
         drawn = None
         try:
             sampling = Sampling(max_tokens=int(max_tokens), temperature=temperature)
-            for turn in conversation.ask(self._pipeline, self._client, question, shown, sampling):
+            turns = conversation.ask(self._pipeline, self._client, question, shown, sampling)
+            yield "", [*begun, waiting], panel.EMPTY, "", gr.update(visible=True)
+            for turn in turns:
                 answer = {"role": "assistant", "content": turn.text or "…"}
                 if drawn is None:
                     drawn = self._look(turn, shown)
-                yield (
-                    "",
-                    [*begun, answer],
-                    panel.costs(turn, self._url) + panel.against_jpeg(turn),
-                    drawn,
-                    gr.skip(),
-                    conversation,
-                )
+                costs = panel.costs(turn, self._url) + panel.against_jpeg(turn)
+                yield gr.skip(), [*begun, answer], costs, drawn, gr.skip()
         except EdgeVlmError as error:
             answer = {"role": "assistant", "content": panel.failure(error)}
-            yield question, [*begun, answer], panel.EMPTY, "", gr.update(visible=False), conversation
+            yield question, [*begun, answer], panel.EMPTY, "", gr.update(visible=False)
             return
-        yield "", history(conversation), gr.skip(), gr.skip(), gr.update(visible=False), conversation
+        if conversation.pending is None:  # else a newer turn draws the page
+            yield gr.skip(), history(conversation), gr.skip(), gr.skip(), gr.update(visible=False)
 
     def _look(self, turn: Turn, shown: Sequence[Media]) -> str:
         """The maps of the last picture that the page shows."""
@@ -112,31 +105,31 @@ class Page:
         """What a picture of the slider's size takes: tokens, bytes and time, as HTML."""
         return panel.size_note(max_pixels, self._pipeline.encoder.bundle.manifest, self._ms_per_token)
 
-    def stop(self, question: str, conversation: Conversation) -> tuple[str, History, Any, Conversation]:
+    def stop(self, question: str, conversation: Conversation) -> tuple[str, History, Any]:
         """Keep the answer so far; a question without an answer comes back into its box."""
         unanswered = conversation.settle()
-        return question or unanswered, history(conversation), gr.update(visible=False), conversation
+        return question or unanswered, history(conversation), gr.update(visible=False)
 
-    def retry(self, conversation: Conversation, event: gr.RetryData) -> tuple[str, Conversation]:
+    def retry(self, conversation: Conversation, event: gr.RetryData) -> str:
         """Take back the turn whose answer the visitor wants anew; the page then asks its question again."""
         taken = conversation.take_back(_turn_at(conversation, event.index))
-        return taken.question if taken else "", conversation
+        return taken.question if taken else ""
 
-    def edit(self, conversation: Conversation, event: gr.EditData) -> tuple[str, Conversation]:
+    def edit(self, conversation: Conversation, event: gr.EditData) -> str:
         """Take back the edited turn and all turns behind it; the page then asks what the visitor wrote instead."""
         conversation.take_back(_turn_at(conversation, event.index))
-        return str(event.value), conversation
+        return str(event.value)
 
-    def add(self, picture: str | None, conversation: Conversation) -> tuple[None, Any, Conversation]:
+    def add(self, picture: str | None, conversation: Conversation) -> tuple[None, Any]:
         """Keep the picture beside the chat, and make room for another."""
         if picture:
             conversation.beside.append(Path(picture))
-        return None, _beside(conversation), conversation
+        return None, _beside(conversation)
 
-    def clear_beside(self, conversation: Conversation) -> tuple[Any, Conversation]:
+    def clear_beside(self, conversation: Conversation) -> Any:
         """Take the kept pictures away: later prompts do not have them."""
         conversation.beside.clear()
-        return _beside(conversation), conversation
+        return _beside(conversation)
 
 
 def _beside(conversation: Conversation) -> Any:
@@ -209,26 +202,31 @@ def _listen_for_questions(
     """What asks a question, asks it anew, and ends an answer."""
     picture, video, chat, question, stop = media.picture, media.video, talk.chat, talk.question, talk.stop
     inputs = [question, picture, video, how.max_tokens, how.temperature, how.system, media.max_pixels, conversation]
-    outputs = [question, chat, costs.costs, costs.seen, stop, conversation]
-    slow: dict[str, Any] = {"concurrency_limit": 8, "show_progress": "hidden", **PRIVATE}
-    asked = [gr.on([question.submit, talk.send.click], page.ask, inputs, outputs, **slow)]
+    outputs = [question, chat, costs.costs, costs.seen, stop]
+    hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+    slow = {
+        "concurrency_limit": 8,
+        "trigger_mode": "multiple",
+        **hidden,
+    }  # a stopped turn may still end behind a new one
+    gr.on([question.submit, talk.send.click], page.ask, inputs, outputs, **slow)
     for listen, change in ((chat.retry, page.retry), (chat.edit, page.edit)):
-        changed = listen(change, conversation, [question, conversation], **PRIVATE)
-        asked.append(changed.then(page.ask, inputs, outputs, **slow))
+        listen(change, conversation, question, **PRIVATE).then(page.ask, inputs, outputs, **slow)
     chat.example_select(_example, None, question, **PRIVATE)
-    stop.click(page.stop, [question, conversation], [question, chat, stop, conversation], cancels=asked, **PRIVATE)
-    emptied = [picture, video, chat, costs.costs, costs.seen, stop, media.kept, conversation]
-    gr.on([talk.again.click, chat.clear], _empty, None, emptied, cancels=asked, **PRIVATE)
+    stop.click(page.stop, [question, conversation], [question, chat, stop], **hidden)
+    emptied = [picture, video, chat, costs.costs, costs.seen, stop, media.kept]
+    gr.on([talk.again.click, chat.clear], _empty, conversation, emptied, **PRIVATE)
 
 
 def _listen_for_media(page: Page, conversation: gr.State, media: layout.Media) -> None:
     """What keeps pictures, takes them away, and bounds their size."""
-    media.add.click(page.add, [media.picture, conversation], [media.picture, media.kept, conversation], **PRIVATE)
-    media.clear.click(page.clear_beside, conversation, [media.kept, conversation], **PRIVATE)
+    media.add.click(page.add, [media.picture, conversation], [media.picture, media.kept], **PRIVATE)
+    media.clear.click(page.clear_beside, conversation, media.kept, **PRIVATE)
     media.max_pixels.change(page.size, media.max_pixels, media.size, show_progress="hidden", **PRIVATE)
 
 
-def _empty() -> tuple[Any, ...]:
-    """A page without pictures, chat and costs, and a new conversation."""
+def _empty(conversation: Conversation) -> tuple[Any, ...]:
+    """A page without pictures, chat and costs; the conversation begins anew."""
+    conversation.forget()
     hidden, nothing_kept = gr.update(visible=False), gr.update(value=None, visible=False)
-    return None, None, [], panel.EMPTY, "", hidden, nothing_kept, Conversation()
+    return None, None, [], panel.EMPTY, "", hidden, nothing_kept
