@@ -158,6 +158,7 @@ class Delta:
         upload_bytes: how many tensor bytes the client has sent for this answer so far; bytes in shared memory do not
             count.
         precision: the precision of this request's rows, also where none travelled.
+        fallback: why that is not the precision that the client asked for, in a line; "" where it is.
         pooled: what a task without tokens gives: the H values of an embedding, or the one of a score.
     """
 
@@ -170,6 +171,7 @@ class Delta:
     num_uploaded: int = 0
     upload_bytes: int = 0
     precision: str = ""
+    fallback: str = ""
     pooled: tuple[float, ...] = ()
 
 

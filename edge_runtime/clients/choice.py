@@ -1,11 +1,14 @@
-"""`precision="auto"`: this module chooses the precision of the rows, by the uplink and by what the user accepts."""
+"""The precision of the rows: `auto` chooses by the uplink and by what the user accepts; another choice of the user's
+falls back where the server cannot take it."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
 from statistics import median
 from typing import Literal, get_args
 
-from edge_runtime.encoded_item import Precision
+from contract.codecs.codec import CODECS
+from contract.errors import InvalidInput
+from edge_runtime.encoded_item import PRECISIONS, Precision
 from edge_runtime.request import Request
 
 AUTO: Literal["auto"] = "auto"
@@ -27,6 +30,7 @@ BITS = {
     "klt": 1.0,
 }  # about, bits a value
 DATATYPES: dict[str, Precision] = {"FP16": "fp16", "FP32": "fp32", "INT8": "int8"}  # for a server without codecs
+FALLBACKS: tuple[Precision, ...] = ("int8", "fp16")  # for what a server does not take, in this order
 LEAST_BYTES = 1 << 16  # a smaller upload fits into buffers: its time says nothing
 NUM_UPLOADS = 5
 
@@ -92,6 +96,34 @@ def choose(
             if num_bytes(request, name) / speed <= budget_s:
                 return name
     return min(both, key=lambda name: BITS[name])
+
+
+def taken(request: Request, asked: Precision, accepted: Mapping[str, str], url: str) -> tuple[Precision, str]:
+    """The precision in which a request travels whose client has asked for one, and why it is another one: a line that
+    names the codec, its numbers on both machines and what travels in its place; "" where it is the one asked for.
+
+    Args:
+        accepted: the server's precisions, as `published` gives them.
+        url: the server's address, for the line.
+
+    Raises:
+        InvalidInput: the server takes neither that nor a fallback. fp32 and fp16 have none: it would be less exact.
+    """
+    if not request.items or (asked in accepted and _is_same(request, asked, accepted[asked])):
+        return asked, ""
+    falls = asked in CODECS or asked == "int8"
+    instead = next((name for name in FALLBACKS if falls and name != asked and name in accepted), None)
+    if instead is None:
+        allowed = ", ".join(name for name in PRECISIONS if name in accepted) or "none of ours"
+        raise InvalidInput(f"precision is {asked!r}, {url} accepts {allowed}")
+    if asked == "int8":
+        return instead, f"precision is 'int8', which {url} does not take: {instead} travels in its place"
+    ours = next((item.codec(asked) for item in request.items), "") or f"no {asked}"
+    theirs = accepted.get(asked, f"no {asked}")
+    return instead, (
+        f"precision is {asked!r}, and this device has {ours}, {url} {theirs}: {instead} travels in its place; give both "
+        "machines the codec.npz of one export"
+    )
 
 
 def num_bytes(request: Request, precision: Precision) -> float:

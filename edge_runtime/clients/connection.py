@@ -1,5 +1,6 @@
 """Where a server is, how a client speaks to it, and what it probably holds: the arguments of all four clients."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from os import PathLike, fspath
@@ -7,12 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from contract.errors import InvalidInput
-from edge_runtime.clients.choice import AUTO, QUALITIES, Quality, Uplink, choose, published
+from edge_runtime.clients.choice import AUTO, QUALITIES, Quality, Uplink, choose, published, taken
 from edge_runtime.clients.held_keys import HeldKeys
 from edge_runtime.clients.patience import Patience, check_seconds
 from edge_runtime.clients.shared_regions import SharedRegions
 from edge_runtime.encoded_item import PRECISIONS, Precision
 from edge_runtime.request import Request
+
+log = logging.getLogger(__name__)
+CODEC_REFUSED = "vision_codec is "  # how a server begins that has other numbers than it published, or none
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ class Connection:
         url: host:port; for HTTP also http://host:port/prefix and https://host.
         timeout_s: longest wait for the next piece of an answer, in seconds.
         precision: how the embeddings travel: fp16, fp32, int8 (half the bytes of fp16, not exact), a learned codec
-            (int8c, int4, ecq, klt: see contract.codecs) for which bundle and server have the same numbers, or auto. With
-            auto the client takes the most exact one that travels within budget_s, and never one below `quality`.
+            (int8c, int4, ecq, klt: see contract.codecs), or auto. Where the server does not take a codec, or has other
+            numbers for it, int8 travels, and fp16 where it takes no int8; a warning in the log and the answer's Delta
+            say so. With auto the client takes the most exact one that travels within budget_s, and never one below
+            `quality`.
         quality: what auto may take: exact (fp16), close (also int8c, int8), small (also int4, ecq), least (any).
         budget_s: seconds that an upload may take, at the speed of this client's last uploads.
         retry_s: how many seconds to keep trying while nobody listens at the address (a server that starts).
@@ -80,6 +86,7 @@ class Connection:
     regions: SharedRegions = field(default_factory=SharedRegions, init=False, repr=False)
     uplink: Uplink = field(default_factory=Uplink, init=False, repr=False)
     facts: Mapping[str, str] | None = field(default=None, init=False, repr=False)  # what the server publishes
+    _logged: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.precision not in (*PRECISIONS, AUTO):
@@ -102,23 +109,24 @@ class Connection:
             return False
         return self.precision != "fp16" or any(item.masks("fp16") for item in request.items)
 
-    def check(self, parameters: Mapping[str, str]) -> None:
-        """Compare the precision with what the server publishes, and remember what it publishes.
-
-        Raises:
-            InvalidInput: the server does not take the precision.
-        """
-        accepted = published(parameters)
-        if self.precision not in (AUTO, *accepted):
-            allowed = ", ".join(name for name in PRECISIONS if name in accepted) or "none of ours"
-            raise InvalidInput(f"precision is {self.precision!r}, {self.url} accepts {allowed}")
+    def note(self, parameters: Mapping[str, str]) -> None:
+        """Remember what the server publishes."""
         self.facts = parameters
 
-    def prepared(self, request: Request) -> tuple[Request, Precision]:
-        """A request as this server takes it, and the precision in which its rows travel.
+    def is_outdated(self, refusal: object) -> bool:
+        """Whether a server refuses a codec that it has published: another server answers there now. The client forgets
+        what it knows of the server, and asks again."""
+        if self.facts is None or CODEC_REFUSED not in str(refusal):
+            return False
+        self.facts = None
+        return True
+
+    def prepared(self, request: Request) -> tuple[Request, Precision, str]:
+        """A request as this server takes it, the precision in which its rows travel, and why that is not the one asked
+        for ("" where it is). The log has each reason once.
 
         Raises:
-            InvalidInput: the request drops rows and the server cannot take that, or its codec has other numbers.
+            InvalidInput: the request drops rows and the server cannot take that, or it takes no precision that serves.
         """
         facts = self.facts or {}
         rows = facts.get("rows", "").split()
@@ -127,14 +135,14 @@ class Connection:
         if "copied" not in rows and request.is_whole and any(item.masks("fp16") for item in request.items):
             request = request.whole()
         if self.precision == AUTO:
-            return request, choose(request, published(facts), self.quality, self.budget_s, self.uplink, self.held)
-        ours = request.items[0].codec(self.precision) if request.items else ""
-        if ours and (theirs := published(facts).get(self.precision, ours)) != ours:
-            raise InvalidInput(
-                f"precision is {self.precision!r}, whose numbers are {ours} here and {theirs} at {self.url}: give both "
-                "machines the codec.npz of one export, or send int8"
-            )
-        return request, self.precision
+            return request, choose(request, published(facts), self.quality, self.budget_s, self.uplink, self.held), ""
+        if self.facts is None:
+            return request, self.precision, ""
+        precision, fallback = taken(request, self.precision, published(facts), self.url)
+        if fallback and fallback not in self._logged:
+            self._logged.add(fallback)
+            log.warning("%s", fallback)
+        return request, precision, fallback
 
 
 def refused_region(url: str, why: object) -> str:

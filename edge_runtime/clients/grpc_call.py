@@ -1,9 +1,9 @@
 """One request on one gRPC stream: what the blocking and the asyncio client share.
 
 Each request has a stream, because a cancel ends every request of its stream and errors on a stream carry no request id.
-The streams of a client share its network connection. A client sends a request again in four cases only: nobody listens,
+The streams of a client share its network connection. A client sends a request again in five cases only: nobody listens,
 or the server says before any work that it is about to leave, that it does not hold a key, or that it does not know a
-region of shared memory.
+region of shared memory or a codec.
 """
 
 import time
@@ -73,6 +73,7 @@ class Call:
         self._num_answers = self._num_uploaded = self._upload_bytes = self._message_bytes = 0
         self._sent_s = 0.0
         self._precision: Precision = "fp16"
+        self._fallback = ""
         self._sent_keys: list[str] = []
         self._region: Region | None = None
         self._stream: Any = None
@@ -84,7 +85,7 @@ class Call:
         """Open the stream and send the request; a stream that breaks says why through `deliver`. Blocks.
 
         Raises:
-            InvalidInput: the server does not take this precision, or cannot open this machine's shared memory.
+            InvalidInput: the server takes no precision that serves, or cannot open this machine's shared memory.
         """
         with self._lock:
             if self._is_closed:
@@ -110,8 +111,8 @@ class Call:
     def _message(self) -> Any:
         connection, request = self._connection, self._request
         if connection.needs_facts(request):
-            connection.check(parameters(connection, timeout_s=self.patience.wait_s))
-        request, self._precision = connection.prepared(request)
+            connection.note(parameters(connection, timeout_s=self.patience.wait_s))
+        request, self._precision, self._fallback = connection.prepared(request)
         self._request = request
         tensors = request.tensors(self._sampling, self._precision, held=connection.held)
         self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []
@@ -175,6 +176,8 @@ class Call:
         elif self._region is not None and NO_REGION in answer.message:
             reason = "region"
             self._region.is_registered = False
+        elif self._connection.is_outdated(answer.message):
+            reason = "codec"
         else:
             return None
         if reason in self._repeated:
@@ -213,7 +216,11 @@ class Call:
         if not outputs:
             return None
         return replace(
-            delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes, precision=self._precision
+            delta,
+            num_uploaded=self._num_uploaded,
+            upload_bytes=self._upload_bytes,
+            precision=self._precision,
+            fallback=self._fallback,
         )
 
     def late(self) -> EdgeVlmError:

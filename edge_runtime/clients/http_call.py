@@ -53,6 +53,7 @@ class HttpCall:
         self._region: Region | None = None
         self._asked: Request | None = None  # all requests of this call have its affinity
         self._precision: Precision = "fp16"
+        self._fallback = ""
 
     def server(self) -> Steps:
         """Name and version of the server."""
@@ -70,6 +71,10 @@ class HttpCall:
         request = self._asked = yield from self._prepared(request)
         tensors = request.tensors(sampling, self._precision, stream=False, held=connection.held)
         reply = yield from self._infer(tensors)
+        if connection.is_outdated(reply.error()):
+            request = self._asked = yield from self._prepared(request)
+            tensors = request.tensors(sampling, self._precision, stream=False, held=connection.held)
+            reply = yield from self._infer(tensors)
         if isinstance(reply.error(), NotFound) and "vision_keys" in tensors:
             connection.held.forget(request.keys(self._precision))
             connection.held.miss()
@@ -91,8 +96,9 @@ class HttpCall:
         keys: list[str] = []
         for _ in range(2 if connection.held.is_useful or not request.items else 0):
             missing = request.missing(self._precision, connection.held)
-            if missing:
-                yield from self._upload(request, missing)
+            if missing and not (yield from self._upload(request, missing)):
+                request = self._asked = yield from self._prepared(request)
+                continue
             keys = request.keys(self._precision)
             if lacking := [key for key in keys if key not in connection.held]:
                 raise ServerError(
@@ -172,18 +178,23 @@ class HttpCall:
         """The request as this server takes it; sets the precision in which its rows travel."""
         if self._connection.needs_facts(request):
             yield from self.parameters(MODEL)
-            self._connection.check(self.value)
-        request, self._precision = self._connection.prepared(request)
+            self._connection.note(self.value)
+        request, self._precision, self._fallback = self._connection.prepared(request)
         return request
 
-    def _upload(self, request: Request, missing: list[EncodedItem]) -> Steps:
-        """Have the server keep items, without a question; where there is no prompt, pictures stand before videos."""
+    def _upload(self, request: Request, missing: list[EncodedItem]) -> Generator[Ask, Reply, bool]:
+        """Have the server keep items, without a question; where there is no prompt, pictures stand before videos.
+
+        It returns False where the server refuses a codec that it has published.
+        """
         connection = self._connection
         items = sorted(missing, key=lambda item: item.is_video)
         tensors = request.vision_tensors(items, self._precision)
         tensors["sampling_parameters"] = text_tensor(sampling_json(Sampling(max_tokens=0)))
         began, before = time.perf_counter(), self._upload_bytes
         reply = yield from self._infer(tensors, is_upload=True)
+        if connection.is_outdated(reply.error()):
+            return False
         if isinstance(reply.error(), InvalidInput):
             yield from self.parameters(MODEL)
             if self.value.get("max_reuse_bytes") == "0":
@@ -195,6 +206,7 @@ class HttpCall:
         connection.uplink.add(self._upload_bytes - before, time.perf_counter() - began)
         connection.held.add(keys)
         learn_keys(items, keys, self._precision)
+        return True
 
     def _sent(self, ask: Ask) -> Generator[Ask, Reply, Reply]:
         """The answer of a server that stays; one that is about to leave sends requests away before any work."""
@@ -250,7 +262,11 @@ class HttpCall:
 
     def _counted(self, delta: Delta) -> Delta:
         return replace(
-            delta, num_uploaded=self._num_uploaded, upload_bytes=self._upload_bytes, precision=self._precision
+            delta,
+            num_uploaded=self._num_uploaded,
+            upload_bytes=self._upload_bytes,
+            precision=self._precision,
+            fallback=self._fallback,
         )
 
 

@@ -30,6 +30,7 @@ def answer(
 ) -> dict[str, Any]:
     """Encode what is new, ask, and print the answer while it comes; an exception in between cancels it on the server.
 
+    fallback says why the codec is not the precision asked for; None where it is.
     jpeg_bytes are the bytes of the same pixels as JPEG of quality 90; None unless every picture and video travelled.
     """
     sampling = Sampling(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed)
@@ -61,6 +62,7 @@ def answer(
         "encode_ms": round((encoded - started) * 1e3, 2),
         "ttft_ms": round(((first or encoded) - encoded) * 1e3, 2),
         "codec": last.precision if last.num_uploaded else None,
+        "fallback": last.fallback or None,
         "upload_bytes": last.upload_bytes,
         "jpeg_bytes": as_jpeg,
         "upload_to_jpeg": round(last.upload_bytes / as_jpeg, 2) if as_jpeg else None,

@@ -48,6 +48,7 @@ class Turn:
         ran: what ran the tower for each of them, as in Request.
         upload_bytes: tensor bytes that the device sent.
         codec: how the rows travelled.
+        fallback: why that is not the precision asked for; "" where it is.
         jpeg_bytes: bytes of the same pictures as JPEG of quality 90; None where device or server knew one before.
         num_input_tokens: tokens of the prompt; num_visual_tokens: those of pictures and videos.
         num_tokens: tokens of the answer.
@@ -64,6 +65,7 @@ class Turn:
     num_uploaded: int = 0
     upload_bytes: int = 0
     codec: str = ""
+    fallback: str = ""
     jpeg_bytes: int | None = None
     num_input_tokens: int = 0
     num_visual_tokens: int = 0
@@ -239,5 +241,6 @@ def _growing(turn: Turn, deltas: Iterator[Delta], sent: float) -> Iterator[Turn]
             num_uploaded=delta.num_uploaded,
             upload_bytes=delta.upload_bytes,
             codec=delta.precision,
+            fallback=delta.fallback,
         )
         yield turn

@@ -32,7 +32,8 @@ def costs(turn: Turn, server: str) -> str:
         f"<td>{escape(figure)}<small>{escape(note)}</small></td></tr>"
         for what, where, figure, note in rows
     )
-    return f'<table class="costs"><tbody>{body}</tbody></table>'
+    note = f'<p class="quiet">{escape(turn.fallback)}</p>' if turn.fallback else ""
+    return f'<table class="costs"><tbody>{body}</tbody></table>{note}'
 
 
 def against_jpeg(turn: Turn) -> str:

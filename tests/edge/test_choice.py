@@ -1,5 +1,7 @@
 """precision="auto": what travels by the uplink, the user's floor, what the server knows and what it holds."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,11 +83,78 @@ def test_wrong_wishes_are_refused(wrong: dict[str, Any]) -> None:
         GrpcClient("127.0.0.1:1", **wrong)
 
 
-def test_other_numbers_are_named_where_the_codec_was_asked_for(request_: Request) -> None:
-    client = GrpcClient("127.0.0.1:1", precision="ecq")
-    client.check({"embedding_codecs": "fp16 int8 ecq:0123456789abcdef"})
-    with pytest.raises(InvalidInput, match=r"ecq:.* here and ecq:0123456789abcdef"):
+OTHER = "ecq:0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("asked", "published", "travels", "said"),
+    [
+        ("ecq", f"fp16 fp32 int8 {OTHER}", "int8", f"this device has ecq:[0-9a-f]{{16}}, host:1 {OTHER}: int8 travels"),
+        ("ecq", f"fp16 fp32 {OTHER}", "fp16", f"this device has ecq:[0-9a-f]{{16}}, host:1 {OTHER}: fp16 travels"),
+        ("int8c", "fp16 int8", "int8", "this device has int8c:[0-9a-f]{16}, host:1 no int8c: int8 travels"),
+        ("klt", "fp16 int8 klt:0123456789abcdef", "int8", "this device has no klt, host:1 klt:0123456789abcdef: int8"),
+        ("int8", "fp16 fp32", "fp16", "precision is 'int8', which host:1 does not take: fp16 travels"),
+        ("int8", "fp16 int8", "int8", ""),
+        ("fp32", "fp16 fp32", "fp32", ""),
+    ],
+)
+def test_a_choice_that_the_server_does_not_take_falls_back_aloud(
+    request_: Request, caplog: pytest.LogCaptureFixture, asked: Any, published: str, travels: str, said: str
+) -> None:
+    """To int8, then to fp16, and the log says once what travels, and why."""
+    client = GrpcClient("host:1", precision=asked)
+    client.note({"embedding_codecs": published})
+    first, second = client.prepared(request_), client.prepared(request_)
+    assert first[1:] == second[1:]
+    assert first[1] == travels
+    assert re.search(said, first[2])
+    assert bool(first[2]) == bool(said)
+    assert [record.getMessage() for record in caplog.records] == ([first[2]] if said else [])
+
+
+def test_a_codec_of_the_server_keeps_its_name(request_: Request) -> None:
+    """And a device without numbers has none to send."""
+    names = request_.items[0].numbers.names  # type: ignore[union-attr]
+    bare = replace(request_, items=tuple(replace(item, numbers=None) for item in request_.items))
+    client = GrpcClient("host:1", precision="int4")
+    client.note({"embedding_codecs": f"fp16 int8 {names['int4']}"})
+    assert client.prepared(request_)[1:] == ("int4", "")
+    assert client.prepared(bare)[1] == "int8"
+
+
+@pytest.mark.parametrize(("asked", "published"), [("fp32", "fp16 int8"), ("fp16", "fp32"), ("ecq", "fp32")])
+def test_nothing_less_exact_travels_unasked(request_: Request, asked: Any, published: str) -> None:
+    client = GrpcClient("host:1", precision=asked)
+    client.note({"embedding_codecs": published})
+    with pytest.raises(InvalidInput, match=f"precision is '{asked}', host:1 accepts {published.replace(' ', ', ')}"):
         client.prepared(request_)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@every_way
+def test_a_server_of_other_numbers_answers_in_int8(
+    server: TritonServer, request_: Request, way: Way, caplog: pytest.LogCaptureFixture, *, is_known: bool
+) -> None:
+    """Also where another server has taken the place of the one that published the device's numbers."""
+    items = []
+    for item in request_.items:
+        assert item.numbers is not None
+        items.append(replace(item, numbers=replace(item.numbers, ecq_steps=item.numbers.ecq_steps * np.float32(2))))
+    other = replace(request_, items=tuple(items))
+    codec = other.items[0].codec("ecq")
+    with way.open(way.url(server), precision="int8") as session:
+        expected = text(session.ask(request_, Sampling(max_tokens=8)))
+    with way.open(way.url(server), precision="ecq") as session:
+        if not is_known:
+            session.client.note({"embedding_codecs": f"fp16 int8 {codec}", "rows": "kept copied"})
+        first, second = (session.ask(other, Sampling(max_tokens=8)) for _ in range(2))
+    assert text(first) == text(second) == expected
+    for answer in (first, second):
+        assert answer[-1].precision == "int8"
+        assert codec in answer[-1].fallback
+        assert request_.items[0].codec("ecq") in answer[-1].fallback
+    assert second[-1].num_uploaded == 0
+    assert [record.getMessage() for record in caplog.records] == [first[-1].fallback]
 
 
 @every_way

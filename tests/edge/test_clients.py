@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contract.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
-from edge_runtime import AsyncGrpcClient, GrpcClient, HttpClient, Pipeline, Request, Sampling, Tls
+from edge_runtime import GrpcClient, HttpClient, Pipeline, Request, Sampling, Tls
 from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.edge.ways import WAYS, Way, every_way, free_port, text
@@ -270,6 +270,3 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(InvalidInput, match=r"deadline_s is nan, a number of seconds from 0"):
         GrpcClient("127.0.0.1:9").patience(float("nan"))
     assert "secret" not in repr(GrpcClient(headers={"authorization": "secret"}))
-    client = AsyncGrpcClient("host:1", precision="int8")
-    with pytest.raises(InvalidInput, match="precision is 'int8', host:1 accepts fp16, fp32"):
-        client.check({"embedding_datatypes": "FP16,FP32"})

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +26,7 @@ from safetensors.numpy import load, load_file
 from transformers import AutoConfig
 
 from benchmarks.encode import flop
-from edge_runtime import GrpcClient, Pipeline, Sampling
+from edge_runtime import Bundle, GrpcClient, Pipeline, Sampling
 from edge_runtime.__main__ import main
 from serving.triton.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
@@ -316,6 +318,30 @@ def test_ask_takes_every_way_there_is(
     Image.open(picture).convert("RGB").save(file, "JPEG", quality=90)
     assert 1000 < plain["jpeg_bytes"] < file.tell()  # of the size that the tower sees, which is smaller
     assert plain["upload_to_jpeg"] == round(plain["upload_bytes"] / plain["jpeg_bytes"], 2)
+
+
+def test_ask_says_what_travels_in_the_place_of_a_codec(
+    server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The bundle has other codec numbers than the server: int8 travels, one line and the report say why."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, bundle)
+    opened = Bundle.load(bundle)
+    numbers = opened.numbers
+    assert numbers is not None
+    other = replace(numbers, int4_steps=numbers.int4_steps * np.float32(2))
+    other.write(bundle)
+    opened.manifest.write(bundle)
+    ask = ("ask", bundle, picture, QUESTIONS[1], "--max-tokens", "8", "--triton", server.grpc_url, "--precision")
+    report = told(capsys, *ask, "int4")
+    assert report["codec"] == "int8"
+    for name in (other.names["int4"], numbers.names["int4"], "int8 travels in its place"):
+        assert name in report["fallback"]
+    assert [record.getMessage() for record in caplog.records] == [report["fallback"]]
+    same = told(capsys, *ask, "int8")
+    assert (report["answer"], report["upload_bytes"]) == (same["answer"], same["upload_bytes"])
+    assert same["fallback"] is None
 
 
 def test_a_video_is_asked_about(

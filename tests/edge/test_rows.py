@@ -137,7 +137,7 @@ def test_a_server_that_knows_no_masks_gets_all_rows(pipeline: Pipeline) -> None:
     client = GrpcClient("127.0.0.1:1")
     client.facts = {"embedding_codecs": "fp16"}
     frames = still_frames()
-    request, _ = client.prepared(asked(pipeline, "copy", frames))
+    request, *_ = client.prepared(asked(pipeline, "copy", frames))
     names = request.tensors(SHORT, "fp16").keys()
     assert not {"vision_rows_kept", "vision_rows_copied"} & names
     with pytest.raises(InvalidInput, match="no prompt with dropped rows"):

@@ -9,6 +9,8 @@ from random import Random
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from edge_runtime.ui import panel
+from edge_runtime.ui.conversation import Turn
 from tests.gateway.drawings import moving
 from tests.serving.test_launcher import processes
 from tests.ui.ui_process import ui_process
@@ -90,7 +92,7 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     assert decoders_of_pages() == 1
     costs = page.locator("#costs")
     expect(costs).to_contain_text("1 of 1 encoded")
-    expect(costs).to_contain_text("1 uploaded")
+    expect(costs).to_contain_text(re.compile(r"1 uploaded in fp16, \d+\.\d times the JPEG"))
     expect(costs).to_contain_text(re.compile(r"first token \d+ ms"))
 
     ask(page, second.text)
@@ -104,6 +106,14 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     page.locator("#again").click()
     expect(page.locator("#chat .bot")).to_have_count(0)
     expect(page.locator("#picture .image-frame img")).to_have_count(0)
+
+
+def test_the_panel_says_what_travels_in_the_place_of_a_codec() -> None:
+    turn = Turn(num_uploaded=1, codec="int8", upload_bytes=2048, jpeg_bytes=1024, fallback="precision is <ecq>")
+    shown = panel.costs(turn, "server")
+    assert "1 uploaded in int8, 2.0 times the JPEG" in shown
+    assert "2.0 KiB" in shown
+    assert "precision is &lt;ecq&gt;" in shown
 
 
 def test_a_video(page: Page, tmp_path: Path) -> None:
