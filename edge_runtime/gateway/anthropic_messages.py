@@ -1,4 +1,4 @@
-"""POST /v1/messages in Anthropic's form: this module turns the body into a chat request, and the answer into blocks."""
+"""POST /v1/messages and its count_tokens in Anthropic's form: this module turns the body into a chat request, and the answer into blocks."""
 
 import json
 from typing import Any
@@ -15,10 +15,11 @@ from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.request import Delta
 
 SAME = ("model", "stream", "temperature", "top_p", "top_k", "max_tokens", "metadata", "service_tier")
-READ = ("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking")
-NEUTRAL: dict[str, Any] = {"container": None, "mcp_servers": [], "context_management": None, "output_config": None}
+READ = ("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config")
+NEUTRAL: dict[str, Any] = {"container": None, "mcp_servers": [], "context_management": None}
 BLOCKS = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+EFFORTS = {"max": "xhigh"}  # Anthropic's word for the most, and ours; the others are the same
 KINDS = {503: "overloaded_error", 504: "timeout_error", 413: "request_too_large"}
 
 
@@ -53,7 +54,45 @@ def read_anthropic(values: dict[str, Any], settings: Settings) -> ChatRequest:
         check_keys(thinking, ("type", "display", "budget_tokens"), "thinking")
         chat["chat_template_kwargs"] = {"enable_thinking": thinking.get("type") != "disabled"}
         chat["thinking_token_budget"] = whole(thinking, "budget_tokens", 0, 1 << 20)
+    output = mapping(given, "output_config")
+    check_keys(output, ("format", "effort"), "output_config")
+    chat["reasoning_effort"] = (
+        EFFORTS.get(effort, effort) if isinstance(effort := output.get("effort"), str) else effort
+    )
+    chat["response_format"] = _format(mapping(output, "format"))
     return read_chat(chat, settings).with_original({}, ignored)
+
+
+def read_count(values: dict[str, Any], settings: Settings) -> ChatRequest:
+    """The chat request that a body of /v1/messages/count_tokens means; it needs no max_tokens.
+
+    Raises:
+        Failure: 400 or 404; it names the field.
+    """
+    return read_anthropic({"max_tokens": 1} | values, settings)
+
+
+def token_count(ids: list[int], max_model_len: int | None) -> dict[str, Any]:
+    """Anthropic's answer to count_tokens."""
+    return {"input_tokens": len(ids)}
+
+
+def _format(form: dict[str, Any]) -> dict[str, Any] | None:
+    """The `format` of output_config as a response_format."""
+    if not form:
+        return None
+    check_keys(form, ("type", "schema"), "output_config.format")
+    if form.get("type") != "json_schema":
+        raise Failure(
+            400, f"output_config.format.type is {shown(form.get('type'))}, json_schema is expected",
+            param="output_config.format.type",
+        )  # fmt: skip
+    if not isinstance(form.get("schema"), dict):
+        raise Failure(
+            400, f"output_config.format.schema is {shown(form.get('schema'))}, an object is expected",
+            param="output_config.format.schema",
+        )  # fmt: skip
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": form.get("schema")}}
 
 
 def _message(item: Any, param: str) -> list[dict[str, Any]]:
@@ -116,11 +155,12 @@ def _tool(tool: Any, param: str) -> dict[str, Any]:
         raise Failure(
             400, f"{param} is {shown(kind)}, a tool of type custom is expected: the gateway has no tools", param=param
         )
-    check_keys(tool, ("type", "name", "description", "input_schema", "cache_control"), param)
+    check_keys(tool, ("type", "name", "description", "input_schema", "strict", "cache_control"), param)
     function = {
         "name": tool.get("name"),
         "description": tool.get("description"),
         "parameters": tool.get("input_schema"),
+        "strict": tool.get("strict"),
     }
     return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
 

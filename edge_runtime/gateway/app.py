@@ -4,7 +4,7 @@ from starlette.applications import Starlette
 
 from edge_runtime.gateway import anthropic_messages, ollama, responses
 from edge_runtime.gateway.about import About
-from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic
+from edge_runtime.gateway.anthropic_messages import AnthropicMessage, read_anthropic, read_count, token_count
 from edge_runtime.gateway.callers import Callers
 from edge_runtime.gateway.chat import Chat
 from edge_runtime.gateway.chat_request import read_chat
@@ -34,12 +34,14 @@ KINDS = {
         read_anthropic, AnthropicMessage, names_events=True, ends_with_done=False,
         error_event=anthropic_messages.error_body, error_body=anthropic_messages.error_body,
     ),
+    "/v1/messages/count_tokens": Kind(read_count, None, token_count, error_body=anthropic_messages.error_body),
     "/api/chat": Kind(
         read_ollama, OllamaAnswer, ends_with_done=False, is_lines=True,
         error_event=ollama.error_body, error_body=ollama.error_body,
     ),
     "/tokenize": Kind(read_tokenize, None),
 }  # fmt: skip
+ERROR_BODIES = {"/v1/messages": anthropic_messages.error_body, "/api/": ollama.error_body}  # by how a path begins
 POOLED = {
     "/v1/embeddings": Kind(read_embeddings, None),
     "/v1/rerank": Kind(read_rerank, None),
@@ -72,4 +74,4 @@ def create_app(pipeline: Pipeline, client: Client, settings: Settings) -> Starle
     endpoints = {path: Endpoint(door, kind, answers[path]) for path, kind in (KINDS | POOLED).items()}
     about = About(settings, callers, door.metrics, triton)
     ollamas = {"/api/tags": about.tags, "/api/version": about.version}
-    return application(settings, door, about, endpoints, close, ollamas)
+    return application(settings, door, about, endpoints, close, ollamas, ERROR_BODIES)

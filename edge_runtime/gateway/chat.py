@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from typing import Any
 
 from contract.errors import ServerError
 from contract.limits import Limits
@@ -76,7 +75,8 @@ class Chat:
     async def _answered(self, kind: Kind, chat: ChatRequest, prepared: Prepared, exchange: Exchange) -> None:
         tokens = PromptTokens.of(prepared.request, self._card)
         if kind.shape is None:
-            return await exchange.send_json(await self._tokens(prepared))
+            most = await self._triton.limit("max_prompt_tokens")
+            return await exchange.send_json(kind.tokens(prepared.request.input_ids.tolist(), most))
         thinking = begins_thinking(prepared.request, self._bundle)
         shape = kind.shape(chat, self._settings.served_model_names[0], tokens, thinking)
         count_prompt(self.metrics, prepared, tokens)
@@ -102,11 +102,6 @@ class Chat:
         if chat.prompt is None:
             return await self._preparation.request(chat.messages, chat.tools, chat.template, caller)
         return await self._preparation.prompt(chat.prompt)
-
-    async def _tokens(self, prepared: Prepared) -> dict[str, Any]:
-        """vLLM's answer to /tokenize."""
-        ids = prepared.request.input_ids.tolist()
-        return {"count": len(ids), "max_model_len": await self._triton.limit("max_prompt_tokens"), "tokens": ids}
 
     async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
         """Check the length of the text before anybody tokenises it, and replace max_tokens -1 by the server's limit."""

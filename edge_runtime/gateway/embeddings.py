@@ -10,7 +10,7 @@ from contract.tasks import EMBED
 from edge_runtime.gateway.chat_request import check_fields, check_model
 from edge_runtime.gateway.entry import Entry, read_entries
 from edge_runtime.gateway.failures import Failure
-from edge_runtime.gateway.fields import flag, whole
+from edge_runtime.gateway.fields import flag, text, whole
 from edge_runtime.gateway.messages import read_messages
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.prompts.chat_template import Message
@@ -96,9 +96,7 @@ def read_embeddings(values: dict[str, Any], settings: Settings) -> EmbeddingsReq
             f"{'both' if 'input' in given else 'neither'} of input and messages given: send one of them",
             param="input",
         )
-    instruction = given.get("instruction")
-    if instruction is not None and not isinstance(instruction, str):
-        raise Failure(400, f"instruction is {shown(instruction)}, a text is expected", param="instruction")
+    instruction = text(given, "instruction")
     if instruction is not None and "messages" in given:
         raise Failure(400, "instruction and messages were both sent: put it into a system message", param="instruction")
     if "messages" in given:

@@ -77,9 +77,7 @@ class Exchange:
             await self.send_events([self._kind.error_event(failure)], is_end=True)
         else:
             self.is_begun = True
-            response = failure.response()
-            response.body = orjson.dumps(self._kind.error_body(failure))
-            response.headers["content-length"] = str(len(response.body))
+            response = failure.response(self._kind.error_body(failure))
             await response(self.scope, self.receive, self._send)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, MissingExtra, NotFound, Unavailable, shortened
@@ -58,13 +57,14 @@ class Failure(Exception):
         kind = TYPES.get(self.status, "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
+    def response(self, body: dict[str, Any] | None = None) -> JSONResponse:
+        """The answer, with this body or OpenAI's."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.status in (408, 413) or "Transfer-Encoding" in str(self):  # some of the body is unread
             headers["Connection"] = "close"
-        return JSONResponse(self.body(), self.status, headers)
+        return JSONResponse(self.body() if body is None else body, self.status, headers)
 
 
 def failure_of(error: Exception) -> Failure:
@@ -83,8 +83,3 @@ def failure_of(error: Exception) -> Failure:
     return Failure(
         status, message, param=param, code=error.code.lower(), retry_after_s=RETRY_AFTER_S if status == 503 else None
     )
-
-
-async def answer_failure(request: Request, error: Exception) -> JSONResponse:
-    """Starlette's exception handler."""
-    return failure_of(error).response()

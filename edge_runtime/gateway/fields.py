@@ -6,6 +6,7 @@ from typing import Any
 
 from contract.errors import shown
 from edge_runtime.gateway.failures import Failure
+from edge_runtime.items.options import unknown_key
 
 NEAR = 0.8  # how alike two names are, by difflib, where one is a slip of the other
 
@@ -28,18 +29,8 @@ def check_keys(
         Failure: 400, with the nearest known name.
     """
     for name, item in value.items():
-        if name in known or item is None:
-            continue
-        if elsewhere and name in elsewhere:
-            hint = f": {elsewhere[name]}"
-        elif near := nearest(name, known):
-            hint = f", did you mean {near!r}?"
-        else:
-            hint = f", known are {', '.join(sorted(known))}"
-        raise Failure(
-            400, f"{param} has the unknown key {shown(name)}{hint}", param=f"{param}.{name[:64]}",
-            code="unknown_parameter",
-        )  # fmt: skip
+        if wrong := unknown_key({name: item}, known, elsewhere):
+            raise Failure(400, f"{param}: {wrong}", param=f"{param}.{name[:64]}", code="unknown_parameter")
 
 
 def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
@@ -52,6 +43,18 @@ def flag(values: Mapping[str, Any], name: str, default: bool = False) -> bool:
     if value is not None and not isinstance(value, bool):
         raise Failure(400, f"{name} is {shown(value)}, true or false is expected", param=name)
     return default if value is None else value
+
+
+def text(values: Mapping[str, Any], name: str) -> str | None:
+    """The text of a field; None where it is missing or null.
+
+    Raises:
+        Failure: 400, it is no text.
+    """
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Failure(400, f"{name} is {shown(value)}, a text is expected", param=name)
+    return value
 
 
 def whole(values: Mapping[str, Any], name: str, low: int, high: int) -> int | None:

@@ -25,6 +25,11 @@ class Shape(Protocol):
         """The answer in one piece, where it is no stream."""
 
 
+def plain_tokens(ids: list[int], max_model_len: int | None) -> dict[str, Any]:
+    """vLLM's answer to /tokenize."""
+    return {"count": len(ids), "max_model_len": max_model_len, "tokens": ids}
+
+
 def plain_error(failure: Failure) -> dict[str, Any]:
     """OpenAI's error object."""
     return failure.body()
@@ -38,6 +43,7 @@ class Kind:
         read: makes the request out of a parsed body: a ChatRequest, or a PooledRequest.
         shape: makes the Shape of an answer from the request, the model's name, the prompt's tokens, and whether the
             prompt ends in reasoning. None answers with the prompt's tokens.
+        tokens: makes that answer from the prompt's token ids and the longest prompt.
         names_events: whether events carry their `type` as a name, too.
         ends_with_done: whether a stream ends with the line `data: [DONE]`.
         is_lines: whether a stream is lines of JSON instead of server-sent events.
@@ -47,6 +53,7 @@ class Kind:
 
     read: Callable[[dict[str, Any], Settings], Any]
     shape: Callable[..., Shape] | None
+    tokens: Callable[[list[int], int | None], dict[str, Any]] = plain_tokens
     names_events: bool = False
     ends_with_done: bool = True
     is_lines: bool = False

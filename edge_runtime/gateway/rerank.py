@@ -9,7 +9,7 @@ from contract.tasks import SCORE
 from edge_runtime.gateway.chat_request import check_fields, check_model
 from edge_runtime.gateway.entry import Entry, read_entries, read_entry
 from edge_runtime.gateway.failures import Failure
-from edge_runtime.gateway.fields import flag, whole
+from edge_runtime.gateway.fields import flag, text, whole
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.prompts.retrieval import rerank_messages
@@ -76,9 +76,7 @@ def read_rerank(values: dict[str, Any], settings: Settings) -> RerankRequest:
     given = {name: value for name, value in values.items() if value is not None}
     ignored = check_fields(given, (*READ, *IGNORED), NEUTRAL, settings)
     check_model(given.get("model"), settings)
-    instruction = given.get("instruction")
-    if instruction is not None and not isinstance(instruction, str):
-        raise Failure(400, f"instruction is {shown(instruction)}, a text is expected", param="instruction")
+    instruction = text(given, "instruction")
     if not isinstance(documents := given.get("documents"), list):
         raise Failure(400, f"documents is {shown(documents)}, a list is expected", param="documents")
     query, entries = read_entry(given.get("query"), "query", settings), read_entries(documents, "documents", settings)

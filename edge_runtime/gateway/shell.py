@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,11 +14,12 @@ from starlette.routing import Route
 
 from edge_runtime.gateway.about import About
 from edge_runtime.gateway.door import Door, Endpoint
-from edge_runtime.gateway.failures import Failure, answer_failure
+from edge_runtime.gateway.failures import Failure, failure_of
 from edge_runtime.gateway.hosts import HostGuard
 from edge_runtime.gateway.settings import Settings
 
 View = Callable[[Request], Awaitable[Response]]
+ErrorBody = Callable[[Failure], dict[str, Any]]
 
 
 def application(
@@ -27,6 +29,7 @@ def application(
     endpoints: Mapping[str, Endpoint],
     close: Callable[[], Awaitable[None]],
     views: Mapping[str, View] | None = None,
+    error_bodies: Mapping[str, ErrorBody] | None = None,
 ) -> Starlette:
     """The application.
 
@@ -34,6 +37,7 @@ def application(
         endpoints: by path; all take POST.
         close: ends what the endpoints hold; called once, at the end.
         views: more functions of `about`, by path; all take GET.
+        error_bodies: how errors look that no endpoint answers, such as an unknown path, by how the path begins.
     """
 
     @asynccontextmanager
@@ -41,6 +45,11 @@ def application(
         yield
         await close()
         door.close()
+
+    async def answer_failure(request: Request, error: Exception) -> Response:
+        failure = failure_of(error)
+        bodies = (body for begin, body in (error_bodies or {}).items() if request.url.path.startswith(begin))
+        return failure.response(next(bodies, Failure.body)(failure))
 
     middleware = []
     if settings.allowed_origins:

@@ -24,7 +24,7 @@ from tests.gateway.gateway_process import Gateway
 
 SEED, QUESTION = 5, "What is at the top left?"  # the bundled model is right whether text or picture comes first
 ASKS = ("chat", "picture", "stream", "structured", "tool")
-CHAT, RESPONSES, OLLAMA = "/v1/chat/completions", "/v1/responses", "/api/chat"
+CHAT, RESPONSES, MESSAGES, OLLAMA = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ CLIENTS = [
     Client("Haystack", "ask_haystack", Environment("haystack", ("haystack-ai==3.4.1",))),
     Client("smolagents", "ask_smolagents", Environment("smolagents", ("smolagents[openai]==1.26.0",))),
     Client("Ollama (Python)", "ask_ollama", Environment("ollama", ("ollama==0.6.3",)), OLLAMA, lacks=("tool",)),
+    Client("Anthropic (Python)", "ask_anthropic", Environment("anthropic", ("anthropic==2.14.0",)), MESSAGES),
     Client("AIPerf", "ask_aiperf", Environment("aiperf", ("aiperf==0.13.0",)), lacks=("structured", "tool")),
 ]  # fmt: skip
 QUIET = {

@@ -178,6 +178,44 @@ def test_anthropics_form(gateway: Gateway) -> None:
     assert (status, answer["type"], answer["error"]["type"]) == (400, "error", "invalid_request_error")
 
 
+def test_anthropics_count_of_tokens(gateway: Gateway) -> None:
+    """It is the prompt that the answer's usage counts."""
+    asked = anthropic(system="Be brief.", tools=[{"name": "look", "input_schema": {"type": "object"}}])
+    status, answer, _ = gateway.ask("/v1/messages", asked | {"max_tokens": 1})
+    assert status == 200, answer
+    del asked["max_tokens"]
+    counted = gateway.ask("/v1/messages/count_tokens", asked)
+    assert counted[:2] == (200, {"input_tokens": answer["usage"]["input_tokens"]})
+    status, answer, _ = gateway.ask("/v1/messages/count_tokens", {"messages": []})
+    assert (status, answer["type"], answer["error"]["type"]) == (400, "error", "invalid_request_error")
+
+
+@pytest.mark.parametrize(("path", "body", "status", "kind"), [
+    ("/v1/messages/batches", {}, 404, "not_found_error"), ("/v1/messages", None, 405, "invalid_request_error"),
+])  # fmt: skip
+def test_anthropics_form_of_errors_that_no_endpoint_answers(
+    gateway: Gateway, path: str, body: Any, status: int, kind: str
+) -> None:
+    got, answer, _ = gateway.ask(path, body)
+    assert (got, answer["type"], answer["error"]["type"]) == (status, "error", kind)
+
+
+def test_anthropics_output_config() -> None:
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}}
+    form = {"type": "json_schema", "schema": schema}
+    asked = read_anthropic(anthropic(output_config={"format": form, "effort": "max"}), Settings())
+    assert asked.sampling.structured_outputs == {"json": schema}
+    assert asked.template == {"reasoning_effort": "xhigh", "enable_thinking": True}
+    for wrong, param in (
+        ({"format": {"type": "regex"}}, "output_config.format.type"),
+        ({"format": {"type": "json_schema", "schema": 3}}, "output_config.format.schema"),
+        ({"formatt": form}, "output_config.formatt"),
+    ):
+        with pytest.raises(Failure) as error:
+            read_anthropic(anthropic(output_config=wrong), Settings())
+        assert error.value.param == param
+
+
 @pytest.mark.parametrize("tools", [True, 5, 1.5, 1e30, 0, "", "x", {"a": 1}])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/chat/completions"])
 def test_tools_are_a_list(gateway: Gateway, path: str, tools: object) -> None:

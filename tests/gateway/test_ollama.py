@@ -66,6 +66,7 @@ def test_errors_are_ollamas(gateway: Gateway) -> None:
         status, answer, _ = gateway.ask("/api/chat", {"messages": [SHOWN]} | fields)
         assert status == expected
         assert says in answer["error"]
+    assert gateway.ask("/api/show", {"model": "x"})[:2] == (404, {"error": "Not Found"})
 
 
 def test_fields() -> None:

@@ -185,7 +185,7 @@ def test_documents_are_ranked(retrieval: Gateway, whole: Whole, answers: Any) ->
         ({"input": "a", "dimensions": 193}, "dimensions", "dimensions is 193, 1 to 192 are allowed"),
         ({"input": ""}, "input", "a text, token ids, or an object"),
         ({"input": []}, "input", "has 0 entries"),
-        ({"input": ["a", {"picture": "x"}]}, "input.[1].picture", "unknown key"),
+        ({"input": ["a", {"picture": "x"}]}, "input.[1].picture", "is unknown"),
         ({"input": {"image": "cat.png"}}, "input.image", "a URL that begins with data:"),
         ({"input": [{"image": "data:image/png;base64,AAAA"}]}, "input.[0].image", "picture"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format", "one of float, base64"),

@@ -217,5 +217,5 @@ def test_fields_become_sampling() -> None:
 ])  # fmt: skip
 def test_a_key_nobody_knows_is_refused(value: dict[str, Any]) -> None:
     """So it reaches neither the template nor the pipeline."""
-    with pytest.raises(Failure, match="unknown key"):
+    with pytest.raises(Failure, match="is unknown"):
         parse(json.dumps({"messages": [value]}).encode(), Settings())
