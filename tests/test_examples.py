@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from edge_runtime import GrpcClient, Pipeline, Sampling
 from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
-from tests.gateway.drawings import drawn, moving
+from tests.gateway.drawings import drawn, moving, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tiny_model.scenes import text_scene
 
@@ -61,6 +61,10 @@ def test_openai_client(folder: Path, gateway: Gateway) -> None:
 def test_curl(folder: Path, gateway: Gateway) -> None:
     lines = run(folder, "sh", EXAMPLES / "curl.sh", "picture.png", "How many shapes are there?", gateway.url)
     assert COUNT in json.loads("".join(lines))["choices"][0]["message"]["content"]
+    quoted = 'What is "\\" here,\nand what\tthere?'
+    read = user(picture_part(SCENE.image), " ".join(quoted.split()))
+    answer = json.loads("".join(run(folder, "sh", EXAMPLES / "curl.sh", "picture.png", quoted, gateway.url)))
+    assert answer["usage"]["prompt_tokens"] == gateway.ask("/tokenize", {"messages": [read]})[1]["count"]
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])
