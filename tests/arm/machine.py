@@ -1,7 +1,7 @@
 """A small ARM Linux beside this machine: Debian's qemu-user emulator, Debian's aarch64 Python, PyPI's aarch64 wheels.
 
 Nothing is installed and no root is needed: apt resolves into folders of its own, packages are only unpacked, and all of
-it lies in .cache/arm (about 400 MB, 150 MB to download). QEMU must be 8.2 or newer: from there on it shows programs an
+it lies in .cache/arm (about 450 MB, 160 MB to download). QEMU must be 8.2 or newer: from there on it shows programs an
 ARM /proc/cpuinfo, without which onnxruntime does not start.
 """
 
@@ -29,19 +29,29 @@ class ArmMachine:
         self.qemu, self.root = home / "qemu" / "usr" / "bin" / "qemu-aarch64", home / "root"
         self.wheels, self.site = home / "wheels", home / "site"
 
-    def python(self, cpu: str, *args: str | Path) -> str:
-        """Standard output of `python *args` in this checkout on a processor that QEMU names, on one thread."""
+    def python(self, cpu: str, *args: str | Path, path: str = "", folder: Path = ROOT) -> str:
+        """Standard output of `python *args` on a processor that QEMU names.
+
+        Args:
+            path: where Python finds packages; "" is this checkout and PyPI's wheels.
+            folder: where the program runs.
+        """
         command = [self.qemu, "-cpu", cpu, "-L", self.root, self.root / "usr" / "bin" / f"python{PYTHON}", *args]
-        environment = {"PYTHONPATH": f"{ROOT}:{self.site}", "PYTHONDONTWRITEBYTECODE": "1", "HOME": os.environ["HOME"]}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, cwd=ROOT)
+        environment = {
+            "PYTHONPATH": path or f"{ROOT}:{self.site}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": os.environ["HOME"],
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
 
 def requirements() -> list[str]:
-    """What the device installs to encode pictures and video files."""
+    """What the device installs to encode pictures and video files, and to ask about them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["video"]]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["client"], *extras["video"]]
 
 
 def prepare(home: Path = HOME) -> ArmMachine:

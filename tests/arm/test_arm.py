@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +15,6 @@ from export.gate.bounds import Gate
 from export.gate.parity import compare
 from export.precision import BY_NAME
 from tests.arm.machine import ArmMachine
-from tests.conftest import CHECKPOINT, run_module
 from tests.edge.video_files import picture, write_video
 from tiny_model.scenes import shapes_scene
 
@@ -40,21 +38,6 @@ EVERY = ("cortex-a72", "cortex-a76", "max")
 CASES = [("fp32", "cortex-a72"), ("bf16", "cortex-a76")]
 CASES += [(precision, cpu) for precision in ("fp16", "int8", "int4") for cpu in EVERY]
 assert {precision for precision, _ in CASES} == set(PRECISIONS)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Callable[[str], Path]:
-    """The bundled model's bundle in a precision, exported when it is first asked for."""
-    folder = tmp_path_factory.mktemp("precisions")
-
-    @cache
-    def bundle(precision: str) -> Path:
-        if precision == PRECISIONS[0]:
-            return bundle_folder
-        run_module("export.vision", CHECKPOINT, folder / precision, "--precision", precision)
-        return folder / precision
-
-    return bundle
 
 
 def both(arm: ArmMachine, cpu: str, bundle: Path, out: Path, media: list[Path]) -> tuple[Embeddings, dict[str, Any]]:
@@ -89,7 +72,7 @@ def test_a_video_file_is_read(arm: ArmMachine, exported: Callable[[str], Path], 
 
 
 def test_the_wheels_are_small(arm: ArmMachine) -> None:
-    """What a device downloads to encode pictures; PyAV comes only with the extra `video`."""
+    """What a device downloads to ask about pictures; PyAV comes only with the extra `video`."""
     sizes = {path.name: path.stat().st_size for path in arm.wheels.glob("*.whl") if not path.name.startswith("av-")}
     assert any(name.startswith("onnxruntime-") and name.endswith("aarch64.whl") for name in sizes), sizes
     assert sum(sizes.values()) <= MAX_WHEEL_BYTES, sizes
