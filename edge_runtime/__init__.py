@@ -17,6 +17,7 @@ from contract.errors import (
     Unavailable,
 )
 from contract.sampling import Sampling
+from edge_runtime.ahead import made_ahead
 from edge_runtime.bundle import Bundle
 from edge_runtime.embedder import Embedder
 from edge_runtime.items.item import Item
@@ -68,6 +69,7 @@ __all__ = [
     "Tls",
     "Unavailable",
     "VideoOptions",
+    "made_ahead",
 ]
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from contract.errors import DeadlineExceeded, EdgeVlmError, ServerError, Unavailable
 from edge_runtime import __version__
-from edge_runtime.commands import ask, bench, chat, embed, encode, inspect, serve, ui
+from edge_runtime.commands import ask, batch, bench, chat, embed, encode, inspect, serve, ui
 from edge_runtime.commands.device import add_bundle_arguments
 
 VERBS = {
     "encode": (encode, "encode pictures and videos to a file"),
     "embed": (embed, "vectors of pictures and texts, and their cosines"),
     "ask": (ask, "ask a served model about a picture or video"),
+    "batch": (batch, "the same question about many pictures or videos, one answer a line"),
     "chat": (chat, "several questions about one picture or video, one a line on standard input"),
     "inspect": (inspect, "show a bundle, or the tokens and embeddings of messages"),
     "serve": (serve, "an OpenAI-compatible gateway on this device"),

@@ -27,7 +27,7 @@ from tiny_model.scenes import shapes_scene
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = {
-    "clients.md": 1,
+    "clients.md": 2,
     "media.md": 2,
     "families.md": 1,
     "gateway.md": 1,
@@ -78,6 +78,13 @@ def test_messages_of_others(folder: Path) -> None:
 def test_asyncio_client(folder: Path, server: TritonServer) -> None:
     code = blocks("clients.md", "python")[0].replace("127.0.0.1:8001", server.grpc_url)
     assert "two circles" in python(code, folder).stdout
+
+
+def test_many_pictures(folder: Path, server: TritonServer) -> None:
+    shapes_scene(Random(8), 128, 160, 2).image.save(folder / "other.png")
+    code = blocks("clients.md", "python")[1].replace("127.0.0.1:8001", server.grpc_url)
+    names = [line.split()[0] for line in python(code, folder).stdout.splitlines()]
+    assert names == ["picture.png", "other.png"]
 
 
 def test_curl(server: TritonServer) -> None:

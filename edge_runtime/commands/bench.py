@@ -17,9 +17,10 @@ import onnxruntime
 
 from contract.errors import InvalidInput
 from contract.manifest import INTEGERS
-from edge_runtime.commands import uplink
+from edge_runtime.commands import overlap, uplink
 from edge_runtime.commands.ceiling import count_work, peak_rates
 from edge_runtime.commands.device import open_encoder
+from edge_runtime.commands.server import add_server_arguments
 from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
 from edge_runtime.items.jpeg import jpeg_bytes
@@ -36,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="as for encode (default %(default)s)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the figures there, with the processor's name, to send to the project")  # fmt: skip
     parser.add_argument("--uplink", type=float, metavar="MBIT", help="also print what each codec takes on an uplink of so many Mbit/s")  # fmt: skip
+    parser.add_argument("--answers", type=int, metavar="N", help="also ask the server of --triton about N new pictures, one by one and with the next encoded ahead")  # fmt: skip
+    add_server_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InvalidInput: an argument is out of its range, or the folder of --report does not exist.
         BundleError: the bundle cannot be opened.
+        Unavailable, DeadlineExceeded, ServerError, NotFound: as the clients, with --answers.
     """
     _check(args)
     started = time.perf_counter()
@@ -75,6 +79,8 @@ def run(args: argparse.Namespace) -> None:
         report |= {"uplink_mbit_s": args.uplink, "codecs": rows, "jpeg_bytes": jpeg}
         if not args.json:
             print(uplink.text(rows, args.uplink))
+    if args.answers is not None:
+        report["overlap"] = overlap.measure(Pipeline(encoder, max_pixels=args.max_pixels or None), args)
     if args.report:
         args.report.write_text(json.dumps(report, indent=2) + "\n")
     if not args.json:
@@ -85,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("size", "batch", "repeats"):
-        if (value := getattr(args, name)) < 1:
+    for name in ("size", "batch", "repeats", "answers"):
+        if (value := getattr(args, name)) is not None and value < 1:
             raise InvalidInput(f"--{name} is {value}, a whole number from 1 is expected")
     if args.uplink is not None and not 0 < args.uplink < float("inf"):
         raise InvalidInput(f"--uplink is {args.uplink}, a number of Mbit/s above 0 is expected")

@@ -344,6 +344,36 @@ def test_ask_says_what_travels_in_the_place_of_a_codec(
     assert same["fallback"] is None
 
 
+def test_batch_answers_each_and_names_what_has_no_answer(
+    server: TritonServer, bundle_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, damaged = tmp_path / "other.png", tmp_path / "damaged.png"
+    shapes_scene(Random(6), 128, 160, 2).image.save(other)
+    damaged.write_bytes(picture.read_bytes()[:100])
+    where = ("--triton", server.grpc_url, "--max-tokens", "8")
+    alone = [told(capsys, "ask", bundle_folder, one, QUESTIONS[0], *where)["answer"] for one in (picture, other)]
+    assert main(command("batch", bundle_folder, QUESTIONS[0], picture, other, *where)) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{picture}: {alone[0]}", f"{other}: {alone[1]}"]
+    assert main(command("batch", bundle_folder, QUESTIONS[0], picture, damaged, other, *where, "--json")) == 2
+    *lines, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [line["media"] for line in lines] == [str(picture), str(damaged), str(other)]
+    assert [line.get("answer") for line in lines] == [alone[0], None, alone[1]]
+    assert "damaged.png" in lines[1]["error"]
+    assert "1 of 3 have no answer" in last["error"]
+
+
+def test_bench_compares_answers_one_by_one_and_ahead(
+    server: TritonServer, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--size", 96, "--repeats", 1, "--answers", 2, "--triton", server.grpc_url)
+    found = told(capsys, "bench", bundle_folder, *flags)["overlap"]
+    assert found["answers"] == 2
+    for kind in ("pictures_per_s", "wait_ms"):
+        assert set(found[kind]) == {"one by one", "ahead"}
+        assert min(found[kind].values()) > 0
+    assert main(command("bench", bundle_folder, "--answers", "0")) == 2
+
+
 def test_a_video_is_asked_about(
     server: TritonServer, pipeline: Pipeline, bundle_folder: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
