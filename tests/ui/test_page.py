@@ -179,12 +179,18 @@ def answered(page: Page, count: int) -> None:
     expect(page.locator("#stop")).to_be_hidden()  # the answer is whole, and remembered
 
 
+def emptied(page: Page) -> None:
+    """The server's answer is here, and not only what the browser takes away at once."""
+    expect(page.locator("#chat .bot")).to_have_count(0)
+    expect(page.locator("#costs table")).to_have_count(0)
+
+
 def test_the_bin_empties_the_memory_too(page: Page) -> None:
     ask(page, "How many shapes are there?")
     answered(page, 1)
     first = prompt_tokens(page)
     page.locator("#chat").get_by_label("Clear").click()
-    expect(page.locator("#chat .bot")).to_have_count(0)
+    emptied(page)
     ask(page, "How many shapes are there?")
     answered(page, 1)
     assert prompt_tokens(page) == first
@@ -254,7 +260,7 @@ def test_the_embeddings_are_drawn_and_the_upload_stands_beside_a_jpeg(page: Page
     upload(page, "picture", path)
     ask(page, "What is in the picture?")
     expect(page.locator("#seen figure")).to_have_count(5)  # the picture, the main embeddings, three levels
-    assert page.evaluate("() => [...document.querySelectorAll('#seen img')].every(one => one.naturalWidth > 20)")
+    page.wait_for_function("() => [...document.querySelectorAll('#seen img')].every(one => one.naturalWidth > 20)")
     answered(page, 1)
     expect(page.locator("#costs")).to_contain_text("1 uploaded")
     expect(page.locator("#costs .bars dd")).to_have_count(2)
@@ -319,6 +325,7 @@ def test_a_system_prompt_reaches_the_model_and_the_saved_file(page: Page, tmp_pa
     answered(page, 1)
     without = prompt_tokens(page)
     page.locator("#again").click()
+    emptied(page)
     page.get_by_role("button", name="Answer").click()
     page.locator("#system textarea").fill("You count shapes.")
     ask(page, "Hello?")
