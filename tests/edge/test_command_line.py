@@ -358,7 +358,7 @@ def test_batch_answers_each_and_names_what_has_no_answer(
     *lines, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [line["media"] for line in lines] == [str(picture), str(damaged), str(other)]
     assert [line.get("answer") for line in lines] == [alone[0], None, alone[1]]
-    assert "damaged.png" in lines[1]["error"]
+    assert "cut short" in lines[1]["error"]
     assert "1 of 3 have no answer" in last["error"]
 
 
