@@ -1,8 +1,10 @@
 """Folders that are whole or absent: a writer fills them beside their place and renames them, a reader verifies them."""
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path, PurePath
 
 from contract.errors import BundleError
 
+OPENING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Identity = tuple[int, int, int, int, int]  # device, inode, bytes, time of the content, time of the inode
 
 
@@ -22,6 +25,32 @@ def is_plain_name(name: str) -> bool:
         and len(name.encode(errors="replace")) <= 255
         and name != ".."
     )
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a regular file. Nobody waits for the other end of a pipe, or reads a device that never ends.
+
+    Raises:
+        OSError: the process cannot read the file, or it is a pipe, a device, a socket or a folder.
+    """
+    descriptor = os.open(path, OPENING)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a regular file.
+
+    Raises:
+        OSError: as read_regular.
+        UnicodeDecodeError: the bytes are no UTF-8.
+    """
+    return read_regular(path).decode("utf-8")
 
 
 def sha256(path: Path) -> str:

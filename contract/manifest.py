@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from contract.card import ModelCard
 from contract.errors import BundleError, shown
-from contract.files import is_plain_name, sha256, verify
+from contract.files import is_plain_name, read_text, sha256, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.static_graph import StaticGraph
 from contract.typed import AGAIN, Size, read
@@ -105,7 +105,7 @@ def read_json(path: Path, noun: str, maker: str) -> Any:
         BundleError: the file is missing, cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise BundleError(f"{path} does not exist: {path.parent} is no {noun} (python -m {maker} makes one)") from error
     except OSError as error:

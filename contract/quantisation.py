@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import BundleError
+from contract.files import read_text
 
 NOT_VLLM = ("bitsandbytes",)  # vLLM 0.32 reads the others
 # The packages that transformers 5.23 asks for, by method (quantizers/quantizer_*.py, validate_environment).
@@ -40,8 +41,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise BundleError(f"{path} holds {type(config).__name__}, an object is expected")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
-from contract.files import Identity, check_unchanged, verify
+from contract.files import Identity, check_unchanged, read_regular, read_text, verify
 from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, WEIGHTS, Manifest, parse_manifest
 from contract.npy import read_array
 
@@ -68,7 +68,7 @@ class Bundle:
         """
         path, width = self.folder / NEWLINE, self.manifest.card.hidden_size
         try:
-            values = read_array(path.read_bytes(), str(path))
+            values = read_array(read_regular(path), str(path))
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}: export the bundle again") from error
         if values.shape != (width,) or values.dtype != np.float32:
@@ -108,7 +108,7 @@ class Bundle:
         card = manifest.card
         numbers = read_numbers(path, card.hidden_size, card.num_deepstack_levels)
         try:
-            template = (path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+            template = read_text(path / CHAT_TEMPLATE)
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}: export the bundle again") from error
         bundle = cls(path, manifest, tokenizer, template, numbers, verified)

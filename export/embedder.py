@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contract.embedder import NAME, TEXT_GRAPH, EmbedderManifest
 from contract.errors import BundleError
-from contract.files import published
+from contract.files import published, read_text
 from contract.fingerprint import encoder_fingerprint
 from contract.manifest import GRAPH, TOKENIZER
 from edge_runtime.embedder import Embedder
@@ -50,8 +50,8 @@ def model_type_of(model: str) -> str:
     """
     folder = local_folder(model, lambda name: families.local_name(name) is not None)
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_text(folder / "config.json"))
+    except (OSError, ValueError, RecursionError):
         return ""
     found = values.get("model_type") if isinstance(values, dict) else None
     return found if isinstance(found, str) else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from contract.errors import InvalidInput
+from contract.files import read_regular
 from edge_runtime.clients.choice import AUTO, QUALITIES, Quality, Uplink, choose, published, taken
 from edge_runtime.clients.held_keys import HeldKeys
 from edge_runtime.clients.patience import Patience, check_seconds
@@ -42,7 +43,7 @@ class Tls:
         names = [None if file is None else fspath(file) for file in files]
         for name in filter(None, names):
             try:
-                Path(name).read_bytes()
+                read_regular(Path(name))
             except OSError as error:
                 raise InvalidInput(f"{name} cannot be read: {error.strerror}") from error
         return names

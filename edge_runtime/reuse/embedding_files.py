@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from contract.errors import InvalidInput
+from contract.files import read_regular
 from edge_runtime.tower.encoder import Rows
 
 SUFFIX = ".embeddings"
@@ -44,7 +45,7 @@ class EmbeddingFiles:
         """The rows of a key, or None; this call removes a damaged file."""
         path = self.folder / (key + SUFFIX)
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             os.utime(path)
         except OSError:
             return None

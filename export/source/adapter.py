@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import BundleError
-from contract.files import sha256
+from contract.files import read_text, sha256
 from export.source.shards import BLOCK_BYTES, ITEM_BYTES, Stored, read_shard, stored_bytes
 
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
@@ -72,10 +72,10 @@ class Adapter:
         """adapter_config.json, after every check that needs no tensor."""
         path = self.folder / ADAPTER_CONFIG
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
         except OSError as error:
             raise BundleError(f"{path} cannot be read: --adapter wants a folder that PEFT saved") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path} is no JSON: {error}") from error
         if not isinstance(values, dict):
             raise BundleError(f"{path} is {type(values).__name__}, an object is expected")

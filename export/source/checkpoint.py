@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from contract import families as contract_families
 from contract.card import ModelCard
 from contract.errors import BundleError
+from contract.files import read_text
 from contract.fingerprint import encoder_fingerprint
 from contract.language import NAME as LANGUAGE_MARK
 from contract.preprocessing import ImageProcessing, VideoProcessing
@@ -48,10 +49,12 @@ class Checkpoint:
         """The JSON object in the file `name` of the folder."""
         path = self.folder / name
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
         except FileNotFoundError as error:
             raise BundleError(f"{path} does not exist: give a complete checkpoint") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}: give a complete checkpoint") from error
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path} is no JSON: {error}: copy the checkpoint again") from error
         if not isinstance(values, dict):
             raise BundleError(f"{path} is {type(values).__name__}, an object is expected")

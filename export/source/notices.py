@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contract.files import read_text
 from contract.quantisation import NOT_VLLM, PACKAGES, quantisation
 from export.source.adapter import ADAPTER, ADAPTER_CONFIG
 
@@ -51,8 +52,8 @@ def notices(checkpoint: "Checkpoint") -> list[str]:
 def adapter(folder: Path) -> str:
     """What an adapter is, in a few words."""
     try:
-        values = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = json.loads(read_text(folder / ADAPTER_CONFIG))
+    except (OSError, ValueError, RecursionError):
         values = {}
     named = {"peft_type": "type", "r": "rank", "base_model_name_or_path": "of"}
     return ", ".join([ADAPTER, *(f"{name} {values[key]}" for key, name in named.items() if values.get(key))])
