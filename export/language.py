@@ -28,6 +28,7 @@ from export.source.hub import INDEX, SINGLE, local_folder
 from export.source.notices import merged_layers, notices
 from export.source.processors import FILES
 from export.source.shards import write_shard
+from export.source.speech import check_speech
 from export.source.tokenizer import require_tokenizer, write_tokenizer
 
 COPIED = (
@@ -73,7 +74,7 @@ def export_language(
 
     Raises:
         BundleError: the checkpoint is incomplete or damaged, has an unknown family or no tower to take out; the bundle
-            has no codec numbers, or is damaged.
+            has no codec numbers, or is damaged; its end tokens or its chat template cannot be used.
         FingerprintMismatch: the bundle belongs to another tower.
         InvalidInput: the export must not replace `out`.
         MissingExtra: model is a hub id and huggingface_hub is not installed, or the tokenizer needs transformers.
@@ -83,8 +84,11 @@ def export_language(
     checkpoint = Checkpoint(local_folder(model, lambda _: True), Adapter(adapter) if adapter else None)
     check_place(out, checkpoint.folder, MARK)
     _ = checkpoint.config  # raises where the folder is an adapter alone
+    for name in COPIED:  # a checkpoint may do without most of them, but not with something else in their place
+        if (path := checkpoint.folder / name).exists() and not path.is_file():
+            raise BundleError(f"{path} is no file: give a complete checkpoint")
     require_tokenizer(checkpoint.folder)
-    _ = checkpoint.chat_template  # raises where there is none
+    check_speech(checkpoint)
     fingerprint = checkpoint.card.encoder_fingerprint
     if bundle is not None:
         _check_bundle(bundle, fingerprint)

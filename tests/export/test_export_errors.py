@@ -1,6 +1,7 @@
 """Every way a checkpoint or a target can be wrong gives one typed error that names what is wrong."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,69 @@ def test_a_config_the_graph_does_not_compute(
     change_json(model / "config.json", **changes)
     with pytest.raises(BundleError, match=message):
         export_vision(str(model), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "generation_config.json", "tokenizer.json"]
+)
+def test_a_pipe_is_no_file(model: Path, tmp_path: Path, name: str) -> None:
+    """Nobody ever writes to it: who opened it to read would wait for ever."""
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    run = "import sys; from export.language import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", run, model, tmp_path / "out"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, name in done.stderr) == (2, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_as_an_adapters_config(model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    os.mkfifo(adapter / "adapter_config.json")
+    with pytest.raises(BundleError, match=r"adapter_config\.json cannot be read"):
+        export_language(str(model), tmp_path / "out", adapter=adapter)
+
+
+@pytest.mark.parametrize("ends", ["a", [], [1, "a"], -1, [1, 10**9], True, 1.5, {"a": 1}, [[1]], 10**400])
+def test_end_tokens_that_end_nothing(model: Path, tmp_path: Path, ends: Any) -> None:
+    write_json(model / "generation_config.json", {"eos_token_id": ends})
+    with pytest.raises(BundleError, match=r"generation_config\.json: eos_token_id is .*no answer would end"):
+        export_language(str(model), tmp_path / "out")
+    (model / "generation_config.json").unlink()
+    change_json(model / "config.json", text_config__eos_token_id=ends)
+    with pytest.raises(BundleError, match=r"config\.json: eos_token_id is"):
+        export_language(str(model), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_that_the_weights_do_not_have(model: Path, tmp_path: Path) -> None:
+    change_json(model / "config.json", text_config__vocab_size=999_999)
+    with pytest.raises(BundleError, match=r"config\.json: vocab_size is 999999, .*embed_tokens\.weight has \d+ rows"):
+        export_language(str(model), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for m in messages %}", "{{ raise_exception('no') }}", "{{ 1 / 0 }}", "{{ messages[3].content }}", "", "always this",
+     "{{ range(10 ** 9) | list | length }}", "{{ ''.__class__.__mro__ }}", "{% include 'other' %}"],
+)  # fmt: skip
+def test_a_template_that_writes_no_turn(model: Path, tmp_path: Path, template: str) -> None:
+    (model / "chat_template.jinja").write_text(template)
+    with pytest.raises(BundleError, match="the chat template writes no turn of a user: "):
+        export_language(str(model), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ bos_token + messages[0].content }}", "{% for p in messages[0].content %}{{ p.text }}{{ eos_token + '' }}{% endfor %}"],
+)  # fmt: skip
+def test_a_template_of_text_or_of_parts(model: Path, tmp_path: Path, template: str) -> None:
+    (model / "chat_template.jinja").write_text(template)
+    export_language(str(model), tmp_path / "out")
 
 
 def test_processors_of_another_patch_size(model: Path, tmp_path: Path) -> None:
