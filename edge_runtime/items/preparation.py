@@ -18,6 +18,7 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
 from edge_runtime.media.access import ANY_FILE
 from edge_runtime.media.animation import Animation, is_animation
+from edge_runtime.media.frames import Frames
 from edge_runtime.media.opened_file import OpenedFile
 from edge_runtime.media.picture import Picture, load_picture
 from edge_runtime.media.source import Source
@@ -69,6 +70,16 @@ def _counted(images: Iterable[Image.Image], total: int, progress: FramesRead | N
             progress(done, total)
 
 
+def _loaded(frames: Sequence[Picture]) -> Iterator[Image.Image]:
+    """The pictures of frames; the error of one says which frame it is, and the name of its file."""
+    for place in range(len(frames)):
+        try:
+            yield load_picture(frames[place])
+        except MediaError as error:
+            name = frames.name(place) if isinstance(frames, Frames) else ""
+            raise MediaError(f"frame {place + 1} of {len(frames)}{name and f' ({name})'}: {error}") from error
+
+
 def frames_item(
     frames: Sequence[Picture],
     how: VideoProcessing,
@@ -91,7 +102,7 @@ def frames_item(
         raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or DEFAULT_FPS
     rate = options.sample_fps or options.raw_fps or DEFAULT_FPS
-    images = _counted(map(load_picture, frames), len(frames), progress)
+    images = _counted(_loaded(frames), len(frames), progress)
     clip = Clip(images, np.arange(len(frames)), fps, options, max_pixels, rate)
     return families.find(card.family).clip(clip, how, card)
 

@@ -30,6 +30,7 @@ from edge_runtime.media.opened_file import OpenedFile
 
 HEAD = struct.Struct("<I")  # the number of bytes of the JSON that follows
 MAX_HEADER_BYTES = 1 << 20
+MAX_PAYLOAD_BYTES = 1 << 32  # no source and no item is larger
 
 
 def send(link: socket.socket, header: dict[str, Any], payload: Any = b"", descriptors: tuple[int, ...] = ()) -> None:
@@ -53,14 +54,23 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], bytearray, list[int]]:
     """Receive what `send` sent: the header, the bytes, and at most one descriptor.
 
     Raises:
-        EOFError: the other process closed the socket, was killed, or announces a header above MAX_HEADER_BYTES.
+        EOFError: the other process closed the socket, was killed, or announces more than a header or the bytes may be.
+        ValueError: the header is no JSON object that says the number of bytes.
     """
     head, descriptors, _, _ = socket.recv_fds(link, HEAD.size, 1)
     size = HEAD.unpack(head + _exactly(link, HEAD.size - len(head)))[0]
     if size > MAX_HEADER_BYTES:
         raise EOFError(f"a header of {size} bytes")
-    header = json.loads(bytes(_exactly(link, size)))
-    return header, _exactly(link, header["num_bytes"]), list(descriptors)
+    try:
+        header = json.loads(bytes(_exactly(link, size)))
+    except RecursionError as error:
+        raise ValueError("a header that nests too deeply") from error
+    num_bytes = header.get("num_bytes") if isinstance(header, dict) else None
+    if type(num_bytes) is not int:
+        raise ValueError("a header without the number of bytes")
+    if not 0 <= num_bytes <= MAX_PAYLOAD_BYTES:
+        raise EOFError(f"a message of {num_bytes} bytes")
+    return header, _exactly(link, num_bytes), list(descriptors)
 
 
 def _exactly(link: socket.socket, size: int) -> bytearray:
@@ -78,11 +88,14 @@ class _Following:
 
     def __init__(self, link: socket.socket, num_frames: int) -> None:
         self._link, self._num_left = link, num_frames
-        self.frames = Frames([None] * num_frames, lambda _: self.next())
+        self._names = [""] * num_frames
+        self.frames = Frames(self._names, lambda _: self.next())
 
     def next(self) -> bytes:
+        header, frame, _ = receive(self._link)
+        self._names[-self._num_left] = header["name"]
         self._num_left -= 1
-        return bytes(receive(self._link)[1])
+        return bytes(frame)
 
     def drop(self) -> None:
         """Read the frames that nobody asked for."""

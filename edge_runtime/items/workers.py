@@ -4,34 +4,28 @@ A process takes one job at a time. Workers kills it when the job passes a limit 
 another. A client holds at most its share of the processes, so no client waits for the slow media of another.
 """
 
-import json
-import os
-import socket
-import subprocess
-import sys
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from contract.errors import InvalidInput, MediaError, MissingExtra, Unavailable, shown
+from edge_runtime.items.decoder import Decoder, Leash
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, Options, tuples
 from edge_runtime.items.one_tile_maker import OneTileMaker
-from edge_runtime.items.picture_options import PictureOptions
-from edge_runtime.items.worker import receive, send
 from edge_runtime.media.frames import Frames
 from edge_runtime.media.opened_file import OpenedFile
 
-START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from edge_runtime.items.worker import main; main()"
-START_S = 60.0
 MAX_JOBS = 500  # for one process: decoders fragment their memory
 LEFT = "the one who asked has left"
+FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)  # no decoder ends itself so
 
 
 @dataclass(frozen=True)
@@ -57,58 +51,8 @@ class DecodingLimits:
                 raise InvalidInput(f"{name} is {getattr(self, name)}, at least {low:g} is expected")
 
 
-class _Worker:
-    """One process and the socket to it."""
-
-    def __init__(self, maker: ItemMaker | OneTileMaker, limits: DecodingLimits) -> None:
-        self.link, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-c", START, json.dumps(sys.path)]
-            self.process = subprocess.Popen(
-                command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                env=os.environ | {"MALLOC_ARENA_MAX": "2"},
-            )
-        self.num_jobs = 0
-        try:
-            self.link.settimeout(START_S)
-            send(self.link, {"maker": maker.facts(), "max_cpu_s": limits.max_seconds, "max_bytes": limits.max_bytes})
-            receive(self.link)
-            self.link.settimeout(None)
-        except (OSError, EOFError) as error:
-            self.close()
-            raise Unavailable(f"a decoder did not start within {START_S:g} s: try again later") from error
-
-    def run(self, source: Any, options: Options, mode: str) -> tuple[dict[str, Any], bytearray]:
-        self.num_jobs += 1
-        job: dict[str, Any] = {
-            "kind": "picture" if isinstance(options, PictureOptions) else "video",
-            "options": asdict(options),
-            "mode": mode,
-        }
-        if isinstance(source, OpenedFile):
-            send(self.link, job | {"source": "file", "name": source.name}, b"", (source.descriptor,))
-        elif isinstance(source, Frames):
-            send(self.link, job | {"source": "frames", "num_frames": len(source)})
-            for frame in source:
-                send(self.link, {}, frame)
-        else:
-            send(self.link, job | {"source": "bytes"}, source)
-        answer, patches, _ = receive(self.link)
-        return answer, patches
-
-    def kill(self) -> None:
-        """End the process; a thread that waits for its answer gets the end of the socket."""
-        self.process.kill()
-        with suppress(OSError):
-            self.link.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self.kill()
-        self.process.wait()
-        self.link.close()
+class _Lost(Unavailable):
+    """Somebody outside killed the process of a job."""
 
 
 class Workers:
@@ -117,7 +61,7 @@ class Workers:
     def __init__(self, maker: ItemMaker | OneTileMaker, limits: DecodingLimits) -> None:
         self._maker, self._limits = maker, limits
         self._share = max(1, limits.num_workers // 2)
-        self._idle: list[_Worker] = []
+        self._idle: list[Decoder] = []
         self._held: Counter[bytes] = Counter()
         self._free = threading.Condition()
 
@@ -127,25 +71,34 @@ class Workers:
         Raises:
             MediaError: the source cannot be decoded within the limits, or the asker left.
             MissingExtra: the source is a video file, and PyAV is not installed.
-            Unavailable: no process starts.
+            Unavailable: no process starts, or the system ended the process.
         """
         if not _is_encoded(source):
             return self._maker(source, options, mode=mode)  # pixels: nothing to decode
         left = threading.Event()
-        with self._place(asker, left), self._worker() as worker, asker.told(_all(left.set, worker.kill)):
-            name = source.name if isinstance(source, OpenedFile) else "picture or video"
-            deadline = time.monotonic() + self._limits.max_seconds
-            timer = threading.Timer(self._limits.max_seconds, worker.kill)
-            timer.start()
+        with self._place(asker, left):
             try:
-                answer, data = worker.run(source, options, mode)
-            except MediaError:  # a frame cannot be read
-                raise
-            except (OSError, EOFError, ValueError, KeyError) as error:
-                worker.kill()
-                raise self._ended(name, worker, left.is_set(), deadline) from error
-            finally:
-                timer.cancel()
+                return self._made(source, options, asker, mode, left)
+            except _Lost:  # perhaps the process waited for work when somebody killed it: another one tries
+                return self._made(source, options, asker, mode, left)
+
+    def _made(self, source: Any, options: Options, asker: Asker, mode: str, left: threading.Event) -> Item:
+        name = source.name if isinstance(source, OpenedFile) else "picture or video"
+        with self._worker() as worker:
+            leash = Leash(worker)
+            deadline = time.monotonic() + self._limits.max_seconds
+            timer = threading.Timer(self._limits.max_seconds, leash.pull)
+            with asker.told(_all(left.set, leash.pull)):
+                timer.start()
+                try:
+                    answer, data = worker.run(source, options, mode)
+                except MediaError:  # a frame cannot be read
+                    raise
+                except (OSError, EOFError, ValueError, KeyError) as error:
+                    raise self._ended(name, worker, left.is_set(), deadline) from error
+                finally:
+                    timer.cancel()
+                    leash.drop()
         return self._read(answer, data, name)
 
     def close(self) -> None:
@@ -183,15 +136,15 @@ class Workers:
         return self._held[caller] < self._share and self._held.total() < self._limits.num_workers
 
     @contextmanager
-    def _worker(self) -> Iterator[_Worker]:
+    def _worker(self) -> Iterator[Decoder]:
         with self._free:
             worker = self._idle.pop() if self._idle else None
         if worker is None or worker.process.poll() is not None:
-            worker = _Worker(self._maker, self._limits)
+            worker = Decoder(self._maker, self._limits.max_seconds, self._limits.max_bytes)
         is_well = False
         try:
             yield worker
-            is_well = worker.num_jobs < MAX_JOBS
+            is_well = worker.num_jobs < MAX_JOBS and not worker.is_killed
         finally:
             if is_well and worker.process.poll() is None:
                 with self._free:
@@ -199,13 +152,16 @@ class Workers:
             else:
                 worker.close()
 
-    def _ended(self, name: str, worker: _Worker, has_left: bool, deadline: float) -> MediaError:
+    def _ended(self, name: str, worker: Decoder, has_left: bool, deadline: float) -> MediaError | Unavailable:
+        """The error for a process that ended before its answer, or gave none that anybody can read."""
+        was_killed, status = worker.is_killed, worker.end()
         if has_left:
             return MediaError(LEFT)
-        status = worker.process.wait()
         limit = f"{self._limits.max_seconds:g} s are allowed (the gateway's --max-decode-seconds)"
         if status == -24 or time.monotonic() >= deadline:  # SIGXCPU
             return MediaError(f"{name} takes too long to decode: {limit}; send a smaller one, or a part of it")
+        if status in FROM_OUTSIDE and not was_killed:
+            return _Lost(f"the system ended the decoder with status {status}: try again later")
         return MediaError(
             f"{name} ended its decoder with status {status}, which may use {self._limits.max_bytes} bytes: send a file that "
             "is smaller and not damaged"
@@ -224,7 +180,7 @@ class Workers:
             )
         if error == MissingExtra.__name__:
             raise MissingExtra("video files", "video")
-        raise MediaError(answer["message"])
+        raise MediaError(str(answer.get("message", shown(error))))
 
 
 def _is_encoded(source: Any) -> bool:

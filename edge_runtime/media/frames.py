@@ -3,10 +3,11 @@
 A thousand open files would pass the system's limit, and a thousand decoded pictures its memory.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-from contract.errors import MediaError
+from contract.errors import MediaError, shortened
 
 MAX_FRAMES = 1 << 12  # for a list or a folder; the bundle allows fewer
 
@@ -38,6 +39,12 @@ class Frames(Sequence[Any]):
 
     def __len__(self) -> int:
         return len(self._sources)
+
+    def name(self, place: int) -> str:
+        """The name of a frame's file; empty where the frame has no file, or another process has it."""
+        source = self._sources[place]
+        is_path = isinstance(source, os.PathLike | str) and str(source)[:5].lower() != "data:"
+        return shortened(os.path.basename(os.fspath(source))) if is_path else ""
 
     @overload
     def __getitem__(self, place: int) -> Any: ...

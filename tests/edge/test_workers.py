@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import resource
 import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract.errors import InvalidInput, MediaError
+from contract.errors import InvalidInput, MediaError, Unavailable
 from contract.limits import Limits
 from contract.tiles import Tiles
 from edge_runtime import Bundle, Pipeline
+from edge_runtime.items.decoder import Decoder
 from edge_runtime.items.leaving import LeavingAsker
 from edge_runtime.items.maker import ItemMaker
 from edge_runtime.items.picture_options import PictureOptions
@@ -99,8 +102,20 @@ def test_errors_are_those_of_this_process(maker: ItemMaker, workers: Workers) ->
                 make(ANY_FILE(source, "video"), options)
             said.append(str(raised.value))
         assert said[0] == said[1]
+    assert "frame 2 of 4: picture is no picture" in said[0]
     assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
     assert workers._idle[0].num_jobs == 4  # the process lives on
+
+
+def test_the_error_of_a_frame_has_the_name_of_its_file(maker: ItemMaker, workers: Workers, tmp_path: Path) -> None:
+    for index in range(3):
+        picture(index, 96, 96).save(tmp_path / f"{index}.png")
+    (tmp_path / "readme.txt").write_text("These are the frames.")
+    paths = sorted(tmp_path.iterdir())
+    for source in (tmp_path, paths, list(map(str, paths))):
+        for make in (maker, workers):
+            with pytest.raises(MediaError, match=r"frame 4 of 4 \(readme\.txt\): picture is no picture"):
+                make(ANY_FILE(source, "video"), VideoOptions())
 
 
 def test_a_video_of_a_million_frames_ends_at_the_limit(workers: Workers, endless: Path) -> None:
@@ -179,6 +194,100 @@ def test_a_killed_process_is_replaced(workers: Workers) -> None:
     os.kill(workers._idle[0].process.pid, signal.SIGKILL)
     workers._idle[0].process.wait()
     assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+
+
+def test_a_process_killed_between_two_jobs_costs_nobody_an_answer(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies after Workers looked whether it lives, and before it has the job, for a picture and for frames."""
+    pictures = [png(picture(n, 96, 96)) for n in range(3)]
+    run = Decoder.run
+
+    def killed(self: Decoder, *job: Any) -> Any:
+        if self.num_jobs == 1:
+            self.process.kill()
+            self.process.wait()
+        return run(self, *job)
+
+    workers(pictures[0], PictureOptions())
+    monkeypatch.setattr(Decoder, "run", killed)
+    for source, options in ((pictures[1], PictureOptions()), (pictures, VideoOptions())):
+        first = workers._idle[0].process.pid
+        assert workers(ANY_FILE(source, "video"), options).grid_thw[1:] == (6, 6)
+        assert workers._idle[0].process.pid != first
+
+
+def test_a_system_that_kills_every_process_is_no_fault_of_the_picture(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Decoder.run
+    monkeypatch.setattr(
+        Decoder, "run", lambda self, *job: (os.kill(self.process.pid, signal.SIGKILL), run(self, *job))[1]
+    )
+    with pytest.raises(Unavailable, match=r"the system ended the decoder with status -9: try again"):
+        workers(png(picture(0, 96, 96)), PictureOptions())
+    assert not workers._held
+    assert not workers._idle
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_NOFILE", "no program"])
+def test_a_machine_that_starts_no_process_is_no_fault_of_the_picture(
+    maker: ItemMaker, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    workers = Workers(maker, DecodingLimits(num_workers=1))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == "no program":
+        monkeypatch.setattr("edge_runtime.items.decoder.sys.executable", "/nowhere/python")
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(Unavailable, match=r"a decoder cannot start: .*try again later"):
+            workers(png(picture(0, 96, 96)), PictureOptions())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    monkeypatch.undo()
+    assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+    workers.close()
+
+
+def test_who_leaves_late_ends_nobody_elses_work(workers: Workers) -> None:
+    """The call to end a job may come when the process works for somebody else already."""
+    late: list[Callable[[], None]] = []
+
+    class Late(LeavingAsker):
+        @contextmanager
+        def told(self, leave: Callable[[], None]) -> Iterator[None]:
+            late.append(leave)
+            yield
+
+    workers(png(picture(0, 96, 96)), PictureOptions(), Late())
+    worker = workers._idle[0]
+    for leave in late:
+        leave()
+    assert workers(png(picture(1, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
+    assert workers._idle == [worker]
+
+
+def says(header: bytes) -> bytes:
+    return struct.pack("<I", len(header)) + header
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\xff" * 4, says(b"[]"), says(b"{}"), says(b"no JSON"), says(b"[" * 20_000), says(b'{"num_bytes": -1}'),
+     says(b'{"num_bytes": 1e9}'), says(b'{"num_bytes": 99999999999999}'), says(b'{"num_bytes": 0}'),
+     says(b'{"num_bytes": 0, "error": "MediaError"}'), says(b'{"num_bytes": 0, "shape": [-7], "values": 1}')],
+)  # fmt: skip
+def test_a_decoder_that_somebody_took_over_gives_a_typed_error(
+    workers: Workers, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (says(b'{"num_bytes": 0}') + answer).hex()
+    lie = f"import os, time; os.write(0, bytes.fromhex('{said}')); time.sleep(60)"
+    monkeypatch.setattr("edge_runtime.items.decoder.START", lie)
+    monkeypatch.setattr("edge_runtime.items.decoder.END_S", 0.1)
+    with pytest.raises(MediaError):
+        workers(png(picture(0, 96, 96)), PictureOptions())
+    assert not workers._held
 
 
 def test_a_pipeline_decodes_in_workers(bundle: Bundle, pipeline: Pipeline) -> None:
