@@ -114,7 +114,8 @@ class Call:
             connection.note(parameters(connection, timeout_s=self.patience.wait_s))
         request, self._precision, self._fallback = connection.prepared(request)
         self._request = request
-        tensors = request.tensors(self._sampling, self._precision, held=connection.held)
+        held = () if "keys" in self._repeated else connection.held  # the second time all rows travel
+        tensors = request.tensors(self._sampling, self._precision, held=held)
         self._sent_keys = [key.decode() for key in tensors["vision_keys"] if key] if "vision_keys" in tensors else []
         if connection.shared_memory and (num_bytes := vision_bytes(tensors)):
             self._share(num_bytes)

@@ -18,6 +18,7 @@ from contract.names import MODEL
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_steps import http_error
 from edge_runtime.clients.idle import IDLE_S
+from edge_runtime.clients.patience import FULL
 from edge_runtime.clients.shared_regions import Region, retire
 
 try:
@@ -34,6 +35,7 @@ OPTIONS = [
     ("grpc.client_idle_timeout_ms", int(IDLE_S * 1000)),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel connects at once, whatever an older one waits for
 ]
+RESET = ("RST_STREAM", "Stream removed")  # gRPC's words, under several codes, where the connection broke
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -116,6 +118,8 @@ def typed(message: str, code: "grpc.StatusCode | None" = None) -> EdgeVlmError:
         return failure
     if (found := re.search(r"Received http2 header with status: (\d+)", message)) is not None:
         return http_error(int(found[1]), "a proxy on the way answered this in place of the server")
+    if FULL in message or any(words in message for words in RESET):
+        return Unavailable(f"{message}: the server has no room, or the connection broke: try again later")
     if code in AWAY:
         return Unavailable(f"{message}: is Triton running at this address, and is the deadline long enough?")
     kinds = {grpc.StatusCode.NOT_FOUND: NotFound, grpc.StatusCode.INVALID_ARGUMENT: InvalidInput}

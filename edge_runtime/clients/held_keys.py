@@ -25,7 +25,8 @@ class HeldKeys(Collection[str]):
         return key in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._keys))
+        with self._lock:
+            return iter(list(self._keys))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire, shown
+from edge_runtime.clients.patience import FULL
 
 MAX_PAGE_CHARACTERS = 200  # the most that a message shows of a proxy's page
 SHORTEST_S = 1e-3  # a socket takes 0 for "do not wait"
@@ -83,6 +84,8 @@ def http_error(status: int, message: str) -> EdgeVlmError:
     """The typed error of an HTTP status, for a body that names no error of this project."""
     if status in (401, 403, 407):
         message += "; credentials are missing or wrong: give headers={'authorization': ...} to the client"
+    if FULL in message:
+        return Unavailable(f"HTTP {status}: {message}: the server has no room: try again later")
     kinds = {400: InvalidInput, 404: NotFound, 429: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable}
     return kinds.get(status, ServerError)(f"HTTP {status}: {message}")
 

@@ -12,6 +12,7 @@ from contract.errors import DeadlineExceeded, EdgeVlmError, InvalidInput, Unavai
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 2.0
 MAX_WAIT_S = 365 * 86400.0  # what every clock below this client can hold
 ELSEWHERE_S = 12.0  # a server that leaves is gone after this, whatever a balancer thinks
+FULL = "Failed to increase the shared memory pool"  # Triton's words where /dev/shm is full: nothing was computed
 LEAVING = "has no available versions"  # Triton's words for a model that it lets go of: it has computed nothing
 
 

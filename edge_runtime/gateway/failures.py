@@ -1,5 +1,6 @@
 """Errors in the form that OpenAI's clients read: a status, and an object with message, type, param and code."""
 
+import errno
 import logging
 import re
 from typing import Any
@@ -75,6 +76,11 @@ def failure_of(error: Exception) -> Failure:
         return Failure(error.status_code, str(error.detail))
     if not isinstance(error, EdgeVlmError):
         LOG.error("unexpected error", exc_info=error)
+        if is_exhausted(error):
+            return Failure(
+                503, "the gateway's machine has no memory, threads or open files left: try again later",
+                code="overloaded", retry_after_s=RETRY_AFTER_S,
+            )  # fmt: skip
         return Failure(500, "the gateway failed on this request, its log says why", code="internal_error")
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
     message, param = str(error), None
@@ -83,3 +89,10 @@ def failure_of(error: Exception) -> Failure:
     return Failure(
         status, message, param=param, code=error.code.lower(), retry_after_s=RETRY_AFTER_S if status == 503 else None
     )
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Whether an error says that the machine has no memory, thread, process or open file left: no request is at fault."""
+    is_thread = isinstance(error, RuntimeError) and "can't start new thread" in str(error)  # Python has no type for it
+    is_errno = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, MemoryError) or is_thread or is_errno

@@ -20,6 +20,7 @@ from contract.errors import ServerError, Unavailable
 from contract.names import MODEL
 from edge_runtime import Pipeline, Request, Sampling
 from edge_runtime.clients.affinity import HEADER, affinity
+from edge_runtime.clients.grpc_channel import typed
 from edge_runtime.clients.held_keys import MAX_CREDIT, HeldKeys
 from edge_runtime.clients.http_steps import Reply
 from serving.triton.launcher import TritonServer
@@ -216,6 +217,20 @@ def test_an_error_of_a_stream_is_read_whole() -> None:
     for body in (f'{{"error":"{words}"}}', f'data: {{"error":"{words}"}}\n\n'):
         assert str(Reply(400, {}, body.encode()).error()) == words.removeprefix("[INVALID_ARG] ")
     assert isinstance(Reply(503, {}, b"").error(), Unavailable)
+
+
+def test_a_server_without_room_and_a_broken_connection_are_unavailable() -> None:
+    """A gateway answers 503 then: the same request may succeed later."""
+    full = "in ensemble, Failed to increase the shared memory pool size for key 'a' to 67108864 bytes."
+    assert isinstance(Reply(500, {}, json.dumps({"error": full}).encode()).error(), Unavailable)
+    assert isinstance(typed(full), Unavailable)
+    for words, code in (
+        ("Received RST_STREAM with error code 2", grpc.StatusCode.INTERNAL),
+        ("Stream removed", grpc.StatusCode.UNKNOWN),
+    ):
+        assert isinstance(typed(words, code), Unavailable)
+    assert type(typed("another", grpc.StatusCode.INTERNAL)) is ServerError
+    assert type(typed("[INTERNAL] Stream of rows removed", grpc.StatusCode.INTERNAL)) is ServerError
 
 
 def test_a_long_error_of_a_real_stream_is_read_whole(server: TritonServer, asked: list[Request]) -> None:

@@ -1,11 +1,13 @@
 """What a request may not say: refused with the status and the object that OpenAI's clients read."""
 
+import errno
 import json
 from typing import Any
 
 import openai
 import pytest
 
+from edge_runtime.gateway.failures import failure_of
 from tests.gateway.drawings import data_url, drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway
 
@@ -245,3 +247,15 @@ def test_after_all_that_it_answers(client: openai.OpenAI) -> None:
         messages=[user(picture_part(scene.image), question.text)],  # type: ignore[list-item]
     )
     assert completion.choices[0].message.content == question.answer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("can't start new thread"), OSError(errno.EMFILE, "Too many open files"),
+     BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")],
+)  # fmt: skip
+def test_a_machine_without_room_is_no_fault_of_a_request(error: Exception) -> None:
+    failure = failure_of(error)
+    assert (failure.status, failure.retry_after_s) == (503, 1)
+    assert failure_of(OSError(errno.ENOENT, "No such file")).status == 500
+    assert failure_of(RuntimeError("another")).status == 500
