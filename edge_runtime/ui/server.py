@@ -8,6 +8,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from edge_runtime.gateway.hosts import LOOPBACK_NAMES, HostGuard, is_loopback, is_own_name
+from edge_runtime.ui.malformed import MalformedGuard
 
 TIDY_SECONDS = 5.0
 SANS, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # local fonts: the page fetches none
@@ -44,7 +45,9 @@ def serve(
         pwa=False,
         footer_links=[],
         max_file_size="200mb",
-        app_kwargs={"middleware": [Middleware(HostGuard, is_allowed=is_allowed, same_origin=True)]},
+        app_kwargs={
+            "middleware": [Middleware(HostGuard, is_allowed=is_allowed, same_origin=True), Middleware(MalformedGuard)]
+        },
         css=CSS,
         theme=gr.themes.Base(primary_hue="teal", font=SANS, font_mono=MONO).set(
             body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400"

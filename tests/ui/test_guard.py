@@ -90,6 +90,20 @@ def test_a_page_of_another_site_may_not_upload(page_url: str) -> None:
     assert call(page_url, "/gradio_api/upload", form, Origin=own, Host=urlsplit(own).netloc, **kind)[0] == 200
 
 
+def test_what_gradio_cannot_read_is_the_callers_fault(page_url: str) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="files"; filename="x.txt"\r\n\r\nx\r\n--b--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    path = json.loads(call(page_url, "/gradio_api/upload", form, **kind)[1])[0]
+    for fn_index in (9999, -1, 1 << 70, "x", None):
+        body = {"fn_index": fn_index, "data": [], "session_hash": "a"}
+        assert 400 <= call(page_url, "/gradio_api/queue/join", body)[0] < 500, fn_index
+    for way in ("call", "run"):
+        assert call(page_url, f"/gradio_api/{way}/nothing", {"data": []})[0] == 400
+    status, said = call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0,0-0")
+    assert (status, "cannot read this request" in said) == (400, True)
+    assert call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0") == (206, "x")
+
+
 def test_the_prompt_holds_what_is_shown() -> None:
     one, two = Media("image", Path("/one")), Media("video", Path("/two"))
     talk = Conversation([Said("a?", (one,), "a.")], "Be brief.")
