@@ -19,7 +19,7 @@ from edge_runtime.items.patches import normalised, to_patches
 from tiny_model.architecture import MERGE_SIZE
 from tiny_model.clips import DrawnClip, moving_clip, slideshow_clip
 from tiny_model.questions import Question, about_clip, about_scene
-from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Scene, shapes_scene, text_scene
+from tiny_model.scenes import CHARACTERS, COLORS, SHAPES, SIDES, Glyph, Scene, Shape, shapes_scene, text_scene
 
 HALF = (0.5, 0.5, 0.5)
 IGNORE = -100
@@ -42,23 +42,42 @@ def _shrink(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
+def mark(
+    targets: NDArray[np.int64],
+    shapes: tuple[Shape, ...],
+    glyphs: tuple[Glyph, ...],
+    text_color: str,
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+) -> None:
+    """Write the classes of shapes and characters into `targets`, int64 (3, h, w).
+
+    Args:
+        y, x: (h,) and (w,), middles of the patches in canvas pixels, at equal distances.
+    """
+    half_y, half_x = (y[1] - y[0]) / 2, (x[1] - x[0]) / 2
+    y, x = y[:, None], x[None]
+    for s in shapes:
+        covered = (np.abs(x - s.x) < max(s.radius + 2, half_x)) & (np.abs(y - s.y) < max(s.radius + 2, half_y))
+        targets[0, covered] = 1 + SHAPES.index(s.kind)
+        targets[1, covered] = 1 + list(COLORS).index(s.color)
+    for g in glyphs:
+        covered = (x > g.left - 4) & (x <= g.right + 4) & (y > g.top - 6) & (y <= g.bottom + 6)
+        middle = np.abs(x - (g.left + g.right) / 2) <= max((g.right - g.left) / 2 + 2, half_x)
+        targets[1, covered] = 1 + list(COLORS).index(text_color)
+        targets[2, covered & middle] = 1 + CHARACTERS.index(g.character)
+
+
 def _targets(subject: Scene | DrawnClip, grid: tuple[int, int, int]) -> NDArray[np.int64]:
     """Class of what covers the middle of each patch, 0 for nothing: int64 (3, t*h*w) in merge-block order."""
     t, h, w = grid
     targets = np.zeros((3, t, h, w), np.int64)
-    y, x = (np.arange(h)[:, None] + 0.5) * 16, (np.arange(w)[None] + 0.5) * 16
-    shapes = (
-        [(slice(None), s) for s in subject.shapes] if isinstance(subject, Scene) else list(enumerate(subject.shapes))
-    )
-    for frame, s in shapes:
-        covered = (np.abs(x - s.x) < s.radius + 2) & (np.abs(y - s.y) < s.radius + 2)
-        targets[0, frame, covered] = 1 + SHAPES.index(s.kind)
-        targets[1, frame, covered] = 1 + list(COLORS).index(s.color)
-    for g in subject.glyphs if isinstance(subject, Scene) else ():
-        covered = (x > g.left - 4) & (x <= g.right + 4) & (y > g.top - 6) & (y <= g.bottom + 6)
-        middle = np.abs(x - (g.left + g.right) / 2) <= max((g.right - g.left) / 2 + 2, 8)
-        targets[1, :, covered] = 1 + list(COLORS).index(subject.text_color)  # type: ignore[union-attr]
-        targets[2, :, covered & middle] = 1 + CHARACTERS.index(g.character)
+    y, x = (np.arange(h) + 0.5) * 16, (np.arange(w) + 0.5) * 16
+    if isinstance(subject, Scene):
+        mark(targets[:, 0], subject.shapes, subject.glyphs, subject.text_color, y, x)
+    else:
+        for frame, shape in enumerate(subject.shapes):
+            mark(targets[:, frame], (shape,), (), "", y, x)
     m = MERGE_SIZE
     blocks = targets.reshape(3, t, h // m, m, w // m, m).transpose(0, 1, 2, 4, 3, 5)
     return blocks.reshape(3, -1)
@@ -105,18 +124,44 @@ def draw_items(random: Random, kind: str, count: int) -> list[Item]:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tensors of one step. S is the padded length; branches of an item share its row."""
+class Asked:
+    """The text of one step. S is the padded length; branches of an item share its row."""
 
-    pixel_values: torch.Tensor
-    grid_thw: torch.Tensor  # (B, 3)
-    is_video: bool
     input_ids: torch.Tensor  # (B, S)
     labels: torch.Tensor  # (B, S), already shifted: labels[i] is what token i predicts
     position_ids: torch.Tensor  # (3, B, S)
     attention_mask: torch.Tensor  # (B, 1, S, S), added to the scores
     branches: torch.Tensor  # (B, S), number of the question, -1 in the prefix, -2 behind the row's end
+
+
+@dataclass(frozen=True)
+class Batch(Asked):
+    """Tensors of one step."""
+
+    pixel_values: torch.Tensor
+    grid_thw: torch.Tensor  # (B, 3)
+    is_video: bool
     targets: torch.Tensor  # (3, patches)
+
+
+Row = tuple[list[int], list[int], NDArray[np.int64], list[int]]  # ids, labels, positions (3, n), branches
+
+
+def padded_rows(rows: list[Row], chained: bool = False) -> Asked:
+    """Rows of different lengths as one text; branches do not see each other, unless they are chained turns."""
+    length, batch = max(len(row[0]) for row in rows), len(rows)
+    ids, labels = np.zeros((batch, length), np.int64), np.full((batch, length), IGNORE)
+    positions, branches = np.zeros((3, batch, length), np.int64), np.full((batch, length), -2)
+    for i, row in enumerate(rows):
+        n = len(row[0])
+        ids[i, :n], labels[i, :n], positions[:, i, :n], branches[i, :n] = row
+    group = torch.from_numpy(branches)
+    seen = torch.ones(length, length).tril().bool()[None]
+    if not chained:
+        same = group[:, :, None] == group[:, None, :]
+        seen = seen & (same | (group[:, None, :] == -1))
+    mask = torch.zeros(batch, 1, length, length).masked_fill_(~seen[:, None], torch.finfo(torch.float32).min)
+    return Asked(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), mask, group)
 
 
 class Collator:
@@ -132,45 +177,35 @@ class Collator:
 
     def __call__(self, items: list[Item], chained: bool = False) -> Batch:
         """Collate; chained makes the questions the turns of one conversation instead of branches."""
-        rows = [self._row(item, chained) for item in items]
-        length = max(len(row[0]) for row in rows)
-        batch = len(rows)
-        ids, labels = np.zeros((batch, length), np.int64), np.full((batch, length), IGNORE)
-        positions, branches = np.zeros((3, batch, length), np.int64), np.full((batch, length), -2)
-        for i, (row_ids, row_labels, row_positions, row_branches) in enumerate(rows):
-            n = len(row_ids)
-            ids[i, :n], labels[i, :n], positions[:, i, :n], branches[i, :n] = (
-                row_ids,
-                row_labels,
-                row_positions,
-                row_branches,
-            )
-        group = torch.from_numpy(branches)
-        seen = torch.ones(length, length).tril().bool()[None]
-        if not chained:
-            same = group[:, :, None] == group[:, None, :]
-            seen = seen & (same | (group[:, None, :] == -1))
-        mask = torch.zeros(batch, 1, length, length).masked_fill_(~seen[:, None], torch.finfo(torch.float32).min)
+        text = padded_rows([self._row(item, chained) for item in items], chained)
         return Batch(
-            torch.from_numpy(normalised(np.concatenate([item.patches for item in items]), HALF, HALF)),
-            torch.tensor([item.grid for item in items]),
-            items[0].is_video,
-            torch.from_numpy(ids),
-            torch.from_numpy(labels),
-            torch.from_numpy(positions),
-            mask,
-            group,
-            torch.from_numpy(np.concatenate([item.targets for item in items], axis=1)),
+            **vars(text),
+            pixel_values=torch.from_numpy(
+                normalised(np.concatenate([item.patches for item in items]), HALF, HALF),
+            ),
+            grid_thw=torch.tensor([item.grid for item in items]),
+            is_video=items[0].is_video,
+            targets=torch.from_numpy(np.concatenate([item.targets for item in items], axis=1)),
         )
 
-    def _row(self, item: Item, chained: bool) -> tuple[list[int], list[int], NDArray[np.int64], list[int]]:
+    def _row(self, item: Item, chained: bool) -> Row:
         ids = self.encode(item.prefix)
-        labels, branches = [IGNORE] * len(ids), [-1] * len(ids)
         empty, grid = np.zeros((0, 3), np.int64), np.array([item.grid])
         images, videos = (empty, grid) if item.is_video else (grid, empty)
         start, delta = mrope_positions(np.array(ids), images, videos, self._image_pad, self._video_pad, MERGE_SIZE)
-        pieces, after = [start], len(ids) + delta
-        for number, question in enumerate(item.questions):
+        return self.with_questions(ids, start, len(ids) + delta, item.questions, chained)
+
+    def with_questions(
+        self, prefix: list[int], positions: NDArray[np.int64], after: int, questions: list[Question], chained: bool
+    ) -> Row:
+        """A prefix and its questions.
+
+        Args:
+            positions: (3, n), of the prefix.
+            after: the position where the prefix ends.
+        """
+        ids, labels, branches, pieces = list(prefix), [IGNORE] * len(prefix), [-1] * len(prefix), [positions]
+        for number, question in enumerate(questions):
             opening = "\n<|im_start|>user\n" if chained and number else ""
             asked = self.encode(f"{opening}{question.text}<|im_end|>\n<|im_start|>assistant\n")
             answer = self.encode(f"{question.answer}<|im_end|>")

@@ -35,12 +35,12 @@ CHAT_TEMPLATE = """\
 """
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def package(run: Path, out: Path) -> None:
-    """Write `out`, a folder that AutoModel and AutoProcessor load, from the files of a training run."""
+def save_weights(run: Path, out: Path) -> None:
+    """Write model.safetensors in bf16, and config.json, from those of a training run."""
     out.mkdir(parents=True, exist_ok=True)
     weights = load_file(run / "model.safetensors")
     save_file(
@@ -49,12 +49,17 @@ def package(run: Path, out: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     for part in (config, config["text_config"], config["vision_config"]):
         part.pop("dtype", None)
-    _write(out / "config.json", config | {"dtype": "bfloat16"})
+    write_json(out / "config.json", config | {"dtype": "bfloat16"})
+
+
+def package(run: Path, out: Path) -> None:
+    """Write `out`, a folder that AutoModel and AutoProcessor load, from the files of a training run."""
+    save_weights(run, out)
     tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
     tokenizer.save(str(out / "tokenizer.json"))
     end, pad = (tokenizer.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
-    _write(out / "generation_config.json", {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad})
-    _write(
+    write_json(out / "generation_config.json", {"do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad})
+    write_json(
         out / "tokenizer_config.json",
         {
             "tokenizer_class": "Qwen2Tokenizer",
@@ -76,12 +81,12 @@ def package(run: Path, out: Path) -> None:
         "image_std": [0.5, 0.5, 0.5],
     }
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
-    _write(
+    write_json(
         out / "preprocessor_config.json",
         processor | {"image_processor_type": "Qwen2VLImageProcessorFast", "size": size},
     )
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_VIDEO_PIXELS}
-    _write(
+    write_json(
         out / "video_preprocessor_config.json",
         processor | {"video_processor_type": "Qwen3VLVideoProcessor", "size": size},
     )

@@ -37,8 +37,12 @@ def _corpus(random: Random) -> list[str]:
     return lines
 
 
-def build_tokenizer(vocabulary_size: int = 480) -> Tokenizer:
-    """Train the tokenizer on generated questions and answers; it comes out the same every time."""
+def build_tokenizer(vocabulary_size: int = 480, more_special: tuple[str, ...] = ()) -> Tokenizer:
+    """Train the tokenizer on generated questions and answers; it comes out the same every time.
+
+    Args:
+        more_special: special tokens that stand behind all others, so that the ids of the others stay.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -58,4 +62,5 @@ def build_tokenizer(vocabulary_size: int = 480) -> Tokenizer:
     tokenizer.train_from_iterator(_corpus(Random(1)), trainer)
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in SPECIAL])
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in PLAIN])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in more_special])
     return tokenizer
