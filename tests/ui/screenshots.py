@@ -12,7 +12,7 @@ from tests.ui.browser import browser
 from tests.ui.ui_process import ui_process
 
 IMAGES, WORK = ROOT / "docs" / "images", ROOT / ".cache" / "screenshots"
-SIZES = {"ui": (1280, 900), "ui-phone": (390, 844)}
+SIZES = {"ui": (1280, 960), "ui-phone": (390, 844)}
 
 
 def talk(page: Page, picture: Path, questions: list[str]) -> None:

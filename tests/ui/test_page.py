@@ -94,6 +94,7 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     expect(costs).to_contain_text("1 of 1 encoded")
     expect(costs).to_contain_text(re.compile(r"1 uploaded in fp16, \d+\.\d times the JPEG"))
     expect(costs).to_contain_text(re.compile(r"first token \d+ ms"))
+    expect(costs.locator("table")).to_have_css("border-left-width", "0px")  # Gradio draws a black box
 
     ask(page, second.text)
     expect(page.locator("#chat .bot")).to_have_count(2)
@@ -270,6 +271,7 @@ def test_several_pictures_go_into_one_turn(page: Page, drawn: tuple[Path, dict[s
     other = tmp_path / "other.png"
     shapes_scene(Random(8), 128, 128, 2).image.save(other)
     upload(page, "picture", drawn[0])
+    expect(page.locator("#clear-beside")).to_be_hidden()
     page.locator("#add").click()
     expect(page.locator("#beside img")).to_have_count(1)
     upload(page, "picture", other)
@@ -278,6 +280,7 @@ def test_several_pictures_go_into_one_turn(page: Page, drawn: tuple[Path, dict[s
     expect(page.locator("#costs")).to_contain_text(re.compile("[12] of 2 encoded|2 known"))
     page.locator("#clear-beside").click()
     expect(page.locator("#beside img")).to_have_count(0)
+    expect(page.locator("#clear-beside")).to_be_hidden()
     ask(page, "And now?")
     answered(page, 2)
     expect(page.locator("#costs")).to_contain_text("1 known")
