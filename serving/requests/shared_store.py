@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from contract.errors import InvalidInput, MissingExtra
+from contract.errors import InvalidInput, MissingExtra, shown
+from contract.grids import MAX_SIDE
 from contract.items import ItemTensors
 from contract.rows import RowMasks
 
@@ -75,9 +76,27 @@ def unpacked(value: bytes) -> ItemTensors:
         rows = RowMasks(*masks) if masks else None
         seconds = None if head.get("seconds") is None else float(head["seconds"])
         facts = (head["fingerprint"], bool(head["is_video"]), (t, h, w))
-        return ItemTensors(*facts, (first, second), head["codec"], rows, seconds)
-    except (KeyError, TypeError, IndexError) as error:
+        item = ItemTensors(*facts, (first, second), head["codec"], rows, seconds)
+        _check_form(item)
+        return item
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_form(item: ItemTensors) -> None:
+    """Raise ValueError where an item is none that a request could have brought."""
+    first, second = item.arrays
+    if not all(isinstance(text, str) for text in (item.fingerprint, item.codec)):
+        raise ValueError(f"fingerprint {shown(item.fingerprint)} and codec {shown(item.codec)}")
+    if not all(type(side) is int and 0 < side <= MAX_SIDE for side in item.grid_thw):
+        raise ValueError(f"a grid of {shown(item.grid_thw)}")
+    if second.ndim not in (2, 3) or (first.ndim > 1 and first.shape[-2] != second.shape[1]):
+        raise ValueError(f"arrays of {list(first.shape)} and {list(second.shape)}")
+    masks = item.masks
+    if masks is not None and (
+        masks.kept.ndim != 2 or int(masks.is_sent.sum()) != second.shape[1] or masks.copied[:1].any()
+    ):
+        raise ValueError(f"masks of {list(masks.kept.shape)} for {second.shape[1]} rows")
 
 
 class SharedStore:

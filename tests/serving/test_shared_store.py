@@ -1,5 +1,6 @@
 """The shared store against a real Redis: what comes back equals what went in; away, damaged or slow it costs nothing."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -101,6 +102,29 @@ def test_an_item_comes_back_as_it_was(one: ItemTensors) -> None:
 def test_a_damaged_value_is_no_item(value: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         unpacked(value)
+
+
+BAD = (None, True, -1, 0, 2.5, 1e300, 10**400, "", "x", [], [[]], {}, {"a": 1}, [1], [1, 2], [1, 2, "a"], [0, 2, 4], [1, 2, 1 << 40],
+       [["float16", [64]], ["float16", [64]]], [["float16", [4, 16]], ["float16", []]], [["bool", [-1]]], [["float16", [1 << 70]]])  # fmt: skip
+
+
+@pytest.mark.parametrize("one", [item(0), coded(), masked()], ids=["floats", "coded", "masked"])
+def test_a_value_of_another_version_is_no_item_or_one_with_a_key(one: ItemTensors) -> None:
+    """Whatever stands in the store, a request that asks for it is told that the key is unknown."""
+    line, _, rest = packed(one).partition(b"\n")
+    head, num_items = json.loads(line), 0
+    heads = [head | {name: bad} for name in head for bad in BAD]
+    heads += [head | {"seconds": bad} for bad in BAD] + [{n: v for n, v in head.items() if n != name} for name in head]
+    values = [json.dumps(one).encode() + b"\n" + rest for one in heads] + [b"[" * 100_000 + b"\n" + rest, line]
+    for value in values:
+        try:
+            found = unpacked(value)
+        except ValueError:
+            continue
+        assert len(found.key) == 64
+        assert found.num_rows > 0
+        num_items += 1
+    assert 0 < num_items < len(values) / 4  # what differs in the name alone
 
 
 @with_redis
