@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from serving.triton.launcher import TritonServer
+from tests.edge.test_workers import endless  # noqa: F401  a fixture
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.scrape import at_rest
@@ -69,6 +71,28 @@ def test_a_caller_who_vanishes(gateway: Gateway, server: TritonServer, is_stream
     assert cancelled(server) == before + 1
     wait_for(lambda: gateway.counted("requests_running") == 0)
     assert 'status="499"' in gateway.ask("/metrics")[1]
+
+
+def decoders(gateway: Gateway) -> int:
+    """How many processes decode for this gateway."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            is_ours = int(parent) == gateway.process.pid
+            found += is_ours and b"edge_runtime.items.worker" in (folder / "cmdline").read_bytes()
+    return found
+
+
+def test_leaving_ends_the_decoding(bundle_folder: Path, endless: Path) -> None:  # noqa: F811
+    """A video of a million frames, and minutes for it: the process that decodes it ends with its caller."""
+    flags = ["--allowed-local-media-path", endless.parent, "--max-decode-seconds", "600"]
+    with gateway_process(bundle_folder, "127.0.0.1:1", *flags) as gateway:
+        part = {"type": "video_url", "video_url": {"url": endless.as_uri()}}
+        with sent(gateway, {"messages": [user(part, "What happens?")]}):
+            wait_for(lambda: decoders(gateway) == 1)
+        wait_for(lambda: decoders(gateway) == 0)
+        wait_for(lambda: gateway.counted("requests_running") == 0)
 
 
 def test_a_caller_who_reads_nothing(impatient: Gateway, server: TritonServer) -> None:
