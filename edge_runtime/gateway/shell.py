@@ -48,7 +48,7 @@ def application(
 
     async def answer_failure(request: Request, error: Exception) -> Response:
         failure = failure_of(error)
-        bodies = (body for begin, body in (error_bodies or {}).items() if request.url.path.startswith(begin))
+        bodies = (body for begin, body in (error_bodies or {}).items() if request.scope["path"].startswith(begin))
         return failure.response(next(bodies, Failure.body)(failure))
 
     middleware = []

@@ -29,8 +29,9 @@ TURNS: dict[object, Image.Transpose] = {  # by the value of the EXIF tag Orienta
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# For EPS Pillow runs Ghostscript, a small BLP file takes seconds of Python, the others have no reader of Pillow's own.
-NOT_READ = {"EPS", "BLP", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+# For EPS Pillow runs Ghostscript, a small BLP file takes seconds of Python, FPX and MIC depend on whether another package
+# is there (and FPX had CVE-2026-112398), the others have no reader of Pillow's own.
+NOT_READ = {"EPS", "BLP", "FPX", "MIC", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 MAGIC = {  # files that people send by mistake
     b"PK": "a ZIP archive or office document",
     b"\x1f\x8b": "a gzip archive",
