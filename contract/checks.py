@@ -86,7 +86,7 @@ CHECKS = {
     "pair": Check("embeddings", "both tensors of one form"),
     "embeddings": Check("embeddings", "present where grids are sent"),
     "bytes": Check("embeddings", "up to max_embedding_bytes"),
-    "decoded-bytes": Check("embeddings", "up to max_embedding_bytes as FP32"),
+    "decoded-bytes": Check("embeddings", "up to max_embedding_bytes decoded, copied rows included"),
     "rows": Check("vision_embeddings", "as many rows as the grids ask for"),
     "packed": Check("vision_embeddings", "(1+L)*H wide without deepstack_embeddings"),
     "width": Check("vision_embeddings", "H wide"),

@@ -135,10 +135,16 @@ class ItemTensors:
         """Its rows in the prompt."""
         return self.arrays[1].shape[1] if self.masks is None else self.masks.num_kept
 
-    @property
-    def is_coded(self) -> bool:
-        """Whether its rows need more bytes as floats than as they travel."""
-        return bool(self.codec) or self.arrays[0].dtype == np.int8
+    def num_decoded_bytes(self, row_values: int) -> int:
+        """The bytes that `floats` takes beyond what travelled: 0 where it gives the arrays as they are.
+
+        Args:
+            row_values: (1+L)*H, the values of a row.
+        """
+        if self.codec or self.arrays[0].dtype == np.int8:
+            return self.num_rows * row_values * 4
+        has_copies = self.masks is not None and bool(self.masks.copied.any())
+        return self.num_rows * row_values * self.arrays[0].itemsize if has_copies else 0
 
     def floats(self, numbers: CodecNumbers | None) -> Arrays:
         """Main (num_rows, H) and deepstack (L, num_rows, H), copied rows filled in.

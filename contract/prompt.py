@@ -102,9 +102,10 @@ def _contents(
 
 
 def _check_decoded(contents: Sequence[ItemTensors], card: ModelCard, limits: Limits) -> None:
-    """Bound the bytes of all items as float32 before it decodes one: a small stream can be a large picture."""
-    rows = sum(content.num_rows for content in contents if content.is_coded)
-    size = rows * (1 + card.num_deepstack_levels) * card.hidden_size * 4
+    """Bound the bytes of all items as floats before it decodes one: a small stream can be a large picture, and a frame
+    with its copies a long video."""
+    row_values = (1 + card.num_deepstack_levels) * card.hidden_size
+    size = sum(content.num_decoded_bytes(row_values) for content in contents)
     if size > limits.max_embedding_bytes:
         raise InvalidInput(
             f"the embeddings decode to {size} bytes, {limits.max_embedding_bytes} are allowed", check="decoded-bytes"

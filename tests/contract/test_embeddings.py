@@ -12,6 +12,7 @@ import pytest
 from contract.codecs.int8 import HIGHEST, dequantise, quantise
 from contract.embeddings import is_finite
 from contract.items import ItemRows, ItemTensors, item_key
+from contract.rows import RowMasks
 
 
 def test_every_half_is_judged_as_numpy_does() -> None:
@@ -91,3 +92,16 @@ def test_an_item_is_hashed_once_and_holds_up_no_other() -> None:
         assert [key.result(5) for key in keys] == [expected, expected]
     assert replace(slow, arrays=(arrays[0].copy(), arrays[1].copy())).key == expected
     assert slow.fingerprint.num_hashes == 1
+
+
+def test_masks_and_seconds_enter_the_key() -> None:
+    """The same bytes of a video under other masks, or at another speed, are another item; so is a lost mask."""
+    arrays = np.ones((4, 8), np.float16), np.ones((1, 4, 8), np.float16)
+    kept, copied = np.ones((3, 2), np.bool_), np.zeros((3, 2), np.bool_)
+    kept[1, 0] = kept[2, 1] = False
+    copied[1:] = True
+    both = RowMasks(np.ones_like(kept), copied), RowMasks(kept, np.zeros_like(copied))
+    masks = (None, *both, RowMasks(kept[::-1], both[1].copied), RowMasks(kept, copied & kept))
+    item = ItemTensors("abc", True, (3, 2, 4), arrays)
+    known = [replace(item, masks=mask, seconds=time, _keys=[]) for mask in masks for time in (None, 0.5, 1.0)]
+    assert len({one.key for one in known}) == len(known)

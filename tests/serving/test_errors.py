@@ -18,9 +18,9 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 import contract.codecs.codec
-import contract.codecs.ecq
 import contract.codecs.int4
 import contract.codecs.rans
+import contract.codecs.stream
 import contract.embeddings
 import contract.expansion
 import contract.grids
@@ -34,7 +34,7 @@ import serving.requests.request
 import serving.requests.store
 import serving.requests.tokens
 from contract.checks import CHECKS, STATUSES
-from contract.codecs import ecq, int4, nibbles
+from contract.codecs import ecq, int4, klt, nibbles
 from contract.codecs.int8 import quantise
 from contract.errors import EdgeVlmError, Unavailable, from_wire, shortened
 from contract.items import ItemTensors, item_key, prompt_items
@@ -71,6 +71,10 @@ ELSEWHERE = {
     "timeout-value": test_doors.test_id_and_timeout_are_fields_of_generate,
     "engine": test_engine.test_damaged_weights_are_the_servers_fault,
 }
+NAMED = (  # messages begin with the tensor that is wrong
+    *("codec", "codec-form", "codec-none", "stream", "stream-lengths", "int4", "int4-value", "scales", "scales-shape"),
+    *("mask-length", "mask-empty", "mask-first", "mask-copied", "mask-rows", "mask-pads"),
+)
 BY_THE_ENGINE = {
     "no-choice": "leave one id out",
     "constraint": "exactly one is expected",
@@ -165,6 +169,14 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "seed": [-1, 1 << 63],
         "stop_token_ids": [[-1], [1 << 31]],
     }
+    klt_stream = klt.encode(100 * loud, case.deepstack, reference.numbers)[0]  # with a coefficient outside the table
+    klt_damage = damaged(
+        klt_stream
+    )  # the fifth is a whole stream of other values: its table has a symbol for every word
+
+    def transformed(stream: np.ndarray) -> dict[str, Any]:
+        return coded("klt", reference, vision_stream=stream, vision_stream_bytes=np.array([stream.size]))
+
     return {
         "rank": [{"input_ids": np.array(3)}, {"image_grid_thw": np.array(3)}, {"stream": np.array(True)}],
         "empty": [{"input_ids": zeros(0, dtype=np.int64)}, {"image_grid_thw": zeros(0, 3, dtype=np.int64)}],
@@ -222,7 +234,13 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "decoded-bytes": [
             text(one_pad, image_grid_thw=np.array([[1, 32, 34]]))
             | int8_rows
-            | {"vision_embeddings_q": zeros(4, 272, H, dtype=np.int8), "vision_scales": zeros(4, 272, dtype=np.float16)}
+            | {
+                "vision_embeddings_q": zeros(4, 272, H, dtype=np.int8),
+                "vision_scales": zeros(4, 272, dtype=np.float16),
+            },
+            {"image_grid_thw": None, "video_grid_thw": np.array([[2, 32, 18]]), "input_ids": np.full(288, VIDEO)}
+            | {"vision_embeddings_fp32": zeros(144, H), "deepstack_embeddings_fp32": zeros(3, 144, H)}
+            | {"vision_rows_copied": np.arange(288) >= 144},
         ],
         "rows": [{"vision_embeddings_fp32": zeros(n, H)} for n in (ROWS + 1, ROWS - 1)],
         "packed": [{"deepstack_embeddings_fp32": None}, NO_ROWS | {"vision_embeddings_fp32": zeros(ROWS, H + 1)}],
@@ -240,6 +258,7 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
             int4_rows | {"vision_codec": "int4:0123456789abcdef"},
             int4_rows | {"vision_codec": "int4"},
             int8_rows | {"vision_codec": "klt:0123456789abcdef"},
+            transformed(klt_stream) | {"vision_codec": "klt:0123456789abcdef"},
         ],
         "codec-form": [int4_rows | {"vision_codec": reference.numbers.names["ecq"]}],
         "codec-none": [int4_rows | {"vision_codec": None}, streamed(stream) | {"vision_codec": None}],
@@ -249,7 +268,10 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
             streamed(stream, stream.size + 1),
             streamed(stream, -1),
         ],
-        "stream": [streamed(one) for one in damaged(stream)],
+        "stream": [
+            *(streamed(one) for one in damaged(stream)),
+            *(transformed(one) for one in (*klt_damage[:4], *klt_damage[5:])),
+        ],
         "mask-length": [{"vision_rows_kept": np.ones(ROWS - 1, bool)}, {"vision_rows_copied": np.ones(1, bool)}],
         "mask-empty": [{"vision_rows_kept": np.zeros(ROWS, bool)} | NO_ROWS],
         "mask-first": [masked | one_less | {"vision_rows_copied": np.arange(ROWS) == 3}],
@@ -306,7 +328,7 @@ def test_every_raise_of_the_parser_is_a_row(
     reference: Reference, cases: dict[str, Case], wrong: dict[str, Any]
 ) -> None:
     modules = (
-        *(contract.codecs.codec, contract.codecs.ecq, contract.codecs.int4, contract.codecs.rans),
+        *(contract.codecs.codec, contract.codecs.int4, contract.codecs.rans, contract.codecs.stream),
         *(
             contract.embeddings,
             contract.expansion,
@@ -333,6 +355,8 @@ def test_every_raise_of_the_parser_is_a_row(
         with pytest.raises(EdgeVlmError) as refused:
             one.parse(arrays(values), parameters, lambda name=name: bool(name))
         assert (refused.value.check or "") == name
+        if name in NAMED:
+            assert any(str(refused.value).startswith(tensor) for tensor in CHECKS[name].tensor.split(", "))
         assert isinstance(refused.value, CHECKS[name].error if name else Unavailable)
         innermost = refused.traceback[-1]
         start = innermost.lineno + 1

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from contract.codecs import ecq
+from contract.codecs.codec import decode
 from contract.codecs.int8 import dequantise, quantise
 from contract.errors import InvalidInput, NotFound, from_wire
-from contract.items import item_key, prompt_items
+from contract.items import ItemTensors, item_key, prompt_items
 from contract.limits import Limits
 from contract.names import MODEL, UNARY_MODEL
+from serving.requests.request import RequestParser
+from serving.requests.store import ReuseStore
 from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.scrape import at_rest
@@ -54,6 +58,29 @@ def test_an_answer_names_its_items_and_keys_give_the_same_answer(
     assert keys == expected_keys(reference, case)
     assert stream(server.grpc_url, keyed(case, keys))[0] == case.expected
     assert tokens(unary(server.http_url, keyed(case, keys), httpclient)) == case.expected
+
+
+def test_a_held_item_is_decoded_once_a_question(
+    cases: dict[str, Case], reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it stays in the store as it travelled."""
+    case, store, decoded = cases["one image"], ReuseStore(1 << 20), list[str]()
+    stream, steps = ecq.encode(case.main, case.deepstack, reference.numbers)
+    (grid,) = case.image_grid_thw.tolist()
+    (key,) = store.keep([ItemTensors(FINGERPRINT, False, tuple(grid), (stream, steps), reference.numbers.names["ecq"])])
+    parser = RequestParser(reference.card, Limits(), reference.tokenizer, store, reference.numbers)
+
+    def counted(arrays: Any, codec: str, numbers: Any) -> Any:
+        decoded.append(codec)
+        return decode(arrays, codec, numbers)
+
+    monkeypatch.setattr("contract.items.decode", counted)
+    asked = {name: value for name, value in keyed(case, [key]).items() if isinstance(value, np.ndarray)}
+    for question in (1, 2):
+        prompt = parser.parse(asked, {}).prompt
+        assert decoded == [reference.numbers.names["ecq"]] * question
+        np.testing.assert_array_equal(prompt.main, ecq.decode(stream, steps, reference.numbers)[0])
+        assert store.find(key).num_bytes == stream.nbytes + steps.nbytes
 
 
 def test_held_and_sent_items_mix_in_prompt_order(

@@ -102,6 +102,7 @@ def test_metadata(server: TritonServer, reference: Reference) -> None:
     assert values["encoder_fingerprint"] == reference.card.encoder_fingerprint
     assert int(values["hidden_size"]) == reference.card.hidden_size
     assert int(values["max_embedding_bytes"]) == 1 << 30
+    assert values["embedding_codecs"].split() == ["fp16", "fp32", "int8", *reference.numbers.names.values()]
 
 
 def test_rows_that_lead_out_of_range_fail_alone(server: TritonServer, cases: dict[str, Case]) -> None:
