@@ -93,7 +93,7 @@ def export_codec(
         folder: the pictures; NAME.txt beside a picture has its questions, one a line.
 
     Raises:
-        BundleError: the bundle is damaged or has no codec numbers, or the model's family is not one that takes rows.
+        BundleError: the bundle is damaged or has no codec numbers.
         FingerprintMismatch: the bundle belongs to another tower.
         InvalidInput: the folder has no pictures, or one cannot be read.
         ParityError: no step passes the gate, or too few answer tokens judge; the bundle is as it was.
@@ -108,8 +108,6 @@ def export_codec(
         raise FingerprintMismatch(card.encoder_fingerprint, checkpoint.card.encoder_fingerprint)
     if numbers is None:
         raise BundleError(f"{bundle} has no codec numbers: export it again")
-    if not card.num_deepstack_levels:
-        raise BundleError(f"{checkpoint.folder}: klt needs a model with deepstack levels, {card.family} has none")
     pipeline = Pipeline(Encoder.from_bundle(opened), rows="all")
     listener = Listener(checkpoint.folder, card)
     statistics = Statistics(numbers.channel_scales.size)

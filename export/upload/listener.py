@@ -1,6 +1,7 @@
 """The whole model as the one that listens to rows: what it answers from them, and which of their directions it feels.
 
-transformers takes finished rows in the place of pixels (`mm_encoder_outputs`). Only families with levels are tried here.
+Families of three position axes take finished rows in the place of pixels (transformers' `mm_encoder_outputs`), because
+their positions follow the grids. Those of one axis take the embeddings of the whole prompt, rows in the places of pads.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from contract import families
 from contract.card import ModelCard
 from edge_runtime.encoded_item import EncodedItem
 
@@ -41,7 +43,7 @@ class Listener:
     """
 
     def __init__(self, folder: Path, card: ModelCard) -> None:
-        self._card = card
+        self._card, self._is_flat = card, families.find(card.family).POSITIONS == "1d"
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True
         )
@@ -52,7 +54,8 @@ class Listener:
         """The greedy answer from the tower's rows, the end token included."""
         inputs = self._inputs(question, _tensors(question.rows), [])
         found = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
-        return list(found[0, len(question.input_ids) :].tolist())
+        first = 0 if self._is_flat else len(question.input_ids)  # from embeddings transformers gives new tokens alone
+        return list(found[0, first:].tolist())
 
     @torch.no_grad()
     def log_probabilities(self, question: Question, rows: Rows, answer: list[int]) -> torch.Tensor:
@@ -69,8 +72,10 @@ class Listener:
         scores = self._scores(question, (main, levels), answer)
         drawn = torch.multinomial(scores.detach().exp(), 1, generator=generator)
         signs = torch.randint(0, 2, (len(drawn),), generator=generator) * 2.0 - 1
-        of_main, of_levels = torch.autograd.grad((scores.gather(1, drawn)[:, 0] * signs).sum(), (main, levels))
-        both = torch.cat([of_main[:, None], of_levels.transpose(0, 1)], dim=1)  # (n, 1+L, H)
+        felt = (main, levels) if len(levels) else (main,)
+        gradients = torch.autograd.grad((scores.gather(1, drawn)[:, 0] * signs).sum(), felt)
+        of_levels = [one.transpose(0, 1) for one in gradients[1:]]  # (n, L, H)
+        both = torch.cat([gradients[0][:, None], *of_levels], dim=1)  # (n, 1+L, H)
         return both.flatten(1).double().numpy()
 
     def _scores(self, question: Question, rows: tuple[torch.Tensor, torch.Tensor], answer: list[int]) -> torch.Tensor:
@@ -80,13 +85,21 @@ class Listener:
         return found
 
     def _inputs(self, question: Question, rows: tuple[torch.Tensor, torch.Tensor], answer: list[int]) -> dict[str, Any]:
-        self._model.model.rope_deltas = None  # of the prompt before
         ids = torch.tensor([[*question.input_ids.tolist(), *answer]])
+        is_pad = ids == self._card.image_token_id
+        is_pad[:, len(question.input_ids) :] = False  # an answer may name the token
         main, levels = rows
+        if self._is_flat:
+            embedded = self._model.get_input_embeddings()(ids)
+            return {
+                "attention_mask": torch.ones_like(ids),
+                "inputs_embeds": embedded.masked_scatter(is_pad[..., None], main),
+            }
+        self._model.model.rope_deltas = None  # of the prompt before
         return {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": (ids == self._card.image_token_id) * 1,
+            "mm_token_type_ids": is_pad * 1,
             "image_grid_thw": torch.tensor([question.item.grid_thw]),
             "mm_encoder_outputs": {
                 "image": SimpleNamespace(pooler_output=[main], deepstack_features=[[one] for one in levels])

@@ -18,6 +18,7 @@ from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.families.models import ALL, KINDS, write
 from tests.families.served import Served
+from tests.families.transform import add_transform
 from tests.processor import load_processor
 
 TESTED = tuple(KINDS) if ALL else ("llava_next", "llava_onevision", "internvl", "smolvlm")
@@ -28,6 +29,7 @@ def served_from(family: str, folder: Path) -> Iterator[Served]:
     """What is served of a family, with all its files in the folder."""
     model = write(family, folder / "model")
     export_vision(str(model), folder / "bundle")
+    add_transform(folder / "bundle")
     export_language(str(model), folder / "language", bundle=folder / "bundle")
     engine = TransformersEngine(load_language_model(folder / "language", "fp32"), Limits(), 16)
     whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()

@@ -20,18 +20,21 @@ from PIL import Image
 
 from contract import families
 from contract.card import ModelCard
+from contract.embeddings import NAMES
 from contract.errors import InvalidInput, ParityError
 from contract.language import read_language_card
 from contract.limits import Limits
 from contract.prompt import Prompt, check_items_alone, check_prompt
 from contract.sampling import Sampling
 from edge_runtime import Encoder, GrpcClient, Pipeline, Request
+from edge_runtime.encoded_item import PRECISIONS
 from edge_runtime.items.video_options import VideoOptions
 from export import families as export_families
 from export.gate import packs
 from export.gate.processor import processor_gate
 from export.gate.reference import load_reference
 from export.language import export_language
+from export.upload.listener import Listener, Question
 from export.vision import export_vision
 from serving.requests.shared_store import packed, unpacked
 from serving.transformers_engine.checkpoint import load_language_model
@@ -40,6 +43,7 @@ from serving.triton.launcher import TritonServer
 from tests.engine import settings
 from tests.families.models import picture
 from tests.families.qwen2_models import FAMILIES, write
+from tests.families.transform import add_transform
 
 NUM_TOKENS = 12
 FPS = 1.6  # of the frames: 2.5 positions from one pair to the next where a second is two
@@ -132,6 +136,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     model = write(request.param, folder / "model")
     export_vision(str(model), folder / "bundle")
+    add_transform(folder / "bundle")
     export_language(str(model), folder / "language")
     engine = TransformersEngine(load_language_model(folder / "language", "fp32"), Limits(), 16)
     whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
@@ -155,6 +160,36 @@ def test_pictures_are_answered_as_by_the_whole_model_alone_and_together(served: 
 
     assert [asyncio.run(_answer(served.engine, prompt)) for prompt in prompts] == expected
     assert asyncio.run(together()) == (expected * 3)[:8]
+
+
+def test_a_picture_travels_in_every_codec_and_is_heard_as_pixels_are(served: Served) -> None:
+    """Each codec leaves rows near the tower's, under one name on both machines; export.codec's model hears rows rightly."""
+    content, numbers = CONVERSATIONS["one picture"], served.pipeline.encoder.bundle.numbers
+    request = served.pipeline.request(messages(content))
+    (item,) = request.items
+    for precision in PRECISIONS:
+        tensors = request.tensors(Sampling(), precision)
+        prompt = check_prompt(
+            served.card,
+            Limits(),
+            input_ids=request.input_ids,
+            embeddings={name: tensors[name] for name in NAMES if name in tensors},
+            image_grid_thw=request.image_grid_thw,
+            encoder_fingerprint=request.encoder_fingerprint,
+            numbers=numbers,
+        )
+        assert list(prompt.keys) == request.keys(precision)
+        (sent,) = prompt.contents
+        main, levels = sent.floats(numbers)
+        assert levels.shape == (0, *main.shape)
+        norms = np.linalg.norm(main, axis=1) * np.linalg.norm(item.main, axis=1)
+        assert ((main * item.main).sum(axis=1) / norms).min() > 0.9, precision
+    listener, expected = Listener(served.model, served.card), served.expected(content)
+    asked = Question(item, request.input_ids)
+    assert listener.answer(asked, NUM_TOKENS) == expected
+    felt = listener.gradients(asked, expected, torch.Generator().manual_seed(0))
+    assert felt.shape == item.main.shape
+    assert (np.linalg.norm(felt, axis=1) > 0).all()
 
 
 def clip(number: int) -> list[Image.Image]:

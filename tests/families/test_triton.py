@@ -46,7 +46,7 @@ def test_tokens_over_http(served: Served, server: TritonServer) -> None:
         assert list(client.infer(served.request(SHOWN), GREEDY).token_ids) == expected
 
 
-@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "klt"])  # which needs deepstack levels
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_codec_and_shared_memory(served: Served, server: TritonServer, precision: Any) -> None:
     """The server's answer is that to the rows which the codec leaves, however they reach it."""
     request = served.request(SHOWN)
