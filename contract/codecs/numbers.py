@@ -113,7 +113,10 @@ class CodecNumbers:
         arrays = {name: getattr(self, name) for name in ARRAYS}
         if self.transform is not None:
             arrays |= self.transform.arrays
-        np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **arrays)
+        rows = {
+            name: np.ascontiguousarray(values) for name, values in arrays.items()
+        }  # read_array reads no other order
+        np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **rows)
 
     def check_model(self, hidden_size: int, num_deepstack_levels: int, source: Path) -> "CodecNumbers":
         """Compare the numbers' shape with a model's H and L; returns the numbers.
