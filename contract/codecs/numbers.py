@@ -113,9 +113,7 @@ class CodecNumbers:
         arrays = {name: getattr(self, name) for name in ARRAYS}
         if self.transform is not None:
             arrays |= self.transform.arrays
-        rows = {
-            name: np.ascontiguousarray(values) for name, values in arrays.items()
-        }  # read_array reads no other order
+        rows: dict[str, Any] = {name: np.ascontiguousarray(found) for name, found in arrays.items()}  # as readers ask
         np.savez(folder / NAME, about=np.array(json.dumps(self.about)), **rows)
 
     def check_model(self, hidden_size: int, num_deepstack_levels: int, source: Path) -> "CodecNumbers":
