@@ -14,7 +14,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload klt pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model tiny-tiles evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload klt pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -44,8 +44,8 @@ $(INSTALLED): pyproject.toml constraints.txt optimum_plugin/pyproject.toml
 setup-vllm: $(READY) ## vLLM's CPU build, 1.2 GB, for --engine vllm on this machine
 	$(BIN)/python -m serving --prepare --engine vllm
 
-demo: $(READY) ## a picture, a real Triton, three questions, streamed answers
-	$(BIN)/python -m examples.demo
+demo: $(READY) ## a picture, a real Triton, three questions, streamed answers; MODEL=models/tiny-tiles takes the model with tiles
+	$(BIN)/python -m examples.demo $(if $(MODEL),--model $(MODEL))
 
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
 	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients --ignore=tests/npu
@@ -109,7 +109,11 @@ serve: export ## Triton on 127.0.0.1:8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 
 tiny-model: $(READY) ## train the bundled model from nothing: 75 minutes on one core
 	$(BIN)/python -m tiny_model.train --out .cache/tiny-run --package models/tiny
-	$(MAKE) evaluate
+	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json
+
+tiny-tiles: $(READY) ## train the bundled model with tiles, from the weights of models/tiny: 55 minutes on one core
+	$(BIN)/python -m tiny_model.tiles.train --out .cache/tiny-tiles-run --package models/tiny-tiles
+	$(BIN)/python -m tiny_model.tiles.evaluate models/tiny-tiles --out models/tiny-tiles/evaluation.json
 
 bench: $(READY) ## the tower against transformers, one JSON line
 	$(BIN)/python -m benchmarks.encode --out benchmarks/results/encode.json
@@ -191,8 +195,9 @@ klt: $(READY) ## the codec klt learned for the bundled model from 1,600 drawn pi
 bench-retrieval: $(READY) ## whether the bundled tower's rows find a picture again: recall@1, one JSON line
 	$(BIN)/python -m benchmarks.retrieval --out benchmarks/results/retrieval.json
 
-evaluate: $(READY) ## accuracy of the bundled model, and what faults cost it
+evaluate: $(READY) ## accuracy of the bundled models, and what faults cost them
 	$(BIN)/python -m tiny_model.evaluate models/tiny --out models/tiny/evaluation.json
+	$(BIN)/python -m tiny_model.tiles.evaluate models/tiny-tiles --out models/tiny-tiles/evaluation.json
 
 screenshots: $(READY) ## the page as docs/images shows it
 	$(BIN)/python -m tests.ui.screenshots

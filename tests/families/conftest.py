@@ -27,7 +27,13 @@ TESTED = tuple(KINDS) if ALL else ("llava_next", "llava_onevision", "internvl", 
 @contextmanager
 def served_from(family: str, folder: Path) -> Iterator[Served]:
     """What is served of a family, with all its files in the folder."""
-    model = write(family, folder / "model")
+    with served_of(write(family, folder / "model"), folder) as made:
+        yield made
+
+
+@contextmanager
+def served_of(model: Path, folder: Path) -> Iterator[Served]:
+    """What is served of a checkpoint, with its exports in the folder."""
     export_vision(str(model), folder / "bundle")
     add_transform(folder / "bundle")
     export_language(str(model), folder / "language", bundle=folder / "bundle")

@@ -11,6 +11,7 @@ from contract.errors import ParityError
 from edge_runtime.items import tiles, unpad
 from edge_runtime.prompts import prompt
 from export.vision import export_vision
+from tests.conftest import ROOT
 from tests.families.models import ALL, write
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
@@ -33,6 +34,17 @@ def without_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
 
     canvas = tiles.canvas
     monkeypatch.setattr(internvl, "canvas", lambda image, how: canvas(image, how)[: -1 or None])
+
+
+def black_whole_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tile that shows the whole picture shows nothing."""
+    from edge_runtime.families import llava_next
+
+    def wrong(image: Any, how: Any) -> Any:
+        parts = tiles.anyres(image, how)
+        return np.concatenate([parts[:1] * 0, parts[1:]])
+
+    monkeypatch.setattr(llava_next, "anyres", wrong)
 
 
 def without_newline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +80,7 @@ def never_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llava_onevision, "mode", lambda _: llava_onevision.ALONE)
 
 
+BUNDLED = "models/tiny-tiles"  # a checkpoint, no family whose weights are drawn
 CASES: dict[str, tuple[str, Mutate, str]] = {
     "tiles transposed (NeXT)": ("llava_next", transposed, "otherwise than transformers: pixels"),
     "tiles transposed (InternVL)": ("internvl", transposed, "otherwise than transformers: pixels"),
@@ -77,6 +90,11 @@ CASES: dict[str, tuple[str, Mutate, str]] = {
     "newline lost (OneVision)": ("llava_onevision", without_newline, "in another order than transformers"),
     "unpad off by one": ("llava_next", unpadded_by_one, "in another order than transformers"),
     "BOS lost": ("llava", without_start, "differs from transformers'"),
+    "tiles transposed (bundled)": (BUNDLED, transposed, "otherwise than transformers: pixels"),
+    "whole picture black (bundled)": (BUNDLED, black_whole_picture, "otherwise than transformers: pixels"),
+    "newline lost (bundled)": (BUNDLED, without_newline, "in another order than transformers"),
+    "unpad off by one (bundled)": (BUNDLED, unpadded_by_one, "in another order than transformers"),
+    "BOS lost (bundled)": (BUNDLED, without_start, "differs from transformers'"),
     "several pictures tiled": ("llava_onevision", never_alone, "differs from transformers'"),
 }
 
@@ -88,7 +106,8 @@ TESTED = tuple(CASES) if ALL else SAMPLE
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {family: write(family, folder / family) for family in sorted({CASES[name][0] for name in TESTED})}
+    families = sorted({CASES[name][0] for name in TESTED} - {BUNDLED})
+    return {family: write(family, folder / family) for family in families} | {BUNDLED: ROOT / BUNDLED}
 
 
 @pytest.mark.parametrize("name", TESTED)
