@@ -30,10 +30,15 @@ SAMPLING = Sampling(max_tokens=64)
 KINDS = ("describe", "count", "what_at")
 
 
+def shown(path: Path) -> Path:
+    """The path from the repository's root on, where it lies in there."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def export(model: Path) -> None:
     """Write the edge bundle and the language checkpoint, in processes that may use torch."""
     for verb, out in (("vision", WORK / "bundle"), ("language", WORK / "language")):
-        print(f"export    python -m export.{verb} {model.relative_to(ROOT)} {out.relative_to(ROOT)}", flush=True)
+        print(f"export    python -m export.{verb} {shown(model)} {shown(out)}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", f"export.{verb}", model, out], cwd=ROOT, capture_output=True, text=True
         )
@@ -81,10 +86,13 @@ def main() -> int:
         description="Ask a bundled model about a drawn picture through a real Triton server."
     )
     parser.add_argument("--seed", type=int, default=7, help="another seed, another picture")
-    seed = parser.parse_args().seed
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "tiny", help="folder of a bundled model")
+    args = parser.parse_args()
+    if not (args.model / "config.json").is_file():
+        parser.error(f"--model {args.model} has no config.json: give models/tiny or models/tiny-tiles")
     WORK.mkdir(parents=True, exist_ok=True)
-    export(ROOT / "models" / "tiny")
-    picture, questions = draw(seed)
+    export(args.model.resolve())
+    picture, questions = draw(args.seed)
     print("server    starting Triton", flush=True)
     with TritonServer(Settings(model=str(WORK / "language"))) as server:
         pipeline = Pipeline(Encoder.from_bundle(WORK / "bundle"))

@@ -1,4 +1,4 @@
-"""`make demo` says what happened, twice in a row, and leaves nothing running."""
+"""`make demo` says what happened, twice in a row and with either bundled model, and leaves nothing running."""
 
 import json
 import os
@@ -24,9 +24,9 @@ def triton_processes() -> set[str]:
 
 def test_demo_twice() -> None:
     before = triton_processes()
-    for seed in ("7", "8"):
+    for seed, *model in (["7"], ["8", "--model", "models/tiny-tiles"]):
         done = subprocess.run(
-            [sys.executable, "-m", "examples.demo", "--seed", seed],
+            [sys.executable, "-m", "examples.demo", "--seed", seed, *model],
             cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -39,6 +39,7 @@ def test_demo_twice() -> None:
         assert result["encode_ms"] > 0
         assert result["ttft_ms"] > 0
         assert result["upload_bytes"] > 10_000 > result["later_upload_bytes"] > 0
+        assert ("models/tiny-tiles" in done.stdout) == bool(model)
         for answer in result["answers"]:
             assert answer["question"] in done.stdout
         assert triton_processes() <= before
