@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["ARCHITECTURES", "TOWER", "VLLM", "inputs", "names_taught", "parts", "shrink_tower"]
 
 ARCHITECTURES: tuple[str, ...] = ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
-VLLM = ""
+VLLM = "serving.vllm.families.qwen3_5"
 
 
 def inputs(positions: "torch.Tensor", is_visual: "torch.Tensor", deepstack: "torch.Tensor | None") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from contract.tasks import GENERATE
 from contract.thinking import END, START
 from serving.tasks import POOLING
 from serving.vllm.capacity import kv_bytes_per_token, read_text_config
+from serving.vllm.recurrence import check_recurrence, is_recurrent
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -59,9 +60,9 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
     """vLLM's arguments for a checkpoint.
 
     Raises:
-        BundleError: the folder is no language checkpoint.
+        BundleError: the folder is no language checkpoint, or vLLM has no kernel for its layers on this machine.
         InvalidInput: `given` has a name that vLLM lacks or that is the server's, an adapter that is none, or a value
-            that vLLM refuses.
+            that vLLM refuses; or vLLM does not compute these layers in dtype.
     """
     import torch  # here, because the launcher reads the file without vLLM
     from vllm.config.reasoning import ReasoningConfig
@@ -98,10 +99,14 @@ def engine_arguments(folder: Path, limits: Limits, dtype: str, given: dict[str, 
             raise InvalidInput(
                 f"engine_args.json has 'max_loras' {given['max_loras']}, on a CPU {num_slots} are needed: the last must stay free"
             )
-        if dtype == "auto":  # vLLM's kernels of quantised layers compute in 16 bits
-            usual["dtype"] = "float32" if quantisation(read_config(folder)) is None else "bfloat16"
+        text_config = read_text_config(folder)
+        if dtype == "auto":  # vLLM's kernels of quantised and of gated-delta layers compute in 16 bits
+            is_plain = quantisation(read_config(folder)) is None and not is_recurrent(text_config)
+            usual["dtype"] = "float32" if is_plain else "bfloat16"
+        if is_recurrent(text_config):
+            check_recurrence(folder, text_config, usual["dtype"])
         usual |= {"enforce_eager": True, "kv_cache_memory_bytes": limits.max_kv_bytes}
-        token_bytes = kv_bytes_per_token(read_text_config(folder), getattr(torch, usual["dtype"]).itemsize)
+        token_bytes = kv_bytes_per_token(text_config, getattr(torch, usual["dtype"]).itemsize)
         max_tokens = min(max_tokens, limits.max_kv_bytes // token_bytes // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS)
     usual["max_model_len"] = max_tokens
     try:

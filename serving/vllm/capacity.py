@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from serving.vllm.recurrence import LINEAR
+
 
 def read_text_config(folder: Path) -> dict[str, Any]:
     """The language model's part of a config.json, with transformers' defaults for what the file leaves out."""
@@ -14,8 +16,12 @@ def read_text_config(folder: Path) -> dict[str, Any]:
 
 
 def kv_bytes_per_token(text_config: dict[str, Any], bytes_per_value: int) -> int:
-    """Bytes of one token's keys and values: 2 x layers x key-value heads x head size x bytes of a value."""
+    """Bytes of one token's keys and values: 2 x layers x key-value heads x head size x bytes of a value.
+
+    A gated-delta layer has none: its state does not grow.
+    """
     num_heads = text_config["num_attention_heads"]
     head_size = text_config.get("head_dim") or text_config["hidden_size"] // num_heads
     num_kv_heads = text_config.get("num_key_value_heads") or num_heads
-    return int(2 * text_config["num_hidden_layers"] * num_kv_heads * head_size * bytes_per_value)
+    num_states = (text_config.get("layer_types") or ()).count(LINEAR)
+    return int(2 * (text_config["num_hidden_layers"] - num_states) * num_kv_heads * head_size * bytes_per_value)

@@ -4,6 +4,8 @@ vLLM joins some tensors (gate and up, q and k and v) and takes a joint one for l
 rest would be whatever memory held, and the answers nonsense without an error.
 """
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ OLDER = {  # names that transformers before 4.52 wrote
     "language_model.lm_head.": "lm_head.",
     "image_newline": "model.image_newline",
 }
+EXPERT = re.compile(r"(\.experts\.)\d+\.(gate|up|down)_proj\.weight$")
+FUSED = {"gate": "gate_up_proj", "up": "gate_up_proj", "down": "down_proj"}
+PARTS = {"gate_up_proj": 2, "down_proj": 1}  # tensors an expert
 
 
 def check_tensors(folder: Path, *, needs_head: bool = True) -> None:
@@ -51,6 +56,7 @@ def check_tensors(folder: Path, *, needs_head: bool = True) -> None:
             raise BundleError(
                 f"{path} cannot be read: {error}: copy the checkpoint again, or export it again"
             ) from error
+    found |= _whole_experts(found, getattr(config.get_text_config(), "num_experts", 0))
     missing = sorted(_expected(config, architecture, family) - found)
     if not needs_head:
         missing = [name for name in missing if not name.endswith("lm_head.weight")]
@@ -64,6 +70,12 @@ def _expected(config: Any, architecture: str, family: Family) -> set[str]:
     tied = set(model.all_tied_weights_keys)
     names = (name for name, _ in model.named_parameters() if not name.startswith(family.TOWER) and name not in tied)
     return set(map(_spelt, names))
+
+
+def _whole_experts(found: set[str], num_experts: int) -> set[str]:
+    """The names of the fused tensors whose parts, one or two tensors an expert, are all there."""
+    parts = Counter(EXPERT.sub(lambda match: match[1] + FUSED[match[2]], name) for name in found if EXPERT.search(name))
+    return {name for name, count in parts.items() if count == num_experts * PARTS[name.rpartition(".")[2]]}
 
 
 def _spelt(name: str) -> str:

@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedModel,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -62,8 +64,8 @@ HYBRID = {  # three layers with a state to one of attention
     "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
+    "linear_key_head_dim": 128,  # as released; vLLM computes no smaller ones on a CPU
+    "linear_value_head_dim": 128,
     "linear_conv_kernel_dim": 4,
 }
 
@@ -104,11 +106,14 @@ def make_model(
         vision |= {"out_hidden_size": 128}
     if is_moe:
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        text |= {"shared_expert_intermediate_size": 32} if is_hybrid else {}
     kinds: tuple[Any, Any] = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
     if not is_moe:
         kinds = Qwen3VLConfig, Qwen3VLForConditionalGeneration
     if is_hybrid:
         kinds = Qwen3_5Config, Qwen3_5ForConditionalGeneration
+        if is_moe:
+            kinds = Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration
         text |= HYBRID | {
             "rope_parameters": text["rope_parameters"] | {"partial_rotary_factor": 0.5, "mrope_section": [4, 2, 2]}
         }

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_eight_at_once_and_an_embedding(hybrid: Reference, cases: dict[str, Case
     found, vector = asyncio.run(all_of_them())
     assert [tokens for tokens, _, _ in found] == [case.expected for case in cases.values()]
     assert np.abs(vector - embedding(cases["mixed"])).max() < NEAR
+
+
+def test_experts_alone_and_eight_at_once(tmp_path: Path) -> None:
+    mixture = Reference(tmp_path, is_hybrid=True, is_moe=True)
+    asked = mixture.cases()
+    engine = TransformersEngine(load_language_model(mixture.language, "fp32"), prefill_chunk_tokens=32)
+
+    async def together() -> Any:
+        return await asyncio.gather(*(collect(engine, case.prompt(mixture.card)) for case in asked.values()))
+
+    try:
+        alone = [answer(engine, asked[name].prompt(mixture.card))[0] for name in ("mixed", "long text")]
+        found = [tokens for tokens, _, _ in asyncio.run(together())]
+    finally:
+        engine.close()
+    assert alone == [asked[name].expected for name in ("mixed", "long text")]
+    assert found == [case.expected for case in asked.values()]
+    assert len({case.expected for case in asked.values()}) == len(asked)
 
 
 def test_a_failed_step_restores_the_states(

@@ -18,18 +18,8 @@ from serving.vllm.families.any_size import AnySize
 from serving.vllm.families.positions import PositionsGiven
 
 
-class _WithoutTower:
-    """The mixin; vLLM's own class comes behind it."""
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        text, vision = self.config.text_config, self.config.vision_config  # type: ignore[attr-defined]
-        num_levels = len(vision.deepstack_visual_indexes)
-        max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
-        self.use_deepstack = num_levels > 0
-        self.deepstack_num_level, self.multiscale_dim = num_levels, num_levels * text.hidden_size
-        self.deepstack_input_embeds = [torch.zeros(max_tokens, text.hidden_size) for _ in range(num_levels)]
-        self.deepstack_input_embeds_num_tokens = 0
+class GridPositions:
+    """A mixin: positions by the rule of the other engine."""
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[torch.Tensor, int]:
         """vLLM's hook: positions (3, S) of a prompt, and the position after it minus S."""
@@ -44,6 +34,20 @@ class _WithoutTower:
             config.vision_config.spatial_merge_size,
         )
         return torch.from_numpy(positions), delta
+
+
+class _WithoutTower(GridPositions):
+    """The mixin; vLLM's own class comes behind it."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        text, vision = self.config.text_config, self.config.vision_config  # type: ignore[attr-defined]
+        num_levels = len(vision.deepstack_visual_indexes)
+        max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+        self.use_deepstack = num_levels > 0
+        self.deepstack_num_level, self.multiscale_dim = num_levels, num_levels * text.hidden_size
+        self.deepstack_input_embeds = [torch.zeros(max_tokens, text.hidden_size) for _ in range(num_levels)]
+        self.deepstack_input_embeds_num_tokens = 0
 
 
 def _grids(features: Sequence[Any], kind: str) -> np.ndarray[Any, np.dtype[np.int64]]:
