@@ -28,6 +28,7 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.workers import DecodingLimits, Workers
 from edge_runtime.media.access import MediaAccess
 
+AT_ONCE = 3  # entries of one request: the next are decoded while one is in the tower
 NUM_ENCODERS, NUM_DECODERS = 2, 4  # threads; a decoder waits for a process
 MAX_CHARACTERS = 1 << 16  # of one text: no tower of texts takes so many
 
@@ -59,10 +60,15 @@ class DeviceEmbeddings:
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
         asker, begun = LeavingAsker(caller), time.perf_counter()
+        places, tower = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+        tasks = [asyncio.create_task(self._one(entry, asker, places, tower)) for entry in request.entries]
         try:
-            found = [await self._one(entry, asker) for entry in request.entries]
+            found = await asyncio.gather(*tasks)
         finally:
             asker.leave()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.num_waiting -= 1
         door.metrics.encode_seconds.observe(time.perf_counter() - begun)
         count = sum(number for _, number in found)
@@ -70,13 +76,20 @@ class DeviceEmbeddings:
         pooled = [tuple(vector.tolist()) for vector, _ in found]
         await exchange.send_json(request.whole(pooled, count, self._settings.served_model_names[0]))
 
-    async def _one(self, entry: Entry, asker: LeavingAsker) -> tuple[NDArray[np.float32], int]:
+    async def _one(
+        self, entry: Entry, asker: LeavingAsker, places: asyncio.Semaphore, tower: asyncio.Lock
+    ) -> tuple[NDArray[np.float32], int]:
         """The vector (W,) of an entry, and the number of its tokens, 0 for a picture."""
+        async with places:
+            return await self._vector(entry, asker, tower)
+
+    async def _vector(self, entry: Entry, asker: LeavingAsker, tower: asyncio.Lock) -> tuple[NDArray[np.float32], int]:
         loop, (part,) = asyncio.get_running_loop(), entry.parts
         if part["type"] == "text":
             texts = [part["text"]]
             try:
-                vectors = await loop.run_in_executor(self._encoders, self._embedder.texts, texts)
+                async with tower:
+                    vectors = await loop.run_in_executor(self._encoders, self._embedder.texts, texts)
             except InvalidInput as error:
                 raise Failure(400, str(error).replace("texts[0]", entry.param), param=entry.param) from error
             return vectors[0], self._embedder.num_tokens(part["text"])
@@ -86,7 +99,8 @@ class DeviceEmbeddings:
             item = await loop.run_in_executor(self._decoders, self._make, part["image"], options, asker)
         except MediaError as error:
             raise Failure(400, str(error), param=entry.param, code="invalid_media") from error
-        return (await loop.run_in_executor(self._encoders, self._embedder.encode, [item]))[0], 0
+        async with tower:
+            return (await loop.run_in_executor(self._encoders, self._embedder.encode, [item]))[0], 0
 
     def close(self) -> None:
         """End the threads and processes."""
