@@ -122,6 +122,16 @@ def test_search_pictures(folder: Path, bundle_folder: Path, server: TritonServer
     assert found == sorted(found, reverse=True)
 
 
+def test_search_store(folder: Path, bundle_folder: Path, server: TritonServer) -> None:
+    """The command fills the store; the example finds all that is in it, best first."""
+    where = ["--bundle", bundle_folder, "--triton", server.grpc_url]
+    pictures = ["picture.png", "other.png"]
+    run(folder, sys.executable, "-m", "edge_runtime", "embed", *pictures, *where, "--out", "pictures.db")
+    lines = [line.split() for line in example(folder, "search_store.py", "pictures.db", "a red circle", *where)]
+    assert sorted(name for _, name in lines) == sorted(pictures)
+    assert float(lines[0][0]) >= float(lines[1][0])
+
+
 @pytest.mark.parametrize("name", ["picture", "video"])
 def test_notebooks(
     folder: Path, bundle_folder: Path, server: TritonServer, name: str, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""embed: vectors of pictures and texts to a file, and a table of their cosines.
+"""embed: vectors of pictures and texts to a file or a vector store, and a table of their cosines.
 
 The bundle of an embedding model with a text tower needs no server. The bundle of a language model needs one, which runs
 that model: --triton.
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from edge_runtime.embedder import Embedder
 from edge_runtime.served_embedder import ServedEmbedder
 from edge_runtime.vectors import Vectors, cosines, shortened
 
+if TYPE_CHECKING:
+    from edge_runtime.vector_store import VectorStore
+
+STORES = (".db", ".sqlite", ".sqlite3")  # names of vector stores end so
 SHOWN = 24  # characters of a name in the table
 
 
@@ -37,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="picture files")
     parser.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="texts, such as the names of classes")
     parser.add_argument(
-        "--out", type=Path, help="file with image_embeds, text_embeds and cosines; .npz or .safetensors"
+        "--out",
+        type=Path,
+        help="file with image_embeds, text_embeds and cosines, .npz or .safetensors; or .db, a vector store, which is added to",
     )
     parser.add_argument("--dimensions", type=int, metavar="N", help="keep the first N values of each vector, its length then 1")  # fmt: skip
     parser.add_argument("--instruction", metavar="TEXT", help="what the vectors are for; only a served model reads it")
@@ -53,10 +59,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         BundleError, MediaError: as Embedder and Pipeline.
         Unavailable, DeadlineExceeded, ServerError: as ServedEmbedder.
         InvalidInput: as these; or there is no picture and no text, or the file cannot be written.
+        MissingExtra: the file is a vector store, and its packages are not installed.
     """
     if not args.pictures and not args.text:
         raise InvalidInput("nothing was given: name pictures, texts behind --text, or both")
-    with _opened(args) as embedder:
+    store = _store(args.out)  # what cannot be opened is told before the tower runs
+    with _opened(args) as (embedder, model):
         started = time.perf_counter()
         pictures = embedder.pictures(args.pictures)
         pictures_ms = (time.perf_counter() - started) * 1e3
@@ -68,7 +76,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dimensions is not None:
         pictures, texts = (shortened(vectors, args.dimensions) for vectors in (pictures, texts))
     table = cosines(pictures, texts)
-    if args.out is not None:
+    if store is not None:
+        with store:
+            store.add("picture", args.pictures, pictures, model)
+            store.add("text", args.text, texts, model)
+    elif args.out is not None:
         arrays: dict[str, Any] = {"image_embeds": pictures, "text_embeds": texts, "cosines": table}
         with output_file(args.out) as file:
             write_safetensors(file, arrays) if args.out.suffix == ".safetensors" else np.savez(file, **arrays)
@@ -86,18 +98,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[Embeds]:
-    """The model of the bundle: the device alone, or with a server."""
+def _opened(args: argparse.Namespace) -> Iterator[tuple[Embeds, str]]:
+    """The model of the bundle, on the device alone or with a server, and the fingerprint of its tower."""
     if (Path(args.bundle) / EMBEDDER).exists():
         if args.instruction is not None:
             raise InvalidInput("--instruction is for a served model, and this bundle's model reads none: leave it out")
-        yield Embedder.from_bundle(
+        embedder = Embedder.from_bundle(
             args.bundle, threads=args.threads, provider=args.provider, low_memory=args.low_memory
         )
+        yield embedder, embedder.manifest.encoder_fingerprint
         return
     pipeline = open_pipeline(args)
     with open_client(args) as client:
-        yield ServedEmbedder(pipeline, client, args.instruction)
+        yield (
+            ServedEmbedder(pipeline, client, args.instruction),
+            pipeline.encoder.bundle.manifest.card.encoder_fingerprint,
+        )
+
+
+def _store(out: Path | None) -> "VectorStore | None":
+    """The vector store that --out names; None where it names another file, or none."""
+    if out is None or out.suffix not in STORES:
+        return None
+    from edge_runtime.vector_store import VectorStore  # here, because it needs an extra
+
+    return VectorStore(out)
 
 
 def _print(pictures: list[str], texts: list[str], table: Any) -> None:

@@ -21,6 +21,7 @@ from contract.manifest import TOKENIZER
 from edge_runtime import Embedder, Encoder
 from edge_runtime.__main__ import main
 from edge_runtime.items.tiles import fitting_size
+from edge_runtime.vector_store import VectorStore
 from edge_runtime.vectors import cosines
 from export.families import clip, siglip2
 from export.vision import export_vision, plan_vision
@@ -256,6 +257,26 @@ def test_the_command_writes_vectors_and_a_table(made: Made, tmp_path: Path, caps
     from safetensors.numpy import load_file
 
     assert np.array_equal(load_file(tmp_path / "v.safetensors")["cosines"], found["cosines"])
+
+
+def test_the_command_fills_a_store(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two calls, one file: its nearest are those of numpy. A file of another kind is refused before the tower runs."""
+    files = [str(tmp_path / f"{seed}.png") for seed in range(3)]
+    for seed, file in enumerate(files):
+        picture(90, 60, seed).save(file)
+    where, store = ["--bundle", str(made.bundle), "--out"], tmp_path / "pictures.db"
+    assert main(["embed", *files[:2], "--text", "a", *where, str(store)]) == 0
+    assert main(["embed", files[2], *where, str(store)]) == 0
+    (vector,) = made.embedder.texts(["a photo of a cat"])
+    table = cosines(vector[None], made.embedder.pictures(files))[0]
+    with VectorStore(store) as opened:
+        found = opened.nearest(vector)
+        assert opened.names("text") == ["a"]
+    assert [name for name, _ in found] == [files[place] for place in np.argsort(-table)]
+    assert np.allclose([cosine for _, cosine in found], np.sort(table)[::-1], atol=1e-5)
+    (tmp_path / "text.db").write_text("no database " * 400)
+    assert main(["embed", files[0], *where, str(tmp_path / "text.db")]) == 2
+    assert "cannot be used as a vector store" in capsys.readouterr().err
 
 
 def test_the_device_needs_no_torch(made: Made, tmp_path: Path) -> None:
