@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from llguidance import LLTokenizer
+from llguidance import LLTokenizer, TokenizerWrapper
 from tokenizers import Tokenizer
 
 from contract.errors import InvalidInput
@@ -20,7 +20,34 @@ def grammar_tokenizer(tokenizer: Tokenizer, num_ids: int, end_ids: frozenset[int
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_padding()
     plain.no_truncation()
-    return LLTokenizer(plain.to_str(), n_vocab=size, eos_token=sorted(end_ids) or None)
+    ends = sorted(end_ids) or None
+    made = LLTokenizer(plain.to_str(), n_vocab=size, eos_token=ends)
+    added = plain.get_added_tokens_decoder()
+    if all(token.special for token in added.values()):
+        return made
+    return LLTokenizer(TokenizerWrapper(_Spelt(plain, made, size)), n_vocab=size, eos_token=ends)
+
+
+class _Spelt:
+    """A vocabulary as llguidance's TokenizerWrapper reads it.
+
+    llguidance 1.7 takes each token in angle brackets for a special one, which no text of a grammar spells. Qwen's
+    <think>, </think>, <tool_call> and </tool_call> are text: as special ones they end an answer with an error, or
+    cannot be said. Here only tokens that the tokenizer calls special are.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, made: LLTokenizer, size: int) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id, self.bos_token_id = made.eos_token, None
+        self.tokens = [made.decode_bytes([token]) for token in range(size)]
+        added = tokenizer.get_added_tokens_decoder()
+        num_known = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        special = (token for token, about in added.items() if about.special)
+        self.special_token_ids = [*special, *range(num_known, size)]
+
+    def __call__(self, text: str) -> list[int]:
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return found
 
 
 class Mask:

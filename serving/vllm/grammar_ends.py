@@ -1,7 +1,8 @@
 """The tokens that end a grammar's answer in vLLM: all of the model's.
 
 vLLM's guidance backend allows the tokenizer's one end token. generation_config.json may name several, and the
-transformers engine allows each of them, so the same grammar could end at another place there.
+transformers engine allows each of them, so the same grammar could end at another place there. The vocabulary is the
+other engine's, too, in which <think> and <tool_call> are text.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 
 from serving.transformers_engine.checkpoint import end_ids
+from serving.transformers_engine.mask import grammar_tokenizer
 
 
 def allow_every_end() -> None:
@@ -26,7 +28,5 @@ def _with_every_end(self: GuidanceBackend) -> None:
     if getattr(model.hf_config, "text_config", None) is None:  # none of ours
         return
     if ends := sorted(end_ids(Path(model.model), model.hf_config)):
-        from llguidance.hf import from_tokenizer
-
         size = max(self.vocab_size, len(self.tokenizer))
-        self.ll_tokenizer = from_tokenizer(self.tokenizer, size, eos_token=ends)
+        self.ll_tokenizer = grammar_tokenizer(self.tokenizer.backend_tokenizer, size, frozenset(ends))
