@@ -14,7 +14,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model tiny-tiles evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval load precisions payload klt pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model tiny-tiles evaluate bench bench-memory bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval bench-embeddings load precisions payload klt pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -191,6 +191,9 @@ campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES
 
 klt: $(READY) ## the codec klt learned for the bundled model from 1,600 drawn pictures: bytes, divergence, one JSON line; 15 minutes
 	$(BIN)/python -m benchmarks.klt --out benchmarks/results/klt.json
+
+bench-embeddings: $(READY) ## embeddings of 100 pictures through the gateway against the bare tower, one JSON line
+	$(BIN)/python -m benchmarks.embeddings --out benchmarks/results/embeddings.json
 
 bench-retrieval: $(READY) ## whether the bundled tower's rows find a picture again: recall@1, one JSON line
 	$(BIN)/python -m benchmarks.retrieval --out benchmarks/results/retrieval.json

@@ -68,7 +68,7 @@ def test_answers_alone_and_eight_at_once(hybrid: Reference, cases: dict[str, Cas
     for name, case, one, other in zip(cases, cases.values(), alone, found, strict=True):
         assert gap(hybrid, case, one) < NEAR_TIE, name
         assert gap(hybrid, case, other) < NEAR_TIE, name
-    assert sum(tokens == case.expected for tokens, case in zip(alone, cases.values(), strict=True)) >= 5
+    assert sum(tokens == case.expected for tokens, case in zip(alone, cases.values(), strict=True)) >= 3
     wrong = cases["text"].expected
     assert gap(hybrid, cases["long text"], wrong) > 10 * NEAR_TIE  # the judge does not like everything
 
