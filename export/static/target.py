@@ -61,13 +61,21 @@ _ALL = (
         own_files=("a16w8", "int8"),
     ),
     Target("openvino", STATIC | {"Erf", "Gelu", "Conv", "Gather"}, 20, ("fp16", "int8"), _REASONS, own_files=("int8",)),
-    Target("rknn", STATIC | {"Erf", "Conv"}, 19, ("fp16", "int8"), _REASONS | {"Gelu": "it is newer than opset 19"}),
+    Target(
+        "rknn",
+        STATIC | {"Erf", "Conv"},
+        19,
+        ("fp16", "int8"),
+        _REASONS | {"Gelu": "it is newer than opset 19"},
+        chips=("rk3588", "rk3576"),
+        own_files=("fp16", "int8"),
+    ),
     Target("coreml", STATIC | {"Erf"}, 17, ("fp16",), _REASONS),
     Target("litert", STATIC | {"Erf"}, 17, ("fp32",), _REASONS),
     Target("hailo", STATIC, 17, ("fp32",), _REASONS | {"Erf": "its parser calls it an unsupported activation"}),
 )
 BY_NAME = {target.name: target for target in _ALL}
-EXPORTED = ("onnx", "qnn", "openvino", "hailo")  # the targets for which the export writes files
+EXPORTED = ("onnx", "qnn", "openvino", "rknn", "hailo")  # the targets for which the export writes files
 
 
 def target_named(name: str) -> Target:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def convert(
             "outputs": list(outputs),
             "precision": precision,
             "chip": chip,
+            "packages": str(distribution("torch").locate_file("")),  # for a toolchain that needs torch
             "num_calibration": len(pictures) if num_calibration is None else num_calibration,
             "file": str(folder / f"{graph.stem}.{target}"),
             "answers": str(place / "answers.npz"),

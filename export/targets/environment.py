@@ -18,6 +18,25 @@ from contract.files import published
 REQUIREMENTS = {
     "qnn": ("onnxruntime-qnn==2.7.0", "onnxruntime==1.32.0", "onnx==1.23.2", "sympy>=1.13", "numpy>=2"),
     "openvino": ("openvino==2026.4.1", "nncf==3.4.0", "numpy>=2"),
+    # rknn-toolkit2 asks for torch 2.4 with CUDA, 5 GB; it runs with the torch of this project, so all others are named here.
+    "rknn": (
+        "--no-deps",
+        "rknn-toolkit2==2.5.0",
+        "coloredlogs==15.0.1",
+        "fast-histogram==0.14",
+        "flatbuffers==25.2.10",
+        "humanfriendly==10.0",
+        "numpy==1.26.4",
+        "onnx==1.18.0",
+        "onnxruntime==1.22.1",
+        "opencv-python-headless==4.11.0.86",
+        "protobuf==4.25.4",
+        "psutil==7.0.0",
+        "ruamel.yaml==0.18.10",
+        "scipy==1.15.3",
+        "setuptools==80.9.0",
+        "tqdm==4.67.1",
+    ),
 }
 
 

@@ -2,13 +2,15 @@
 in `make npu`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contract.errors import InvalidInput, MissingExtra
+from contract.errors import BundleError, InvalidInput, MissingExtra, Unavailable
 from edge_runtime import Bundle, Encoder
+from edge_runtime.tower.accelerators import rknn
 from edge_runtime.tower.accelerators.grid_graph import Opening
 from edge_runtime.tower.accelerators.providers import PROVIDERS, find_provider
 from export.static.target import BY_NAME, EXPORTED
@@ -101,3 +103,93 @@ def test_a_runtime_that_is_not_installed(tmp_path: Path, name: str) -> None:
 def test_a_device_that_an_accelerator_has_not(bundle: Bundle) -> None:
     with pytest.raises(InvalidInput, match="openvino:NPU, openvino:GPU, openvino:CPU is allowed"):
         Encoder.from_bundle(bundle, provider="openvino:TPU")
+
+
+RK3588S = "radxa,rock-5a\0rockchip,rk3588s\0"
+# The calls of rknn-toolkit-lite2 2.5.0 that the device makes; the package itself has aarch64 wheels only.
+STAND_IN = """
+class RKNNLite:
+    NPU_CORE_AUTO, NPU_CORE_0_1, NPU_CORE_0_1_2 = 0, 3, 7
+
+    def load_rknn(self, path, key_path=None):
+        self.text = open(path).read()
+        return -1 if self.text == "damaged" else 0
+
+    def init_runtime(self, target=None, device_id=None, async_mode=False, core_mask=0):
+        self.core_mask = core_mask
+        return -1 if self.text == "newer" else 0
+
+    def inference(self, inputs, data_type=None, data_format=None, inputs_pass_through=None):
+        if self.text == "hangs":
+            return None
+        (patches,) = inputs
+        return [patches[:, :1] + self.core_mask, (patches[:, :1] * 2).astype("float16")]
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which the kernel names a board's chip, an RK3588S."""
+    path = tmp_path / "compatible"
+    path.write_text(RK3588S)
+    monkeypatch.setattr(rknn, "COMPATIBLE", path)
+    return path
+
+
+def rockchip(tmp_path: Path, chip: str, text: str = "") -> rknn.RockchipGraph:
+    path = tmp_path / "static_64x64.rknn"
+    path.write_text(text)
+    return rknn.open_graph(Opening(path, 1, "fp16", "", 1, False, tmp_path / "x.data", chip))
+
+
+@pytest.fixture
+def lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    package = tmp_path / "lite" / "rknnlite"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "api.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(package.parent)
+    yield
+    for name in ("rknnlite", "rknnlite.api"):
+        sys.modules.pop(name, None)
+
+
+def test_a_rockchip_file_runs_on_its_chip(board: Path, lite: None, tmp_path: Path) -> None:
+    main, deep = rockchip(tmp_path, "rk3588").run(np.ones((1, 4, 8), np.float32))
+    assert (main.shape, float(main[0, 0, 0]), float(deep[0, 0, 0])) == (
+        (1, 1, 8),
+        8.0,
+        2.0,
+    )  # 1 + the mask of three cores
+    assert deep.dtype == np.float32
+
+
+def test_a_rockchip_file_for_another_chip(board: Path, lite: None, tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"for the rk3576, this board has the rk3588s: .*--target rknn --chip rk3588$"
+    ):
+        rockchip(tmp_path, "rk3576")
+
+
+@pytest.mark.parametrize("text", ["brcm,bcm2712\0raspberrypi,5-model-b\0", None])
+def test_a_machine_without_a_chip_of_rockchip(board: Path, lite: None, tmp_path: Path, text: str | None) -> None:
+    board.unlink() if text is None else board.write_text(text)
+    with pytest.raises(InvalidInput, match=r"boards with rk3588 or rk3576, and .*compatible names no chip of Rockchip"):
+        rockchip(tmp_path, "rk3588")
+
+
+def test_a_board_without_rockchips_runtime(board: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtra, match=r"provider rknn needs an extra: pip install 'edge-vlm\[rknn\]'"):
+        rockchip(tmp_path, "rk3588")
+
+
+@pytest.mark.parametrize(("text", "call"), [("damaged", "load_rknn"), ("newer", "init_runtime")])
+def test_a_rockchip_file_that_does_not_open(board: Path, lite: None, tmp_path: Path, text: str, call: str) -> None:
+    with pytest.raises(BundleError, match=rf"static_64x64\.rknn cannot be opened .*: {call} returned -1.*librknnrt"):
+        rockchip(tmp_path, "rk3588", text)
+
+
+def test_a_rockchip_npu_that_does_not_answer(board: Path, lite: None, tmp_path: Path) -> None:
+    graph = rockchip(tmp_path, "rk3588", "hangs")
+    with pytest.raises(Unavailable, match=r"the NPU did not answer with static_64x64\.rknn"):
+        graph.run(np.ones((1, 4, 8), np.float32))

@@ -12,9 +12,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from contract.errors import ParityError
+from contract.errors import InvalidInput, ParityError
 from contract.files import sha256
 from contract.manifest import read_manifest
+from edge_runtime import Encoder
 from export.static.choice import StaticChoice
 from export.targets.environment import python_for
 from export.vision import export_vision
@@ -62,6 +63,19 @@ def test_a_bundle_runs_on_its_accelerator(tmp_path: Path, target: str, precision
     assert (graph.target, graph.precision) == (target, precision)
     assert graph.figures["centred_mean_cosine"] >= 0.999
     assert ran(target, tmp_path / "bundle", provider, tmp_path / "rows.npz") == [f"{provider} {precision} 128x128"]
+
+
+def test_a_rockchip_bundle_names_its_chip(tmp_path: Path) -> None:
+    """The simulator answers here; the file itself runs on the board alone."""
+    folder = tmp_path / "bundle"
+    export_vision(str(CHECKPOINT), folder, static=StaticChoice("128x128", "rknn", chip="rk3576"))
+    (graph,) = read_manifest(folder).static
+    assert (graph.target, graph.precision, graph.chip) == ("rknn", "fp16", "rk3576")
+    assert graph.figures["centred_mean_cosine"] >= 0.999
+    assert (folder / graph.file).read_bytes()[:4] == b"RKNN"
+    assert sorted(path.name for path in folder.glob("static*")) == ["static_128x128.rknn"]
+    with pytest.raises(InvalidInput, match="provider rknn runs on boards with rk3588 or rk3576"):
+        Encoder.from_bundle(folder, provider="rknn")
 
 
 def test_nodes_left_on_the_processor_are_an_error(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Provider:
 PROVIDERS = {
     "static": Provider("processor", ("onnx",)),
     "qnn": Provider("qnn", ("qnn",)),
+    "rknn": Provider("rknn", ("rknn",)),
     "openvino": Provider("openvino", ("openvino", "onnx"), ("NPU", "GPU", "CPU")),
 }
 
