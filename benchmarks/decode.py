@@ -68,7 +68,9 @@ def random_model(dtype: torch.dtype) -> PreTrainedModel:
 
 def hybrid_model(dtype: torch.dtype) -> PreTrainedModel:
     vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 1024}
-    config = transformers.Qwen3_5Config(text_config=HYBRID, vision_config=vision, tie_word_embeddings=True)
+    names = ("vision_start", "vision_end", "image", "video")
+    ids = {f"{name}_token_id": 32_764 + place for place, name in enumerate(names)}  # within the smaller vocabulary
+    config = transformers.Qwen3_5Config(text_config=HYBRID, vision_config=vision, tie_word_embeddings=True, **ids)
     return transformers.Qwen3_5ForConditionalGeneration(config).to(dtype).eval()
 
 
