@@ -7,6 +7,7 @@ answer to "what colour is the circle" from the description before it, and never 
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +48,8 @@ def mark(
     shapes: tuple[Shape, ...],
     glyphs: tuple[Glyph, ...],
     text_color: str,
-    y: NDArray[np.float64],
-    x: NDArray[np.float64],
+    y: NDArray[np.floating[Any]],
+    x: NDArray[np.floating[Any]],
 ) -> None:
     """Write the classes of shapes and characters into `targets`, int64 (3, h, w).
 
