@@ -68,14 +68,16 @@ def measure(bundle: Path, count: int, rounds: int) -> dict[str, object]:
         try:
             assert process.stdout is not None
             parts = urlsplit(process.stdout.readline().strip())
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0, timeout=300)
 
             def bare() -> np.ndarray:
                 return np.concatenate([embedder.encode([item]) for item in items])
 
             def through() -> np.ndarray:
+                # a new connection each time: the gateway closes one that is idle while the bare tower runs
+                connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0, timeout=300)
                 connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
                 answer = json.load(connection.getresponse())
+                connection.close()
                 return np.stack([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]])
 
             ours, theirs = bare(), through()  # warm, and the same
