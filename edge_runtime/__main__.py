@@ -1,11 +1,13 @@
 """Command line of the device: `edge-vlm`, or `python -m edge_runtime`.
 
 Exit codes: 0 done; 1 the server failed, is away or too slow; 2 wrong arguments or input, a damaged bundle, or an extra that is
-not installed; 130 interrupted with Ctrl-C (an answer that was coming is cancelled on the server).
+not installed; 130 interrupted with Ctrl-C (an answer that was coming is cancelled on the server); 141 whoever read the output
+has left, as in `| head`.
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,6 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         result = args.run(args)
+        if args.json and result is not None:
+            print(json.dumps(result))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own end writes there again
+        return 141
     except EdgeVlmError as error:
         print(f"error: {error}", file=sys.stderr)
         if args.json:
@@ -51,8 +59,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1 if isinstance(error, ServerError | Unavailable | DeadlineExceeded) else 2
     except KeyboardInterrupt:
         return 130
-    if args.json and result is not None:
-        print(json.dumps(result))
     return 0
 
 

@@ -92,6 +92,15 @@ def test_encode_writes_what_the_pipeline_makes(
     assert report["num_encoded"] == 2
 
 
+def test_who_stops_reading_ends_a_verb_without_a_traceback(bundle_folder: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    run = [sys.executable, "-m", "edge_runtime", *command("inspect", bundle_folder)]
+    done = subprocess.run(run, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 FULL = """
 import resource, sys
 from edge_runtime.__main__ import main
