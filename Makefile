@@ -156,7 +156,7 @@ NEWEST_TESTS ?= tests/export/test_export_vision.py tests/export/test_input_gates
     tests/serving/test_pooling.py tests/families/test_embedder.py tests/families/test_families.py tests/test_end_to_end.py
 test-newest: $(READY) ## a part of the suite on the newest transformers and onnxruntime; NEWEST_TESTS=tests for all of it
 	$(PYTHON) -m venv --clear $(NEWEST)
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	$(BIN)/python -c "import os, sysconfig; print(sysconfig.get_path('purelib'), os.getcwd(), sep='\n')" \
 	    > $$($(NEWEST)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade transformers onnxruntime
 	$(NEWEST)/bin/python -m pip list | grep -E "^(transformers|onnxruntime|torch|tokenizers|numpy) "
