@@ -84,8 +84,9 @@ wheels: $(READY) ## dist/: a wheel for x86_64 and one for aarch64, each with its
 	$(BIN)/python -m kernels.build
 	$(BIN)/python -m kernels.wheels dist
 
+ARM ?= tests/arm
 arm: $(READY) ## the device's code on an emulated ARM Linux, every precision against this machine; no root
-	$(BIN)/python -m pytest tests/arm
+	$(BIN)/python -m pytest $(ARM)
 
 check: $(READY) docs ## format, lint, types, import directions, the documentation
 	$(BIN)/ruff format --check .
