@@ -17,6 +17,7 @@ PROCESSORS = {
     "Zen 3: AVX2": "edge_amd_epyc_avx2",
     "Cascade Lake: AVX-512, VNNI": "edge_intel_xeon_processor_2.50ghz_family_6_model_85_avx512",
     "Zen 5: BF16 too": "edge_amd_epyc_family_26_model_2_avx512",
+    "Xeon, model 207: AMX": "edge_intel_xeon_processor_family_6_model_207_avx512",
 }
 CODECS = ROOT / "docs" / "images" / "codecs.png"
 JPEG_BYTES = 128  # a row: the bundled model's pictures as JPEG of quality 90
@@ -32,7 +33,7 @@ def milliseconds(result: dict[str, Any]) -> dict[str, float]:
 
 def draw_bars(results: dict[str, dict[str, Any]], path: Path) -> None:
     """One panel a processor, one bar an engine, ours in colour."""
-    figure = Figure((15, 4.6), layout="constrained")
+    figure = Figure((20, 4.6), layout="constrained")
     for axis, (title, result) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
         times = milliseconds(result)
         colours = [OURS if name.startswith("ours") else OTHERS for name in times]
