@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.device import add_media_arguments, open_pipeline, question_about
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.commands.turn import add_turn_arguments, answer
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Ask once."""
-    content = [content_part(args.media, args), {"type": "text", "text": args.question}]
+    messages = question_about(args.media, args.question, args)
     pipeline = open_pipeline(args)
     with open_client(args) as client:
-        return {"question": args.question} | answer(pipeline, client, [{"role": "user", "content": content}], args)
+        return {"question": args.question} | answer(pipeline, client, messages, args)

@@ -9,10 +9,9 @@ from typing import Any
 
 from contract.errors import InvalidInput, MediaError
 from edge_runtime.ahead import made_ahead
-from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.device import add_media_arguments, open_pipeline, question_about
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.commands.turn import add_turn_arguments, answer_to, make_question
-from edge_runtime.prompts.chat_template import Message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     pipeline = open_pipeline(args)
     started, num_failed = time.perf_counter(), 0
     with open_client(args) as client:
-        made = made_ahead(partial(make_question, pipeline), (_messages(source, args) for source in args.media))
+        made = made_ahead(
+            partial(make_question, pipeline), (question_about(source, args.question, args) for source in args.media)
+        )
         for number, (source, question) in enumerate(zip(args.media, made, strict=True), 1):
             try:
                 told = answer_to(question.result(), client, pipeline.encoder.bundle.manifest.card, args, is_shown=False)
@@ -53,7 +54,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "media_per_s": round(len(args.media) / seconds, 3),
     }
-
-
-def _messages(source: str, args: argparse.Namespace) -> list[Message]:
-    return [{"role": "user", "content": [content_part(source, args), {"type": "text", "text": args.question}]}]

@@ -13,6 +13,7 @@ from edge_runtime.items.video_options import WHOLE, VideoOptions
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
+from edge_runtime.prompts.chat_template import Message
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
 from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
@@ -60,6 +61,11 @@ def content_part(source: str, args: argparse.Namespace) -> dict[str, Any]:
         return {"type": "image", "image": source}
     given = {field.name: getattr(args, f"video_{field.name}", None) for field in fields(VideoOptions)}
     return {"type": "video", "video": source, **{name: value for name, value in given.items() if value is not None}}
+
+
+def question_about(source: str, question: str, args: argparse.Namespace) -> list[Message]:
+    """A conversation of one question about one source."""
+    return [{"role": "user", "content": [content_part(source, args), {"type": "text", "text": question}]}]
 
 
 def _progress(done: int, total: int) -> None:

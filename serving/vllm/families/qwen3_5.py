@@ -4,14 +4,11 @@ vLLM's own code keeps the states of gated-delta layers. This module gives positi
 vLLM finds a video's frames by the mark before each, and a prompt that lacks one ends the whole engine.
 """
 
-from typing import Any
-
-from vllm.model_executor.models import qwen3_5, qwen3_vl
-from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.model_executor.models import qwen3_5
 
 from serving.vllm.families.any_size import AnySize
 from serving.vllm.families.positions import PositionsGiven
-from serving.vllm.families.qwen3_vl import GridPositions
+from serving.vllm.families.qwen3_vl import GridPositions, registered
 
 
 class _DenseInfo(AnySize, qwen3_5.Qwen3_5ProcessingInfo):  # type: ignore[misc]
@@ -22,13 +19,7 @@ class _MixtureInfo(AnySize, qwen3_5.Qwen3_5MoeProcessingInfo):  # type: ignore[m
     pass
 
 
-def _registered(info: type[Any]) -> Any:
-    return MULTIMODAL_REGISTRY.register_processor(
-        qwen3_vl.Qwen3VLMultiModalProcessor, info=info, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
-    )
-
-
-@_registered(_DenseInfo)
+@registered(_DenseInfo)
 class Qwen3_5ForConditionalGeneration(  # noqa: N801  the name that config.json has
     PositionsGiven,
     GridPositions,
@@ -37,7 +28,7 @@ class Qwen3_5ForConditionalGeneration(  # noqa: N801  the name that config.json 
     """Dense checkpoints."""
 
 
-@_registered(_MixtureInfo)
+@registered(_MixtureInfo)
 class Qwen3_5MoeForConditionalGeneration(  # noqa: N801
     PositionsGiven,
     GridPositions,

@@ -64,13 +64,14 @@ class _MixtureInfo(AnySize, qwen3_vl_moe.Qwen3VLMoeProcessingInfo):  # type: ign
     pass
 
 
-def _registered(info: type[Any]) -> Any:
+def registered(info: type[Any]) -> Any:
+    """The decorator that gives a model vLLM's processor of Qwen3-VL with these facts about its items."""
     return MULTIMODAL_REGISTRY.register_processor(
         qwen3_vl.Qwen3VLMultiModalProcessor, info=info, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
     )
 
 
-@_registered(_DenseInfo)
+@registered(_DenseInfo)
 class Qwen3VLForConditionalGeneration(
     PositionsGiven,
     _WithoutTower,
@@ -79,7 +80,7 @@ class Qwen3VLForConditionalGeneration(
     """Dense checkpoints."""
 
 
-@_registered(_MixtureInfo)
+@registered(_MixtureInfo)
 class Qwen3VLMoeForConditionalGeneration(
     PositionsGiven,
     _WithoutTower,
