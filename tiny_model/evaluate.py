@@ -5,10 +5,8 @@ every answer token is the same as greedy decoding, and a hundred times faster.
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,29 +15,23 @@ from tokenizers import Tokenizer
 from transformers import Qwen3VLForConditionalGeneration
 
 from tiny_model.batches import IGNORE, Batch, Collator, Item, draw_item
-from tiny_model.questions import CLAIMED, IMAGE_KINDS, SUBJECTS, VIDEO_KINDS
+from tiny_model.evaluation import publish
+from tiny_model.held_out import SEED, held_out
+from tiny_model.questions import CLAIMED, IMAGE_KINDS, VIDEO_KINDS
 from tiny_model.scenes import SIDES
 
-HELD_OUT_SEED = 987_654_321  # training draws from Random(small seed)
 Features = tuple[torch.Tensor, list[torch.Tensor]]  # main (N, H), deepstack levels of (N, H)
 
 
-def held_out_items(per_kind: int, seed: int = HELD_OUT_SEED) -> list[Item]:
+def held_out_items(per_kind: int, seed: int = SEED) -> list[Item]:
     """Fresh pictures and clips of all sizes, with `per_kind` questions of every kind in all."""
-    random, items, asked = Random(seed), [], Counter[str]()
 
-    def missing() -> list[str]:
-        return [k for k in (*IMAGE_KINDS, *VIDEO_KINDS) if asked[k] < per_kind]
-
-    while short := missing():
-        subject = next(name for name, kinds in SUBJECTS.items() if short[0] in kinds)
+    def draw(random: Random, subject: str) -> Item:
         is_clip = subject in ("moving", "slideshow")
         width, height = (random.choice([96, 128]), 96) if is_clip else (random.choice(SIDES), random.choice(SIDES))
-        item = draw_item(random, subject, width, height, random.choice([2, 3, 4]))
-        kept = [q for q in item.questions if asked[q.kind] < per_kind]
-        asked.update(q.kind for q in kept)
-        items.append(replace(item, questions=kept))
-    return items
+        return draw_item(random, subject, width, height, random.choice([2, 3, 4]))
+
+    return held_out((*IMAGE_KINDS, *VIDEO_KINDS), per_kind, draw, seed)
 
 
 def flat_positions(batch: Batch) -> torch.Tensor:
@@ -93,16 +85,6 @@ def accuracy(
     return table
 
 
-def markdown(tables: dict[str, dict[str, float]]) -> str:
-    """The evaluation as a table: a row per kind of question, a column per fault."""
-    faults = list(tables)
-    lines = ["| question | " + " | ".join(faults) + " |", "|---" * (len(faults) + 1) + "|"]
-    for kind in tables["none"]:
-        cells = " | ".join(f"{tables[fault][kind]:.2f}" for fault in faults)
-        lines.append(f"| {kind} | {cells} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the bundled model and what faults cost it.")
     parser.add_argument("checkpoint", type=Path)
@@ -115,12 +97,7 @@ def main() -> None:
     for fault in FAULTS:
         tables[fault] = accuracy(model, tokenizer, args.per_kind, fault)
         print(f"{fault:28s} claimed {tables[fault]['claimed']}", flush=True)
-    print(markdown(tables))
-    if args.out:
-        args.out.write_text(
-            json.dumps({"questions_per_kind": args.per_kind, "claimed_kinds": CLAIMED, "accuracy": tables}, indent=2)
-            + "\n"
-        )
+    publish(tables, args.per_kind, CLAIMED, args.out)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ position table (windows.py), so that they show one that counts positions in one 
 """
 
 import argparse
-import json
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -25,9 +23,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, apply_rotary_pos_emb_vision
 
 from tiny_model.architecture import tiny_config
-from tiny_model.batches import IGNORE, TARGETS, Batch, Collator, draw_items
+from tiny_model.batches import IGNORE, Batch, Collator, draw_items
+from tiny_model.dense import DenseHead, dense_loss, dense_shares
 from tiny_model.evaluate import accuracy
+from tiny_model.optimizers import Optimizers
 from tiny_model.package import package
+from tiny_model.run import Run
 from tiny_model.vocabulary import build_tokenizer
 from tiny_model.windows import random_windows
 
@@ -69,58 +70,19 @@ class EqualSizeAttention(Qwen3VLVisionAttention):
         return self.proj((weights @ v).transpose(1, 2).reshape(rows, -1))
 
 
-def dense_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of shape, colour and character per patch: scores (patches, sum of TARGETS), targets (3, patches);
-    empty ground counts less."""
-    losses = []
-    for part, target in zip(scores.float().split(TARGETS, dim=-1), targets, strict=True):
-        weight = torch.ones(part.shape[-1])
-        weight[0] = 0.3
-        losses.append(cross_entropy(part, target, weight=weight))
-    return torch.stack(losses).sum()
-
-
-class Optimizers:
-    """Muon for the matrices inside the blocks, AdamW for the rest, under one warm-up and cosine."""
-
-    def __init__(self, named: list[tuple[str, torch.nn.Parameter]], lr: float, muon_lr: float) -> None:
-        matrices, others = [], []
-        for name, parameter in named:
-            is_inner = parameter.ndim == 2 and "embed" not in name and "dense_head" not in name
-            (matrices if is_inner else others).append(parameter)
-        self.optimizers = [
-            torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-        ]
-        self.peaks = (muon_lr, lr)
-        self.parameters = [p for _, p in named]
-
-    def step(self, loss: torch.Tensor, step: int, progress: float) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        factor = min(step / 100, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-
 class Trainer:
-    """Model, dense head, data and log of one run."""
+    """Model, dense head and data of one run."""
 
     def __init__(self, out: Path, seed: int) -> None:
         torch.manual_seed(seed)
-        self.out, self.random = out, Random(seed)
-        out.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = build_tokenizer()
-        self.tokenizer.save(str(out / "tokenizer.json"))
+        self.random, self.tokenizer = Random(seed), build_tokenizer()
         self.collate = Collator(self.tokenizer)
         self.model = Qwen3VLForConditionalGeneration(tiny_config(self.tokenizer))
         self.model.set_attn_implementation("eager")
         for block in self.model.model.visual.blocks:
             block.attn.__class__ = EqualSizeAttention
-        self.dense_head = torch.nn.Linear(self.model.config.vision_config.hidden_size, sum(TARGETS))
+        self.dense_head = DenseHead(self.model.config.vision_config.hidden_size)
+        self.run = Run(out, self.tokenizer, self.model, self.dense_head)
 
     def batch(self, count: int, kinds: dict[str, float], chained: bool = False) -> Batch:
         kind = self.random.choices(list(kinds), list(kinds.values()))[0]
@@ -138,16 +100,9 @@ class Trainer:
         places = random_windows(self.random, batch.grid_thw, visual.num_grid_per_side) if window else {}
         return visual(batch.pixel_values, grid_thw=batch.grid_thw, return_dict=True, **places)
 
-    def log(self, **values: object) -> None:
-        line = json.dumps(values)
-        print(line, flush=True)
-        with (self.out / "train.jsonl").open("a") as file:
-            file.write(line + "\n")
-
     def train_tower(self, steps: int, lr: float, muon_lr: float, count: int = 48) -> None:
         visual = self.model.model.visual
-        named = [(n, p) for n, p in visual.named_parameters() if "merger" not in n]
-        named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
+        named = [(name, parameter) for name, parameter in self.run.parameters(visual) if "merger" not in name]
         optimizers, start, right = Optimizers(named, lr, muon_lr), time.process_time(), []
         for step in range(1, steps + 1):
             progress = (step - 1) / steps
@@ -156,20 +111,13 @@ class Trainer:
                 scores = self.dense_head(self.tower(batch).last_hidden_state)
                 loss = dense_loss(scores, batch.targets)
             optimizers.step(loss, step, progress)
-            with torch.no_grad():
-                parts = scores.float().split(TARGETS, dim=-1)
-                right.append(
-                    [
-                        ((p.argmax(-1) == t)[t > 0]).float().mean().item()
-                        for p, t in zip(parts, batch.targets, strict=True)
-                    ]
-                )
+            right.append(dense_shares(scores, batch.targets))
             if step % 100 == 0:
                 shape, color, character = torch.tensor(right).nanmean(0).tolist()
                 right = []
-                self.log(stage="tower", step=step, cpu_minutes=round((time.process_time() - start) / 60, 1),
+                self.run.log(stage="tower", step=step, cpu_minutes=round((time.process_time() - start) / 60, 1),
                          shape=round(shape, 3), color=round(color, 3), character=round(character, 3))  # fmt: skip
-        self.save()
+        self.run.save()
 
     def answer_loss(self, batch: Batch, drop_main: bool, window: bool) -> tuple[torch.Tensor, BaseModelOutput]:
         """Mean cross entropy of the answer tokens, and the tower's output."""
@@ -188,8 +136,7 @@ class Trainer:
         return cross_entropy(logits, batch.labels[answered]), tower
 
     def train_all(self, phase: Phase, count: int = 24) -> None:
-        named = list(self.model.named_parameters())
-        named += [(f"dense_head.{n}", p) for n, p in self.dense_head.named_parameters()]
+        named = self.run.parameters(self.model)
         optimizers, start, seen = Optimizers(named, phase.lr, phase.muon_lr), time.process_time(), {}
         for step in range(1, phase.steps + 1):
             progress = (step - 1) / phase.horizon
@@ -205,18 +152,14 @@ class Trainer:
             optimizers.step(loss, step, progress)
             seen.setdefault("video" if batch.is_video else "image", []).append(loss.item())
             if step % 100 == 0:
-                self.log(stage="all", step=step, cpu_minutes=round((time.process_time() - start) / 60, 1),
+                self.run.log(stage="all", step=step, cpu_minutes=round((time.process_time() - start) / 60, 1),
                          **{k: round(sum(v) / len(v), 4) for k, v in seen.items()})  # fmt: skip
                 seen = {}
             if step % 500 == 0:
-                self.save()
-                self.log(stage="eval", step=step, **accuracy(self.model, self.tokenizer, per_kind=12))
+                self.run.save()
+                self.run.log(stage="eval", step=step, **accuracy(self.model, self.tokenizer, per_kind=12))
                 self.model.train()
-        self.save()
-
-    def save(self) -> None:
-        self.model.save_pretrained(self.out)
-        torch.save(self.dense_head.state_dict(), self.out / "dense_head.pt")
+        self.run.save()
 
 
 def main() -> None:

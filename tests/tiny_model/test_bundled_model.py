@@ -10,7 +10,8 @@ from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGener
 
 from tests.conftest import CHECKPOINT, ROOT
 from tests.processor import load_processor
-from tiny_model.evaluate import FAULTS, accuracy, markdown
+from tiny_model.evaluate import FAULTS, accuracy
+from tiny_model.evaluation import markdown
 from tiny_model.questions import CLAIMED
 from tiny_model.vocabulary import build_tokenizer
 

@@ -14,7 +14,7 @@ from contract.tiles import Tiles
 from export.families.llava_next import facts_of
 from tests.conftest import ROOT
 from tests.processor import load_processor
-from tiny_model.evaluate import markdown
+from tiny_model.evaluation import markdown
 from tiny_model.tiles.architecture import BOS, IMAGE, TILES
 from tiny_model.tiles.batches import KINDS, TileCollator, draw_item
 from tiny_model.tiles.evaluate import FAULTS, right_answers

@@ -4,12 +4,10 @@ It counts as tiny_model.evaluate does: exact matches of whole answers on scenes 
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,8 @@ from transformers import LlavaNextForConditionalGeneration
 from edge_runtime.items import unpad
 from edge_runtime.items.tiles import best_pinpoint
 from tiny_model.batches import IGNORE
-from tiny_model.evaluate import HELD_OUT_SEED, markdown
-from tiny_model.questions import SUBJECTS
+from tiny_model.evaluation import publish
+from tiny_model.held_out import SEED, held_out
 from tiny_model.tiles.architecture import SIDE, TILES
 from tiny_model.tiles.batches import KINDS, TileBatch, TileCollator, TileItem, draw_item, draw_size
 from tiny_model.tiles.passes import spoken, taken
@@ -71,16 +69,9 @@ FAULTS: dict[str, Callable[[Rows, Rows, Size], Rows]] = {
 }
 
 
-def held_out_items(per_kind: int, seed: int = HELD_OUT_SEED) -> list[TileItem]:
+def held_out_items(per_kind: int, seed: int = SEED) -> list[TileItem]:
     """Fresh pictures of all sizes, with `per_kind` questions of every kind in all."""
-    random, items, asked = Random(seed), [], Counter[str]()
-    while short := [kind for kind in KINDS if asked[kind] < per_kind]:
-        subject = next(name for name, kinds in SUBJECTS.items() if short[0] in kinds)
-        item = draw_item(random, subject, *draw_size(random))
-        kept = [question for question in item.questions if asked[question.kind] < per_kind]
-        asked.update(question.kind for question in kept)
-        items.append(replace(item, questions=kept))
-    return items
+    return held_out(KINDS, per_kind, lambda random, subject: draw_item(random, subject, *draw_size(random)), seed)
 
 
 def _without_first(batch: TileBatch) -> TileBatch:
@@ -136,10 +127,7 @@ def main() -> None:
     model = LlavaNextForConditionalGeneration.from_pretrained(args.checkpoint, dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(args.checkpoint / "tokenizer.json"))
     tables = accuracy(model, tokenizer, args.per_kind, tuple(FAULTS))
-    print(markdown(tables))
-    if args.out:
-        found = {"questions_per_kind": args.per_kind, "claimed_kinds": KINDS, "accuracy": tables}
-        args.out.write_text(json.dumps(found, indent=2) + "\n")
+    publish(tables, args.per_kind, KINDS, args.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ fewer steps.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -18,14 +17,16 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlavaNextForConditionalGeneration
 
-from tiny_model.batches import IGNORE, TARGETS
+from tiny_model.batches import IGNORE
+from tiny_model.dense import DenseHead, dense_loss, dense_shares
+from tiny_model.optimizers import Optimizers
+from tiny_model.run import Run
 from tiny_model.tiles.architecture import BOS, IMAGE, tiles_config
 from tiny_model.tiles.batches import TileBatch, TileCollator, draw_item, draw_size
 from tiny_model.tiles.evaluate import accuracy
 from tiny_model.tiles.package import package
 from tiny_model.tiles.passes import packed, spoken, taken
 from tiny_model.tiles.start import start_from
-from tiny_model.train import Optimizers, dense_loss
 from tiny_model.vocabulary import build_tokenizer
 
 START = Path("models/tiny")
@@ -34,22 +35,18 @@ KINDS = {"shapes": 0.65, "text": 0.35}
 
 
 class Trainer:
-    """Model, dense head, data and log of one run."""
+    """Model, dense head and data of one run."""
 
     def __init__(self, out: Path, seed: int, resume: bool = False) -> None:
         torch.manual_seed(seed)
-        self.out, self.random = out, Random(seed)
-        out.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = build_tokenizer(more_special=(BOS, IMAGE))
-        self.tokenizer.save(str(out / "tokenizer.json"))
+        self.random, self.tokenizer = Random(seed), build_tokenizer(more_special=(BOS, IMAGE))
         self.collate = TileCollator(self.tokenizer)
         kind = LlavaNextForConditionalGeneration
         self.model = kind.from_pretrained(out) if resume else kind(tiles_config(self.tokenizer))
         self.model.set_attn_implementation("eager")  # twice as fast backward on a CPU, with masks
-        self.dense_head = torch.nn.Linear(self.model.config.vision_config.hidden_size, sum(TARGETS))
-        if resume:
-            self.dense_head.load_state_dict(torch.load(out / "dense_head.pt"))
-        else:
+        self.dense_head = DenseHead(self.model.config.vision_config.hidden_size)
+        self.run = Run(out, self.tokenizer, self.model, self.dense_head, resume)
+        if not resume:
             start_from(self.model, START)
 
     def batch(self, count: int, kinds: dict[str, float]) -> TileBatch:
@@ -57,45 +54,34 @@ class Trainer:
         kind, size = self.random.choices(list(kinds), list(kinds.values()))[0], draw_size(self.random)
         return self.collate.collated([draw_item(self.random, kind, *size) for _ in range(count)])
 
-    def log(self, **values: object) -> None:
-        line = json.dumps(values)
-        print(line, flush=True)
-        with (self.out / "train.jsonl").open("a") as file:
-            file.write(line + "\n")
-
-    def dense(self, states: torch.Tensor, batch: TileBatch) -> tuple[torch.Tensor, list[float]]:
-        """The loss on dense targets, and the share of covered patches that are right: shape, colour, character."""
-        scores = self.dense_head(states.flatten(0, 1))
-        right = [
-            ((part.argmax(-1) == target)[target > 0]).float().mean().item()
-            for part, target in zip(scores.detach().float().split(TARGETS, dim=-1), batch.targets, strict=True)
-        ]
-        return dense_loss(scores, batch.targets), right
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """The dense head's: (tiles, rows, hidden) to (patches, sum of TARGETS)."""
+        found: torch.Tensor = self.dense_head(states.flatten(0, 1))
+        return found
 
     def train_tower(
         self, minutes: float, kinds: dict[str, float], lr: float = 2e-3, muon_lr: float = 6e-3, count: int = 24
     ) -> None:
         """The tower and the dense head alone."""
-        named = list(self.model.model.vision_tower.named_parameters())
-        named += [(f"dense_head.{name}", parameter) for name, parameter in self.dense_head.named_parameters()]
+        named = self.run.parameters(self.model.model.vision_tower)
         optimizers, start, seen, step = Optimizers(named, lr, muon_lr), time.monotonic(), [], 0
         while (progress := (time.monotonic() - start) / 60 / minutes) < 1:
             step += 1
             batch = self.batch(count, kinds)
             with torch.autocast("cpu", torch.bfloat16):
-                loss, right = self.dense(taken(self.model, batch), batch)
+                scores = self.scores(taken(self.model, batch))
+                loss = dense_loss(scores, batch.targets)
             optimizers.step(loss, step, progress)
-            seen.append([loss.item(), *right])
+            seen.append([loss.item(), *dense_shares(scores, batch.targets)])
             if step % 50 == 0:
                 mean = [round(value, 3) for value in torch.tensor(seen).nanmean(0).tolist()]
-                self.log(stage="tower", step=step, minutes=round(progress * minutes, 1), loss_shape_color_char=mean)
+                self.run.log(stage="tower", step=step, minutes=round(progress * minutes, 1), loss_shape_color_char=mean)
                 seen = []
-        self.save()
+        self.run.save()
 
     def train_all(self, minutes: float, lr: float = 1.5e-3, muon_lr: float = 4e-3, count: int = 24) -> None:
         """Everything, on questions; the dense targets fade out."""
-        named = list(self.model.named_parameters())
-        named += [(f"dense_head.{name}", parameter) for name, parameter in self.dense_head.named_parameters()]
+        named = self.run.parameters(self.model)
         optimizers, start, seen, step = Optimizers(named, lr, muon_lr), time.monotonic(), {}, 0
         while (progress := (time.monotonic() - start) / 60 / minutes) < 1:
             step += 1
@@ -108,24 +94,20 @@ class Trainer:
                 said = cross_entropy(logits, batch.labels[answered])
                 loss = said
                 if (weight := 0.3 * max(0.0, 1 - progress / 0.7)) > 0:
-                    loss = loss + weight * self.dense(states, batch)[0]
+                    loss = loss + weight * dense_loss(self.scores(states), batch.targets)
             optimizers.step(loss, step, progress)
             seen.setdefault("text" if (batch.targets[2] != 0).any() else "shapes", []).append(said.item())
             if step % 50 == 0:
                 losses = {kind: round(sum(values) / len(values), 4) for kind, values in seen.items()}
-                self.log(stage="all", step=step, minutes=round(progress * minutes, 1), **losses)
+                self.run.log(stage="all", step=step, minutes=round(progress * minutes, 1), **losses)
                 seen = {}
             if step % 100 == 0:
-                self.save()
+                self.run.save()
             if step % 300 == 0:
                 table = accuracy(self.model, self.tokenizer, per_kind=10)["none"]
-                self.log(stage="eval", step=step, **table)
+                self.run.log(stage="eval", step=step, **table)
                 self.model.train()
-        self.save()
-
-    def save(self) -> None:
-        self.model.save_pretrained(self.out)
-        torch.save(self.dense_head.state_dict(), self.out / "dense_head.pt")
+        self.run.save()
 
 
 def main() -> None:
