@@ -7,6 +7,8 @@ tower has no time for the large ones. The gate then runs two of them as far as t
 one, through a quarter of the blocks: that is through everything that depends on the grid.
 """
 
+from itertools import accumulate, takewhile
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,9 @@ ALWAYS: tuple[Pack, ...] = (
     ((1, 2, 4), (3, 6, 6), (1, 10, 14), (2, 4, 12)),
 )
 SPLIT: Pack = ((4, 12, 22),)  # 264 patches a frame: the graph takes three frames, then one
-TILES = (*((count,) for count in (1, 2, 3, 4, 5, 7, 13)), (1, 1), (1, 2), (2, 1), (3, 1, 2), (1, 5), (5, 1))
+# Numbers of tiles, for towers of one size. A tile of a big tower costs what a large pack does.
+TILES: tuple[tuple[int, ...], ...] = ((1,), (2,), (3,), (1, 1), (1, 2), (2, 1))
+MORE_TILES: tuple[tuple[int, ...], ...] = ((4,), (5,), (3, 1, 2), (1, 5), (5, 1), (7,), (13,))
 LARGEST: Pack = ((1, 96, 64),)
 # The cheapest first; packs_for takes them while they fit the budget.
 LARGE: tuple[Pack, ...] = (
@@ -57,7 +61,8 @@ LARGE: tuple[Pack, ...] = (
     ((8, 24, 24),),
     LARGEST,
 )
-# All large packs together may cost this; the others cost 1.8e12 with the tower of a 2B model: seconds on any machine.
+# All of LARGE, or of MORE_TILES, may cost this together; ALWAYS costs 1.8e12 with the tower of a 2B model: seconds on any
+# machine.
 BUDGET_FLOP = 1.2e12
 
 
@@ -80,16 +85,20 @@ def flop(tower: Tower, pack: Pack, num_blocks: int | None = None) -> float:
 
 def packs_for(tower: Tower) -> tuple[Pack, ...]:
     """All packs of ALWAYS (sides in steps of merge_size), and as many of LARGE as the budget allows. A tower of one
-    size gets the packs of TILES."""
+    size gets those of TILES and MORE_TILES."""
     if (side := tower.fixed_side) is not None:
-        return tuple(tuple((tiles, side, side) for tiles in pack) for pack in TILES)
-    taken, left = list(ALWAYS), BUDGET_FLOP
-    for pack in LARGE:
-        left -= flop(tower, pack)
-        if left < 0:
-            break
-        taken.append(pack)
-    return tuple(_in_steps(tower, pack) for pack in taken)
+        always, large = (
+            tuple(tuple((tiles, side, side) for tiles in pack) for pack in packs) for packs in (TILES, MORE_TILES)
+        )
+    else:
+        always, large = (tuple(_in_steps(tower, pack) for pack in packs) for packs in (ALWAYS, LARGE))
+    return always + _within_budget(tower, large)
+
+
+def _within_budget(tower: Tower, packs: tuple[Pack, ...]) -> tuple[Pack, ...]:
+    """The first packs that together cost no more than BUDGET_FLOP."""
+    costs = accumulate(flop(tower, pack) for pack in packs)
+    return tuple(pack for pack, _ in takewhile(lambda priced: priced[1] <= BUDGET_FLOP, zip(packs, costs, strict=True)))
 
 
 def first_level_packs_for(tower: Tower) -> tuple[Pack, ...]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from export.precision import BY_NAME
 from export.progress import Progress
 from export.source.checkpoint import Checkpoint
 from export.source.shards import read_shard
+from tests.conftest import ROOT
 from tests.export.test_precisions import TOWER
 from tests.export.tiny_checkpoint import write_checkpoint, write_json
 
@@ -135,6 +137,16 @@ def test_what_a_published_tower_is_proven_on(size: str, family: str) -> None:
     assert any(len({pack[0][0], pack[-1][0]}) > 1 for pack in whole)  # a video beside a picture
     assert ((1, 96, 64),) in first_level
     assert any(grids[0][0] > 1 and math.prod(grids[0]) > GROUP_PATCHES for grids in whole + first_level)
+
+
+def test_a_tower_of_one_size_is_proven_on_numbers_of_tiles() -> None:
+    """A small tower on every pack; of a deep one, whose tile costs as much as a large pack, on fewer."""
+    small = families.tower(Checkpoint(ROOT / "models" / "tiny-tiles").config)
+    deep = replace(small, hidden_size=1024, intermediate_size=4096, depth=120)
+    on_small, on_deep = ([tuple(t for t, _, _ in pack) for pack in packs.packs_for(tower)] for tower in (small, deep))
+    assert on_small == [*packs.TILES, *packs.MORE_TILES]
+    assert on_deep[: len(packs.TILES)] == list(packs.TILES)
+    assert len(on_deep) < len(on_small)
 
 
 def test_a_disk_without_room_is_refused_before_it_starts(
