@@ -130,6 +130,23 @@ def test_layers_that_may_be_bf16(
         assert is_exact is not is_bf16
 
 
+@every_way
+@pytest.mark.parametrize(("epsilon", "activation"), UNUSUAL)
+def test_layers_that_may_be_bf16_of_another_norm_and_activation(
+    library: Path | None, epsilon: float, activation: str
+) -> None:
+    of_norm, of_mlp = attributes_of(epsilon, activation)
+    norms, quiet, x = {"norm_weight": floats(64), "norm_bias": floats(64)}, floats(37, 64) * 3e-3, floats(300, 64)
+    layer = kept(64, 70, "Bf16")
+    got = session("NormLinearBf16", ROWS, layer | norms, library, **of_norm).run(None, {"rows": quiet})[0]
+    alike(got, product(norm(quiet, *norms.values(), epsilon), layer), 0.01)
+    first, second = kept(64, 172, "Bf16", "_1"), kept(172, 64, "Bf16", "_2")
+    first["bias_1"] = np.linspace(-30, 30, 172, dtype=np.float32)
+    got = session("NormMlpAddBf16", ROWS, first | second | norms, library, **of_mlp).run(None, {"rows": x})[0]
+    wide = ACTIVATIONS[activation](product(norm(x, *norms.values(), epsilon), first, "_1"))
+    alike(got, x + product(wide, second, "_2"), 0.01)
+
+
 @every_kernel
 def test_bf16_is_used_where_it_may_be(library: Path) -> None:
     """Neither silently missing on a processor that has it, nor where float32 was asked for."""

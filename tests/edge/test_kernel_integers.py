@@ -148,6 +148,26 @@ def test_an_mlp_of_four_bits(library: Path | None, low_memory: bool, rows: int, 
 
 
 @every_way
+@pytest.mark.parametrize(("epsilon", "activation"), UNUSUAL)
+def test_four_bits_of_another_norm_and_activation(library: Path | None, epsilon: float, activation: str) -> None:
+    """Rows near zero, so that the epsilon shows, and activations from far below zero to far above."""
+    of_norm, of_mlp = attributes_of(epsilon, activation)
+    layer, weight, bias, quiet = blocks(96, 130), floats(96), floats(96), floats(50, 96) * 3e-3
+    norms = {"norm_weight": weight, "norm_bias": bias}
+    one = session("NormLinear4", ROWS, layer | norms, library, K=96, N=130, **of_norm)
+    normed = norm(quiet, weight, bias, epsilon)
+    alike(one.run(None, {"rows": quiet})[0], normed @ read_blocks(layer, 96) + layer["bias"], LOUD)
+    first, second, x = blocks(96, 172, "_1"), blocks(172, 96, "_2"), floats(300, 96)
+    first["bias_1"] = np.linspace(-30, 30, 172, dtype=np.float32)
+    factors = np.exp2(RNG.integers(-3, 4, 172)).astype(np.float32)
+    constants = first | second | norms | {"factors": factors}
+    got = session("NormMlpAdd4", ROWS, constants, library, K=96, N=172, **of_mlp).run(None, {"rows": x})[0]
+    wide = norm(x, weight, bias, epsilon) @ read_blocks(first, 96, "_1") + first["bias_1"]
+    inner = ACTIVATIONS[activation](wide) * factors
+    alike(got - x, inner @ read_blocks(second, 172, "_2") + second["bias_2"], LOUD)
+
+
+@every_way
 def test_the_longest_sums_are_exact(library: Path | None) -> None:
     x, layer = loudest(MOST_INPUTS)
     got = session("Linear8", ROWS, layer, library).run(None, {"rows": x})[0]
