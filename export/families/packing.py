@@ -26,7 +26,7 @@ def packed_by(
     """
     import torch
 
-    end = None if newline is None else torch.from_numpy(newline)
+    end = None if newline is None else torch.tensor(newline)  # a copy: the bundle's array is read-only
     tiles, sizes = [torch.from_numpy(parts)], torch.tensor([[height, width]])
     pack: Any = model.pack_image_features  # type: ignore[attr-defined]
     rows, _ = pack(SimpleNamespace(config=config), tiles, sizes, image_newline=end, **given)
