@@ -40,6 +40,7 @@ class Tiles:
         max_map_tiles: the device shrinks a map with more than 1.21 times the rows of so many tiles to them; None leaves
             each map as it is.
         max_patches: the most patches of a frame by the rule `fit`, under which a patch is a tile; None by other rules.
+        extra_rows: rows of a tile before those of its patches: 1 where the class row of CLIP stands in the prompt.
     """
 
     rule: str
@@ -56,6 +57,7 @@ class Tiles:
     frame_longest: Size | None = field(default=None, kw_only=True)
     max_map_tiles: Size | None = field(default=None, kw_only=True)
     max_patches: Size | None = field(default=None, kw_only=True)
+    extra_rows: Annotated[int, Between(0, 1)] = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -93,7 +95,7 @@ class Tiles:
     @property
     def num_rows(self) -> int:
         """Embedding rows of a tile."""
-        return self.side_rows**2
+        return self.side_rows**2 + self.extra_rows
 
     @property
     def most_tiles(self) -> int:

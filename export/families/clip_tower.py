@@ -37,6 +37,12 @@ def numbers(layers: int | list[int], depth: int) -> tuple[int, ...]:
     return found
 
 
+def keeps_class_row(config: Mapping[str, Any]) -> bool:
+    """Whether the connector gets CLIP's class row, which then stands in the prompt before the rows of a tile."""
+    facts = config["vision_config"]["model_type"], config["vision_feature_select_strategy"]
+    return facts == (KINDS[0], "full")
+
+
 def tower(config: Any) -> TileTower:
     """The tower of a resolved config of the LLaVA families.
 

@@ -1,6 +1,7 @@
 """LLaVA-1.5's tower: CLIP or SigLIP, a connector of two layers, one tile a picture."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def oracle(config: Mapping[str, Any]) -> Any:
 def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
     """The processor crops, pads or squashes a picture to one tile; see export.families.Family."""
     processor = image_processor(folder)
-    return facts(processor, one_tile_of(folder, config["vision_config"], processor))
+    tiles = one_tile_of(folder, config["vision_config"], processor)
+    return facts(processor, replace(tiles, extra_rows=int(clip_tower.keeps_class_row(config))))
 
 
 def one_tile_of(folder: Path, vision: Mapping[str, Any], processor: Any) -> Tiles:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contract.errors import BundleError
+from export.families.clip_tower import keeps_class_row
 from export.families.llava import body, config, for_bytes, local_name, oracle, tower
 from export.families.packing import Rows, packed_by
 from export.families.tile_facts import TileFacts, anyres_tiles, facts, image_processor
@@ -15,6 +17,11 @@ SHARED = ("image_newline",)
 
 def facts_of(folder: Path, config: Mapping[str, Any]) -> TileFacts:
     """See export.families.Family."""
+    if keeps_class_row(config):
+        raise BundleError(
+            f"{folder}: vision_feature_select_strategy is 'full', and a class row has no place on the map of a picture's "
+            "tiles: 'default' is expected with CLIP"
+        )
     processor = image_processor(folder)
     return facts(processor, anyres_tiles(folder, config, processor))
 

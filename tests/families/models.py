@@ -71,6 +71,7 @@ INTERNVIT = {
     "attention_bias": True,
 }
 TALL_PINPOINTS = [[60 * rows, 60 * columns] for rows in range(1, 5) for columns in range(1, 5)]
+Layer = int | list[int]  # numbers of hidden states
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: "
@@ -127,8 +128,10 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray((coarse + fine).clip(0, 255).astype(np.uint8))
 
 
-def _llava(**tower: Any) -> tuple[Any, Any]:
+def _llava(*, layer: Layer = -2, select: str = "default", pads: bool = False, **tower: Any) -> tuple[Any, Any]:
+    """With `pads` a picture becomes a square of its longer side; else its middle is cropped."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
     vision = CLIP | tower
     side = vision["image_size"]
@@ -136,13 +139,18 @@ def _llava(**tower: Any) -> tuple[Any, Any]:
         vision_config=tf.CLIPVisionConfig(**vision),
         text_config=tf.LlamaConfig(**TEXT),
         image_token_id=IDS["<image>"],
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=select,
     )
-    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    writes = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    square = {"height": side, "width": side}
+    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square)
+    if pads:
+        images = LlavaImageProcessorPil(do_pad=True, size=square, crop_size=square)
+    writes = {"patch_size": 14, "vision_feature_select_strategy": select, "num_additional_image_tokens": 1}
     return config, tf.LlavaProcessor(images, fast_tokenizer(adds_bos=True), **writes)
 
 
-def _llava_next() -> tuple[Any, Any]:
+def _llava_next(*, layer: Layer = -2, select: str = "default") -> tuple[Any, Any]:
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
     config = tf.LlavaNextConfig(
@@ -150,10 +158,12 @@ def _llava_next() -> tuple[Any, Any]:
         text_config=tf.LlamaConfig(**TEXT),
         image_token_id=IDS["<image>"],
         image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=select,
     )
     sizes = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
     images = LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=PINPOINTS)
-    writes = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    writes = {"patch_size": 14, "vision_feature_select_strategy": select, "num_additional_image_tokens": 1}
     return config, tf.LlavaNextProcessor(images, fast_tokenizer(adds_bos=True), **writes)
 
 
@@ -230,14 +240,14 @@ KINDS = {
 }
 
 
-def write(family: str, folder: Path, **tower: Any) -> Path:
+def write(family: str, folder: Path, **given: Any) -> Path:
     """Save a checkpoint of the family: model, processor, tokenizer, chat template.
 
     Args:
-        tower: other values of the vision config, where the family's maker takes them.
+        given: what the family's maker takes: other values of the vision config, and other choices.
     """
     kind = KINDS[family]
-    config, processor = kind.make(**tower)
+    config, processor = kind.make(**given)
     model = loud(tf.AutoModelForImageTextToText.from_config(config), seed=1)
     model.generation_config.eos_token_id = None  # random weights choose any token
     model.save_pretrained(folder)

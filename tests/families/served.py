@@ -1,5 +1,6 @@
 """A family from its checkpoint to what is served of it, and what transformers says to the pixels."""
 
+import asyncio
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,10 @@ class Served:
             numbers=read_numbers(self.bundle, card.hidden_size, card.num_deepstack_levels),
         )
 
+    def answers(self, request: Request) -> list[int]:
+        """As `answer`, to a request whose rows travel in float32."""
+        return asyncio.run(self.answer(self.prompt(request)))
+
     async def answer(self, prompt: Prompt) -> list[int]:
         """Greedy tokens of the transformers engine in this process."""
         return [token async for delta in self.engine.generate(prompt, GREEDY) for token in delta.token_ids]
@@ -98,6 +103,16 @@ class Served:
         return list(answer[0, ids.shape[1] :].tolist())
 
     def inputs(self, turns: list[Turn]) -> Any:
+        """What the whole model takes of the turns."""
+        made, parts = self.processed(turns), [part for turn in turns for part in turn]
+        pictures = [part for part in parts if not isinstance(part, str | list)]
+        if pictures and self.card.family == "smolvlm" and any(isinstance(part, list) for part in parts):
+            # Its processor has one name for both, and a video's pixels hide a picture's, which come first here.
+            whole = self.reference.image_processor([pictures], return_tensors="pt")
+            made |= {name: torch.cat([whole[name], made[name]], 1) for name in ("pixel_values", "pixel_attention_mask")}
+        return made
+
+    def processed(self, turns: list[Turn]) -> Any:
         """What transformers' processor makes of the turns; the text stays as the template made it."""
         parts = [part for turn in turns for part in turn]
         asked = {"chat_template": self.reference.chat_template, "add_generation_prompt": True, "tokenize": False}
@@ -108,12 +123,7 @@ class Served:
         if videos:
             facts = {"fps": 2.0, "total_num_frames": 3, "frames_indices": [0, 1, 2]}
             given |= {"videos": [videos], "do_sample_frames": False, "video_metadata": [[facts] * len(videos)]}
-        made = self.reference(text=[text], **given, return_tensors="pt")
-        if pictures and videos and self.card.family == "smolvlm":
-            # Its processor has one name for both, and a video's pixels hide a picture's, which come first here.
-            whole = self.reference.image_processor([pictures], return_tensors="pt")
-            made |= {name: torch.cat([whole[name], made[name]], 1) for name in ("pixel_values", "pixel_attention_mask")}
-        return made
+        return self.reference(text=[text], **given, return_tensors="pt")
 
 
 def png(image: Any) -> bytes:
