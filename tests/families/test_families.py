@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from contract.errors import BundleError, InvalidInput, MediaError
@@ -16,9 +17,14 @@ from contract.limits import Limits
 from contract.manifest import read_manifest
 from contract.prompt import check_prompt
 from edge_runtime import EmbeddingCache, Encoder, Pipeline
+from edge_runtime.__main__ import main
 from edge_runtime.items.workers import DecodingLimits
+from export import families
+from export.gate.packs import flop
+from export.gate.tiles import SIZES
+from export.source.checkpoint import Checkpoint
 from export.vision import export_vision
-from tests.families.models import IDS, KINDS, picture
+from tests.families.models import ALL, IDS, KINDS, picture
 from tests.families.served import CONVERSATIONS, Served, clip, conversations, messages, png
 
 
@@ -32,6 +38,7 @@ def test_tokens_are_those_of_the_whole_model(served: Served, name: str) -> None:
     assert asyncio.run(served.answer(served.prompt(request))) == served.expected(found[name])
 
 
+PIXELS = ("pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images")
 TYPED = "Is <image>, <video> or <IMG_CONTEXT> a mark?"
 
 
@@ -76,6 +83,30 @@ def test_the_cards_agree_and_the_bundle_says_what_was_compared(served: Served) -
     assert manifest.card.tiles is not None
     assert {row["gate"] for row in manifest.gates} == {"processor", "prompt", "rows"}
     assert {row["output"] for row in manifest.parity} == {"image_embeds"}
+
+
+def test_rows_are_those_of_get_image_features(served: Served) -> None:
+    """Of pictures of 22 sizes, from their pixels to their place in the prompt."""
+    for seed, (height, width) in enumerate(SIZES if ALL else SIZES[::5]):
+        turns = [[picture(width, height, seed), "What?"]]
+        inputs = served.inputs(turns)
+        given = {name: inputs[name] for name in PIXELS if name in inputs}
+        with torch.no_grad():
+            found = served.whole.model.get_image_features(**given).pooler_output
+        expected = (torch.cat(list(found)) if isinstance(found, list | tuple) else found).flatten(0, -2).numpy()
+        rows = served.request(turns).main
+        assert rows.shape == expected.shape
+        assert np.abs(rows - expected).max() < 1e-4 * np.sqrt((expected**2).mean()), (height, width)
+
+
+def test_bench_states_the_share_of_the_ceiling(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    """It counts the work of all tiles: that of the layers, and that of attention."""
+    assert main(["bench", "--bundle", str(served.bundle), "--threads", "1", "--size", "150", "--repeats", "1", "--json"]) == 0  # fmt: skip
+    report = json.loads(capsys.readouterr().out)
+    (item,) = served.pipeline.items(messages([[picture(150, 150)]]))
+    tower = families.tower(Checkpoint(served.model).facts)
+    assert report["gigaops_per_picture"] == pytest.approx(flop(tower, (item.tower_thw,)) / 1e9, rel=0.05, abs=0.006)
+    assert 0 < report["share_of_ceiling"] < 2
 
 
 def test_rows_in_another_order_change_the_answer(served: Served) -> None:
@@ -126,6 +157,18 @@ def test_a_picture_of_more_tiles_than_the_device_allows_is_refused(served: Serve
             limited.close()
     with pytest.raises(InvalidInput, match="max_tiles is 0, at least 1"):
         Pipeline(encoder, max_tiles=0)
+
+
+def test_the_command_takes_max_tiles(served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(png(picture(200, 300, 3)))
+    (item,) = served.pipeline.items(messages([[path.read_bytes()]]))
+    count = item.tower_thw[0]
+    encode = ["encode", "--bundle", str(served.bundle), "--out", str(tmp_path / "rows.npz"), str(path)]
+    assert main([*encode, "--max-tiles", str(count)]) == 0
+    if count > 1:
+        assert main([*encode, "--max-tiles", str(count - 1)]) == 2
+        assert f"becomes {count} tiles, {count - 1} are allowed" in capsys.readouterr().err
 
 
 def test_a_processor_that_does_otherwise_is_refused(served: Served, tmp_path: Path) -> None:
