@@ -64,6 +64,7 @@ class Tower(torch.nn.Module):
     def __init__(self, whole: Any) -> None:
         super().__init__()
         self.whole = whole.model
+        self.eval()
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         found = self.whole.get_image_features(pixel_values=pixel_values).pooler_output

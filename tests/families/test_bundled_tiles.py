@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
 import pytest
 
 from contract.sampling import Sampling
-from edge_runtime import Encoder, Pipeline
+from edge_runtime import Encoder, GrpcClient, Pipeline, Request
+from serving.triton.launcher import TritonServer
 from tests.conftest import ROOT
+from tests.engine import ENGINE, settings
 from tests.families.conftest import served_of
+from tests.families.models import ALL
 from tests.families.served import Served
 from tests.families.test_mutations import transposed
 from tiny_model.questions import Question, about_scene
@@ -57,6 +61,13 @@ def without_end(served: Served, tokens: list[int]) -> list[int]:
     return [token for token in tokens if token not in ends]
 
 
+def generated(served: Served, picture: Any, question: Question) -> list[int]:
+    """What the whole model says to the pixels of transformers' own processor, without the end of the text."""
+    inputs = served.inputs([[picture, question.text]])
+    said = served.whole.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+    return without_end(served, said[0, inputs["input_ids"].shape[1] :].tolist())
+
+
 def right(served: Served, found: list[list[int]], asked: Asked) -> float:
     """The share of right answers."""
     texts = [served.reference.tokenizer.decode(tokens) for tokens in found]
@@ -75,9 +86,26 @@ def test_answers_are_right(bundled: Served, asked: Asked, good: list[list[int]])
 def test_tokens_are_those_of_generate(bundled: Served, asked: Asked, good: list[list[int]]) -> None:
     """On the pixels of transformers' own processor, whatever the answer is worth."""
     for (picture, question), tokens in list(zip(asked, good, strict=True))[::4]:
-        inputs = bundled.inputs([[picture, question.text]])
-        said = bundled.whole.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
-        assert tokens == without_end(bundled, said[0, inputs["input_ids"].shape[1] :].tolist())
+        assert tokens == generated(bundled, picture, question)
+
+
+@pytest.mark.skipif(ENGINE == "transformers" and not ALL, reason="the demo's test asks this model through a Triton")
+def test_a_server_answers_as_generate_does(bundled: Served, asked: Asked) -> None:
+    """Through a real Triton on the engine of the run: one after the other, and eight at once."""
+    requests = [bundled.pipeline.ask(picture, question.text) for picture, question in asked[:8]]
+    expected = [generated(bundled, picture, question) for picture, question in asked[:8]]
+    sampling = Sampling(max_tokens=MAX_TOKENS)
+    served = settings(bundled.language, dtype="fp32", bundle=str(bundled.bundle))
+    with TritonServer(served) as server, GrpcClient(server.grpc_url, precision="fp32") as client:
+
+        def answer(request: Request) -> list[int]:
+            tokens = [token for delta in client.stream(request, sampling) for token in delta.token_ids]
+            return without_end(bundled, tokens)
+
+        assert [answer(request) for request in requests] == expected
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(answer, requests)) == expected
+        assert server.poll() is None, server.log_tail()
 
 
 def test_transposed_tiles_cost_answers(bundled: Served, monkeypatch: pytest.MonkeyPatch) -> None:
