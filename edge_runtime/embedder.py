@@ -17,6 +17,7 @@ from contract.manifest import GRAPH, TOKENIZER
 from edge_runtime.items.item import Item
 from edge_runtime.items.one_tile_maker import OneTileMaker
 from edge_runtime.media.picture import Picture
+from edge_runtime.prompts.tokens import token_ids
 from edge_runtime.tower.session import CPU, check_provider, open_session
 from edge_runtime.vectors import Vectors, cosines
 
@@ -101,7 +102,7 @@ class Embedder:
 
     def num_tokens(self, text: str) -> int:
         """The number of tokens of a text, without pads."""
-        return len(self._tokenizer.encode(text).ids)
+        return len(token_ids(self._tokenizer, text))
 
     def token_ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """The token ids of texts, int64 (n, S); pads fill each row up to the longest text, or to the model's most.
@@ -113,7 +114,7 @@ class Embedder:
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InvalidInput(f"texts[{place}] is {type(text).__name__}, a text is expected")
-            ids = self._tokenizer.encode(text).ids
+            ids = token_ids(self._tokenizer, text)
             if len(ids) > most:
                 raise InvalidInput(f"texts[{place}] has {len(ids)} tokens, up to {most} are allowed: shorten it")
             found.append(ids)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.errors import InvalidInput, MissingExtra
+from contract.errors import InvalidInput, MissingExtra, shown
 from edge_runtime.vectors import Vectors, unit
 
 try:
@@ -22,8 +22,10 @@ try:
 except ImportError as error:
     raise MissingExtra("a vector store", "search") from error
 
+FAILURES = (apsw.Error, UnicodeError)  # a name that is no Unicode, or a damaged one, is not for SQLite
 PICTURE, TEXT = "picture", "text"
 BUSY_MS = 10_000  # wait so long for another program that writes
+SHORTEST, LONGEST = 1e-12, 1e12  # of a vector: beyond, its cosines in float32 mean nothing
 MOST = 4096  # the most neighbours that sqlite-vec gives
 TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -49,7 +51,7 @@ class VectorStore:
             self._database.load_extension(sqlite_vec.loadable_path())
             self._database.enable_load_extension(False)
             tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        except apsw.Error as error:
+        except FAILURES as error:
             raise self._failure(error) from error
         if tables and not {"about", "items", "vectors"} <= tables:
             self._database.close()
@@ -69,10 +71,13 @@ class VectorStore:
             model: names the model that made them; a store holds vectors of one model and one width.
 
         Raises:
-            InvalidInput: the store holds vectors of another model or width, or cannot be written.
+            InvalidInput: the store holds vectors of another model or width, a vector has no direction, a name is no
+                Unicode, or the store cannot be written.
         """
         if not names:
             return
+        for name, vector in zip(names, vectors, strict=True):
+            _check_direction(vector, f"the vector of {shown(name)}")
         wanted = {"model": model, "width": str(vectors.shape[1])}
         try:
             with self._alone():
@@ -87,7 +92,7 @@ class VectorStore:
                     )
                 for name, vector in zip(names, unit(vectors), strict=True):
                     self._put(kind, name, vector)
-        except apsw.Error as error:
+        except FAILURES as error:
             raise self._failure(error) from error
 
     def names(self, kind: str = PICTURE) -> list[str]:
@@ -98,7 +103,7 @@ class VectorStore:
         """The names nearest to a vector (W,) and their cosines, best first.
 
         Raises:
-            InvalidInput: the vector has another width, or num_best is not from 1 to 4,096.
+            InvalidInput: the vector has another width or no direction, or num_best is not from 1 to 4,096.
         """
         if not 1 <= num_best <= MOST:
             raise InvalidInput(f"num_best is {num_best}, 1 to {MOST} are allowed")
@@ -107,12 +112,13 @@ class VectorStore:
             return []
         if str(vector.size) != held["width"]:
             raise InvalidInput(f"the vector has {vector.size} values, those of {self._path} have {held['width']}")
+        _check_direction(vector, "the vector")
         found = self._rows(
             "SELECT name, distance FROM vectors JOIN items ON items.id = vectors.rowid"
             " WHERE embedding MATCH ? AND k = ? AND vectors.kind = ? ORDER BY distance",
             (_bytes(vector), num_best, kind),
         )
-        return [(name, 1 - distance) for name, distance in found]
+        return [(name, 1 - distance) for name, distance in found if distance is not None]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -136,16 +142,28 @@ class VectorStore:
 
     def _about(self) -> dict[str, str]:
         is_begun = self._rows("SELECT name FROM sqlite_master WHERE name = 'about'")
-        return dict(self._rows("SELECT key, value FROM about")) if is_begun else {}
+        if not is_begun:
+            return {}
+        held = dict(self._rows("SELECT key, value FROM about"))
+        if not {"model", "width"} <= held.keys():
+            raise InvalidInput(f"{self._path} is a database of something else: give the name of a new file")
+        return held
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             return list(self._database.execute(query, values))
-        except apsw.Error as error:
+        except FAILURES as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> InvalidInput:
         return InvalidInput(f"{self._path} cannot be used as a vector store: {error}")
+
+
+def _check_direction(vector: Vectors, what: str) -> None:
+    """Refuse a vector that has no cosine: SQLite would keep it, and find it before all others."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not SHORTEST <= length <= LONGEST:
+        raise InvalidInput(f"{what} has the length {length:g}, {SHORTEST:g} to {LONGEST:g} is expected: leave it out")
 
 
 def _bytes(vector: Vectors) -> bytes:

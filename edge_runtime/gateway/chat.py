@@ -106,7 +106,7 @@ class Chat:
     async def _within_limits(self, chat: ChatRequest) -> ChatRequest:
         """Check the length of the text before anybody tokenises it, and replace max_tokens -1 by the server's limit."""
         text = chat.prompt if isinstance(chat.prompt, str) else ""
-        await check_length(num_characters(chat.messages) + len(text), self._triton)
+        await check_length(num_characters(chat.messages, chat.tools, chat.template) + len(text), self._triton)
         if not chat.fills_context:
             return chat
         most = await self._triton.limit("max_output_tokens") or Limits.max_output_tokens
@@ -157,7 +157,7 @@ async def check_length(num_characters: int, triton: Triton, param: str = "messag
     if num_characters > (most := tokens * CHARACTERS_PER_TOKEN):
         raise Failure(
             400,
-            f"messages hold {num_characters} characters, up to {most} are read for a context of {tokens} tokens: send less text",
+            f"the request holds {num_characters} characters for the prompt, up to {most} are read for a context of {tokens} tokens: send less text",
             param=param, code="context_length_exceeded",
         )  # fmt: skip
 

@@ -19,6 +19,11 @@ MAX_VALUES = 1 << 19  # room for a list of 262,144 token ids twice
 MAX_DEPTH = 64  # levels of lists and objects
 
 
+def json_size(value: Any) -> int:
+    """The bytes that a value of a body takes as JSON."""
+    return len(orjson.dumps(value))
+
+
 def read_json(body: bytes | bytearray) -> Any:
     """The value of a body.
 

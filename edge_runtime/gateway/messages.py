@@ -11,7 +11,7 @@ from typing import Any
 from contract.errors import MediaError, shown
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys
-from edge_runtime.gateway.json_body import read_json
+from edge_runtime.gateway.json_body import json_size, read_json
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -89,14 +89,19 @@ def media(messages: list[Message]) -> Iterator[dict[str, Any]]:
             yield from (part for part in content if part["type"] != "text")
 
 
-def num_characters(messages: list[Message]) -> int:
-    """How many characters all texts have together, reasoning included."""
-    count = 0
+def num_characters(messages: list[Message], *beside: Any) -> int:
+    """How many characters a template can write of a conversation: its texts, and all else as JSON in UTF-8.
+
+    Args:
+        beside: what else the template reads: tools, and variables.
+    """
+    count, others = 0, [value for value in beside if value]
     for message in messages:
         content = message["content"]
         texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
         count += sum(map(len, texts)) + len(message.get("reasoning_content", ""))
-    return count
+        others += [message[name] for name in ("name", "tool_call_id", "tool_calls") if message.get(name)]
+    return count + sum(map(json_size, others))
 
 
 def _message(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> Message:

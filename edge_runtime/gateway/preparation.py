@@ -30,6 +30,7 @@ from edge_runtime.items.item import Item
 from edge_runtime.items.leaving import LeavingAsker
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.prompts.chat_template import Message
+from edge_runtime.prompts.tokens import token_ids
 from edge_runtime.request import Request
 
 NUM_ENCODERS, NUM_WRITERS = 2, 2  # how many threads each pool has
@@ -131,7 +132,7 @@ class Preparation:
 
     def _plain(self, prompt: str | tuple[int, ...]) -> Request:
         bundle = self._pipeline.encoder.bundle
-        ids = list(prompt) if isinstance(prompt, tuple) else bundle.tokenizer.encode(prompt).ids
+        ids = list(prompt) if isinstance(prompt, tuple) else token_ids(bundle.tokenizer, prompt)
         return Request(np.array(ids, np.int64), (), bundle.manifest.card.encoder_fingerprint)
 
     async def _encoded(

@@ -8,13 +8,15 @@ become a mark; it returns text between marks that is no call as text.
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 START, END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
-FUNCTION_OVER = re.compile(rf"{FUNCTION_END}\s*(?:{END}|(?={START}))")
-PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=|\Z)", re.DOTALL)
+FUNCTION_OVER = re.compile(rf"{FUNCTION_END}\s*")
+PARAMETER = re.compile(r"<parameter=([^>\n]{1,256})>\n?")
+PARAMETER_OVER = re.compile(r"\n?</parameter>\s*(?=<parameter=|\Z)")
 
 
 class ToolCallParser:
@@ -30,7 +32,7 @@ class ToolCallParser:
         self._schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools or []}
         self._max_calls = max_calls
         self._held = ""  # the text from a mark on, or from what may become one
-        self._braces = _Braces()
+        self._braces, self._function = _Braces(), _Function()
         self._is_after_call = False  # the white space behind a call is no text
 
     def feed(self, text: str, is_last: bool = False) -> tuple[str, list[dict[str, Any]]]:
@@ -48,7 +50,7 @@ class ToolCallParser:
                 return (plain + self._text(len(self._held)), calls) if is_last else (plain, calls)
             inner, over = end
             call = self._call(body[:inner])
-            self._braces = _Braces()
+            self._braces, self._function = _Braces(), _Function()
             if call is None:
                 plain, self._is_after_call = plain + self._held[: len(START) + over], False
             elif self._max_calls is None or self.num_calls < self._max_calls:
@@ -68,8 +70,8 @@ class ToolCallParser:
                 return inner, len(body) - len(rest) + len(END)
             return None if END.startswith(rest) and not is_last else (inner, inner)
         if begun.startswith(FUNCTION):
-            if found := FUNCTION_OVER.search(body):
-                return found.start(), found.end()
+            if found := self._function.end(body):
+                return found
             last = body.rfind(FUNCTION_END)
             return (last, last + len(FUNCTION_END)) if is_last and last >= 0 else None
         if not is_last and FUNCTION.startswith(begun):
@@ -93,8 +95,35 @@ class ToolCallParser:
         if not mark or not name.strip():
             return None
         properties = self._schemas.get(name.strip(), {}).get("properties", {})
-        found = {key.strip(): _value(text, properties.get(key.strip())) for key, text in PARAMETER.findall(inner)}
+        found = {key: _value(text, properties.get(key)) for key, text in _parameters(inner)}
         return _named(name.strip(), json.dumps(found, ensure_ascii=False))
+
+
+class _Function:
+    """Finds where a <function=…> ends; after each piece it goes on at the first end mark that is still uncertain."""
+
+    def __init__(self) -> None:
+        self._at = 0
+
+    def end(self, text: str) -> tuple[int, int] | None:
+        """Where the function ends, and where the call does; None while that has not come. `text` may only grow."""
+        while found := FUNCTION_OVER.search(text, self._at):
+            self._at, at = found.start(), found.end()
+            if text.startswith((END, START), at):
+                return self._at, at + (len(END) if text.startswith(END, at) else 0)
+            if END.startswith(rest := text[at : at + len(END)]) or START.startswith(rest):  # more may come
+                return None
+            self._at = at
+        self._at = max(self._at, len(text) - len(FUNCTION_END) + 1)
+        return None
+
+
+def _parameters(text: str) -> Iterator[tuple[str, str]]:
+    """The names and texts of the parameters; reads the text once, however many marks stand in it."""
+    at = 0
+    while (begun := PARAMETER.search(text, at)) and (over := PARAMETER_OVER.search(text, begun.end())):
+        yield begun[1].strip(), text[begun.end() : over.start()]
+        at = over.end()
 
 
 class _Braces:

@@ -13,6 +13,7 @@ from edge_runtime import families
 from edge_runtime.bundle import Bundle
 from edge_runtime.encoded_item import EncodedItem
 from edge_runtime.items.item import Item
+from edge_runtime.prompts.tokens import token_ids
 
 
 def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "") -> NDArray[np.int64]:
@@ -29,7 +30,7 @@ def prompt_ids(text: str, items: Sequence[Item], bundle: Bundle, mark: str = "")
     card = bundle.manifest.card
     written = families.find(card.family).write(text, items, bundle)
     pieces = written.split(mark) if mark else [written]
-    ids = [token for piece in pieces for token in bundle.tokenizer.encode(piece, add_special_tokens=False).ids]
+    ids = [token for piece in pieces for token in token_ids(bundle.tokenizer, piece, add_special_tokens=False)]
     whole = np.array(with_around(ids, *around(bundle.tokenizer)), np.int64)
     return expand_pads(whole, _grids(items, False), _grids(items, True), card)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from contract.errors import EdgeVlmError
+from contract.errors import EdgeVlmError, InvalidInput
 from contract.sampling import Sampling
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ui import layout, panel
@@ -28,6 +28,7 @@ SAVE = """(text) => {
     link.click();
 }"""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # no event is an API for others
+MAX_CHARACTERS = 1 << 18  # of a question and a system prompt; a tokenizer takes 1 s a million
 SWITCH_THEME = "() => document.body.classList.toggle('dark')"
 History = list[dict[str, Any]]
 
@@ -75,6 +76,10 @@ class Page:
         waiting = {"role": "assistant", "content": "Encoding on this device …" if new else "…"}
         drawn = None
         try:
+            if (size := len(question) + len(conversation.system)) > MAX_CHARACTERS:
+                raise InvalidInput(
+                    f"the question has {size} characters, up to {MAX_CHARACTERS} are read: send less text"
+                )
             sampling = Sampling(max_tokens=int(max_tokens), temperature=temperature)
             turns = conversation.ask(self._pipeline, self._client, question, shown, sampling)
             yield "", [*begun, waiting], panel.EMPTY, "", gr.update(visible=True)

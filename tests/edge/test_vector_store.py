@@ -1,5 +1,6 @@
 """The vector store: real SQLite and sqlite-vec, nearest by cosine as numpy finds them, and nothing lost by a bad call."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -61,6 +62,34 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
         with pytest.raises(InvalidInput, match="num_best is 0, 1 to 4096"):
             store.nearest(vectors(1)[0], 0)
         assert store.names() == ["a"]
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf, 1e38, 1e-44])
+def test_a_vector_without_direction_spoils_no_search(tmp_path: Path, value: float) -> None:
+    """SQLite kept it with a distance of NULL, and from then on no search was answered."""
+    spoilt = np.full((1, 24), value, np.float32)
+    with VectorStore(tmp_path / "v.db") as store:
+        store.add(PICTURE, ["a"], vectors(1), MODEL)
+        with pytest.raises(InvalidInput, match=r"the vector of 'b\.png' has the length"):
+            store.add(PICTURE, ["b.png"], spoilt, MODEL)
+        with pytest.raises(InvalidInput, match="the vector has the length"):
+            store.nearest(spoilt[0])
+        assert store.nearest(vectors(1)[0]) == [("a", pytest.approx(1, abs=1e-6))]
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    with VectorStore(tmp_path / "v.db") as store, pytest.raises(InvalidInput, match=r"v\.db cannot .*surrogates"):
+        store.add(PICTURE, ["\udcff.png"], vectors(1), MODEL)
+
+
+def test_tables_of_these_names_with_something_else_in_them(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "v.db") as database:
+        database.executescript("CREATE TABLE about (key, value); CREATE TABLE items (x); CREATE TABLE vectors (x);")
+        database.execute("INSERT INTO about VALUES ('colour', 'red')")
+    with VectorStore(tmp_path / "v.db") as store:
+        for use in (lambda: store.add(PICTURE, ["a"], vectors(1), MODEL), lambda: store.nearest(vectors(1)[0])):
+            with pytest.raises(InvalidInput, match="something else"):
+                use()
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

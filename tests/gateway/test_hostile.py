@@ -131,6 +131,33 @@ def test_large_json_holds_up_nobody(impatient: Gateway) -> None:
     assert max(gaps) < 3  # it was 15 s
 
 
+LONG = "word " * 200_000
+SAID = {"role": "user", "content": "Hi"}
+FUNCTION = {"name": "f", "description": LONG}
+CALLED = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": LONG}}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [SAID], "tools": [{"type": "function", "function": FUNCTION}]}),
+        ("/v1/chat/completions", {"messages": [SAID, CALLED, SAID]}),
+        ("/v1/chat/completions", {"messages": [SAID | {"name": LONG}]}),
+        ("/v1/chat/completions", {"messages": [SAID], "chat_template_kwargs": {"words": ["word"] * 100_000}}),
+        ("/tokenize", {"messages": [SAID], "tools": [{"type": "function", "function": FUNCTION}]}),
+        ("/v1/messages/count_tokens", {"messages": [SAID], "tools": [FUNCTION | {"input_schema": {}}]}),
+        ("/v1/responses", {"input": "Hi", "tools": [FUNCTION | {"type": "function"}]}),
+        ("/api/chat", {"messages": [SAID], "tools": [{"type": "function", "function": FUNCTION}]}),
+    ],
+)
+def test_all_that_a_template_may_write_is_bounded_before_it_runs(
+    impatient: Gateway, path: str, body: dict[str, Any]
+) -> None:
+    """The texts of tools and calls were not counted: 8 MiB of them silenced the gateway for 29 s and took 2 GB."""
+    status, answer, _ = impatient.ask(path, body)
+    assert (status, "characters for the prompt" in str(answer)) == (400, True), answer
+
+
 def test_packed_bodies(impatient: Gateway) -> None:
     packed = {"Content_Encoding": "gzip"}
     question = HELLO | {"messages": [user(picture_part(drawn(1)[0].image), "Describe the image.")]}

@@ -1,6 +1,7 @@
 """Tools through the template and tool calls out of the text, however it is cut into pieces."""
 
 import json
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_the_pieces_do_not_matter(name: str, cuts: list[int]) -> None:
     text, *expected = CASES[name]
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     assert read([text[a:b] for a, b in pairwise(places)]) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "<parameter=a>" * 10_000,  # it took a minute
+        "<parameter=a>" + "</parameter>  x" * 10_000,
+        "<parameter=" * 20_000,
+        "</function> x" * 10_000,
+        "</function>" + " " * 200_000 + "x",
+    ],
+)
+def test_hostile_calls_are_read_once(inner: str) -> None:
+    text = "<tool_call><function=look>" + inner + "</function></tool_call>"
+    begun = time.monotonic()
+    read([text])
+    read([text[at : at + 100] for at in range(0, len(text), 100)])
+    assert time.monotonic() - begun < 10  # 0.1 s on a quiet machine
 
 
 def test_plain_text_is_not_held_back() -> None:

@@ -9,7 +9,11 @@ from uuid import uuid4
 
 import pytest
 
+from edge_runtime.clients.grpc_client import GrpcClient
+from edge_runtime.pipeline import Pipeline
+from edge_runtime.tower.encoder import Encoder
 from edge_runtime.ui.conversation import Conversation, Media, Said
+from edge_runtime.ui.page import Page
 from edge_runtime.ui.uploads import Uploads
 from tests.conftest import ROOT
 from tests.gateway.drawings import drawn
@@ -119,3 +123,11 @@ def test_the_prompt_holds_what_is_shown() -> None:
     assert (talk.settle(), len(talk.said)) == ("c?", 1)
     talk.pending = Said("c?", (), "c")
     assert (talk.settle(), talk.said[-1].answer) == ("", "c")
+
+
+@pytest.mark.parametrize(("question", "system"), [("word " * 100_000, ""), ("Hi", "word " * 100_000)])
+def test_a_text_that_no_context_holds_is_refused_unread(bundle_folder: Path, question: str, system: str) -> None:
+    """30 MiB of it took the page minutes and 12 GB to tokenise."""
+    page = Page(Pipeline(Encoder.from_bundle(bundle_folder)), GrpcClient("127.0.0.1:1"), "")
+    *_, last = page.ask(question, None, None, 4, 0.0, system, 1 << 20, Conversation())
+    assert "characters, up to" in last[1][-1]["content"]
