@@ -23,6 +23,7 @@ import openvino
 import torch
 from numpy.typing import NDArray
 
+import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
 from benchmarks.edge.peaks import peaks
 from benchmarks.edge.summary import MIN_COSINE
 from benchmarks.machine import machine
