@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from contract.checking import Checking
 from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
 from contract.files import Identity, check_unchanged, read_regular, read_text, verify
@@ -26,7 +27,8 @@ class Bundle:
         tokenizer: the checkpoint's tokenizer.
         chat_template: the checkpoint's Jinja template.
         numbers: the numbers of the learned codecs; None for bundles of older exports.
-        verified: the files whose hash `load` has checked, by name.
+        verified: the files whose hash `open` has checked, by name.
+        checking: the weights, whose hash a thread checks.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Bundle:
     chat_template: str
     numbers: CodecNumbers | None = None
     verified: dict[str, Identity] = field(default_factory=dict, repr=False)
+    checking: Checking | None = field(default=None, repr=False, compare=False)
 
     @property
     def graph(self) -> Path:
@@ -52,12 +55,14 @@ class Bundle:
         return tuple(dict.fromkeys(self.token(one) for one in pads if one is not None))
 
     def check_unchanged(self) -> None:
-        """Make sure that the open files are the checked ones. Call it once everything is open.
+        """Make sure that the open files are the ones whose hashes are right; waits until the last hash is there. Call it
+        once everything is open, and before anything that the weights gave is used.
 
         Raises:
-            BundleError: somebody has replaced or written to a file since `load` checked its hash.
+            BundleError: the weights are missing or changed, or somebody has replaced or written to a file since its hash
+                was checked.
         """
-        check_unchanged(self.folder, self.verified)
+        check_unchanged(self.folder, self.verified | (self.checking.found() if self.checking else {}))
 
     @cached_property
     def newline(self) -> NDArray[np.float32]:
@@ -98,9 +103,22 @@ class Bundle:
         Raises:
             BundleError: a file is missing or changed, or the manifest is of another format version or incomplete.
         """
+        bundle = cls.open(folder)
+        bundle.check_unchanged()
+        return bundle
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str]) -> "Bundle":
+        """Open a bundle and verify all of it but the weights, which a thread verifies until `check_unchanged`.
+
+        Raises:
+            BundleError: as `load`, but for the weights.
+        """
         path = Path(folder)
         manifest = parse_manifest(path)
-        verified = verify(path, manifest.files)
+        weights = {name: digest for name, digest in manifest.files.items() if name == WEIGHTS}
+        checking = Checking(path, weights)
+        verified = verify(path, {name: digest for name, digest in manifest.files.items() if name != WEIGHTS})
         try:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
         except Exception as error:  # tokenizers raises plain Exception
@@ -111,8 +129,7 @@ class Bundle:
             template = read_text(path / CHAT_TEMPLATE)
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{path / CHAT_TEMPLATE} is no text: {error}: export the bundle again") from error
-        bundle = cls(path, manifest, tokenizer, template, numbers, verified)
-        bundle.check_unchanged()
+        bundle = cls(path, manifest, tokenizer, template, numbers, verified, checking)
         for token_id in card.pad_token_ids:
             bundle.token(token_id)
         return bundle

@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.codecs import native
+from contract.errors import BundleError
 from edge_runtime.bundle import Bundle
 from edge_runtime.tower import kernels
 from edge_runtime.tower.session import open_session
@@ -39,14 +40,19 @@ class AnySize:
         """
         with self._lock:
             if self._session is None:
-                self._session = open_session(
-                    self._bundle,
-                    provider=self.provider,
-                    threads=self._threads,
-                    use_kernels=self._use_kernels,
-                    low_memory=self._low_memory,
-                )
+                try:
+                    session = open_session(
+                        self._bundle,
+                        provider=self.provider,
+                        threads=self._threads,
+                        use_kernels=self._use_kernels,
+                        low_memory=self._low_memory,
+                    )
+                except BundleError:
+                    self._bundle.check_unchanged()  # a damaged file explains more than what onnxruntime says of it
+                    raise
                 self._bundle.check_unchanged()
+                self._session = session
             return self._session
 
     def run(

@@ -106,7 +106,7 @@ class Encoder:
         if max_patches < 1:
             raise InvalidInput(f"max_patches is {max_patches}, at least 1 is expected")
         check_provider(provider if find_provider(provider) is None else CPU, threads)
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         accelerator = open_static_tower(provider, opened, threads, allow_cpu_nodes)
         on = provider if accelerator is None else CPU
         graph = AnySize(opened, on, threads, use_kernels=use_kernels, low_memory=low_memory)

@@ -9,14 +9,18 @@ https://docs.kernel.org/admin-guide/mm/pagemap.html tells what the bits of a pag
 
 import ctypes
 import mmap
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+PAGEMAP = Path("/proc/self/pagemap")
 DONTNEED = 4  # madvise's MADV_DONTNEED on Linux
 INTERVAL_S = 0.02
 OF_FILE, IS_SWAPPED, IS_PRESENT = (np.uint64(1 << bit) for bit in (61, 62, 63))
@@ -33,13 +37,14 @@ def given_back(path: Path) -> Iterator[None]:
     ended, name = threading.Event(), str(path.resolve())
 
     def drop() -> None:
-        with suppress(OSError):  # a system that hides /proc
+        with suppress(OSError), PAGEMAP.open("rb", buffering=0) as pagemap:  # a system may hide /proc
             is_last = False
             while not is_last:
                 is_last = ended.wait(INTERVAL_S)  # one more turn at the end: onnxruntime may keep mappings
-                for start, end in mappings(name):
-                    if not is_written((start, end)):
-                        _madvise(start, end - start, DONTNEED)
+                for place in mappings(name):
+                    states = states_of(place, pagemap.fileno())
+                    if (states & IS_PRESENT).any() and not is_written(states):
+                        _madvise(place, DONTNEED)
 
     thread = threading.Thread(target=drop, name="given_back", daemon=True)
     try:
@@ -62,13 +67,27 @@ def mappings(name: str) -> list[Place]:
     return found
 
 
-def is_written(place: Place) -> bool:
-    """Whether the process has written to a page of a private mapping; a drop would lose that page."""
+def states_of(place: Place, pagemap: int) -> NDArray[np.uint64]:
+    """What the system says of each page between two addresses, uint64 (pages,).
+
+    Args:
+        pagemap: the open PAGEMAP.
+    """
     first, last = (address // mmap.PAGESIZE for address in place)
-    pages = np.fromfile("/proc/self/pagemap", np.uint64, last - first, offset=8 * first)
-    return bool(((pages & (IS_PRESENT | IS_SWAPPED)) != 0)[(pages & OF_FILE) == 0].any())
+    return np.frombuffer(os.pread(pagemap, 8 * (last - first), 8 * first), np.uint64)
 
 
-def _madvise(start: int, size: int, advice: int) -> None:
+def is_written(states: NDArray[np.uint64]) -> bool:
+    """Whether the process has written to a page of a private mapping; a drop would lose that page."""
+    return bool(((states & (IS_PRESENT | IS_SWAPPED)) != 0)[(states & OF_FILE) == 0].any())
+
+
+def _madvise(place: Place, advice: int) -> None:
     """Call madvise and ignore its result: a refused call costs memory and nothing else."""
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)
+    start, end = place
+    _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -102,6 +103,30 @@ def test_a_cut_or_missing_file_is_found(copied: Path) -> None:
     (copied / "vision.onnx.data").unlink()
     with pytest.raises(BundleError, match="is missing"):
         Bundle.load(copied)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+def change(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(cut, "changed or cut short"), (change, "has SHA-256"), (Path.unlink, "is missing"), (Path.touch, None)],
+)
+def test_weights_are_checked_beside_the_session(copied: Path, damage: Callable[[Path], None], says: str | None) -> None:
+    """The session is made while the hash is computed, and nobody gets an encoder before both are there."""
+    damage(copied / "vision.onnx.data")
+    if says is None:
+        Encoder.from_bundle(copied, threads=1)
+    else:
+        with pytest.raises(BundleError, match=says):
+            Encoder.from_bundle(copied, threads=1)
 
 
 @pytest.mark.parametrize(

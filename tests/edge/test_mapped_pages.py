@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.random_checkpoint import SHAPES
 from contract.preprocessing import ImageProcessing
-from edge_runtime.tower.mapped_pages import given_back, is_written, mappings
+from edge_runtime.tower.mapped_pages import PAGEMAP, given_back, is_written, mappings, states_of
 from export import families
 from export.graph.loop import write_graph
 
@@ -83,9 +83,10 @@ def test_a_page_that_was_written_to_stays(tmp_path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         (place,) = mappings(str(path))
         assert mapped[5000] == 0
-        assert not is_written(place)
-        mapped[5000] = 7
-        assert is_written(place)
+        with PAGEMAP.open("rb") as pagemap:
+            assert not is_written(states_of(place, pagemap.fileno()))
+            mapped[5000] = 7
+            assert is_written(states_of(place, pagemap.fileno()))
         with given_back(path):
             time.sleep(0.2)
         assert mapped[5000] == 7
