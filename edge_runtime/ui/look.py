@@ -6,16 +6,15 @@ subspace iteration (Halko et al., "Finding structure with randomness", 2011, alg
 
 import base64
 import io
+from collections.abc import Callable
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.errors import MediaError
+from contract.errors import EdgeVlmError
 from edge_runtime.encoded_item import EncodedItem
-from edge_runtime.media.picture import load_picture
 
 NUM_STEPS = 6
 SIDE = 240  # pixels of a map's longer side
@@ -50,16 +49,20 @@ def maps(item: EncodedItem, merge_size: int) -> list[Image.Image]:
     ]
 
 
-def look(item: EncodedItem, path: Path, merge_size: int) -> str:
-    """The picture and its maps as HTML; "" where there is no map."""
+def look(item: EncodedItem, decoded: Callable[[], Image.Image], merge_size: int) -> str:
+    """The picture and its maps as HTML; "" where there is no map.
+
+    Args:
+        decoded: gives the picture; this call asks it only where there is a map.
+    """
     drawn = maps(item, merge_size)
     if not drawn:
         return ""
     names = ["what the language model reads", *(f"deepstack level {i}" for i in range(1, len(drawn)))]
     figures = [_figure(one, name) for one, name in zip(drawn, names, strict=True)]
     try:
-        picture = load_picture(path)
-    except MediaError:  # a video: this call opens no first frame
+        picture = decoded()
+    except EdgeVlmError:  # the file is gone, or the decoders are busy
         pass
     else:
         figures.insert(0, _figure(picture.resize(drawn[0].size), "the picture, which stays here"))

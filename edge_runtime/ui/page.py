@@ -4,13 +4,16 @@ Everything it shows comes from this device: no font, script or count goes to any
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from PIL import Image
 
 from contract.errors import EdgeVlmError, InvalidInput
 from contract.sampling import Sampling
+from edge_runtime.items.jpeg import pixels
 from edge_runtime.pipeline import Pipeline
 from edge_runtime.ui import layout, panel
 from edge_runtime.ui.conversation import Conversation, Media, Turn
@@ -104,7 +107,19 @@ class Page:
         items = [item for item in turn.items if not item.is_video]
         if not pictures or not items:
             return ""
-        return look(items[-1], pictures[-1], self._pipeline.encoder.bundle.manifest.card.merge_size)
+        return look(
+            items[-1], partial(self._decoded, pictures[-1]), self._pipeline.encoder.bundle.manifest.card.merge_size
+        )
+
+    def _decoded(self, path: Path) -> Image.Image:
+        """A picture as the tower sees it, from the pipeline's decoders: this process opens no visitor's file.
+
+        Raises:
+            MediaError, Unavailable: as Pipeline.items.
+        """
+        content = [{"type": "image", "image": str(path)}]
+        (item,) = self._pipeline.items([{"role": "user", "content": content}])
+        return Image.fromarray(pixels(item, self._pipeline.encoder.bundle.manifest.card)[0])
 
     def size(self, max_pixels: float) -> str:
         """What a picture of the slider's size takes: tokens, bytes and time, as HTML."""

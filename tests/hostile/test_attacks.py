@@ -12,7 +12,7 @@ FOUND = {
     "work before the size is judged": ("serving/test_tokens.py::test_reading_ends_where_the_text_is_too_long", "serving/test_errors.py::test_rows_over_every_door", "gateway/test_hostile.py::test_all_that_a_template_may_write_is_bounded_before_it_runs", "edge/test_tokens.py::test_other_threads_go_on", "ui/test_guard.py::test_a_text_that_no_context_holds_is_refused_unread"),
     "a cancel without an id": ("serving/test_triton.py::test_cancel_without_an_id",),
     "a thread for each caller that left": ("gateway/test_leaks.py::test_callers_who_left_hold_nothing",),
-    "decoding without end": ("edge/test_workers.py::test_a_video_of_a_million_frames_ends_at_the_limit", "edge/test_workers.py::test_memory_is_bounded", "edge/test_workers.py::test_who_leaves_ends_the_work"),
+    "decoding without end": ("edge/test_workers.py::test_a_video_of_a_million_frames_ends_at_the_limit", "edge/test_workers.py::test_memory_is_bounded", "edge/test_workers.py::test_who_leaves_ends_the_work", "ui/test_look.py::test_this_process_decodes_no_visitors_picture"),
     "large JSON on the event loop": ("gateway/test_hostile.py::test_large_json_holds_up_nobody",),
     "tool calls that are read again and again": ("gateway/test_tools.py::test_hostile_calls_are_read_once",),
     "a header that anybody sends switches limits off": ("gateway/test_hostile.py::test_who_is_asking_is_not_for_the_asker_to_say",),
