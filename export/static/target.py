@@ -70,12 +70,13 @@ _ALL = (
         chips=("rk3588", "rk3576"),
         own_files=("fp16", "int8"),
     ),
-    Target("coreml", STATIC | {"Erf"}, 17, ("fp16",), _REASONS),
-    Target("litert", STATIC | {"Erf"}, 17, ("fp32",), _REASONS),
+    Target("coreml", STATIC | {"Erf"}, 17, ("fp16",), _REASONS, own_files=("fp16",)),
+    Target("litert", STATIC | {"Erf"}, 17, ("fp32",), _REASONS, own_files=("fp32",)),
+    Target("mnn", STATIC | {"Erf"}, 17, ("fp32", "fp16", "int8"), _REASONS),
     Target("hailo", STATIC, 17, ("fp32",), _REASONS | {"Erf": "its parser calls it an unsupported activation"}),
 )
 BY_NAME = {target.name: target for target in _ALL}
-EXPORTED = ("onnx", "qnn", "openvino", "rknn", "hailo")  # the targets for which the export writes files
+EXPORTED = ("onnx", "qnn", "openvino", "rknn", "coreml", "litert", "hailo")  # `make npu` measures MNN too
 
 
 def target_named(name: str) -> Target:

@@ -18,6 +18,37 @@ from contract.files import published
 REQUIREMENTS = {
     "qnn": ("onnxruntime-qnn==2.7.0", "onnxruntime==1.32.0", "onnx==1.23.2", "sympy>=1.13", "numpy>=2"),
     "openvino": ("openvino==2026.4.1", "nncf==3.4.0", "numpy>=2"),
+    "coreml": ("coremltools==9.0", "onnx2coreml==1.1.0", "onnx==1.23.2", "numpy>=2"),
+    "mnn": ("--no-deps", "MNN==3.6.1", "numpy>=2"),  # its own requirements have torch with CUDA
+    # litert-torch asks for torch, transformers and jax with all of theirs; it runs with the torch of this project.
+    "litert": (
+        "--no-deps",
+        "litert-torch==0.10.0",
+        "litert-converter==0.5.0",
+        "ai-edge-litert==2.3.0",
+        "ai-edge-quantizer==0.10.0",
+        "absl-py==2.5.1",
+        "backports.strenum==1.2.8",
+        "flatbuffers==25.12.19",
+        "immutabledict==4.3.1",
+        "jax==0.10.2",
+        "jaxlib==0.10.2",
+        "jaxtyping==0.3.11",
+        "lark==1.3.1",
+        "ml_dtypes==0.6.0",
+        "multipledispatch==1.0.0",
+        "numpy==2.4.6",
+        "onnx==1.23.2",
+        "opt_einsum==3.4.0",
+        "protobuf==7.36.2",
+        "safetensors==0.8.0",
+        "scipy==1.17.1",
+        "torchao==0.18.0",
+        "tqdm==4.70.1",
+        "typing_extensions==4.16.0",
+        "wadler_lindig==0.1.8",
+        "xdsl==0.28.0",
+    ),
     # rknn-toolkit2 asks for torch 2.4 with CUDA, 5 GB; it runs with the torch of this project, so all others are named here.
     "rknn": (
         "--no-deps",

@@ -2,6 +2,7 @@
 in `make npu`."""
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from contract.errors import BundleError, InvalidInput, MissingExtra, Unavailable
 from edge_runtime import Bundle, Encoder
-from edge_runtime.tower.accelerators import rknn
+from edge_runtime.tower.accelerators import coreml, rknn
 from edge_runtime.tower.accelerators.grid_graph import Opening
 from edge_runtime.tower.accelerators.providers import PROVIDERS, find_provider
 from export.static.target import BY_NAME, EXPORTED
@@ -85,13 +86,15 @@ def test_an_environment_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.
 def test_every_toolchain_has_a_worker_and_a_provider() -> None:
     for target in environment.REQUIREMENTS:
         assert (conversion.WORKERS / f"{target}_worker.py").is_file()
+    for target in set(environment.REQUIREMENTS) - {"mnn"}:  # which `make npu` measures
         assert target in PROVIDERS
         assert target in EXPORTED
     assert set(EXPORTED) <= set(BY_NAME)
 
 
-@pytest.mark.parametrize("name", ["qnn", "openvino"])
-def test_a_runtime_that_is_not_installed(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["qnn", "openvino", "litert", "coreml"])
+def test_a_runtime_that_is_not_installed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreml, "PLATFORM", "darwin")
     found = find_provider(name)
     assert found is not None
     provider, device = found
@@ -193,3 +196,96 @@ def test_a_rockchip_npu_that_does_not_answer(board: Path, lite: None, tmp_path: 
     graph = rockchip(tmp_path, "rk3588", "hangs")
     with pytest.raises(Unavailable, match=r"the NPU did not answer with static_64x64\.rknn"):
         graph.run(np.ones((1, 4, 8), np.float32))
+
+
+def test_core_ml_runs_on_a_mac_alone(tmp_path: Path) -> None:
+    opening = Opening(tmp_path / "x.coreml.zip", 0, "fp16", "NE", 1, False, tmp_path / "x.data")
+    with pytest.raises(InvalidInput, match="provider coreml runs on macOS 14 or newer, this machine has linux"):
+        coreml.open_graph(opening)
+
+
+# The calls of coremltools 9.0 that the device makes; the package itself predicts on macOS only.
+CORE_ML = """
+import enum
+from coremltools import models
+__version__ = "9.0"
+ComputeUnit = enum.Enum("ComputeUnit", "ALL CPU_AND_GPU CPU_ONLY CPU_AND_NE")
+"""
+CORE_ML_MODEL = """
+import pathlib
+class MLModel:
+    def __init__(self, model, compute_units):
+        self.text = (pathlib.Path(model) / "text").read_text()
+        if self.text == "damaged":
+            raise RuntimeError("Error compiling model")
+        self.units = compute_units
+    def get_compiled_model_path(self):
+        return self.text
+    def predict(self, data):
+        (patches,) = data.values()
+        return {"deep0": patches[:, :1] * 2, "image": patches[:, :1] + self.units.value}
+"""
+CORE_ML_PLAN = """
+from types import SimpleNamespace as Space
+from coremltools.models.compute_device import MLCPUComputeDevice
+class MLComputePlan:
+    @classmethod
+    def load_from_path(cls, path, compute_units):
+        self = cls()
+        operations = [Space(operator_name=f"ios17.{one}") for one in ["const", *path.split()]]
+        block = Space(block=Space(operations=operations))
+        self.model_structure = Space(program=Space(functions={"main": block}))
+        return self
+    def get_compute_device_usage_for_mlprogram_operation(self, operation):
+        if operation.operator_name == "ios17.const":
+            return None
+        on_cpu = operation.operator_name in ("ios17.cast", "ios17.topk")
+        return Space(preferred_compute_device=MLCPUComputeDevice() if on_cpu else None)
+"""
+
+
+@pytest.fixture
+def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    package = tmp_path / "mac" / "coremltools"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text(CORE_ML)
+    (package / "models" / "__init__.py").write_text(CORE_ML_MODEL)
+    (package / "models" / "compute_device.py").write_text("class MLCPUComputeDevice: pass")
+    (package / "models" / "compute_plan.py").write_text(CORE_ML_PLAN)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(coreml, "PLATFORM", "darwin")
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "coremltools"]:
+        del sys.modules[name]
+
+
+def core_ml(tmp_path: Path, text: str, device: str = "NE", *, allow: bool = False) -> coreml.CoreMlGraph:
+    path = tmp_path / "static_64x64.coreml.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("static_64x64.mlpackage/text", text)
+    return coreml.open_graph(Opening(path, 1, "fp16", device, 1, allow, tmp_path / "x.data"))
+
+
+def test_a_core_ml_package_runs(mac: None, tmp_path: Path) -> None:
+    patches = np.ones((1, 4, 8), np.float32)
+    for device, unit in (("NE", 4), ("GPU", 2), ("CPU", 3)):
+        main, deep = core_ml(tmp_path, "cast linear", device).run(patches)
+        assert (main.shape, float(main[0, 0, 0]), float(deep[0, 0, 0])) == ((1, 1, 8), 1.0 + unit, 2.0)
+
+
+def test_what_core_ml_leaves_on_the_processor_is_an_error(mac: None, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"coreml:NE leaves operations of static_64x64.* \(topk\): allow it"):
+        core_ml(tmp_path, "cast linear topk topk")
+    core_ml(tmp_path, "cast topk", allow=True)
+    core_ml(tmp_path, "cast topk", "CPU")
+
+
+def test_a_core_ml_package_that_does_not_open(mac: None, tmp_path: Path) -> None:
+    with pytest.raises(
+        BundleError, match=r"static_64x64\.coreml\.zip cannot be opened by coremltools 9\.0: Error comp"
+    ):
+        core_ml(tmp_path, "damaged")
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    opening = Opening(tmp_path / "broken.zip", 1, "fp16", "NE", 1, False, tmp_path / "x.data")
+    with pytest.raises(BundleError, match="not a zip file"):
+        coreml.open_graph(opening)

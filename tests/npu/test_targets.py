@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -55,7 +56,8 @@ def ran(target: str, bundle: Path, provider: str, out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("target", "precision", "provider"), [("qnn", "fp16", "qnn"), ("openvino", "fp16", "openvino:CPU")]
+    ("target", "precision", "provider"),
+    [("qnn", "fp16", "qnn"), ("openvino", "fp16", "openvino:CPU"), ("litert", "fp32", "litert")],
 )
 def test_a_bundle_runs_on_its_accelerator(tmp_path: Path, target: str, precision: str, provider: str) -> None:
     export_vision(str(CHECKPOINT), tmp_path / "bundle", static=StaticChoice("128x128", target, precision))
@@ -76,6 +78,19 @@ def test_a_rockchip_bundle_names_its_chip(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.glob("static*")) == ["static_128x128.rknn"]
     with pytest.raises(InvalidInput, match="provider rknn runs on boards with rk3588 or rk3576"):
         Encoder.from_bundle(folder, provider="rknn")
+
+
+def test_a_core_ml_bundle_holds_a_package(tmp_path: Path) -> None:
+    """coremltools' own definitions of the operators answer here; the package itself runs on a Mac alone."""
+    folder = tmp_path / "bundle"
+    export_vision(str(CHECKPOINT), folder, static=StaticChoice("128x128", "coreml"))
+    (graph,) = read_manifest(folder).static
+    assert (graph.target, graph.precision, graph.file) == ("coreml", "fp16", "static_128x128.coreml.zip")
+    assert graph.figures["centred_mean_cosine"] >= 0.999
+    with zipfile.ZipFile(folder / graph.file) as archive:
+        assert "static_128x128.mlpackage/Manifest.json" in archive.namelist()
+    with pytest.raises(InvalidInput, match="provider coreml runs on macOS"):
+        Encoder.from_bundle(folder, provider="coreml")
 
 
 def test_nodes_left_on_the_processor_are_an_error(tmp_path: Path) -> None:

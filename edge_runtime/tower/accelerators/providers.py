@@ -37,6 +37,8 @@ PROVIDERS = {
     "static": Provider("processor", ("onnx",)),
     "qnn": Provider("qnn", ("qnn",)),
     "rknn": Provider("rknn", ("rknn",)),
+    "coreml": Provider("coreml", ("coreml",), ("NE", "GPU", "CPU")),
+    "litert": Provider("litert", ("litert",)),
     "openvino": Provider("openvino", ("openvino", "onnx"), ("NPU", "GPU", "CPU")),
 }
 
