@@ -74,7 +74,8 @@ class DeviceEmbeddings:
         count = sum(number for _, number in found)
         door.metrics.prompt_tokens.labels("text").inc(count)
         pooled = [tuple(vector.tolist()) for vector, _ in found]
-        await exchange.send_json(request.whole(pooled, count, self._settings.served_model_names[0]))
+        name = self._settings.served_model_names[0]
+        await exchange.send_json(await asyncio.to_thread(request.whole, pooled, count, name))
 
     async def _one(
         self, entry: Entry, asker: LeavingAsker, places: asyncio.Semaphore, tower: asyncio.Lock

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import orjson
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edge_runtime.gateway.failures import LOG, Failure
@@ -64,7 +64,7 @@ class Exchange:
 
     async def send_json(self, value: dict[str, Any]) -> None:
         self.is_begun = self.is_complete = True
-        response = JSONResponse(value)
+        response = Response(orjson.dumps(value), media_type="application/json")
         response.raw_headers += self._headers()
         await response(self.scope, self.receive, self._send)
 

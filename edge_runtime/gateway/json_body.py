@@ -24,6 +24,11 @@ def json_size(value: Any) -> int:
     return len(orjson.dumps(value))
 
 
+def json_piece(value: Any) -> Any:
+    """A value written beforehand: a large answer is made of many, and other answers go on between two of them."""
+    return orjson.Fragment(orjson.dumps(value))
+
+
 def read_json(body: bytes | bytearray) -> Any:
     """The value of a body.
 

@@ -40,6 +40,7 @@ MESSAGE_KEYS = (
 )
 LOW_DETAIL_PIXELS = 512 * 512  # OpenAI's `detail: low`
 MAX_FRAMES = 1 << 12
+TURN_CHARACTERS = 16  # a template writes more for each turn, an empty one too
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ def media(messages: list[Message]) -> Iterator[dict[str, Any]]:
 
 
 def num_characters(messages: list[Message], *beside: Any) -> int:
-    """How many characters a template can write of a conversation: its texts, and all else as JSON in UTF-8.
+    """How many characters a template can write of a conversation: its texts, all else as JSON, and the turns' own marks.
 
     Args:
         beside: what else the template reads: tools, and variables.
     """
-    count, others = 0, [value for value in beside if value]
+    count, others = TURN_CHARACTERS * len(messages), [value for value in beside if value]
     for message in messages:
         content = message["content"]
         texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]

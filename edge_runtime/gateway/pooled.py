@@ -71,7 +71,8 @@ class Pooled:
             ]
             found = await asyncio.gather(*tasks)
             pooled, counts = [one for one, _ in found], [count for _, count in found]
-            await exchange.send_json(request.whole(pooled, sum(counts), self._settings.served_model_names[0]))
+            name = self._settings.served_model_names[0]
+            await exchange.send_json(await asyncio.to_thread(request.whole, pooled, sum(counts), name))
         finally:
             for task in tasks:
                 task.cancel()

@@ -143,6 +143,7 @@ CALLED = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "
         ("/v1/chat/completions", {"messages": [SAID], "tools": [{"type": "function", "function": FUNCTION}]}),
         ("/v1/chat/completions", {"messages": [SAID, CALLED, SAID]}),
         ("/v1/chat/completions", {"messages": [SAID | {"name": LONG}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": ""}] * 20_000}),
         ("/v1/chat/completions", {"messages": [SAID], "chat_template_kwargs": {"words": ["word"] * 100_000}}),
         ("/tokenize", {"messages": [SAID], "tools": [{"type": "function", "function": FUNCTION}]}),
         ("/v1/messages/count_tokens", {"messages": [SAID], "tools": [FUNCTION | {"input_schema": {}}]}),

@@ -13,7 +13,7 @@ FOUND = {
     "a cancel without an id": ("serving/test_triton.py::test_cancel_without_an_id",),
     "a thread for each caller that left": ("gateway/test_leaks.py::test_callers_who_left_hold_nothing",),
     "decoding without end": ("edge/test_workers.py::test_a_video_of_a_million_frames_ends_at_the_limit", "edge/test_workers.py::test_memory_is_bounded", "edge/test_workers.py::test_who_leaves_ends_the_work", "ui/test_look.py::test_this_process_decodes_no_visitors_picture"),
-    "large JSON on the event loop": ("gateway/test_hostile.py::test_large_json_holds_up_nobody",),
+    "large JSON on the event loop": ("gateway/test_hostile.py::test_large_json_holds_up_nobody", "gateway/test_large_answers.py::test_other_answers_go_on",),
     "tool calls that are read again and again": ("gateway/test_tools.py::test_hostile_calls_are_read_once",),
     "a header that anybody sends switches limits off": ("gateway/test_hostile.py::test_who_is_asking_is_not_for_the_asker_to_say",),
     "kill -9 of the guardian": ("serving/test_launcher.py::test_a_killed_guardian_is_replaced", "serving/test_launcher.py::test_the_unit_file_starts_the_launcher_again"),
