@@ -39,7 +39,9 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="of files, fuzz and soak; chaos takes what it takes"
     )
-    parser.add_argument("--cases", type=int, default=100_000, help="of files, where the time allows")
+    parser.add_argument(
+        "--cases", type=int, default=100_000, help="of files, and requests of fuzz, where the time allows"
+    )
     parser.add_argument("--rate", type=float, help="the most hostile requests a second of soak; no bound by default")
     parser.add_argument("--requests", type=int, default=2000, help="of kept: of each kind")
     parser.add_argument("--kind", help="of kept: the one kind to ask")
@@ -55,7 +57,7 @@ def main() -> int:
             stem = stem.with_name(f"{stem.name}_{ENGINE}")
             facts |= {"engine": ENGINE} | ({"minutes": options.minutes} if part in ("fuzz", "soak") else {})
             run: dict[str, Callable[[Reference], dict[str, Any]]] = {
-                "fuzz": lambda reference: fuzz(reference, options.minutes * 60),
+                "fuzz": lambda reference: fuzz(reference, options.cases, options.minutes * 60),
                 "chaos": lambda reference: chaos(reference, options.victims),
                 "soak": lambda reference: soak(reference, options.minutes * 60, stem, options.rate),
                 "kept": lambda reference: kept(reference, options.requests, options.kind),

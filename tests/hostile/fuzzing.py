@@ -1,4 +1,8 @@
-"""Hostile requests over every door for as long as asked, beside a neighbour whose tokens and gaps are compared."""
+"""As many hostile requests as asked over every door, or for as long as asked, beside a neighbour.
+
+Its tokens are compared, and its gaps: the hostile client rests after each round of doors, so that the gaps quiet and
+beside it come from one run, whatever else the machine does meanwhile.
+"""
 
 import sys
 import time
@@ -20,11 +24,11 @@ from tests.serving.reference import Reference
 from tests.serving.wire import tensors
 
 BATCH = 250  # requests of one door, then the next
-QUIET_SECONDS = 10.0
+QUIET_SECONDS = 3.0  # before each round
 MAX_KEPT = 20
 
 
-def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
+def fuzz(reference: Reference, num_requests: int, seconds: float) -> dict[str, Any]:
     """Counts of what callers saw, the neighbour's answers, and its gaps quiet and beside hostile requests."""
     torch.set_num_threads(1)  # of the reference, beside other work
     cases, counts, bad = reference.cases(), Counter[str](), list[str]()
@@ -41,8 +45,6 @@ def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
         calm = tensors(cases["text"], sampling={"max_tokens": NUM_TOKENS, "ignore_eos": True})
         neighbour = Neighbour(server.grpc_url, calm)
         neighbour.start()
-        time.sleep(QUIET_SECONDS)
-        quiet = neighbour.take_gaps()
         doors = Doors(server.http_url, server.grpc_url)
         bases = [good(tensors(cases[name])) for name in ("text", "one image", "video")]
         bases.append(good({"text_input": "Tell me something."}))
@@ -57,18 +59,23 @@ def fuzz(reference: Reference, seconds: float) -> dict[str, Any]:
         def by_json(body: bytes) -> None:
             note(door, body, getattr(doors, door)(body))
 
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        quiet, beside, begun = list[float](), list[float](), time.monotonic()
+        while counts.total() < num_requests and time.monotonic() - begun < seconds:
+            neighbour.take_gaps()
+            time.sleep(QUIET_SECONDS)
+            quiet += neighbour.take_gaps()
             for door in ("stream", "unary", "infer", "generate", "generate_stream"):
                 (by_json if door.startswith("generate") else by_tensors)()
+            beside += neighbour.take_gaps()
             print(dict(counts), f"neighbour {neighbour.num_answers}", file=sys.stderr, flush=True)
-        beside = neighbour.take_gaps()
+        took = time.monotonic() - begun
         neighbour.end()
         doors.close()
         found_fault = fault(server.http_url)
     p99 = [round(float(np.percentile(gaps, 99)) * 1e3, 2) for gaps in (quiet, beside)]
     return {
-        "requests": sum(counts.values()),
+        "requests": counts.total(),
+        "requests_per_s": round(counts.total() / took, 1),
         "outcomes": dict(counts),
         "bad": bad,
         "longest_request_s": round(longest, 2),
