@@ -6,32 +6,24 @@ is one binary request with one answer. The steps are generators: they yield what
 comes back.
 """
 
-import json
 import time
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
-from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
-from contract.names import MODEL, UNARY_MODEL
+from contract.errors import EdgeVlmError, InvalidInput, NotFound, ServerError, Unavailable, from_wire
+from contract.names import MODEL
 from contract.sampling import Sampling
-from contract.tasks import GENERATE
-from contract.tensors import OUTPUTS
 from edge_runtime.clients.affinity import affinity
-from edge_runtime.clients.connection import Connection, refused_region
+from edge_runtime.clients.connection import Connection
+from edge_runtime.clients.http_message import binary_outputs, event_outputs, infer_message, question_message
+from edge_runtime.clients.http_region import register, retire
 from edge_runtime.clients.http_steps import Ask, Reply, Steps
-from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, infer_inputs, num_items, sent_bytes, vision_bytes
+from edge_runtime.clients.infer_inputs import NO_REGION, Tensors, num_items, sent_bytes, vision_bytes
 from edge_runtime.clients.patience import LEAVING
-from edge_runtime.clients.shared_regions import UNREGISTER_PAUSE_S, UNREGISTER_TRIES, Region
+from edge_runtime.clients.shared_regions import Region
 from edge_runtime.encoded_item import EncodedItem, Precision
 from edge_runtime.request import Delta, Request, learn_keys, read_delta, sampling_json, text_tensor
-
-try:
-    import tritonclient.http as triton
-except ImportError as error:
-    raise MissingExtra("the HTTP client", "client") from error
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class HttpCall:
@@ -79,7 +71,7 @@ class HttpCall:
             connection.held.forget(request.keys(self._precision))
             connection.held.miss()
             reply = yield from self._infer(request.tensors(sampling, self._precision, stream=False))
-        self.value = delta = self._counted(read_delta(_outputs(reply)))
+        self.value = delta = self._counted(read_delta(binary_outputs(reply)))
         connection.held.add(delta.vision_keys)
         learn_keys(request.items, delta.vision_keys, self._precision)
         if delta.finish_reason == "cancelled" and self.patience.left_s == 0:
@@ -100,13 +92,9 @@ class HttpCall:
                 request = self._asked = yield from self._prepared(request)
                 continue
             keys = request.keys(self._precision)
-            if lacking := [key for key in keys if key not in connection.held]:
-                raise ServerError(
-                    f"{connection.url} did not keep {lacking[0]}: raise its max_reuse_bytes, or use infer or gRPC"
-                )
-            body = json.dumps(_question(request, sampling, keys)).encode()
-            self._upload_bytes += len(body)
-            reply = yield from self._sent(Ask(f"/v2/models/{MODEL}/generate_stream", body, is_stream=True))
+            question = question_message(request, sampling, keys)
+            self._upload_bytes += len(question.body or b"")
+            reply = yield from self._sent(question)
             error = reply.error()
             if error is None:
                 if keys:
@@ -127,13 +115,12 @@ class HttpCall:
         Raises:
             EdgeVlmError: the server says that it failed.
         """
-        if not line.startswith(b"data:"):
-            return None
         try:
-            values = json.loads(line[5:])
+            outputs = event_outputs(line)
         except ValueError as error:
             raise self.patience.lost(self._num_pieces, "the stream ended within a line") from error
-        outputs = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+        if outputs is None:
+            return None
         if message := "".join(outputs.get("error", ())):
             raise from_wire(message)
         self._num_pieces += 1
@@ -163,7 +150,7 @@ class HttpCall:
         regions = self._connection.regions.close()
         try:
             for region in regions:
-                yield from _retire(region)
+                yield from retire(region)
         finally:
             for region in regions:
                 region.unlink()
@@ -172,7 +159,7 @@ class HttpCall:
         """Give back what this call holds; the client runs these steps whatever happens."""
         region, self._region = self._region, None
         if region is not None and not self._connection.regions.give(region):
-            yield from _retire(region)
+            yield from retire(region)
 
     def _prepared(self, request: Request) -> Generator[Ask, Reply, Request]:
         """The request as this server takes it; sets the precision in which its rows travel."""
@@ -202,7 +189,11 @@ class HttpCall:
                     f"{connection.url} keeps no embeddings (max_reuse_bytes is 0), and JSON cannot carry them: use infer, "
                     "or gRPC"
                 )
-        keys = read_delta(_outputs(reply)).vision_keys
+        keys = read_delta(binary_outputs(reply)).vision_keys
+        if len(keys) != len(items) or not all(keys):  # what connection.held says, another request may change meanwhile
+            raise ServerError(
+                f"{connection.url} did not keep all of {len(items)} items: raise its max_reuse_bytes, or use infer or gRPC"
+            )
         connection.uplink.add(self._upload_bytes - before, time.perf_counter() - began)
         connection.held.add(keys)
         learn_keys(items, keys, self._precision)
@@ -227,38 +218,26 @@ class HttpCall:
         for _ in range(2):
             if num_bytes:
                 yield from self._share(num_bytes)
-            reply = yield from self._sent(self._infer_ask(tensors, self._region if num_bytes else None, is_upload))
+            region = self._region if num_bytes else None
+            self._num_uploaded = max(self._num_uploaded, num_items(tensors))
+            self._upload_bytes += sent_bytes(tensors, region)
+            message = infer_message(tensors, region, self.patience.left_s, is_upload=is_upload)
+            reply = yield from self._sent(message)
             error = reply.error()
             if error is None or self._region is None or NO_REGION not in str(error):
                 break
             self._region.is_registered = False  # the server has started anew
         return reply
 
-    def _infer_ask(self, tensors: Tensors, region: Region | None, is_upload: bool) -> Ask:
-        self._num_uploaded = max(self._num_uploaded, num_items(tensors))
-        self._upload_bytes += sent_bytes(tensors, region)
-        left_s = self.patience.left_s  # the server gets it, because it does not notice when such a client leaves
-        timeout_us = None if left_s is None else max(1, int(left_s * 1e6))
-        make = triton.InferenceServerClient.generate_request_body
-        body, json_size = make(infer_inputs(triton, tensors, region), timeout=timeout_us)
-        headers = {"Content-Type": "application/octet-stream"}
-        if json_size is not None:
-            headers[HEADER_LENGTH] = str(json_size)
-        return Ask(f"/v2/models/{UNARY_MODEL}/infer", body, headers, is_upload=is_upload)
-
     def _share(self, num_bytes: int) -> Steps:
         """Take a region that is large enough, and register it where the server does not know it."""
         region = self._region or self._connection.regions.take()
         if region is not None and region.num_bytes < num_bytes:
-            yield from _retire(region)
+            yield from retire(region)
             region = None
         region = self._region = region or Region(num_bytes)
         if not region.is_registered:
-            body = json.dumps({"key": region.key, "offset": 0, "byte_size": region.num_bytes}).encode()
-            reply = yield Ask(f"/v2/systemsharedmemory/region/{region.name}/register", body)
-            if (error := reply.error()) is not None:
-                raise InvalidInput(refused_region(self._connection.url, error)) from error
-            region.is_registered = True
+            yield from register(region, self._connection.url)
 
     def _counted(self, delta: Delta) -> Delta:
         return replace(
@@ -268,47 +247,3 @@ class HttpCall:
             precision=self._precision,
             fallback=self._fallback,
         )
-
-
-def _retire(region: Region) -> Steps:
-    """As shared_regions.retire."""
-    try:
-        for attempt in range(UNREGISTER_TRIES if region.is_registered else 0):
-            path = f"/v2/systemsharedmemory/region/{region.name}/unregister"
-            reply = yield Ask(path, b"", pause_s=UNREGISTER_PAUSE_S if attempt else 0)
-            if "in use" not in str(reply.error()):
-                break
-    finally:
-        region.unlink()
-
-
-def _question(request: Request, sampling: Sampling, keys: list[str]) -> dict[str, Any]:
-    asked = {
-        "input_ids": request.input_ids.tolist(),
-        "sampling_parameters": sampling_json(sampling),
-        "stream": True,
-        "return_finish_reason": True,
-        "return_num_input_tokens": True,
-        "return_num_output_tokens": True,
-    }
-    if request.task != GENERATE:
-        asked["task"] = request.task
-    return asked | ({"vision_keys": keys, "encoder_fingerprint": request.encoder_fingerprint} if keys else {})
-
-
-def _outputs(reply: Reply) -> dict[str, list[Any]]:
-    """The values of the outputs of a binary answer, by name.
-
-    Raises:
-        EdgeVlmError: the reply is an error, or its output `error` names one.
-    """
-    if (error := reply.error()) is not None:
-        raise error
-    length = {name.lower(): value for name, value in reply.headers.items()}.get(HEADER_LENGTH.lower())
-    read = triton.InferenceServerClient.parse_response_body
-    result = read(reply.body, header_length=int(length) if length else None)
-    arrays = {spec.name: result.as_numpy(spec.name) for spec in OUTPUTS}
-    outputs = {name: array.ravel().tolist() for name, array in arrays.items() if array is not None}
-    if message := b"".join(outputs.get("error", ())).decode():
-        raise from_wire(message)
-    return outputs

@@ -166,6 +166,25 @@ def test_pictures_that_reach_another_server_than_their_question_go_with_it(
             item.wire_keys.clear()
 
 
+@pytest.mark.parametrize("name", ["http", "http asyncio"])
+def test_the_miss_that_ends_the_use_of_keys_costs_no_answer(
+    server: TritonServer, asked: list[Request], name: str
+) -> None:
+    """The client notes no key from then on, and still asks by the keys that the server has just answered."""
+    way = WAYS[name]
+    want = text(WAYS["grpc"].ask(server.grpc_url, asked[3], sampling=SHORT))
+    (item,) = asked[3].items
+    with way.open(way.url(server)) as session:
+        held = session.client.held
+        for _ in range(MAX_CREDIT - 1):
+            held.miss()
+        item.wire_keys[("fp16", item.is_video)] = "0" * 64  # the server does not hold it
+        held.add(["0" * 64])
+        assert text(session.ask(asked[3], SHORT)) == want
+        assert not held.is_useful
+        assert text(session.ask(asked[3], SHORT)) == want
+
+
 def test_keys_that_only_miss_are_given_up() -> None:
     held = HeldKeys()
     held.add(["a", "b"])
