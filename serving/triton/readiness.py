@@ -4,6 +4,8 @@ Triton closes its ports as soon as it has to stop, with requests on their way. S
 that the server leaves, serves on for a while, and stops when no request comes any more.
 """
 
+import socket
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -11,6 +13,14 @@ from types import TracebackType
 
 from contract.errors import ServerError
 from serving.triton.health import is_ready
+
+
+class Door(ThreadingHTTPServer):
+    """Answers each in a thread, and bears a balancer that hangs up on an answer: haproxy reads its head alone."""
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Readiness:
@@ -41,7 +51,7 @@ class Readiness:
 
         self.is_leaving = False
         try:
-            self._door = ThreadingHTTPServer((host, port), Handler)
+            self._door = Door((host, port), Handler)
         except OSError as error:
             raise ServerError(f"ready port {port} of {host} cannot be used: {error.strerror}") from error
         self.port = self._door.server_port

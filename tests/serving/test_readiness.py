@@ -1,8 +1,11 @@
 """The door for balancers: yes while the server takes requests, no before it stops, while it still answers."""
 
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +17,7 @@ from contract.errors import ServerError
 from serving.triton.launcher import TritonServer
 from serving.triton.readiness import Readiness
 from tests.edge.ways import free_port
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +39,17 @@ def test_it_says_what_the_server_does(server: TritonServer) -> None:
             Readiness(server.http_url, "127.0.0.1", door.port)
     with Readiness(f"127.0.0.1:{free_port()}", "127.0.0.1", 0) as door:
         assert ask(door.port) == (503, b"not ready\n")
+
+
+def test_a_balancer_that_hangs_up_leaves_no_traceback(server: TritonServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with Readiness(server.http_url, "127.0.0.1", 0) as door:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", door.port)) as check:
+                check.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+        assert ask(door.port) == (200, b"ready\n")
+        wait_for(lambda: not [one for one in threading.enumerate() if "process_request" in one.name])
+    assert capsys.readouterr().err == ""
 
 
 def test_a_server_that_is_told_to_stop_says_so_and_serves_on(language_folder: Path) -> None:
