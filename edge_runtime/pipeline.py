@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from contract.card import ModelCard
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, MediaError
 from edge_runtime import families
 from edge_runtime.items.item import Item
 from edge_runtime.items.maker import PATIENT, Asker, ItemMaker, MakeItem
@@ -92,7 +92,7 @@ class Pipeline:
         Raises:
             MediaError: a source cannot be read, or a picture or video cannot be decoded.
         """
-        return [self._make(part.source, part.options, asker, mode) for part, mode in self._parts(messages, pictures)]
+        return [self._made(part, mode, asker) for part, mode in self._parts(messages, pictures)]
 
     def _parts(self, messages: list[Message], pictures: int | None = None) -> Iterator[tuple[MediaPart, str]]:
         """Each picture and video, and how the family cuts a picture of these messages."""
@@ -113,7 +113,15 @@ class Pipeline:
 
     def _prepared(self, part: MediaPart, mode: str, asker: Asker) -> PreparedItem:
         name = self._rows.name(part.source, (part.options, mode))
-        return self._rows.known(name) or PreparedItem(self._make(part.source, part.options, asker, mode), name)
+        return self._rows.known(name) or PreparedItem(self._made(part, mode, asker), name)
+
+    def _made(self, part: MediaPart, mode: str, asker: Asker) -> Item:
+        try:
+            return self._make(part.source, part.options, asker, mode)
+        except MediaError as error:
+            if part.name in str(error):
+                raise
+            raise MediaError(f"{part.name}: {error}") from error  # the maker sees bytes
 
     def encode(self, prepared: Sequence[PreparedItem]) -> Encoded:
         """The rows of what `prepare` made; the tower runs on those that the cache does not have."""

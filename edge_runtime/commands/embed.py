@@ -5,11 +5,12 @@ that model: --triton.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,9 +23,6 @@ from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.embedder import Embedder
 from edge_runtime.served_embedder import ServedEmbedder
 from edge_runtime.vectors import Vectors, cosines, shortened
-
-if TYPE_CHECKING:
-    from edge_runtime.vector_store import VectorStore
 
 STORES = (".db", ".sqlite", ".sqlite3")  # names of vector stores end so
 SHOWN = 24  # characters of a name in the table
@@ -63,7 +61,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if not args.pictures and not args.text:
         raise InvalidInput("nothing was given: name pictures, texts behind --text, or both")
-    store = _store(args.out)  # what cannot be opened is told before the tower runs
+    is_store = args.out is not None and args.out.suffix in STORES
+    if is_store:
+        _check_store(args.out)
     with _opened(args) as (embedder, model):
         started = time.perf_counter()
         pictures = embedder.pictures(args.pictures)
@@ -76,8 +76,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dimensions is not None:
         pictures, texts = (shortened(vectors, args.dimensions) for vectors in (pictures, texts))
     table = cosines(pictures, texts)
-    if store is not None:
-        with store:
+    if is_store:
+        from edge_runtime.vector_store import VectorStore  # here, because it needs an extra
+
+        with VectorStore(args.out) as store:
             store.add("picture", args.pictures, pictures, model)
             store.add("text", args.text, texts, model)
     elif args.out is not None:
@@ -116,13 +118,15 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Embeds, str]]:
         )
 
 
-def _store(out: Path | None) -> "VectorStore | None":
-    """The vector store that --out names; None where it names another file, or none."""
-    if out is None or out.suffix not in STORES:
-        return None
+def _check_store(out: Path) -> None:
+    """Tell before the tower runs why --out can be no vector store. This makes no file: the tower may fail."""
     from edge_runtime.vector_store import VectorStore  # here, because it needs an extra
 
-    return VectorStore(out)
+    if out.exists():
+        with VectorStore(out):
+            return
+    if not os.access(out.parent, os.W_OK):
+        raise InvalidInput(f"{out} cannot be written: {out.parent} is no folder that you may write to")
 
 
 def _print(pictures: list[str], texts: list[str], table: Any) -> None:

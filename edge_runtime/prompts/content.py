@@ -3,11 +3,12 @@
 A part is a picture or a video by the rule of Qwen3-VL's own template, so that pads and items never come apart.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import InvalidInput, MediaError, shown
+from contract.errors import InvalidInput, MediaError, shortened, shown
 from edge_runtime.items.options import names, unknown_key
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -31,10 +32,22 @@ ANYTHING_LOCAL = MediaAccess()
 
 @dataclass(frozen=True)
 class MediaPart:
-    """One picture or video of a conversation."""
+    """One picture or video of a conversation.
+
+    Attributes:
+        source: what `access` made of its source.
+        options: what the message says about it; their type tells which of the two it is.
+        name: the path or URL in the message, for errors; "" where it has none.
+    """
 
     source: Any
     options: PictureOptions | VideoOptions
+    name: str = ""
+
+
+def _name(source: Any) -> str:
+    is_named = isinstance(source, str | os.PathLike) and str(source)[:5].lower() != "data:"
+    return shortened(os.fspath(source)) if is_named else ""
 
 
 def _source(part: dict[str, Any], kind: str) -> Any:
@@ -114,10 +127,10 @@ def media_parts(messages: list[Message], access: MediaAccess = ANYTHING_LOCAL) -
             kind = part.get("type")
             if _is_picture(part):
                 source, picture_options = _source(part, "image"), PictureOptions.of(part)
-                yield MediaPart(access(source, "picture"), picture_options)
+                yield MediaPart(access(source, "picture"), picture_options, _name(source))
             elif kind in ("video", "video_url") or "video" in part:
                 source, video_options = _source(part, "video"), VideoOptions.of(part)
-                yield MediaPart(access(source, "video"), video_options)
+                yield MediaPart(access(source, "video"), video_options, _name(source))
             elif "text" not in part:  # the template would leave it out
                 raise MediaError(
                     f"content part {shown(sorted(part))} has type {shown(kind)}, text, image or video is expected"

@@ -277,6 +277,11 @@ def test_the_command_fills_a_store(made: Made, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "text.db").write_text("no database " * 400)
     assert main(["embed", files[0], *where, str(tmp_path / "text.db")]) == 2
     assert "cannot be used as a vector store" in capsys.readouterr().err
+    assert main(["embed", files[0], *where, str(tmp_path / "nowhere" / "new.db")]) == 2
+    assert "new.db cannot be written" in capsys.readouterr().err
+    assert main(["embed", str(tmp_path / "text.db"), *where, str(tmp_path / "new.db")]) == 2
+    assert f"{tmp_path / 'text.db'} is no picture" in capsys.readouterr().err
+    assert not (tmp_path / "new.db").exists()  # a failure leaves no empty store
 
 
 def test_the_device_needs_no_torch(made: Made, tmp_path: Path) -> None:
