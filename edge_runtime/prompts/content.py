@@ -6,6 +6,7 @@ A part is a picture or a video by the rule of Qwen3-VL's own template, so that p
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from contract.errors import InvalidInput, MediaError, shortened, shown
@@ -37,7 +38,7 @@ class MediaPart:
     Attributes:
         source: what `access` made of its source.
         options: what the message says about it; their type tells which of the two it is.
-        name: the path or URL in the message, for errors; "" where it has none.
+        name: the last part of the path or URL in the message, for errors; "" where the message has none.
     """
 
     source: Any
@@ -47,7 +48,7 @@ class MediaPart:
 
 def _name(source: Any) -> str:
     is_named = isinstance(source, str | os.PathLike) and str(source)[:5].lower() != "data:"
-    return shortened(os.fspath(source)) if is_named else ""
+    return shortened(PurePath(source).name) if is_named else ""
 
 
 def _source(part: dict[str, Any], kind: str) -> Any:

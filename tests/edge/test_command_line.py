@@ -229,7 +229,7 @@ def test_exit_codes_and_errors(
     out, messages = str(tmp_path / "x.npz"), tmp_path / "messages.json"
     messages.write_text('{"role": "user", "content": "Hello"}')
     cases: list[tuple[list[str], int, str, str]] = [
-        (command("encode", bundle_folder, "--out", out, tmp_path / "bad.png"), 2, "INVALID_ARG", f"{tmp_path}/bad.png: picture cannot be decoded"),
+        (command("encode", bundle_folder, "--out", out, tmp_path / "bad.png"), 2, "INVALID_ARG", "bad.png: picture cannot be decoded"),
         (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png"), 2, "INVALID_ARG", "--fetch allows"),
         (command("encode", bundle_folder, "--out", out, "http://127.0.0.1/x.png", "--fetch"), 2, "INVALID_ARG", "public"),
         (command("encode", bundle_folder, "--out", tmp_path / "no" / "x", picture), 2, "INVALID_ARG", "cannot be written"),

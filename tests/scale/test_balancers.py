@@ -1,8 +1,9 @@
 """Two real servers behind haproxy, nginx and Envoy: pictures are sent once, and a rolling restart loses no request.
 
-How many requests the restart sees is what the machine manages meanwhile; the figures are printed (pytest -s).
+Each test prints its figures (pytest -s), the restart as one line of JSON.
 """
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from serving.settings import Settings
 from serving.triton.launcher import TritonServer
 from serving.triton.readiness import Readiness
 from tests.scale.balancers import balanced, redis
+from tests.waiting import seconds_until
 from tiny_model.scenes import shapes_scene
 
 SHORT = Sampling(max_tokens=4)
 NUM_PICTURES, NUM_QUESTIONS = 50, 500
+NUM_IN_RESTART, NUM_CLIENTS, LONGEST_S = 5000, 4, 480
 KINDS: dict[str, Any] = {"grpc": GrpcClient, "http": HttpClient}
 each_balancer = pytest.mark.parametrize("balancer", ["haproxy", "nginx", "envoy"])
 each_kind = pytest.mark.parametrize("kind", list(KINDS))
@@ -87,9 +90,13 @@ def test_a_shared_store_answers_for_every_server(settings: Settings, store_url: 
 def test_a_rolling_restart_loses_nothing(
     settings: Settings, store_url: str, asked: list[Request], tmp_path: Path, balancer: str, kind: str
 ) -> None:
-    """Each server is stopped and started again while four clients ask without a pause."""
+    """Each server is stopped and started again while four clients ask 5,000 questions without a pause.
+
+    A client knows no keys of the others, so each sends every picture once.
+    """
     shared = Settings(settings.model, num_threads=1, reuse_store=store_url)
-    lost, num_answered, num_uploads, over = [], [0] * 4, [0] * 4, threading.Event()
+    lost: list[str] = []
+    num_answered, num_uploads, over = [0] * NUM_CLIENTS, [0] * NUM_CLIENTS, threading.Event()
     with ExitStack() as stack:
         running = [TritonServer(shared) for _ in range(2)]
         for server in running:
@@ -111,7 +118,7 @@ def test_a_rolling_restart_loses_nothing(
                     except Exception as error:
                         lost.append(repr(error))
 
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(NUM_CLIENTS)]
         for thread in threads:
             thread.start()
         time.sleep(2)
@@ -125,9 +132,11 @@ def test_a_rolling_restart_loses_nothing(
             doors[number].is_leaving = False
             urls[2](None)
             time.sleep(3)
+        seconds_until(lambda: lost or sum(num_answered) >= NUM_IN_RESTART, LONGEST_S)
         over.set()
         for thread in threads:
             thread.join(60)
-    print(f"{balancer} {kind}: {len(lost)} of {sum(num_answered)} requests lost, {sum(num_uploads)} uploads")
+    figures = {"questions": sum(num_answered) + len(lost), "lost": len(lost), "uploads": sum(num_uploads)}
+    print(json.dumps({"benchmark": "rolling_restart", "balancer": balancer, "kind": kind} | figures))
     assert not lost, lost[:5]
-    assert sum(num_answered) > 100
+    assert sum(num_answered) >= NUM_IN_RESTART

@@ -227,7 +227,7 @@ def test_a_damaged_picture_is_said_clearly(page: Page, drawn: tuple[Path, dict[s
     page.locator("#picture input[type=file]").first.set_input_files(damaged)
     page.wait_for_timeout(1000)
     ask(page, "What is it?")
-    expect(page.locator("#chat .bot .failure")).to_contain_text("cut short or damaged")
+    expect(page.locator("#chat .bot .failure")).to_contain_text("damaged.png: picture cannot be decoded")
 
 
 def test_stop_before_the_first_token(page: Page, tmp_path: Path) -> None:
