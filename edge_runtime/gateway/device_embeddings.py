@@ -73,9 +73,9 @@ class DeviceEmbeddings:
         door.metrics.encode_seconds.observe(time.perf_counter() - begun)
         count = sum(number for _, number in found)
         door.metrics.prompt_tokens.labels("text").inc(count)
-        pooled = [tuple(vector.tolist()) for vector, _ in found]
+        pooled = [vector for vector, _ in found]
         name = self._settings.served_model_names[0]
-        await exchange.send_json(await asyncio.to_thread(request.whole, pooled, count, name))
+        await exchange.send_pieces(request.pieces(pooled, count, name))
 
     async def _one(
         self, entry: Entry, asker: LeavingAsker, places: asyncio.Semaphore, tower: asyncio.Lock

@@ -1,9 +1,8 @@
 """POST /v1/embeddings: OpenAI's form, with pictures and videos as entries (Jina's form) or as messages (vLLM's)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from contract.errors import shown
 from contract.tasks import EMBED
@@ -11,12 +10,12 @@ from edge_runtime.gateway.chat_request import check_fields, check_model
 from edge_runtime.gateway.entry import Entry, read_entries
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import flag, text, whole
-from edge_runtime.gateway.json_body import json_piece
+from edge_runtime.gateway.json_body import json_bytes
 from edge_runtime.gateway.messages import read_messages
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.prompts.retrieval import embedding_messages
-from edge_runtime.vectors import as_base64
+from edge_runtime.vectors import Vectors, as_base64
 from edge_runtime.vectors import shortened as cut
 
 READ = ("model", "input", "messages", "dimensions", "encoding_format", "instruction", "continue_final_message")
@@ -66,13 +65,16 @@ class EmbeddingsRequest:
                 param="dimensions",
             )  # fmt: skip
 
-    def whole(self, pooled: list[tuple[float, ...]], num_tokens: int, model: str) -> dict[str, Any]:
-        """The answer, in OpenAI's form. A thread calls this: 2,048 long vectors take seconds."""
-        vectors = cut(np.stack([np.array(one, np.float32) for one in pooled]), self.dimensions)
-        shown = [as_base64(vector) if self.is_base64 else json_piece(vector.tolist()) for vector in vectors]
-        data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(shown)]
+    def pieces(self, pooled: list[Vectors], num_tokens: int, model: str) -> Iterator[bytes]:
+        """The answer in OpenAI's form, one vector after another."""
+        yield b'{"object":"list","data":['
+        for index, one in enumerate(pooled):
+            (vector,) = cut(one[None], self.dimensions)
+            shown = as_base64(vector) if self.is_base64 else vector.tolist()
+            mark = b"," if index else b""
+            yield mark + json_bytes({"object": "embedding", "index": index, "embedding": shown})
         usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-        return {"object": "list", "data": data, "model": model, "usage": usage}
+        yield b"]," + json_bytes({"model": model, "usage": usage})[1:]
 
 
 def read_embeddings(values: dict[str, Any], settings: Settings) -> EmbeddingsRequest:

@@ -1,7 +1,9 @@
 """One request and its answer on the wire: whole, or as server-sent events."""
 
+import asyncio
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -17,6 +19,7 @@ STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
 ]
 MAX_LOGGED = 256
+BLOCK_BYTES = 1 << 20  # of an answer in pieces
 _LOGGED = set[str]()
 
 
@@ -67,6 +70,24 @@ class Exchange:
         response = Response(orjson.dumps(value), media_type="application/json")
         response.raw_headers += self._headers()
         await response(self.scope, self.receive, self._send)
+
+    async def send_pieces(self, pieces: Iterator[bytes]) -> None:
+        """Send JSON piece by piece: other answers go on in between, and memory holds what the client has yet to take."""
+        body, is_whole = bytearray(), False
+        headers = [(b"content-type", b"application/json"), *self._headers()]
+        while not is_whole:
+            while len(body) < BLOCK_BYTES and not is_whole:
+                piece = next(pieces, None)
+                body += piece or b""
+                is_whole = piece is None
+                await asyncio.sleep(0)
+            if not self.is_begun:
+                self.is_begun = True
+                length = [(b"content-length", b"%d" % len(body))] if is_whole else []
+                await self._send({"type": "http.response.start", "status": 200, "headers": headers + length})
+            self.is_complete = is_whole
+            await self._send({"type": "http.response.body", "body": bytes(body), "more_body": not is_whole})
+            body.clear()
 
     async def fail(self, failure: Failure) -> None:
         """Send an error answer, or an error event where the answer has begun."""

@@ -24,9 +24,9 @@ def json_size(value: Any) -> int:
     return len(orjson.dumps(value))
 
 
-def json_piece(value: Any) -> Any:
-    """A value written beforehand: a large answer is made of many, and other answers go on between two of them."""
-    return orjson.Fragment(orjson.dumps(value))
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON."""
+    return orjson.dumps(value)
 
 
 def read_json(body: bytes | bytearray) -> Any:

@@ -1,10 +1,12 @@
 """The endpoints that answer without tokens: one request to the server for each entry of a body, a few at a time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from contract.card import ModelCard
 from contract.tasks import no_output
@@ -19,6 +21,7 @@ from edge_runtime.gateway.settings import Settings
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.prompts.chat_template import Message
+from edge_runtime.vectors import Vectors
 
 AT_ONCE = 4  # of one body: while one is in the tower, others are on the way to the server and back
 
@@ -43,8 +46,8 @@ class PooledRequest(Protocol):
     def chats(self) -> Sequence[list[Message] | tuple[int, ...]]:
         """What the model reads for each value of the answer."""
 
-    def whole(self, pooled: list[tuple[float, ...]], num_tokens: int, model: str) -> dict[str, Any]:
-        """The answer, out of what the model gave for each chat."""
+    def pieces(self, pooled: list[Vectors], num_tokens: int, model: str) -> Iterator[bytes]:
+        """The answer as JSON, out of what the model gave for each chat, float32 (W,)."""
 
 
 class Pooled:
@@ -58,7 +61,7 @@ class Pooled:
 
     async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
         """Answer a request whose body has come; where one entry fails, the request does."""
-        tasks: list[asyncio.Task[tuple[tuple[float, ...], int]]] = []
+        tasks: list[asyncio.Task[tuple[Vectors, int]]] = []
         try:
             request: PooledRequest = await self._door.parsed(kind, body)
             exchange.ignored = request.ignored
@@ -67,12 +70,12 @@ class Pooled:
                 await check_length(entry.num_characters, self._triton, entry.param)
             places = asyncio.Semaphore(AT_ONCE)
             tasks = [
-                asyncio.create_task(self._one(chat, request.task, exchange, caller, places)) for chat in request.chats()
+                asyncio.create_task(self._one(chat, request.task, held, caller, places)) for chat in request.chats()
             ]
             found = await asyncio.gather(*tasks)
             pooled, counts = [one for one, _ in found], [count for _, count in found]
             name = self._settings.served_model_names[0]
-            await exchange.send_json(await asyncio.to_thread(request.whole, pooled, sum(counts), name))
+            await exchange.send_pieces(request.pieces(pooled, sum(counts), name))
         finally:
             for task in tasks:
                 task.cancel()
@@ -83,11 +86,11 @@ class Pooled:
         self,
         chat: list[Message] | tuple[int, ...],
         task: str,
-        exchange: Exchange,
+        held: Held,
         caller: bytes,
         places: asyncio.Semaphore,
-    ) -> tuple[tuple[float, ...], int]:
-        """What the model gives for one chat, and the number of tokens it read."""
+    ) -> tuple[Vectors, int]:
+        """What the model gives for one chat, float32 (W,), and the number of tokens it read."""
         async with places:
             if isinstance(chat, tuple):
                 prepared = await self._preparation.prompt(chat)
@@ -102,5 +105,7 @@ class Pooled:
                     if delta.pooled:
                         metrics.items.labels("sent").inc(delta.num_uploaded)
                         metrics.upload_bytes.inc(delta.upload_bytes)
-                        return delta.pooled, tokens.total
+                        vector = np.array(delta.pooled, np.float32)
+                        held.take(vector.nbytes)  # until the answer is out
+                        return vector, tokens.total
         raise no_output(task)

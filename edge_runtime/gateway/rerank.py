@@ -1,5 +1,6 @@
 """POST /v1/rerank: documents by how well they answer a query, in the form of Cohere and Jina."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -10,9 +11,11 @@ from edge_runtime.gateway.chat_request import check_fields, check_model
 from edge_runtime.gateway.entry import Entry, read_entries, read_entry
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import flag, text, whole
+from edge_runtime.gateway.json_body import json_bytes
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.prompts.retrieval import rerank_messages
+from edge_runtime.vectors import Vectors
 
 READ = ("model", "query", "documents", "top_n", "return_documents", "instruction")
 IGNORED = ("user", "request_id", "cache_salt", "client_name", "priority")
@@ -56,15 +59,15 @@ class RerankRequest:
     def check(self, width: int) -> None:
         """A score has no width."""
 
-    def whole(self, pooled: list[tuple[float, ...]], num_tokens: int, model: str) -> dict[str, Any]:
+    def pieces(self, pooled: list[Vectors], num_tokens: int, model: str) -> Iterator[bytes]:
         """The answer: the best document first; the first given first among equals."""
         ranked = sorted(range(len(pooled)), key=lambda place: -pooled[place][0])[: self.top_n]
         results: list[dict[str, Any]] = []
         for place in ranked:
             shown = {"document": _document(self.originals[place])} if self.returns_documents else {}
-            results.append({"index": place, "relevance_score": pooled[place][0]} | shown)
+            results.append({"index": place, "relevance_score": float(pooled[place][0])} | shown)
         usage = {"total_tokens": num_tokens, "prompt_tokens": num_tokens}
-        return {"id": f"rerank-{uuid4().hex}", "model": model, "results": results, "usage": usage}
+        yield json_bytes({"id": f"rerank-{uuid4().hex}", "model": model, "results": results, "usage": usage})
 
 
 def read_rerank(values: dict[str, Any], settings: Settings) -> RerankRequest:
