@@ -46,6 +46,7 @@ def write_static_graph(
     data: DataFile,
     *,
     has_erf: bool = True,
+    is_factored: bool = False,
 ) -> int:
     """Write the graph of one size to `path`, and its weights to `data` where no other graph has done so; returns the
     number of nodes.
@@ -55,14 +56,14 @@ def write_static_graph(
 
     Args:
         read: gives a tower tensor by its tower-local name, float32, before the normalisation is folded in.
-        has_erf: the target computes the error function.
+        has_erf, is_factored: as in StaticLayers.
 
     Raises:
         BundleError: the family has no static graph, or its tower uses an activation that static graphs lack.
         OSError: the disk is full.
     """
     graph = Builder(DIALECT)
-    layers = StaticLayers(graph, tower, family.for_bytes(read, image), has_erf=has_erf)
+    layers = StaticLayers(graph, tower, family.for_bytes(read, image), has_erf=has_erf, is_factored=is_factored)
     main, levels = family.static(graph, layers, tower, grid, INPUT)
     rows = grid.num_patches // tower.merge_size**2
 

@@ -18,7 +18,7 @@ from export.static.frame import Frame
 
 Tensor = Callable[[], NDArray[np.float32]]
 QUICK = {"quick_gelu": 1.702, "silu": 1.0}  # x * sigmoid(alpha * x)
-CUBE = 0.044715  # the factor in gelu's tanh form (https://arxiv.org/abs/1606.08415)
+CUBE, TANH = 0.044715, math.sqrt(2 / math.pi)  # the factors in gelu's tanh form (https://arxiv.org/abs/1606.08415)
 
 
 class StaticLayers:
@@ -27,10 +27,15 @@ class StaticLayers:
     Args:
         read: gives a tower tensor by its tower-local name, float32.
         has_erf: the target computes the error function; without it an exact gelu takes its tanh form.
+        is_factored: gelu's tanh form takes the common factor out, as onnxruntime makes one operator of it; accelerators'
+            compilers know the other form.
     """
 
-    def __init__(self, graph: Builder, tower: Tower, read: Read, *, has_erf: bool = True) -> None:
-        self._graph, self._tower, self.read, self._has_erf = graph, tower, read, has_erf
+    def __init__(
+        self, graph: Builder, tower: Tower, read: Read, *, has_erf: bool = True, is_factored: bool = False
+    ) -> None:
+        self._graph, self._tower, self.read = graph, tower, read
+        self._has_erf, self._is_factored = has_erf, is_factored
 
     def linear(self, rows: str, name: str, output: str | None = None) -> str:
         """(1, patches, in) to (1, patches, out); returns the rows' name, `output` or else the layer's."""
@@ -63,10 +68,14 @@ class StaticLayers:
         if kind in QUICK:
             scaled = rows if QUICK[kind] == 1 else op("Mul", [rows, number(QUICK[kind])])
             return op("Mul", [rows, op("Sigmoid", [scaled])])
+        if kind == "gelu_pytorch_tanh" and self._is_factored:
+            square = op("Mul", [op("Mul", [rows, number(CUBE)]), rows])
+            inner = op("Mul", [op("Mul", [rows, number(TANH)]), op("Add", [square, number(1.0)])])
+            return op("Mul", [op("Mul", [rows, number(0.5)]), op("Add", [op("Tanh", [inner]), number(1.0)])])
         if kind == "gelu_pytorch_tanh" or (kind == "gelu" and not self._has_erf):
             cube = op("Mul", [rows, op("Mul", [rows, rows])])
             inner = op("Add", [rows, op("Mul", [cube, number(CUBE)])])
-            gate = op("Tanh", [op("Mul", [inner, number(math.sqrt(2 / math.pi))])])
+            gate = op("Tanh", [op("Mul", [inner, number(TANH)])])
         elif kind == "gelu":
             gate = op("Erf", [op("Div", [rows, number(math.sqrt(2))])])
         else:

@@ -88,8 +88,8 @@ class Writer:
         plan, graphs = self.plan, list[GridFile]()
         with DataFile(folder / WEIGHTS) as data:
             for grid in plan.grids:
-                path, has_erf = folder / f"static_{grid}.onnx", plan.target.has_erf
-                write_static_graph(self.family, self.tower, read, self.image, grid, path, data, has_erf=has_erf)
+                path, forms = folder / f"static_{grid}.onnx", plan.target.forms
+                write_static_graph(self.family, self.tower, read, self.image, grid, path, data, **forms)
                 graphs.append((grid, path))
         for _, path in graphs:
             require_accepted(onnx.load(path, load_external_data=False), plan.target)

@@ -47,6 +47,11 @@ class Target:
         """Whether an exact gelu can be written."""
         return "Erf" in self.operators
 
+    @property
+    def forms(self) -> dict[str, bool]:
+        """How gelu is written for it, as StaticLayers takes it."""
+        return {"has_erf": self.has_erf, "is_factored": self.name == "onnx"}
+
 
 _REASONS = {"Loop": LOOP, "If": LOOP, "Gather": GATHER}
 _ALL = (
