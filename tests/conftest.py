@@ -20,6 +20,7 @@ from tests.engine import ENGINE, settings
 collect_ignore = [] if importlib.util.find_spec("vllm") else ["vllm"]
 if ENGINE != "vllm":
     collect_ignore.append("serving/test_engine_core.py")  # kills what no other engine has
+    TritonServer.grace_seconds = 0  # unloading takes 4 s; tests/serving/test_launcher.py waits for a server that does
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "models" / "tiny"
 

@@ -54,6 +54,7 @@ class TritonServer:
         ports: the ports in use.
         http_url, grpc_url: "host:port", as tritonclient wants them.
         shm_prefix: names its shared memory and, in their arguments, its processes.
+        grace_seconds: how long `stop` lets Triton answer what runs and unload its models; then it is killed.
 
     Raises:
         InvalidInput: the host is not this machine and the flaws are not accepted.
@@ -62,6 +63,8 @@ class TritonServer:
         BundleError: settings.model is no language checkpoint; nothing was started.
         ServerError: Triton did not become ready; the message ends with its log.
     """
+
+    grace_seconds: float = EXIT_TIMEOUT_SECONDS + 4
 
     def __init__(
         self,
@@ -183,7 +186,7 @@ class TritonServer:
             backends=backends,
         )
         guard = [sys.executable, "-E", "-S", "-m", "serving.triton.guardian", self.shm_prefix, str(folder)]
-        guard += [str(EXIT_TIMEOUT_SECONDS + 4), self.http_url]
+        guard += [str(self.grace_seconds), self.http_url]
         self._command, self._environment = (
             [*guard, *line],
             os.environ
