@@ -19,7 +19,7 @@ from serving.triton.launcher import TritonServer
 from tests.edge.grpc_door import certificate
 from tests.edge.ways import WAYS, Way, every_way, text
 from tests.scrape import at_rest
-from tests.waiting import seconds_until
+from tests.waiting import seconds_until, wait_for
 from tiny_model.scenes import shapes_scene
 
 SHORT = Sampling(max_tokens=4)
@@ -211,16 +211,16 @@ class Thing:
 
 
 def test_idle_connections_are_bounded_in_number_and_time() -> None:
-    idle, things = Idle[Thing](max_idle=2, idle_s=0.3), [Thing() for _ in range(3)]
+    idle, things = Idle[Thing](max_idle=2, idle_s=1.0), [Thing() for _ in range(3)]
     for thing in things:
         idle.give(thing)
     assert [thing.num_closed for thing in things] == [0, 0, 1]
     assert idle.take() is things[1]  # the one used last
-    time.sleep(0.2)
+    time.sleep(0.5)
     idle.give(things[1])
-    time.sleep(0.2)  # the timer of the first has fired, the second is still young
+    wait_for(lambda: things[0].num_closed)  # its timer has fired, the second is half a second younger
     assert (things[0].num_closed, things[1].num_closed, len(idle)) == (1, 0, 1)
-    time.sleep(0.3)
+    wait_for(lambda: things[1].num_closed)
     assert (things[1].num_closed, len(idle)) == (1, 0)
     idle.close()
     idle.give(things[0])

@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -63,8 +62,7 @@ def test_a_server_that_is_told_to_stop_says_so_and_serves_on(language_folder: Pa
         assert process.stdout.readline().startswith("ready")
         assert ask(ready_port)[0] == 200
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        assert ask(ready_port) == (503, b"leaving\n")
+        wait_for(lambda: ask(ready_port) == (503, b"leaving\n"))
         with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/v2", timeout=10) as answer:
             assert answer.status == 200  # still served
         assert process.wait(40) == 0

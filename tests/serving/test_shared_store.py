@@ -19,6 +19,7 @@ from serving.requests.store import ReuseStore
 from serving.settings import Settings
 from tests.edge.ways import free_port
 from tests.serving.test_store import SIZE, item
+from tests.waiting import wait_for
 
 REDIS = shutil.which("redis-server")
 with_redis = pytest.mark.skipif(REDIS is None, reason="apt-get install redis-server (make test-scale does)")
@@ -143,15 +144,13 @@ def test_what_one_server_keeps_another_finds(url: str) -> None:
 
 @with_redis
 def test_it_leaves_after_its_time_and_too_large_items_stay_out(url: str) -> None:
-    store = SharedStore(url, ttl_s=1, max_item_bytes=SIZE)
+    store = SharedStore(url, ttl_s=100, max_item_bytes=SIZE)
     small, large = item(0), item(1, rows=8)
-    store.put(small)
     store.put(large)
-    time.sleep(0.3)
-    assert store.get(small.key) is not None
+    store.put(small)  # written behind the other
+    wait_for(lambda: store.get(small.key) is not None)
     assert store.get(large.key) is None
-    time.sleep(1.3)
-    assert store.get(small.key) is None
+    assert 0 < store._client.ttl(PREFIX + small.key) <= 100  # seconds until Redis takes it away
     store.close()
 
 

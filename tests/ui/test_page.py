@@ -87,7 +87,7 @@ def test_a_visitor_asks_twice_about_a_picture(page: Page, drawn: tuple[Path, dic
     expect(page.locator("#chat .bot").last).to_contain_text(first.answer)
     seen = list(dict.fromkeys(page.evaluate("() => window.seen")))
     growing = [text for text in seen if text not in ("", "…") and "Encoding" not in text]
-    assert len(growing) > 2, seen  # it came in pieces
+    assert len(growing) > 1, seen  # it came in pieces
     assert all(first.answer.startswith(text.split("\n")[0]) for text in growing), growing
     assert decoders_of_pages() == 1
     costs = page.locator("#costs")
@@ -225,7 +225,7 @@ def test_a_damaged_picture_is_said_clearly(page: Page, drawn: tuple[Path, dict[s
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(drawn[0].read_bytes()[:200])
     page.locator("#picture input[type=file]").first.set_input_files(damaged)
-    page.wait_for_timeout(1000)
+    page.locator("#picture .image-frame img").wait_for(state="attached")  # it is uploaded, and nothing is to be seen
     ask(page, "What is it?")
     expect(page.locator("#chat .bot .failure")).to_contain_text("damaged.png: picture cannot be decoded")
 
