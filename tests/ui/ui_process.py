@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 from tests.conftest import ROOT
 
@@ -22,16 +23,20 @@ def ui_process(
         env=os.environ | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"} | environment,
     )  # fmt: skip
     assert process.stdout is not None
+    reader = Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the page
     try:
         said = ""
         for row in process.stdout:
             said += row
             if row.startswith("ready "):
+                reader.start()
                 yield row.split()[1]
                 break
         else:
             raise AssertionError(said)
     finally:
         process.send_signal(end)
-        process.wait(20)
+        process.wait(60)  # a loaded machine took 9 s
+        if reader.is_alive():
+            reader.join(10)
         process.stdout.close()
