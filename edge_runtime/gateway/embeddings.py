@@ -23,7 +23,7 @@ IGNORED = ("user", "request_id", "cache_salt", "metadata")
 NEUTRAL: dict[str, Any] = {  # the only value, besides null, that the gateway accepts
     "add_generation_prompt": True, "add_special_tokens": True, "chat_template": None, "chat_template_kwargs": {},
     "truncate_prompt_tokens": None, "priority": 0, "normalize": True, "normalized": True, "use_activation": True,
-    "embed_dtype": "float32", "endianness": "native",
+    "embed_dtype": "float32", "endianness": "native", "task": EMBED,
 }  # fmt: skip
 FORMATS = ("float", "base64")
 

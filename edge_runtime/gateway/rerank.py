@@ -21,7 +21,7 @@ READ = ("model", "query", "documents", "top_n", "return_documents", "instruction
 IGNORED = ("user", "request_id", "cache_salt", "client_name", "priority")
 NEUTRAL: dict[str, Any] = {  # the only value, besides null, that the gateway accepts
     "max_chunks_per_doc": None, "max_tokens_per_doc": None, "truncate_prompt_tokens": None, "rank_fields": None,
-    "use_activation": True, "chat_template_kwargs": {},
+    "use_activation": True, "chat_template_kwargs": {}, "task": SCORE,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 from contract import families
 from contract.card import ModelCard
@@ -44,6 +45,7 @@ from tests.engine import settings
 from tests.families.models import picture
 from tests.families.qwen2_models import FAMILIES, write
 from tests.families.transform import add_transform
+from tests.serving.wire import unary
 
 NUM_TOKENS = 12
 FPS = 1.6  # of the frames: 2.5 positions from one pair to the next where a second is two
@@ -359,3 +361,8 @@ def test_triton_answers_a_video_with_its_seconds(served: Served) -> None:
             deltas = list(client.stream(request, sampling))
             assert [token for delta in deltas for token in delta.token_ids] == expected
         assert deltas[-1].num_uploaded == 0
+        values = {"input_ids": request.input_ids, "vision_embeddings_fp32": request.main}
+        values |= {"image_grid_thw": request.image_grid_thw, "video_grid_thw": request.video_grid_thw}
+        values |= {"encoder_fingerprint": request.encoder_fingerprint, "sampling_parameters": '{"max_tokens": 2}'}
+        with pytest.raises(InferenceServerException, match=r"\[INVALID_ARG\] video_second_per_grid"):
+            unary(server.grpc_url, values)

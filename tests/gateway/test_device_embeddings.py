@@ -62,7 +62,9 @@ def test_vectors_are_the_embedders(gateway: Gateway, bundle: Path) -> None:
             400,
             "input",
         ),
+        ({"input": {"video": data_url(picture(9, 9))}}, 400, "input"),
         ({"input": "a", "dimensions": 33}, 400, "dimensions"),
+        ({"input": "a", "task": "sing"}, 400, "task"),
         ({"input": "a", "instruction": "b"}, 400, "instruction"),
     ],
 )
@@ -71,3 +73,12 @@ def test_what_it_cannot_embed_is_refused(gateway: Gateway, body: dict[str, Any],
     assert (found, said["error"]["param"]) == (status, param), said
     assert gateway.ask("/v1/embeddings", {"input": "a"})[0] == 200
     assert gateway.ask("/v1/chat/completions", {"messages": []})[0] == 404
+
+
+def test_a_gateway_of_texts_alone_refuses_pictures(bundle: Path) -> None:
+    with gateway_process(bundle, NOBODY, "--limit-mm-per-prompt", '{"image": 0, "video": 0}') as texts:
+        for kind in ("image", "video"):
+            status, said, _ = texts.ask("/v1/embeddings", {"input": ["a", {kind: data_url(picture(9, 9))}]})
+            assert (status, said["error"]["param"]) == (400, "input.[1]"), said
+            assert f"the request has 1 {kind}s, 0 are allowed" in said["error"]["message"]
+        assert texts.ask("/v1/embeddings", {"input": "a"})[0] == 200

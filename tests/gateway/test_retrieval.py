@@ -194,6 +194,7 @@ def test_documents_are_ranked(retrieval: Gateway, whole: Whole, answers: Any) ->
         ({"input": "a", "truncate_prompt_tokens": 5}, "truncate_prompt_tokens", "not supported"),
         ({"input": [[1, 2, 100000]]}, None, "input_ids"),
         ({"input": "a", "model": "clip"}, "model", "served here are"),
+        ({"input": "a", "task": "sing"}, "task", "task is 'sing', which is not supported here"),
     ],
 )
 def test_bad_input_is_refused(retrieval: Gateway, body: dict[str, Any], param: str | None, said: str) -> None:
@@ -211,6 +212,7 @@ def test_bad_ranks_are_refused(retrieval: Gateway) -> None:
         ({"documents": ["a"]}, "query"),
         ({"query": [1, 2], "documents": ["a"]}, "query"),
         ({"query": "a", "documents": ["a"], "top_n": 0}, "top_n"),
+        ({"query": "a", "documents": ["a"], "task": "embed"}, "task"),
     ):
         status, answer, _ = retrieval.ask("/v1/rerank", body)
         assert (status, answer["error"]["param"]) == (400, param), answer
