@@ -34,6 +34,7 @@ from serving import families as serving_families
 from serving.transformers_engine.attention import PACKED
 from serving.transformers_engine.checkpoint import LanguageModel
 from serving.transformers_engine.engine import TransformersEngine
+from serving.transformers_engine.few_rows import weights_first
 from serving.transformers_engine.recurrence import pack
 
 SHAPE = {  # the text model of Qwen3-0.6B with a smaller vocabulary
@@ -85,6 +86,7 @@ def as_language_model(model: PreTrainedModel) -> LanguageModel:
     tokenizer = Tokenizer(models.WordLevel({str(i): i for i in range(card.vocab_size)}, "0"))
     decoder, head = model.model.language_model, model.lm_head
     pack(decoder)
+    weights_first(decoder, head)
     return LanguageModel(
         card, serving_families.find(kind), tokenizer, decoder, head, frozenset(), model.dtype, model.device
     )

@@ -27,6 +27,7 @@ from serving.quantisation import check_quantisation
 from serving.requests.tokenizer import load_tokenizer
 from serving.tasks import answer_ids
 from serving.transformers_engine.attention import PACKED
+from serving.transformers_engine.few_rows import weights_first
 from serving.transformers_engine.fp8_blocks import check_blocks
 from serving.transformers_engine.recurrence import pack
 
@@ -86,6 +87,7 @@ def load_language_model(folder: Path, dtype: str = "auto") -> LanguageModel:
         model = model.to(model.dtype)  # transformers widens quantised weights to what they were before, not to this
     decoder, head = family.parts(model.to(device).eval())  # the tower, which is empty, goes with the rest
     pack(decoder)
+    weights_first(decoder, head)
     ends, grammars = end_ids(folder, config), None
     if importlib.util.find_spec("llguidance") is not None:
         from serving.transformers_engine.mask import grammar_tokenizer

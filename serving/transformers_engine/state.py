@@ -18,11 +18,15 @@ class StateLayer:
         self._num_tokens, self._before = 0, (conv, recurrent, 0)
 
     def advance(self, conv: torch.Tensor, recurrent: torch.Tensor, num_tokens: int) -> None:
-        """Take the states behind num_tokens more tokens, and keep those before."""
+        """Take the states behind num_tokens more tokens, and keep those before. `recurrent` is the layer's from now on."""
         self._before = self.conv, self.recurrent, self._num_tokens
-        # copies: a view would keep the whole batch alive
-        self.conv, self.recurrent = conv.clone(), recurrent.clone()
+        self.conv, self.recurrent = conv.clone(), recurrent  # a view of conv would keep the whole batch alive
         self._num_tokens += num_tokens
+
+    def spare(self) -> torch.Tensor:
+        """Room for the next `recurrent`: that of the state before the last, which nobody needs once a step begins."""
+        before = self._before[1]
+        return torch.empty_like(before) if before is self.recurrent else before
 
     def get_seq_length(self) -> int:
         """How many tokens the states have seen; transformers' name."""

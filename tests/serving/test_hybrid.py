@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen3_5.modeling_qwen3_5 import torch_recurrent_gated_delta_rule
 
 from contract.sampling import Sampling
 from contract.tasks import EMBED
 from serving.transformers_engine.checkpoint import LanguageModel, load_language_model
 from serving.transformers_engine.engine import TransformersEngine
 from serving.transformers_engine.kv import kv_bytes, reserve
+from serving.transformers_engine.recurrence import one_token
 from tests.serving.reference import MAX_NEW_TOKENS, Case, Reference
 from tests.serving.test_engine import answer, collect
 from tests.serving.test_pooling import NEAR, embedding, pooled
@@ -103,6 +105,28 @@ def test_a_failed_step_restores_the_states(
         engine.close()
     assert failed[0] > 3
     assert [tokens for tokens, _, _ in found] == [case.expected for case in chosen]
+
+
+def test_the_rule_of_one_token_is_transformers(model: LanguageModel) -> None:
+    """Three sequences of their own states, two steps; a query head serves two value heads."""
+    torch.manual_seed(5)
+    layers = [reserve(model, 30).layers[0] for _ in range(3)]
+    states = torch.randn(3, 4, 128, 128)
+    for layer, state in zip(layers, states.split(1), strict=True):
+        layer.recurrent = state
+    for _ in range(2):
+        query, key, value = torch.randn(3, 2, 128), torch.randn(3, 2, 128), torch.randn(3, 4, 128)
+        beta, decay = torch.rand(3, 4), -torch.rand(3, 4)
+        found, after = one_token(layers, query, key, value, beta, decay)
+        one = (part[:, None] for part in (query, key, value))
+        settings = {"output_final_state": True, "use_qk_l2norm_in_kernel": True}
+        expected, states = torch_recurrent_gated_delta_rule(
+            *one, g=decay[:, None], beta=beta[:, None], initial_state=states, **settings
+        )
+        torch.testing.assert_close(found, expected[:, 0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat(after), states, atol=1e-5, rtol=1e-5)
+        for layer, state in zip(layers, after, strict=True):
+            layer.advance(layer.conv, state, 1)
 
 
 def test_only_attention_costs_memory_by_the_token(model: LanguageModel) -> None:
