@@ -18,10 +18,10 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     with np.load(job["pictures"]) as held:
         pictures = [held[f"p{i}"] for i in range(len(held.files))]
-    started, file = time.monotonic(), f"{job['file']}.mnn"
-    converter = str(Path(sys.executable).with_name("mnnconvert"))
+    started, file = time.monotonic(), job["file"]
     paths = ("--modelFile", job["graph"], "--MNNModel", file)
-    subprocess.run([converter, "-f", "ONNX", *paths, "--bizCode", "edge", *WEIGHTS[job["precision"]]], check=True)
+    convert = (sys.executable, "-m", "MNN.tools.mnnconvert", "-f", "ONNX", "--bizCode", "edge", *paths)
+    subprocess.run([*convert, *WEIGHTS[job["precision"]]], check=True)
     seconds = time.monotonic() - started
     manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "precision": "high", "numThread": 2},))
     network = MNN.nn.load_module_from_file(file, ["patches"], job["outputs"], runtime_manager=manager)
