@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ def ways(bundle: Bundle, cores: int) -> dict[str, Callable[[list[Item]], object]
     whole, found = by_threads[cores], dict[str, Callable[[list[Item]], object]]()
     for count, encoder in by_threads.items():
         name = ALONE if count == cores else f"one at a time, {count} threads"
-        found[name] = lambda items, encoder=encoder: one_by_one(encoder, items)
+        found[name] = partial(one_by_one, encoder)
     found[f"{PICTURES} a call"] = whole.encode
-    found["two callers, one session"] = lambda items: at_once([whole, whole], items)
+    found["two callers, one session"] = partial(at_once, [whole, whole])
     if cores > 1:
         halves = [Encoder.from_bundle(bundle, threads=cores // 2) for _ in range(2)]
-        found[f"two sessions of {cores // 2} threads"] = lambda items: at_once(halves, items)
+        found[f"two sessions of {cores // 2} threads"] = partial(at_once, halves)
     return found
 
 
