@@ -36,14 +36,15 @@ def shown(path: Path) -> Path:
 
 
 def export(model: Path) -> None:
-    """Write the edge bundle and the language checkpoint, in processes that may use torch."""
+    """Write the edge bundle and the language checkpoint, at once, in processes that may use torch."""
+    running = []
     for verb, out in (("vision", WORK / "bundle"), ("language", WORK / "language")):
         print(f"export    python -m export.{verb} {shown(model)} {shown(out)}", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", f"export.{verb}", model, out], cwd=ROOT, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise SystemExit(done.stdout + done.stderr)
+        line = [sys.executable, "-m", f"export.{verb}", str(model), str(out)]
+        running.append(subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    said = [process.communicate()[0] for process in running]
+    if any(process.returncode for process in running):
+        raise SystemExit("".join(said))
 
 
 def draw(seed: int) -> tuple[Path, list[Question]]:
