@@ -47,8 +47,13 @@ setup-vllm: $(READY) ## vLLM's CPU build, 1.2 GB, for --engine vllm on this mach
 demo: $(READY) ## a picture, a real Triton, three questions, streamed answers; MODEL=models/tiny-tiles takes the model with tiles
 	$(BIN)/python -m examples.demo $(if $(MODEL),--model $(MODEL))
 
+# Files whose tests start no server and watch no clock: two processes share them. All others run one after the other.
+PAIRED := $(wildcard tests/contract/test_*.py tests/edge/test_kernel*.py) $(patsubst %,tests/edge/test_%.py,bundle_links \
+    chat_template conversations damaged_media encoder jpeg media preprocessing real_media real_vocabulary rows static_tower video wheels) \
+    $(patsubst %,tests/export/test_%.py,export_errors plan_and_progress precisions) tests/families/test_embedder.py
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
-	$(BIN)/python -m pytest --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients --ignore=tests/npu
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PAIRED)
+	$(BIN)/python -m pytest $(PAIRED:%=--ignore=%) --ignore=tests/arm --ignore=tests/scale --ignore=tests/clients --ignore=tests/npu
 	$(VLLM_PYTHON) -m pytest tests/vllm/test_engine.py tests/vllm/test_families.py -k "not test_families or llava_next"
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py
 
