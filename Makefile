@@ -156,6 +156,7 @@ payload: $(READY) ## the upload's codecs: bytes, milliseconds, loud channels, 20
 npu: $(READY) ## the bundled model's tower by each accelerator's toolchain, emulated: cosines, bytes, changed answers
 	$(BIN)/python -m pytest tests/npu
 	$(BIN)/python -m benchmarks.npu --out benchmarks/results/npu.json
+	$(BIN)/python -m benchmarks.static_export --out benchmarks/results/static_export.json
 
 bench-gateway: $(READY) ## what the gateway costs, and 32 callers at once, one JSON line
 	$(BIN)/python -m benchmarks.gateway --out benchmarks/results/gateway.json
