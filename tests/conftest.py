@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+hypothesis.settings.load_profile("ci")  # the same examples in every run; `make campaign` draws new ones
 
 import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
 from edge_runtime import Bundle, Encoder, Pipeline
