@@ -1,9 +1,11 @@
 """Each tile family from a whole checkpoint to its answers: tokens are those of transformers' `generate` on the pixels."""
 
 import asyncio
+import copy
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from contract.manifest import read_manifest
 from contract.prompt import check_prompt
 from edge_runtime import EmbeddingCache, Encoder, Pipeline
 from edge_runtime.__main__ import main
+from edge_runtime.items.patches import to_patches
 from edge_runtime.items.workers import DecodingLimits
 from export import families
 from export.gate.packs import flop
@@ -97,6 +100,22 @@ def test_rows_are_those_of_get_image_features(served: Served) -> None:
         rows = served.request(turns).main
         assert rows.shape == expected.shape
         assert np.abs(rows - expected).max() < 1e-4 * np.sqrt((expected**2).mean()), (height, width)
+
+
+def test_pixels_are_near_torchvisions(served: Served) -> None:
+    """Within two grey levels of the backend that transformers takes where torchvision is installed."""
+    other = copy.copy(served.reference)
+    other.image_processor = transformers.AutoImageProcessor.from_pretrained(served.model, backend="torchvision")
+    tiles = served.card.tiles
+    assert tiles is not None
+    for seed, (height, width) in enumerate(SIZES if ALL else SIZES[::7]):
+        turns = [[picture(width, height, seed)]]
+        values = replace(served, reference=other).processed(turns)["pixel_values"].numpy()
+        values = values.reshape(-1, *values.shape[-3:]).transpose(0, 2, 3, 1)
+        levels = np.rint((values * other.image_processor.image_std + other.image_processor.image_mean) * 255)
+        theirs, _ = to_patches(tiles.seen_part(levels.astype(np.uint8)), tiles.patch, tiles.merge, 1)
+        (item,) = served.pipeline.items(messages(turns))
+        assert np.abs(item.patches.astype(int) - theirs).max() <= 2, (height, width)
 
 
 def test_bench_states_the_share_of_the_ceiling(served: Served, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,9 @@ def test_any_list_of_pinpoints_and_any_size(pinpoints: list[tuple[int, int]], he
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
     canvases = [[SIDE * rows, SIDE * columns] for rows, columns in pinpoints]
-    tiles = Tiles("anyres", SIDE, SIDE, 1, PATCH, (0.5,) * 3, tuple(map(tuple, canvases)), has_newline=True)
+    tiles = Tiles(
+        "anyres", SIDE, SIDE, 1, PATCH, (0.5,) * 3, tuple((high, wide) for high, wide in canvases), has_newline=True
+    )
     sizes = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
     images = LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=canvases, do_rescale=False, do_normalize=False)
     image = picture(width, height, seed=1)

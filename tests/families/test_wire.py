@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from contract.errors import InvalidInput
 from contract.names import VISION_MODEL
-from edge_runtime import Request
+from edge_runtime import GrpcClient, Pipeline, Request
 from serving.triton.launcher import TritonServer
 from tests.families.served import CONVERSATIONS, GREEDY, Served, conversations
 from tests.serving.wire import httpclient, inputs, stream, unary
@@ -83,6 +84,16 @@ def test_rows_that_lie_are_refused_alone(served: Served, server: TritonServer) -
             stream(server.grpc_url, asked | changed)
         assert "[INVALID_ARG]" in refused.value.message()
     assert list(stream(server.grpc_url, asked)[0]) == expected
+
+
+def test_the_bundle_of_another_family_is_refused(served: Served, server: TritonServer, pipeline: Pipeline) -> None:
+    """A device with the bundle of Qwen3-VL hears that its ids are none here, and the next request is served."""
+    other = pipeline.ask(CONVERSATIONS["one picture"][0][0], "What is it?")
+    with GrpcClient(server.grpc_url, precision="fp32") as client:
+        with pytest.raises(InvalidInput, match="ids from 0 to 299 are allowed"):
+            list(client.stream(other, GREEDY))
+        deltas = list(client.stream(served.request(SHOWN), GREEDY))
+    assert [token for delta in deltas for token in delta.token_ids] == served.expected(SHOWN)
 
 
 def test_patches_are_not_taken_for_tiles(served: Served, server: TritonServer) -> None:
