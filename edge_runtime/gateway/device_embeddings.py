@@ -28,8 +28,8 @@ from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.workers import DecodingLimits, Workers
 from edge_runtime.media.access import MediaAccess
 
-AT_ONCE = 3  # entries of one request: the next are decoded while one is in the tower
 NUM_ENCODERS, NUM_DECODERS = 2, 4  # threads; a decoder waits for a process
+AT_ONCE = NUM_ENCODERS + 2  # entries of one request: the next are decoded while these are in the tower
 MAX_CHARACTERS = 1 << 16  # of one text: no tower of texts takes so many
 
 
@@ -60,8 +60,8 @@ class DeviceEmbeddings:
             raise Unavailable(f"{self.num_waiting} requests wait for the encoder, which is the most (--max-waiting)")
         self.num_waiting += 1
         asker, begun = LeavingAsker(caller), time.perf_counter()
-        places, tower = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
-        tasks = [asyncio.create_task(self._one(entry, asker, places, tower)) for entry in request.entries]
+        places = asyncio.Semaphore(AT_ONCE)
+        tasks = [asyncio.create_task(self._one(entry, asker, places)) for entry in request.entries]
         try:
             found = await asyncio.gather(*tasks)
         finally:
@@ -78,19 +78,18 @@ class DeviceEmbeddings:
         await exchange.send_pieces(request.pieces(pooled, count, name))
 
     async def _one(
-        self, entry: Entry, asker: LeavingAsker, places: asyncio.Semaphore, tower: asyncio.Lock
+        self, entry: Entry, asker: LeavingAsker, places: asyncio.Semaphore
     ) -> tuple[NDArray[np.float32], int]:
         """The vector (W,) of an entry, and the number of its tokens, 0 for a picture."""
         async with places:
-            return await self._vector(entry, asker, tower)
+            return await self._vector(entry, asker)
 
-    async def _vector(self, entry: Entry, asker: LeavingAsker, tower: asyncio.Lock) -> tuple[NDArray[np.float32], int]:
+    async def _vector(self, entry: Entry, asker: LeavingAsker) -> tuple[NDArray[np.float32], int]:
         loop, (part,) = asyncio.get_running_loop(), entry.parts
         if part["type"] == "text":
             texts = [part["text"]]
             try:
-                async with tower:
-                    vectors = await loop.run_in_executor(self._encoders, self._embedder.texts, texts)
+                vectors = await loop.run_in_executor(self._encoders, self._embedder.texts, texts)
             except InvalidInput as error:
                 raise Failure(400, str(error).replace("texts[0]", entry.param), param=entry.param) from error
             return vectors[0], self._embedder.num_tokens(part["text"])
@@ -100,8 +99,7 @@ class DeviceEmbeddings:
             item = await loop.run_in_executor(self._decoders, self._make, part["image"], options, asker)
         except MediaError as error:
             raise Failure(400, str(error), param=entry.param, code="invalid_media") from error
-        async with tower:
-            return (await loop.run_in_executor(self._encoders, self._embedder.encode, [item]))[0], 0
+        return (await loop.run_in_executor(self._encoders, self._embedder.encode, [item]))[0], 0
 
     def close(self) -> None:
         """End the threads and processes."""
