@@ -14,7 +14,7 @@ LLAMA := $(PEERS)/llama
 # Python of the environment that Triton's models run in with --engine vllm; its tests run there.
 VLLM_PYTHON = $$($(BIN)/python -m serving --prepare --engine vllm | tail -n 1)/python
 
-.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model tiny-tiles evaluate bench bench-memory bench-start bench-callers bench-arm bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval bench-embeddings load precisions payload klt pictures campaign clean help
+.PHONY: setup setup-vllm demo test test-vllm test-newest test-families test-scale test-clients sanitize wheels arm check docs format serve export tiny-model tiny-tiles evaluate bench bench-memory bench-start bench-callers device-reports bench-arm bench-vllm bench-serving bench-decode bench-gateway npu screenshots bench-edge bench-retrieval bench-embeddings load precisions payload klt pictures campaign clean help
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -136,6 +136,9 @@ bench-callers: $(READY) ## pictures a second of BUNDLE by threads, sessions and 
 
 bench-arm: $(READY) ## instructions of one layer on an emulated Cortex-A76: our kernels, onnxruntime, llama.cpp; needs make bench-edge before
 	$(BIN)/python -m tests.arm.instructions --out benchmarks/results/arm_instructions.json
+
+device-reports: $(READY) ## docs/device-reports.md, from the reports of devices in benchmarks/reports
+	$(BIN)/python -m benchmarks.device_reports
 
 bench-vllm: $(READY) ## our vLLM engine under Triton, AsyncLLM alone, the transformers engine
 	$(BIN)/python -m serving --prepare --engine vllm
