@@ -43,6 +43,11 @@ def open_session(
     except BundleError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no public root
+        if "hard link" in str(error):
+            raise BundleError(
+                f"{files.weights} has {files.weights.stat().st_nlink} names in its file system (hard links), and onnxruntime "
+                f"{onnxruntime.__version__} reads no such weights: copy the bundle (cp -r) and open the copy"
+            ) from error
         raise BundleError(
             f"{files.graph} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}; install the version that "
             "the manifest names, or export the bundle again"

@@ -1,6 +1,7 @@
 """A bundle whose files are links, and files that change while a bundle is being opened."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_a_bundle_of_links_gives_the_same_rows(
     ours, plain = linked.encode(items), pipeline.encoder.encode(items)
     np.testing.assert_array_equal(ours.image_embeds, plain.image_embeds)
     np.testing.assert_array_equal(ours.deepstack_embeds, plain.deepstack_embeds)
+
+
+def test_weights_of_two_names_are_refused_with_the_remedy(bundle_folder: Path, tmp_path: Path) -> None:
+    """onnxruntime 1.31 takes a second hard link for an attack; stores that keep equal files once make such links."""
+    linked = tmp_path / "linked"
+    shutil.copytree(bundle_folder, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", linked, copy_function=os.link)
+    with pytest.raises(BundleError, match=r"vision\.onnx\.data has 2 names .* copy the bundle"):
+        Encoder.from_bundle(linked)
+    Encoder.from_bundle(Path(shutil.copytree(linked, tmp_path / "copy")))
 
 
 def test_a_bundle_behind_a_link_is_a_path_to_onnxruntime(bundle_folder: Path, tmp_path: Path) -> None:
