@@ -224,11 +224,7 @@ def _listen_for_questions(
     inputs = [question, picture, video, how.max_tokens, how.temperature, how.system, media.max_pixels, conversation]
     outputs = [question, chat, costs.costs, costs.seen, stop]
     hidden: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
-    slow = {
-        "concurrency_limit": 8,
-        "trigger_mode": "multiple",
-        **hidden,
-    }  # a stopped turn may still end behind a new one
+    slow = {"concurrency_limit": 8, "trigger_mode": "multiple", **hidden}  # a stopped turn may end behind a new one
     gr.on([question.submit, talk.send.click], page.ask, inputs, outputs, **slow)
     for listen, change in ((chat.retry, page.retry), (chat.edit, page.edit)):
         listen(change, conversation, question, **PRIVATE).then(page.ask, inputs, outputs, **slow)

@@ -1,0 +1,134 @@
+"""The engines of the benchmark: transformers, onnxruntime, OpenVINO, and our graphs on our kernels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import torch
+
+import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
+from benchmarks.tile_towers.tiles import Case, Rows, Tiles
+from edge_runtime.tower.session_options import session_options
+from export.graph.loop import write_graph
+from export.integers.rotation import Rotation
+from export.plan import HALF
+from export.precision import precision_named
+from tests.families import models
+
+Engine = Callable[[int], Rows]  # a number of tiles to their rows (N, H)
+WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "patch_size": 14}
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+REFERENCE = "transformers fp32"
+
+
+class Tower(torch.nn.Module):
+    """transformers' tower and connector: tiles (n, 3, side, side) to rows (N, H)."""
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        self.whole = whole.model
+        self.eval()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        found = self.whole.get_image_features(pixel_values=pixel_values).pooler_output
+        rows = torch.cat(list(found)) if isinstance(found, list | tuple) else found
+        return rows.reshape(-1, rows.shape[-1])
+
+
+def engines(folder: Path, case: Case, depth: int, threads: int) -> tuple[Tiles, dict[str, Engine]]:
+    """The tiles, and the engines by name; files stay in the folder."""
+    import transformers
+
+    model = folder / "model"
+    if not model.is_dir():
+        shape = WIDE | {"image_size": case.side, "num_hidden_layers": depth}
+        models.write(case.family, model, **shape)
+    tiles = Tiles(model, case)
+    whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    found = dict[str, Engine]()
+    found[REFERENCE] = _torch(whole, tiles, torch.float32)
+    stock = folder / "stock.onnx"
+    if not stock.is_file():
+        _export_stock(Tower(whole), tiles, case, stock)
+    found["onnxruntime stock"] = _onnxruntime(stock, tiles, threads)
+    for precision in HINTS:
+        found[f"OpenVINO {precision}"] = _openvino(stock, tiles, case, precision, threads)
+    half = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.bfloat16).eval()
+    found["transformers bf16"] = _torch(half, tiles, torch.bfloat16)
+    for precision in PRECISIONS:
+        found[f"ours {precision}"] = _ours(folder / f"ours-{precision}.onnx", tiles, precision, threads)
+    return tiles, found
+
+
+def _torch(whole: Any, tiles: Tiles, dtype: torch.dtype) -> Engine:
+    tower = Tower(whole)
+
+    def run(count: int) -> Rows:
+        with torch.inference_mode():
+            rows: Rows = tower(torch.from_numpy(tiles.pixels[count]).to(dtype)).float().numpy()
+        return rows
+
+    return run
+
+
+def _export_stock(tower: Tower, tiles: Tiles, case: Case, path: Path) -> None:
+    sample = torch.from_numpy(tiles.pixels[case.counts[-1]])
+    with torch.inference_mode():
+        program = torch.onnx.export(
+            tower, (sample,), dynamo=True, input_names=["pixel_values"],
+            dynamic_shapes=({0: torch.export.Dim("tiles", min=1)},),
+        )  # fmt: skip
+    assert program is not None
+    program.save(str(path), external_data=True)
+
+
+def _onnxruntime(path: Path, tiles: Tiles, threads: int) -> Engine:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the others would wait for its threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda count: session.run(None, {name: tiles.pixels[count]})[0]
+
+
+def _openvino(stock: Path, tiles: Tiles, case: Case, precision: str, threads: int) -> Engine:
+    path = stock.with_name(f"openvino-{'int8' if precision == 'int8' else 'fp32'}.xml")
+    if not path.is_file():
+        model = openvino.convert_model(stock)
+        if precision == "int8":
+            import nncf
+
+            samples = nncf.Dataset([[tiles.pixels[case.counts[-1]][:5]]])
+            model = nncf.quantize(
+                model, samples, preset=nncf.QuantizationPreset.MIXED, model_type=nncf.ModelType.TRANSFORMER, subset_size=1
+            )  # fmt: skip
+        openvino.save_model(model, path, compress_to_fp16=precision != "int8")
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+    }
+    request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+    return lambda count: np.array(request.infer([tiles.pixels[count]], share_inputs=True)[0])
+
+
+def _ours(path: Path, tiles: Tiles, precision: str, threads: int) -> Engine:
+    """The graph as export.vision writes it, on this processor's kernels."""
+    chosen, tower, source = precision_named(precision), tiles.tower, tiles.source
+    if not path.is_file():
+        plain = tower.reader(source.tower_tensor)
+        read = Rotation(tower, plain) if chosen.is_integer and Rotation.fits(tower) else plain
+        half = HALF if chosen.is_integer else ()
+        write_graph(source.family, tower, read, source.image, path, chosen.linear, {}, half)
+    session = onnxruntime.InferenceSession(path, session_options(threads, use_kernels=True))
+
+    def run(count: int) -> Rows:
+        feeds = {"patches": tiles.patches[count], "grid_thw": np.array([tiles.grids[count]], np.int64)}
+        rows: Rows = session.run(["image_embeds"], feeds)[0]
+        return rows
+
+    return run
