@@ -61,7 +61,7 @@ test-vllm: $(READY) ## everything that can run on vLLM: its own tests and traps,
 	$(VLLM_PYTHON) -m pytest tests/vllm
 	EDGE_VLM_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/serving/test_triton.py tests/serving/test_life.py \
 	    tests/serving/test_reuse.py tests/serving/test_metrics.py tests/serving/test_engine_core.py tests/serving/test_rows.py \
-	    tests/test_end_to_end.py \
+	    tests/serving/test_hybrid_on_vllm.py tests/test_end_to_end.py \
 	    tests/families/test_triton.py tests/families/test_bundled_tiles.py
 
 test-families: $(READY) ## every model family from a whole checkpoint to its answers, and its gates: 6 minutes on two cores

@@ -34,8 +34,11 @@ NEAR = 2e-5
 
 @pytest.fixture(scope="module")
 def reranker(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference model with a vocabulary that has the tokens yes and no."""
-    folder = tmp_path_factory.mktemp("reranker") / "language"
+    return with_answers(reference, tmp_path_factory.mktemp("reranker") / "language")
+
+
+def with_answers(reference: Reference, folder: Path) -> Path:
+    """Write the reference's language model with a vocabulary that has the tokens yes and no."""
     shutil.copytree(reference.language, folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens([AddedToken("yes", single_word=True), AddedToken("no", single_word=True)])

@@ -37,7 +37,9 @@ def tensors(case: Case, *, twin: str = "fp32", sampling: dict[str, Any] | None =
     if len(case.main):
         made["encoder_fingerprint"] = FINGERPRINT
         if twin == "fp32":
-            made |= {"vision_embeddings_fp32": case.main, "deepstack_embeddings_fp32": case.deepstack}
+            made["vision_embeddings_fp32"] = case.main
+            if len(case.deepstack):
+                made["deepstack_embeddings_fp32"] = case.deepstack
         elif twin == "fp16":
             made["vision_embeddings"] = case.main.astype(np.float16)
             made["deepstack_embeddings"] = case.deepstack.astype(np.float16)

@@ -1,14 +1,12 @@
 """Qwen3.5 on vLLM, in bfloat16, the only format in which its CPU build computes gated-delta layers.
 
-The judge is transformers' float32 model on the pixels. Where two tokens of its own are nearly as likely, bfloat16 may
-choose the other; every token that vLLM chooses must be as good, to the judge, as its best within NEAR_TIE.
+`tests/serving/near_tie.py` judges the answers.
 """
 
 import asyncio
 import json
 import shutil
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,11 @@ from contract.limits import Limits
 from serving.vllm.arguments import engine_arguments
 from serving.vllm.engine import VllmEngine
 from serving.vllm.tensors import check_tensors
-from tests.serving.reference import IMAGE, VIDEO, Case, Reference, forced_logprobs, remove_tensor, write_config
+from tests.serving.near_tie import NEAR_TIE, gap
+from tests.serving.reference import Case, Reference, remove_tensor, write_config
 from tests.vllm.conftest import KV_BYTES, LOOP, run
 from tests.vllm.test_engine import answer, collect
 
-NEAR_TIE = 0.1  # of logarithms of probabilities
 LIMITS = Limits(max_kv_bytes=KV_BYTES, max_active=8)
 
 
@@ -45,17 +43,6 @@ def engine(hybrid: Reference) -> Iterator[VllmEngine]:
     yield engine
     assert not engine.is_dead()
     engine.close()
-
-
-def gap(hybrid: Reference, case: Case, tokens: tuple[int, ...]) -> float:
-    """By how much the judge likes its own choices better, at the token where the difference is largest. transformers
-    would look for rows of a pad that a model of random weights may say, so the judge reads up to the first."""
-    if tokens == case.expected:
-        return 0.0
-    tokens = tuple(takewhile(lambda token: token not in (IMAGE, VIDEO), tokens))
-    logprobs = forced_logprobs(hybrid.model, case.prompt(hybrid.card), hybrid.card, tokens)
-    chosen = logprobs[range(len(tokens)), list(tokens)]
-    return float((logprobs.amax(-1) - chosen).max())
 
 
 def test_answers_alone_and_eight_at_once(hybrid: Reference, cases: dict[str, Case], engine: VllmEngine) -> None:
