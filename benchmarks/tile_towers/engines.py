@@ -9,7 +9,6 @@ import onnxruntime
 import openvino
 import torch
 
-import tests.processor  # noqa: F401  declares torchvision's operators before transformers is imported
 from benchmarks.tile_towers.tiles import Case, Rows, Tiles
 from edge_runtime.tower.session_options import session_options
 from export.graph.loop import write_graph
@@ -51,12 +50,10 @@ def engines(folder: Path, case: Case, depth: int, threads: int) -> tuple[Tiles, 
     whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
     found = dict[str, Engine]()
     found[REFERENCE] = _torch(whole, tiles, torch.float32)
-    stock = folder / "stock.onnx"
-    if not stock.is_file():
-        _export_stock(Tower(whole), tiles, case, stock)
+    stock = {count: _stock(Tower(whole), tiles, count, folder) for count in case.counts}
     found["onnxruntime stock"] = _onnxruntime(stock, tiles, threads)
     for precision in HINTS:
-        found[f"OpenVINO {precision}"] = _openvino(stock, tiles, case, precision, threads)
+        found[f"OpenVINO {precision}"] = _openvino(stock, tiles, precision, threads)
     half = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.bfloat16).eval()
     found["transformers bf16"] = _torch(half, tiles, torch.bfloat16)
     for precision in PRECISIONS:
@@ -75,45 +72,56 @@ def _torch(whole: Any, tiles: Tiles, dtype: torch.dtype) -> Engine:
     return run
 
 
-def _export_stock(tower: Tower, tiles: Tiles, case: Case, path: Path) -> None:
-    sample = torch.from_numpy(tiles.pixels[case.counts[-1]])
-    with torch.inference_mode():
-        program = torch.onnx.export(
-            tower, (sample,), dynamo=True, input_names=["pixel_values"],
-            dynamic_shapes=({0: torch.export.Dim("tiles", min=1)},),
-        )  # fmt: skip
-    assert program is not None
-    program.save(str(path), external_data=True)
+def _stock(tower: Tower, tiles: Tiles, count: int, folder: Path) -> Path:
+    """torch's own export of the tower. transformers' code splits the rows by picture, so a graph takes one number of tiles."""
+    path = folder / f"stock-{count}.onnx"
+    if not path.is_file():
+        with torch.inference_mode():
+            sample = torch.from_numpy(tiles.pixels[count])
+            program = torch.onnx.export(tower, (sample,), dynamo=True, input_names=["pixel_values"])
+        assert program is not None
+        program.save(str(path), external_data=True)
+    return path
 
 
-def _onnxruntime(path: Path, tiles: Tiles, threads: int) -> Engine:
+def _onnxruntime(stock: dict[int, Path], tiles: Tiles, threads: int) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the others would wait for its threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda count: session.run(None, {name: tiles.pixels[count]})[0]
+    sessions = {
+        count: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for count, path in stock.items()
+    }
+    return lambda count: sessions[count].run(None, {"pixel_values": tiles.pixels[count]})[0]
 
 
-def _openvino(stock: Path, tiles: Tiles, case: Case, precision: str, threads: int) -> Engine:
-    path = stock.with_name(f"openvino-{'int8' if precision == 'int8' else 'fp32'}.xml")
-    if not path.is_file():
-        model = openvino.convert_model(stock)
-        if precision == "int8":
-            import nncf
-
-            samples = nncf.Dataset([[tiles.pixels[case.counts[-1]][:5]]])
-            model = nncf.quantize(
-                model, samples, preset=nncf.QuantizationPreset.MIXED, model_type=nncf.ModelType.TRANSFORMER, subset_size=1
-            )  # fmt: skip
-        openvino.save_model(model, path, compress_to_fp16=precision != "int8")
+def _openvino(stock: dict[int, Path], tiles: Tiles, precision: str, threads: int) -> Engine:
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
     }
-    request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
-    return lambda count: np.array(request.infer([tiles.pixels[count]], share_inputs=True)[0])
+    core, requests = openvino.Core(), dict[int, openvino.InferRequest]()
+    for count, path in stock.items():
+        model = _openvino_model(path, tiles.pixels[count], precision)
+        requests[count] = core.compile_model(model, "CPU", hints).create_infer_request()
+    return lambda count: np.array(requests[count].infer([tiles.pixels[count]], share_inputs=True)[0])
+
+
+def _openvino_model(stock: Path, pixels: Rows, precision: str) -> Path:
+    """OpenVINO's file of a stock graph: fp16 weights as its own exporter writes them, or int8 by NNCF."""
+    path = stock.with_name(f"openvino-{stock.stem}-{'int8' if precision == 'int8' else 'fp32'}.xml")
+    if not path.is_file():
+        model = openvino.convert_model(stock)
+        if precision == "int8":
+            import nncf
+
+            model = nncf.quantize(
+                model, nncf.Dataset([[pixels]]), preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER, subset_size=1,
+            )  # fmt: skip
+        openvino.save_model(model, path, compress_to_fp16=precision != "int8")
+    return path
 
 
 def _ours(path: Path, tiles: Tiles, precision: str, threads: int) -> Engine:
