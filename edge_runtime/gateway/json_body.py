@@ -19,11 +19,6 @@ MAX_VALUES = 1 << 19  # room for a list of 262,144 token ids twice
 MAX_DEPTH = 64  # levels of lists and objects
 
 
-def json_size(value: Any) -> int:
-    """The bytes that a value of a body takes as JSON."""
-    return len(orjson.dumps(value))
-
-
 def json_bytes(value: Any) -> bytes:
     """A value as JSON."""
     return orjson.dumps(value)

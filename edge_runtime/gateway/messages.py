@@ -11,7 +11,7 @@ from typing import Any
 from contract.errors import MediaError, shown
 from edge_runtime.gateway.failures import Failure
 from edge_runtime.gateway.fields import check_keys
-from edge_runtime.gateway.json_body import json_size, read_json
+from edge_runtime.gateway.json_body import json_bytes, read_json
 from edge_runtime.gateway.settings import Settings
 from edge_runtime.items.picture_options import PictureOptions
 from edge_runtime.items.video_options import VideoOptions
@@ -102,7 +102,7 @@ def num_characters(messages: list[Message], *beside: Any) -> int:
         texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
         count += sum(map(len, texts)) + len(message.get("reasoning_content", ""))
         others += [message[name] for name in ("name", "tool_call_id", "tool_calls") if message.get(name)]
-    return count + sum(map(json_size, others))
+    return count + sum(len(json_bytes(value)) for value in others)
 
 
 def _message(value: Any, param: str, defaults: dict[str, dict[str, Any]]) -> Message:

@@ -211,14 +211,14 @@ class Thing:
 
 
 def test_idle_connections_are_bounded_in_number_and_time() -> None:
-    idle, things = Idle[Thing](max_idle=2, idle_s=1.0), [Thing() for _ in range(3)]
+    idle, things = Idle[Thing](max_idle=2, idle_s=2.0), [Thing() for _ in range(3)]
     for thing in things:
         idle.give(thing)
     assert [thing.num_closed for thing in things] == [0, 0, 1]
     assert idle.take() is things[1]  # the one used last
-    time.sleep(0.5)
+    time.sleep(1.5)
     idle.give(things[1])
-    wait_for(lambda: things[0].num_closed)  # its timer has fired, the second is half a second younger
+    wait_for(lambda: things[0].num_closed)  # its timer has fired, the second is 1.5 s younger
     assert (things[0].num_closed, things[1].num_closed, len(idle)) == (1, 0, 1)
     wait_for(lambda: things[1].num_closed)
     assert (things[1].num_closed, len(idle)) == (1, 0)
