@@ -124,11 +124,12 @@ class Writer:
             rotated.mkdir()
             sources = self._written(rotated, Rotation(self.tower, self.read))
         for (grid, path), (_, source), pictures, before in zip(graphs, sources, calibration, proven, strict=True):
-            first = len(pictures.calibrating)
+            calibrating = pictures.calibrating if plan.precision in INTEGERS else []
+            first = len(calibrating)
             made = convert(
                 plan.target.name,
                 source,
-                [*pictures.calibrating, *pictures.held_out],
+                [*calibrating, *pictures.held_out],
                 proof.output_names(self.tower),
                 plan.precision,
                 plan.chip,
@@ -141,7 +142,8 @@ class Writer:
             rows = proof.against_float(label, expected, made.answers[first:])
             self.note(line(label, rows, before["largest_residual"]))
             parity.require(rows, label, proof.GATES[plan.precision], self.report)
-            measured = figures(rows, before["largest_residual"]) | {"seconds": round(made.seconds, 1)}
+            taken = {"seconds": round(made.seconds, 1), "seconds_an_answer": round(made.seconds_an_answer, 2)}
+            measured = figures(rows, before["largest_residual"]) | taken
             name = path.name if made.file is None else made.file.name
             found.append(self._entry(grid, name, made.toolchain, measured))
         return found

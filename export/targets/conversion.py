@@ -34,13 +34,15 @@ class Converted:
         file: its file for the device; None where the device takes the ONNX graph itself.
         answers: the outputs (1, rows, H) for each picture, from the toolchain's emulator, simulator or processor.
         toolchain: its packages, name to version.
-        seconds: how long it took for the file.
+        seconds: how long it took until it could answer: file and compilation.
+        seconds_an_answer: how long each picture took.
     """
 
     file: Path | None
     answers: list[list[NDArray[np.float32]]]
     toolchain: dict[str, str]
     seconds: float
+    seconds_an_answer: float
 
 
 def convert(
@@ -94,7 +96,7 @@ def convert(
                 for picture in range(len(pictures))
             ]
     file = None if result["file"] is None else Path(result["file"])
-    return Converted(file, answers, result["toolchain"], result["seconds"])
+    return Converted(file, answers, result["toolchain"], result["seconds"], result["answering"] / len(pictures))
 
 
 def _result(python: Path, target: str, place: Path, job: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 it would refuse is named before it runs."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from export.static.pictures import grid_pictures
 from export.static.proof import GATES
 from export.static.refusals import refusals, require_accepted
 from export.static.target import BY_NAME
+from export.targets import conversion
 from export.vision import export_vision, main
 from tests.export.outliers import make_loud
 from tests.export.tiny_checkpoint import TOWER_72, write_checkpoint
@@ -47,6 +49,21 @@ SIZES = {
     "qwen2_5_vl": "224x224,140x196",
 }
 Edit = Callable[[onnx.ModelProto], Any]
+# A toolchain that computes in float32, and counts the pictures.
+WORKER = """
+import json, sys
+import numpy as np
+import onnxruntime
+job = json.load(open(sys.argv[1]))
+held, session = np.load(job["pictures"]), onnxruntime.InferenceSession(job["graph"])
+answers = [session.run(job["outputs"], {"patches": held[f"p{i}"]}) for i in range(len(held.files))]
+np.savez(job["answers"], **{f"a{i}_{j}": rows for i, one in enumerate(answers) for j, rows in enumerate(one)})
+toolchain = {"pictures": str(len(answers)), "calibrating": str(job["num_calibration"])}
+file = job["file"] if job["precision"] == "int8" else None
+if file:
+    open(file, "w").close()
+json.dump({"file": file, "toolchain": toolchain, "seconds": 2.0, "answering": 6.0}, open(job["result"], "w"))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +274,21 @@ def test_a_bundle_holds_them_beside_the_graph_of_every_size(checkpoint: Path, tm
         assert graph.figures["centred_mean_cosine"] >= 0.999
         assert graph.figures["largest_residual"] > 0
     assert Bundle.load(tmp_path / "with").manifest == after
+
+
+@pytest.mark.usefixtures("few_packs")
+@pytest.mark.parametrize(("precision", "asked", "calibrating"), [("fp16", 4, 0), ("int8", 16, 12)])
+def test_a_toolchain_answers_no_more_pictures_than_the_gate_needs(
+    checkpoint: Path, tmp_path: Path, precision: str, asked: int, calibrating: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real ones take up to minutes a picture."""
+    (tmp_path / "openvino_worker.py").write_text(WORKER)
+    monkeypatch.setattr(conversion, "WORKERS", tmp_path)
+    monkeypatch.setattr(conversion, "python_for", lambda target, note: Path(sys.executable))
+    export_vision(str(checkpoint), tmp_path / "out", static=StaticChoice("64x96", "openvino", precision))
+    (graph,) = read_manifest(tmp_path / "out").static
+    assert graph.toolchain == {"pictures": str(asked), "calibrating": str(calibrating)}
+    assert (graph.figures["seconds"], graph.figures["seconds_an_answer"]) == (2.0, round(6 / asked, 2))
 
 
 @pytest.mark.usefixtures("few_packs")

@@ -61,12 +61,13 @@ def test_a_worker_gets_floats_and_gives_answers(workers: Path, tmp_path: Path) -
 held = np.load(job["pictures"])
 assert [held[f"p{i}"].shape for i in range(2)] == [(1, 4, 768)] * 2
 np.savez(job["answers"], **{f"a{i}_{j}": held[f"p{i}"][:, :1, :4] + j for i in range(2) for j in range(2)})
-facts = {"file": job["file"] + ".bin", "toolchain": {"made up": "1"}, "seconds": 0.5}
+facts = {"file": job["file"] + ".bin", "toolchain": {"made up": "1"}, "seconds": 0.5, "answering": 3.0}
 json.dump(facts, open(job["result"], "w"))
 """
     )
     made = converted(tmp_path)
     assert made.file == tmp_path / "static_64x64.qnn.bin"
+    assert (made.seconds, made.seconds_an_answer) == (0.5, 1.5)
     assert [[float(rows.mean()) for rows in outputs] for outputs in made.answers] == [[-1.0, 0.0], [0.0, 1.0]]
 
 

@@ -39,9 +39,11 @@ def main() -> None:
         outputs = values(program, picture)
         for place, name in enumerate(job["outputs"]):
             answers[f"a{number}_{place}"] = outputs[name]
+    answering = time.monotonic() - started - seconds
     np.savez(job["answers"], **answers)
     toolchain = {name: version(name) for name in ("coremltools", "onnx2coreml")}
-    Path(job["result"]).write_text(json.dumps({"file": file, "toolchain": toolchain, "seconds": seconds}))
+    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
+    Path(job["result"]).write_text(json.dumps(result))
 
 
 def values(program: Any, patches: Any) -> dict[str, Any]:
