@@ -43,6 +43,7 @@ NEUTRAL: dict[str, Any] = {  # the only value, besides null, that the gateway ac
 }  # fmt: skip
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 PIXELS = ("min_pixels", "max_pixels")
+MAX_IGNORED = 16  # unknown fields: a look for the name that is almost one's own takes half a millisecond each
 
 
 Reader = Callable[[dict[str, Any], Settings], Any]
@@ -146,9 +147,9 @@ def check_fields(
 
     Raises:
         Failure: 400, an unsupported field has another value, or a name is almost a known one; with `strict`, a name is
-            unknown.
+            unknown; there are more than MAX_IGNORED unknown names.
     """
-    ignored = []
+    ignored = list[str]()
     for name, value in given.items():
         if name in known:
             continue
@@ -160,6 +161,11 @@ def check_fields(
                     code="unsupported_parameter",
                 )  # fmt: skip
             continue
+        if len(ignored) == MAX_IGNORED:
+            raise Failure(
+                400, f"the body has more than {MAX_IGNORED} unknown fields, {shown(name)} among them: leave them out",
+                param=name[:64], code="unknown_parameter",
+            )  # fmt: skip
         near = nearest(name, (*known, *neutral))
         if near or settings.strict:
             hint = f"did you mean {near!r}?" if near else "leave it out (--strict refuses it)"
