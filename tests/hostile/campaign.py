@@ -6,9 +6,12 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from benchmarks.machine import machine
 from tests.conftest import CHECKPOINT, run_module
 from tests.engine import ENGINE
 from tests.hostile.chaos import FROZEN, PLACES, VICTIMS, chaos
-from tests.hostile.files import fuzz_in
+from tests.hostile.files import added, fuzz_in
 from tests.hostile.fuzzing import fuzz
 from tests.hostile.kept import kept
 from tests.hostile.soak import soak
@@ -27,10 +30,17 @@ SERVED = ("fuzz", "chaos", "soak", "kept")
 
 
 def files(folder: Path, num_cases: int, seconds: float) -> dict[str, Any]:
-    """The fuzz of files, over the bundled model."""
+    """The fuzz of files, over the bundled model, in a process a processor."""
     run_module("export.vision", CHECKPOINT, folder / "bundle")
     run_module("export.language", CHECKPOINT, folder / "language", "--bundle", folder / "bundle")
-    return fuzz_in(folder / "bundle", folder / "language", num_cases, seconds=seconds)
+    num_processes = os.cpu_count() or 1
+    share = -(-num_cases // num_processes)
+    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
+        asked = [
+            pool.submit(fuzz_in, folder / "bundle", folder / "language", share, seconds=seconds)
+            for _ in range(num_processes)
+        ]
+        return added([one.result() for one in asked])
 
 
 def main() -> int:
