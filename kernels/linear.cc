@@ -251,6 +251,17 @@ void Linear::MakeRows(const Run& run, const float* x, size_t first, size_t rows,
 void Linear::Apply(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
                    float* result) const {
   if (!rows) return;
+  size_t num_chunks = IsFloat() ? (rows + kMostFloatRows - 1) / kMostFloatRows : 1;
+  size_t chunk = RoundUp((rows + num_chunks - 1) / num_chunks, kRows);
+  for (size_t first = 0; first < rows; first += chunk) {
+    const float* residual = after.residual ? after.residual + first * out_ : nullptr;
+    ApplyToChunk(run, x + first * in_, std::min(chunk, rows - first), before, {after.after, residual},
+                 result + first * out_);
+  }
+}
+
+void Linear::ApplyToChunk(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
+                          float* result) const {
   const Shape& shape = ShapeOf(format_);
   const Cut& cut = CutOf();
   const size_t row_unit = is_on_matrix_ ? kMatrixRows : kRows;

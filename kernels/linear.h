@@ -16,6 +16,9 @@ constexpr size_t kMostInputs8 = 29432;
 // The type of weights, and of rows in a product: kHalf and kFloat both multiply floats.
 enum class Format { kInt8, kHalf, kFloat, kBf16 };
 
+// Float layers take so many rows at a time: every panel passes all of them, so they must stay in the third cache.
+constexpr size_t kMostFloatRows = 4 * kMostRows;
+
 class Linear {
  public:
   // values (in, out) int8 from -127 on, in up to kMostInputs8; steps (out,), sums_and_bias (2, out): column sums times
@@ -65,6 +68,8 @@ class Linear {
   void MakeTile(const float* const (&rows)[kRows], float* tile) const;
   void MakeRows(const Run& run, const float* x, size_t first, size_t rows, const Prologue& before,
                 const Left& left) const;
+  void ApplyToChunk(const Run& run, const float* x, size_t rows, const Prologue& before, const Epilogue& after,
+                    float* result) const;
   void Multiply(const Left& left, size_t first_row, size_t num_rows, size_t panel, void* block, const Epilogue& after,
                 float* result) const;
   void MultiplyOnMatrix(const Left& left, size_t first_row, size_t num_rows, size_t panel, const void* block,

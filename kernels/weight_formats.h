@@ -44,7 +44,7 @@ struct Halves {
                               *kGeneralNormMlpAdd = "GeneralNormMlpAdd16";
   static constexpr size_t kInputs = 2;
   static constexpr bool kHasFactors = false;
-  static constexpr size_t kRowsPerChunk = 4 * kMostRows;  // weights are larger than rows
+  static constexpr size_t kRowsPerChunk = kMostFloatRows;  // weights are larger than rows
 
   // weight fp16 (out, in), bias (out,); attribute accuracy_level
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
@@ -71,7 +71,7 @@ struct Floats {
                               *kGeneralNormMlpAdd = "GeneralNormMlpAdd32";
   static constexpr size_t kInputs = 2;
   static constexpr bool kHasFactors = false;
-  static constexpr size_t kRowsPerChunk = 4 * kMostRows;
+  static constexpr size_t kRowsPerChunk = kMostFloatRows;
 
   // weight float32 (out, in), bias (out,)
   static OrtStatus* Read(const OrtKernelInfo* info, size_t first, bool copies, Linear* linear);
