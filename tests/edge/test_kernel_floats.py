@@ -29,7 +29,7 @@ from tests.edge.operators import (  # fmt: skip
 @every_way
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("bits", ["16", "32"])
-@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 3, 1), (7, 64, 64), (13, 70, 65), (259, 601, 130), (300, 1152, 80)])  # fmt: skip
+@pytest.mark.parametrize(("rows", "num_inputs", "num_outputs"), [(1, 3, 1), (7, 64, 64), (13, 70, 65), (259, 601, 130), (300, 1152, 80), (1033, 70, 65)])  # fmt: skip
 def test_layers_of_floats(
     library: Path | None, low_memory: bool, bits: str, rows: int, num_inputs: int, num_outputs: int
 ) -> None:
