@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import replace
 
 from contract.errors import ServerError
@@ -26,6 +26,7 @@ from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.preparation import Preparation, Prepared
 from edge_runtime.gateway.reasoning import begins_thinking
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.shares import Shares
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.items.jpeg import jpeg_bytes
@@ -33,6 +34,9 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.request import Delta
 
 CHARACTERS_PER_TOKEN = 16  # no sensible text has more characters for each token
+# How many requests with a grammar wait for their first token at once, of all clients and of one. The server tries 2
+# grammars at once and lets 16 wait (serving.grammars.trials); without a share one client takes all of these.
+NUM_GRAMMARS, GRAMMARS_OF_ONE = 16, 4
 MAX_KEEPING = 4  # how many requests at once keep their pixels until their first token
 
 
@@ -53,6 +57,7 @@ class Chat:
         self._card = self._bundle.manifest.card
         self._preparation, self._door, self.metrics = preparation, door, door.metrics
         self._counters = ThreadPoolExecutor(1, "jpeg")
+        self._grammars = Shares(NUM_GRAMMARS, GRAMMARS_OF_ONE)
         self._keeping = set[int]()  # the requests, by id, that keep their pixels
 
     def close(self) -> None:
@@ -62,7 +67,7 @@ class Chat:
     async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
         """Answer a request whose body has come."""
         try:
-            chat: ChatRequest = await self._door.parsed(kind, body)
+            chat: ChatRequest = await self._door.parsed(kind, body, caller)
             exchange.ignored = chat.ignored
             chat = await self._within_limits(chat)
             prepared = await self._prepared(chat, caller)
@@ -70,9 +75,11 @@ class Chat:
         finally:
             held.release()
         with self._few_keep_pixels(prepared):
-            await self._answered(kind, chat, prepared, exchange)
+            await self._answered(kind, chat, prepared, exchange, caller)
 
-    async def _answered(self, kind: Kind, chat: ChatRequest, prepared: Prepared, exchange: Exchange) -> None:
+    async def _answered(
+        self, kind: Kind, chat: ChatRequest, prepared: Prepared, exchange: Exchange, caller: bytes
+    ) -> None:
         tokens = PromptTokens.of(prepared.request, self._card)
         if kind.shape is None:
             most = await self._triton.limit("max_prompt_tokens")
@@ -82,9 +89,12 @@ class Chat:
         count_prompt(self.metrics, prepared, tokens)
         last, counting = None, None
         sampling = bound(chat.sampling, chat.tools, thinking, self._bundle.chat_template)
-        async with aclosing(self._client.stream(prepared.request, sampling)) as deltas:
+        async with AsyncExitStack() as turn, aclosing(self._client.stream(prepared.request, sampling)) as deltas:
+            if sampling.structured_outputs is not None:
+                await turn.enter_async_context(self._grammars.of(caller))
             async for delta in deltas:
                 if last is None:
+                    await turn.aclose()
                     self._count_first(delta, exchange)
                     counting = self._count_pictures(delta, prepared)
                 last = delta

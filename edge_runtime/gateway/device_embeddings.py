@@ -49,7 +49,7 @@ class DeviceEmbeddings:
 
     async def answer(self, door: Door, kind: Kind, body: bytearray, exchange: Exchange, caller: bytes) -> None:
         """Answer a request whose body has come; where one entry fails, the request does."""
-        request: EmbeddingsRequest = await door.parsed(kind, body)
+        request: EmbeddingsRequest = await door.parsed(kind, body, caller)
         exchange.ignored = request.ignored
         request.check(self._embedder.manifest.width)
         if request.instruction is not None:

@@ -18,8 +18,9 @@ from edge_runtime.gateway.failures import RETRY_AFTER_S, Failure, failure_of
 from edge_runtime.gateway.kinds import Kind
 from edge_runtime.gateway.metrics import Metrics
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.shares import Shares
 
-NUM_PARSERS = 2  # how many threads parse bodies
+NUM_PARSERS = 2  # how many threads parse bodies; one client holds at most half of them
 GONE = 499  # nginx's number for a client that went away; the gateway counts it and never sends it
 Answer = Callable[[Kind, bytearray, Held, Exchange, bytes], Awaitable[None]]
 
@@ -35,20 +36,22 @@ class Door:
         self._settings, self._callers = settings, callers
         self._bodies, self._num_running = Bodies(settings), 0
         self._parsers = ThreadPoolExecutor(NUM_PARSERS, "body")
+        self._turns = Shares(NUM_PARSERS, NUM_PARSERS // 2)
         self.metrics = Metrics(lambda: self._num_running, num_waiting, lambda: self._bodies.num_bytes)
 
     def close(self) -> None:
         """End the threads."""
         self._parsers.shutdown(wait=False, cancel_futures=True)
 
-    async def parsed(self, kind: Kind, body: bytearray) -> Any:
-        """What the endpoint's reader makes of a body, which is empty afterwards.
+    async def parsed(self, kind: Kind, body: bytearray, caller: bytes) -> Any:
+        """What the endpoint's reader makes of a caller's body, which is empty afterwards.
 
         Raises:
             Failure, InvalidInput: as the reader.
         """
         loop = asyncio.get_running_loop()
-        request = await loop.run_in_executor(self._parsers, parse, body, self._settings, kind.read)
+        async with self._turns.of(caller):
+            request = await loop.run_in_executor(self._parsers, parse, body, self._settings, kind.read)
         body.clear()
         return request
 

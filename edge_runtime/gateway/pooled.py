@@ -63,7 +63,7 @@ class Pooled:
         """Answer a request whose body has come; where one entry fails, the request does."""
         tasks: list[asyncio.Task[tuple[Vectors, int]]] = []
         try:
-            request: PooledRequest = await self._door.parsed(kind, body)
+            request: PooledRequest = await self._door.parsed(kind, body, caller)
             exchange.ignored = request.ignored
             request.check(self._card.hidden_size)
             for entry in request.entries:

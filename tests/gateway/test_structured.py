@@ -1,13 +1,18 @@
 """Structured output and forced tools through the real gateway and the default engine."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
-from tests.gateway.gateway_process import Gateway
+from tests.gateway.gateway_process import Gateway, gateway_process
+from tests.waiting import wait_for
 
 MODEL = "edge_vlm"
 SHAPES = {
@@ -121,3 +126,29 @@ def test_a_schema_that_cannot_be_compiled_is_a_400_with_its_reason(gateway: Gate
         with pytest.raises(openai.BadRequestError, match="cannot be compiled"):
             ask(client, response_format=form)
     assert ask(client).finish_reason == "stop"
+
+
+def test_one_client_leaves_grammars_to_another(bundle_folder: Path, server: TritonServer) -> None:
+    """Each of the first client's expressions takes all the seconds that a trial may."""
+    with (
+        gateway_process(bundle_folder, server.grpc_url, "--api-key", "slow", "quick") as gateway,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        slow = gateway.client("slow")
+
+        def refused(number: int) -> None:
+            with suppress(openai.APIError):
+                ask(slow, extra_body={"structured_outputs": {"regex": f"(a?){{5000}}a{{{number}}}"}})
+
+        asked = [pool.submit(refused, 5200 + number) for number in range(24)]
+        wait_for(lambda: gateway.counted("requests_running") >= 24)
+        schema = {
+            "type": "object",
+            "properties": {"n": {"enum": [3]}},
+            "required": ["n"],
+            "additionalProperties": False,
+        }
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+        assert json.loads(ask(gateway.client("quick"), response_format=form).message.content or "") == {"n": 3}
+        assert sum(not one.done() for one in asked) >= 12
+        gateway.process.kill()
