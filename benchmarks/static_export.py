@@ -1,4 +1,4 @@
-"""Time and memory of static graphs at a real tower's size: `python -m benchmarks.static_export --targets openvino rknn`.
+"""Time and memory of static graphs at a real tower's size: `python -m benchmarks.static_export --targets openvino`.
 
 The checkpoint has random weights (benchmarks.random_checkpoint), so the cosines say whether the toolchain computes the
 graph, and nothing about a trained tower. The targets share the export's steps: the original answers two pictures, the
@@ -91,7 +91,7 @@ def export(checkpoint: Checkpoint, target: str, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of static graphs at a real tower's size.")
     parser.add_argument("--size", choices=SHAPES, default="2b", help="shape of the tower")
-    parser.add_argument("--targets", nargs="+", default=["onnx", "openvino", "rknn"], choices=EXPORTED)
+    parser.add_argument("--targets", nargs="+", default=["onnx", "openvino"], choices=EXPORTED)
     add_out(parser)
     args = parser.parse_args()
     print(HEADER)
