@@ -12,14 +12,16 @@ from pathlib import Path
 
 from contract.errors import EdgeVlmError, ParityError
 
+ABOUT_OUT = "folder to write; an earlier export there is replaced"
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
-    """A parser with MODEL, OUT and --json for `python -m PROGRAM`."""
+
+def parser(program: str, description: str, out: str = "OUT", about_out: str = ABOUT_OUT) -> argparse.ArgumentParser:
+    """A parser with MODEL, OUT and --json for `python -m PROGRAM`. The help calls OUT `out` and says `about_out`."""
     arguments = argparse.ArgumentParser(
-        prog=f"python -m {program}", usage="%(prog)s [options] MODEL OUT", description=description
+        prog=f"python -m {program}", usage=f"%(prog)s [options] MODEL {out}", description=description
     )
     arguments.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
-    arguments.add_argument("out", metavar="OUT", help="folder to write; an earlier export there is replaced")
+    arguments.add_argument("out", metavar=out, help=about_out)
     arguments.add_argument("--json", action="store_true", help="end with one line of JSON")
     return arguments
 

@@ -131,7 +131,9 @@ def _static_choice(args: argparse.Namespace) -> StaticChoice | None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, one of export.command's."""
     arguments = command.parser("export.vision", "Write the edge bundle of a checkpoint.")
-    arguments.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
+    arguments.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the tower's weights (default %(default)s)"
+    )
     arguments.add_argument(
         "--calibration",
         type=Path,

@@ -36,12 +36,21 @@ def pictures(folder: Path | None) -> list[Image.Image | Path]:
     """
     if folder is None:
         return [drawn(width, height, seed) for seed, (width, height) in enumerate(DRAWN_SIZES)]
+    return list(pictures_of(folder, "--calibration")[:MAX_PICTURES])
+
+
+def pictures_of(folder: Path, option: str) -> list[Path]:
+    """The pictures of a folder in the order of their names.
+
+    Raises:
+        InvalidInput: the folder does not exist or holds no pictures; the message names `option`.
+    """
     if not folder.is_dir():
-        raise InvalidInput(f"--calibration is {folder}, which is no folder")
+        raise InvalidInput(f"{option} is {folder}, which is no folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise InvalidInput(f"--calibration is {folder}, a folder without pictures ({', '.join(SUFFIXES)})")
-    return list(found[:MAX_PICTURES])
+        raise InvalidInput(f"{option} is {folder}, a folder without pictures ({', '.join(SUFFIXES)})")
+    return found
 
 
 def batches(folder: Path | None, image: ImageProcessing, card: ModelCard) -> Iterator[Batch]:

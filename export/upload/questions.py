@@ -6,7 +6,6 @@ from pathlib import Path
 from contract.errors import InvalidInput, MediaError
 from edge_runtime import Pipeline
 from edge_runtime.items.jpeg import jpeg_bytes
-from export.integers.calibration import SUFFIXES
 from export.upload.listener import Question
 
 USUAL = (  # where a picture has no questions of its own
@@ -16,20 +15,6 @@ USUAL = (  # where a picture has no questions of its own
     "How many objects are there?",
     "Read the text in this picture.",
 )
-
-
-def pictures(folder: Path, option: str) -> list[Path]:
-    """The pictures of a folder in the order of their names.
-
-    Raises:
-        InvalidInput: the folder does not exist or holds no pictures; the message names `option`.
-    """
-    if not folder.is_dir():
-        raise InvalidInput(f"{option} is {folder}, which is no folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InvalidInput(f"{option} is {folder}, a folder without pictures ({', '.join(SUFFIXES)})")
-    return found
 
 
 def questions(pipeline: Pipeline, path: Path) -> tuple[list[Question], int]:

@@ -246,11 +246,13 @@ def test_the_commands_start_without_the_extra(model: Path, tmp_path: Path) -> No
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         code = f"import sys; {block}; from export.{command} import main; sys.exit(main(sys.argv[1:]))"
-        arguments = [sys.executable, "-c", code, str(model), str(tmp_path / command)]
+        pictures = ["--pictures", str(tmp_path)] if command == "codec" else []
+        arguments = [sys.executable, "-c", code, str(model), str(tmp_path / command), *pictures]
         return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
-    done = run("vision")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: export.vision (torch is not installed) needs an extra")
+    for command in ("vision", "codec"):
+        done = run(command)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: export.{command} (torch is not installed) needs an extra")
     assert run("language").returncode == 0  # files are copied, nothing is computed
     assert (tmp_path / "language" / "config.json").is_file()

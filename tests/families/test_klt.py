@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import export.codec as command
 from contract.codecs import klt
 from contract.errors import ParityError
 from edge_runtime import Bundle
 from export.codec import export_codec
+from export.upload import codec_export as command
 from export.upload.listener import Listener, Question
 from tests.families.models import ALL, picture
 from tests.families.served import CONVERSATIONS, NUM_TOKENS, Served

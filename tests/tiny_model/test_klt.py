@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import export.codec as command
 from contract.codecs import klt
 from contract.errors import ParityError
 from contract.files import sha256
 from edge_runtime import Bundle, Encoder, Pipeline
 from export.codec import export_codec
 from export.language import export_language
+from export.upload import codec_export as command
 from tests.conftest import CHECKPOINT
 from tiny_model.pictures import write_pictures
 
