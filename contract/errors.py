@@ -69,12 +69,17 @@ class InvalidInput(EdgeVlmError, ValueError):
 
 
 class FingerprintMismatch(InvalidInput):
-    """Embeddings of another tower than the one with which the language model was trained."""
+    """Embeddings, or a bundle, of another tower than the one with which the language model was trained.
 
-    def __init__(self, got: str, expected: str) -> None:
+    Args:
+        got, expected: the fingerprints of the two encoders.
+        owner: who expects: the server, or MODEL of an export.
+    """
+
+    def __init__(self, got: str, expected: str, owner: str = "the server") -> None:
         super().__init__(
-            f"encoder_fingerprint is {shown(got)}, this server answers for {expected!r}: export the bundle from the "
-            "checkpoint the server runs",
+            f"encoder_fingerprint is {shown(got)}, {owner} has {expected!r}: use the bundle that was exported from the same "
+            "checkpoint",
             check="fingerprint-other",
         )
 

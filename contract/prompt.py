@@ -70,14 +70,23 @@ class Prompt:
         return tuple(content.key for content in self.contents)
 
 
+def check_encoder(got: str | None, card: ModelCard) -> None:
+    """Check the name that a client gave its encoder; None where it gave none.
+
+    Raises:
+        FingerprintMismatch: the embeddings come from another encoder.
+    """
+    if got is not None and got != card.encoder_fingerprint:
+        raise FingerprintMismatch(got, card.encoder_fingerprint)
+
+
 def _check_fingerprint(got: str | None, has_embeddings: bool, card: ModelCard) -> None:
     if has_embeddings and got is None:
         raise InvalidInput(
             "encoder_fingerprint is missing: send the one of the bundle's manifest with the embeddings",
             check="fingerprint",
         )
-    if got is not None and got != card.encoder_fingerprint:
-        raise FingerprintMismatch(got, card.encoder_fingerprint)
+    check_encoder(got, card)
 
 
 def _contents(

@@ -116,7 +116,7 @@ def export_language(
 def _check_bundle(bundle: Path, fingerprint: str) -> None:
     card = read_manifest(bundle).card
     if card.encoder_fingerprint != fingerprint:
-        raise FingerprintMismatch(card.encoder_fingerprint, fingerprint)
+        raise FingerprintMismatch(card.encoder_fingerprint, fingerprint, "MODEL")
     if read_numbers(bundle, card.hidden_size, card.num_deepstack_levels) is None:
         raise BundleError(f"{bundle} has no {CODEC_NUMBERS}: export it again, or leave --bundle out")
 

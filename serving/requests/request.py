@@ -21,7 +21,7 @@ from contract.expansion import expand_pads
 from contract.grids import check_items, item_rows, num_rows, runs
 from contract.items import ItemTensors, is_pad
 from contract.limits import Limits
-from contract.prompt import Prompt, check_items_alone, check_prompt
+from contract.prompt import Prompt, check_encoder, check_items_alone, check_prompt
 from contract.row_counts import ROW_COUNTS, grids_or_rows
 from contract.rows import MaskReader
 from contract.sampling import Sampling
@@ -109,12 +109,13 @@ class RequestParser:
     def _prompt(
         self, tensors: Tensors, prompt_text: str | None, sampling: Sampling, is_wanted: Callable[[], bool]
     ) -> Prompt:
+        fingerprint, input_ids = text(tensors, "encoder_fingerprint"), tensors.get("input_ids")
+        check_encoder(fingerprint, self._card)  # first: with another checkpoint's bundle any tensor may be wrong
         images, videos = self._grids(tensors)
         held: Held = ()
         if keys := texts(tensors, "vision_keys"):
             held = held_items(keys, len(images) + len(videos), self._store)
         sent = {name: tensors[name] for name in NAMES if name in tensors}
-        fingerprint, input_ids = text(tensors, "encoder_fingerprint"), tensors.get("input_ids")
         if sampling.max_tokens == 0:
             self._check_keeping(len(held) or len(images) + len(videos))
             if input_ids is None and prompt_text is None:

@@ -220,7 +220,10 @@ def examples(case: Case, reference: Reference) -> dict[str, list[dict[str, Any]]
         "ids-length": [{"input_ids": np.ones(401, np.int64)}, text("a b " * 401)],
         "ids-range": [{"input_ids": np.array([3, i])} for i in (272, 1 << 40, -1)],
         "fingerprint": [{"encoder_fingerprint": None}],
-        "fingerprint-other": [{"encoder_fingerprint": "another"}],
+        "fingerprint-other": [
+            {"encoder_fingerprint": "another"},
+            {"encoder_fingerprint": "another", "input_ids": np.array([-1]), "image_grid_thw": np.array([[1, 1, 166]])},
+        ],
         "one-form": [{"vision_embeddings": zeros(ROWS, H, dtype=np.float16)}, {"vision_embeddings_q": values}],
         "pair": [
             {"vision_embeddings_fp32": None},
