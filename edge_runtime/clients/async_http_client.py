@@ -110,7 +110,7 @@ class AsyncHttpClient(Connection, Awaited):
         except TimeoutError:
             raise call.patience.late() from None
         except (OSError, aiohttp.ClientError) as error:
-            raise call.broken(error) from error
+            raise call.broken(error, is_http=not isinstance(error, aiohttp.ClientResponseError)) from error
 
     async def _answered(self, session: aiohttp.ClientSession, call: HttpCall, ask: Ask) -> aiohttp.ClientResponse:
         """Send, and read the head of the answer; as HttpClient's."""

@@ -22,6 +22,7 @@ from edge_runtime.clients.affinity import affinity
 from edge_runtime.clients.connection import refused_region
 from edge_runtime.clients.grpc_channel import (
     AWAY,
+    REFUSED,
     Channel,
     GrpcConnection,
     metadata,
@@ -36,8 +37,6 @@ from edge_runtime.clients.patience import LEAVING
 from edge_runtime.clients.shared_regions import Region, retire
 from edge_runtime.encoded_item import Precision
 from edge_runtime.request import Delta, Request, learn_keys, read_delta
-
-REFUSED = "failed to connect to all addresses"  # gRPC's words where no connection came about
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Call:
             try:
                 message = self._message()
             except Unavailable as error:
-                self._deliver(Failure(str(error), grpc.StatusCode.UNAVAILABLE))
+                self._deliver(_failure(error.__cause__))
                 return
             connection = self._connection
             channel = connection.channels.take(lambda: Channel(connection))
@@ -155,7 +154,7 @@ class Call:
             if not is_final:
                 failure = Failure("the stream ended before the last answer", grpc.StatusCode.UNAVAILABLE)
         except grpc.RpcError as error:
-            failure = Failure(error.details() or "", error.code())
+            failure = _failure(error)
         is_broken = self._is_late or is_leaving or (failure is not None and failure.code in AWAY)
         self._connection.channels.give(channel, is_broken=is_broken)
         if failure is not None and stream is self._stream and not is_final:
@@ -239,6 +238,11 @@ class Call:
             region, self._region = self._region, None
         if region is not None and not self._connection.regions.give(region):
             retire(region, lambda name: unregister(self._connection, name))
+
+
+def _failure(error: Any) -> Failure:
+    """The failure in an error of gRPC; typed makes an error of this package from it."""
+    return Failure(error.details() or "", error.code())
 
 
 def _is_final(result: InferResult) -> bool:

@@ -13,7 +13,16 @@ from threading import Lock
 from typing import Any
 from weakref import finalize
 
-from contract.errors import EdgeVlmError, InvalidInput, MissingExtra, NotFound, ServerError, Unavailable, from_wire
+from contract.errors import (
+    EdgeVlmError,
+    InvalidInput,
+    MissingExtra,
+    NotFound,
+    ServerError,
+    Unavailable,
+    from_wire,
+    shown,
+)
 from contract.names import MODEL
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_steps import http_error
@@ -35,6 +44,8 @@ OPTIONS = [
     ("grpc.client_idle_timeout_ms", int(IDLE_S * 1000)),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel connects at once, whatever an older one waits for
 ]
+REFUSED = "failed to connect to all addresses"  # gRPC's words where no connection came about
+BEFORE_ADDRESS = re.compile(REFUSED + r"; last error: \w+: (ipv[46]:)?")
 RESET = ("RST_STREAM", "Stream removed")  # gRPC's words, under several codes, where the connection broke
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -96,13 +107,21 @@ class Channels:
 
 @dataclass(eq=False)
 class GrpcConnection(Connection):
-    """A way to Triton's gRPC port; see Connection for the arguments."""
+    """A way to Triton's gRPC port; see Connection for the arguments.
+
+    Raises:
+        InvalidInput: as Connection, or the url has no port, or is one of HTTP.
+    """
 
     url: str = "127.0.0.1:8001"
     channels: Channels = field(default_factory=Channels, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if ":" not in self.url or self.url.startswith(("http://", "https://")):  # gRPC would take port 443, or no host
+            raise InvalidInput(
+                f"url is {shown(self.url)}, the host:port of Triton's gRPC is expected (its port is 8001)"
+            )
         finalize(self, self.channels.close)  # a client that nobody closes leaves nothing open
 
 
@@ -121,7 +140,9 @@ def typed(message: str, code: "grpc.StatusCode | None" = None) -> EdgeVlmError:
     if FULL in message or any(words in message for words in RESET):
         return Unavailable(f"{message}: the server has no room, or the connection broke: try again later")
     if code in AWAY:
-        return Unavailable(f"{message}: is Triton running at this address, and is the deadline long enough?")
+        return Unavailable(
+            f"{BEFORE_ADDRESS.sub('', message)}: is Triton running at this address, with gRPC on this port?"
+        )
     kinds = {grpc.StatusCode.NOT_FOUND: NotFound, grpc.StatusCode.INVALID_ARGUMENT: InvalidInput}
     return kinds.get(code, ServerError)(str(failure))
 

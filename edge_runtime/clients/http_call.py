@@ -129,10 +129,15 @@ class HttpCall:
         self._is_final = bool(delta.finish_reason)
         return delta
 
-    def broken(self, why: BaseException) -> EdgeVlmError:
-        """The error when an open connection breaks; the client does not repeat a request that the server may have."""
+    def broken(self, why: BaseException, is_http: bool = True) -> EdgeVlmError:
+        """The error when an open connection breaks, or carries something else than HTTP; the client does not repeat a
+        request that the server may have."""
         if self._num_pieces:
             return self.patience.lost(self._num_pieces, why)
+        if not is_http:
+            return Unavailable(
+                f"{self._connection.url}: what listens there speaks no HTTP. Is it Triton's gRPC port? Write host:port for it"
+            )
         return Unavailable(f"{self._connection.url}: the connection broke before an answer: {why!r}; ask again")
 
     def unreachable(self, why: BaseException) -> float:

@@ -122,7 +122,7 @@ class HttpClient(Connection, Blocking):
         except TimeoutError:
             raise call.patience.late() from None
         except (OSError, http.client.HTTPException) as error:
-            raise call.broken(error) from error
+            raise call.broken(error, is_http=type(error) is not http.client.BadStatusLine) from error
         finally:
             if connection is not None and response is not None:
                 if response.isclosed() and not response.will_close:

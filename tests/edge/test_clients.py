@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -192,6 +193,26 @@ def test_a_silent_server_is_given_up(request_: Request, way: Way) -> None:
             way.ask(f"127.0.0.1:{silent.getsockname()[1]}", request_, sampling=SHORT, timeout_s=0.5)
         with pytest.raises(DeadlineExceeded, match=r"deadline of 0\.3 s"):
             way.ask(f"127.0.0.1:{silent.getsockname()[1]}", request_, sampling=SHORT, deadline_s=0.3)
+
+
+@every_way
+def test_a_port_of_something_else(request_: Request, way: Way) -> None:
+    """A server that says what neither protocol knows, as the other port of a Triton would."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            with suppress(OSError):  # the listener is closed
+                while True:
+                    there, _ = other.accept()
+                    with there:
+                        there.recv(1 << 16)
+                        there.sendall(b"\0\0\x18\x04 none\r\n\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        says = "speaks no HTTP" if way.is_http else "with gRPC on this port"
+        with pytest.raises(Unavailable, match=says):
+            way.ask(f"127.0.0.1:{other.getsockname()[1]}", request_, sampling=SHORT, timeout_s=10)
+        other.shutdown(socket.SHUT_RDWR)
 
 
 @every_way
