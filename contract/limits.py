@@ -1,11 +1,19 @@
 """How much one request may ask for. The server publishes the limits and checks them before it allocates."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from contract.errors import InvalidInput
+
+MAY_BE_ZERO = ("max_items", "max_embedding_bytes", "max_waiting", "max_reuse_bytes")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """max_items counts pictures and videos, max_embedding_bytes the request's embedding tensors together."""
+    """max_items counts pictures and videos, max_embedding_bytes the request's embedding tensors together.
+
+    Raises:
+        InvalidInput: a limit is negative, or is 0 where a server could then answer nothing.
+    """
 
     max_items: int = 64
     max_prompt_tokens: int = 32_768
@@ -16,3 +24,9 @@ class Limits:
     max_queue_seconds: float = 60.0  # how long a request waits for a slot before the server gives it up
     max_kv_bytes: int = 4 << 30  # keys and values of all sequences; a request reserves its prompt and max_tokens
     max_reuse_bytes: int = 1 << 30  # embeddings that the server keeps for requests by key; 0 keeps none
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0 and not (value == 0 and name in MAY_BE_ZERO):
+                least = "0 or more" if name in MAY_BE_ZERO else "a number above 0"
+                raise InvalidInput(f"{name} is {value}, {least} is expected")

@@ -42,11 +42,13 @@ def _options() -> argparse.ArgumentParser:
         help="redis://host:6379, also Valkey: servers share pictures by key there (or $EDGE_VLM_REUSE_STORE)",
     )
     parser.add_argument("--bundle", type=Path, help="edge bundle: also encode pictures, for clients that cannot")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: all cores)")
-    parser.add_argument("--http-port", type=int, default=Ports.http, help="0 chooses a free one")
-    parser.add_argument("--grpc-port", type=int, default=Ports.grpc)
-    parser.add_argument("--metrics-port", type=int, default=Ports.metrics)
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: the checkpoint's)")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads of torch, 0 for all cores (default: 0)"
+    )
+    for name in ("http", "grpc", "metrics"):
+        about = f"port of {name}, 0 for a free one (default: %(default)s)"
+        parser.add_argument(f"--{name}-port", type=int, default=getattr(Ports, name), metavar="N", help=about)
     parser.add_argument(
         "--ready-port", type=int, metavar="N", help="answer balancers here: 200, or 503 before the server stops"
     )
@@ -119,7 +121,7 @@ def main() -> int:
             str(options.model.absolute()),
             options.engine,
             options.dtype,
-            options.threads,
+            options.threads or os.cpu_count(),
             limits=limits,
             engine_args=read_arguments(options.engine_args) if options.engine_args else {},
             bundle=str(options.bundle.absolute()) if options.bundle else None,

@@ -33,8 +33,8 @@ class Settings:
     through.
 
     Raises:
-        InvalidInput: no engine or number format has this name, reuse_store is no URL of a store, or engine_args come
-            with another engine than vllm.
+        InvalidInput: no engine or number format has this name, num_threads is negative, reuse_store is no URL of a
+            store, or engine_args come with another engine than vllm.
     """
 
     model: str
@@ -51,6 +51,8 @@ class Settings:
         for name, value, allowed in (("engine", self.engine, ENGINES), ("dtype", self.dtype, DTYPES)):
             if value not in allowed:
                 raise InvalidInput(f"{name} is {value!r}, allowed are {', '.join(allowed)}")
+        if self.num_threads is not None and self.num_threads < 0:
+            raise InvalidInput(f"threads is {self.num_threads}, 0 (all cores) or more is expected")
         if self.reuse_store is not None and not self.reuse_store.startswith(SCHEMES):
             raise InvalidInput(f"reuse_store is {self.reuse_store!r}, a URL is expected: {', '.join(SCHEMES)}")
         if self.engine_args and self.engine != "vllm":

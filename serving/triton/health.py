@@ -7,6 +7,7 @@ check runs `python -m serving.health`. This module imports only what needs no pa
 any.
 """
 
+import argparse
 import http.client
 import json
 import sys
@@ -54,9 +55,10 @@ def fault(http_url: str = HTTP_URL, timeout_seconds: float = TIMEOUT_SECONDS) ->
     except TimeoutError:
         return f"{where} does not answer: {SILENCE}"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(getattr(error, "reason", None), TimeoutError):
+        reason = getattr(error, "reason", error)  # what urllib has wrapped
+        if isinstance(reason, TimeoutError):
             return f"{where} does not answer: {SILENCE}"
-        return f"{where} does not answer: {error!r}"
+        return f"{where} does not answer at {http_url}: {getattr(reason, 'strerror', None) or repr(reason)}"
     return None
 
 
@@ -75,7 +77,11 @@ def _ask(http_url: str, path: str, body: object, timeout_seconds: float) -> tupl
 
 def main() -> int:
     """Exit code 0 when healthy, 1 when not, for Docker's HEALTHCHECK and Kubernetes' exec probes."""
-    found = fault(sys.argv[1] if len(sys.argv) > 1 else HTTP_URL)
+    parser = argparse.ArgumentParser(prog="python -m serving.health", description="Whether a running server answers.")
+    about = "address of its HTTP port, host:port (default %(default)s)"
+    parser.add_argument("url", nargs="?", default=HTTP_URL, metavar="HOST:PORT", help=about)
+    url: str = parser.parse_args().url
+    found = fault(url.removeprefix("http://").rstrip("/"))
     print(found or "healthy")
     return 1 if found else 0
 

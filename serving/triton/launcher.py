@@ -61,6 +61,7 @@ class TritonServer:
 
     Raises (on entering):
         BundleError: settings.model is no language checkpoint; nothing was started.
+        InvalidInput: `triton` holds no Triton, or nobody can write log_file.
         ServerError: Triton did not become ready; the message ends with its log.
     """
 
@@ -118,6 +119,7 @@ class TritonServer:
         try:
             self.card: ModelCard = render_repository(folder / "models", self._settings)
             self._log_path = None if self._triton else (self._log_file or folder / "triton.log").absolute()
+            self._check_paths()
             with free_ports(self._wanted, self._host) as self.ports:
                 self._launch(folder)
                 self._wait_ready()
@@ -164,6 +166,18 @@ class TritonServer:
                 )
                 self._guard("ab")
             time.sleep(RESTART_SECONDS)
+
+    def _check_paths(self) -> None:
+        if self._triton is not None and not (self._triton / "bin" / "tritonserver").is_file():
+            raise InvalidInput(
+                f"triton is {shown(str(self._triton))}, which has no bin/tritonserver: give Triton's folder, such as "
+                "/opt/tritonserver"
+            )
+        if self._log_path is not None:
+            try:
+                self._log_path.touch()
+            except OSError as error:
+                raise InvalidInput(f"log_file is {shown(str(self._log_path))}: {error.strerror}") from error
 
     def _launch(self, folder: Path) -> None:
         path, libraries = os.environ.get("PATH", os.defpath), os.environ.get("LD_LIBRARY_PATH", "")

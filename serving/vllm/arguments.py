@@ -47,8 +47,10 @@ def read_arguments(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path} is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise InvalidInput(
             f"{path} holds {type(values).__name__}, a JSON object of vLLM's engine arguments is expected"

@@ -121,7 +121,10 @@ def test_the_command(mortal: Any) -> None:
     assert (done.returncode, done.stdout) == (0, "healthy\n")
     done = subprocess.run([*line, "127.0.0.1:9"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert "does not answer" in done.stdout
+    assert done.stdout == "the server does not answer at 127.0.0.1:9: Connection refused\n"
+    url = f"http://{mortal.http_url}/"
+    assert subprocess.run([*line, url], capture_output=True, text=True, timeout=30).stdout == "healthy\n"
+    assert "HOST:PORT" in subprocess.run([*line, "--help"], capture_output=True, text=True, timeout=30).stdout
 
 
 def test_a_dead_engine_is_replaced(mortal: Any, cases: dict[str, Case], tmp_path: Path) -> None:

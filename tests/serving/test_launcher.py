@@ -166,6 +166,26 @@ def test_a_folder_that_is_no_language_checkpoint(reference: Reference, tmp_path:
     assert str(folder) in err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--max-active", "0", "max_active is 0, a number above 0 is expected"),
+        ("--max-waiting", "-1", "max_waiting is -1, 0 or more is expected"),
+        ("--threads", "-1", "threads is -1"),
+        ("--triton", "/none", "no bin/tritonserver"),
+        ("--log-file", "/none/log", "log_file is '/none/log': No such file or directory"),
+        ("--engine-args", "/none.json", "/none.json cannot be read: No such file or directory"),
+    ],
+)
+def test_options_that_cannot_be_used(reference: Reference, option: str, value: str, says: str) -> None:
+    with start("--model", reference.language, option, value) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
 def test_damaged_weights(reference: Reference, tmp_path: Path) -> None:
     """Found before anything starts, in one line that names the file."""
     shutil.copytree(reference.language, tmp_path / "model")
