@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.messages:
         try:
             messages = json.loads(args.messages.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise InvalidInput(f"{args.messages} cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise InvalidInput(f"{args.messages} is no JSON, a list of messages is expected: {error}") from error
         request = open_pipeline(args).request(messages)
         report |= request_report(request, bundle.manifest.card.pad_token_ids)

@@ -12,7 +12,7 @@ from contract.errors import InvalidInput, MissingExtra
 from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
 from edge_runtime.commands.device import open_encoder_aloud
-from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options
+from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options, port
 from edge_runtime.embedder import Embedder
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.access import MediaAccess
@@ -53,13 +53,13 @@ def _network(text: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
-    parser.add_argument("--port", type=int, default=8080, help="port to listen at (default %(default)s, 0 for a free one)")  # fmt: skip
+    parser.add_argument("--port", type=port, default=8080, help="port to listen at (default %(default)s, 0 for a free one)")  # fmt: skip
     add_server_arguments(parser)
     parser.add_argument("--max-pixels", type=int, default=DEVICE_MAX_PIXELS, help="most pixels of a picture or frame after resizing (default %(default)s; 0: what the bundle allows)")  # fmt: skip
     parser.add_argument("--max-tiles", type=int, metavar="N", help="refuse pictures of more tiles (default: what the checkpoint's processor makes at most)")  # fmt: skip
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
     chat = parser.add_argument_group("answers")
-    chat.add_argument("--served-model-name", nargs="+", default=list(GATEWAY_NAMES), metavar="NAME", help="names that requests may give as model; answers carry the first (default %(default)s)")  # fmt: skip
+    chat.add_argument("--served-model-name", nargs="+", default=list(GATEWAY_NAMES), metavar="NAME", help=f"names that requests may give as model; answers carry the first (default {' '.join(GATEWAY_NAMES)})")  # fmt: skip
     chat.add_argument("--override-generation-config", type=_object, default={}, metavar="JSON", help="sampling where a request is silent; without it greedy, 1024 tokens")  # fmt: skip
     doors = parser.add_argument_group("who may ask, and what is read")
     doors.add_argument("--api-key", nargs="+", default=[], metavar="KEY", help="one of them must come with every request to /v1 ($EDGE_VLM_API_KEY)")  # fmt: skip
@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     doors.add_argument("--allowed-local-media-path", default="", metavar="DIR", help="folder whose files file:// URLs may name (default: none)")  # fmt: skip
     doors.add_argument("--trusted-proxies", nargs="+", type=_network, default=[], metavar="ADDRESS", help="proxies, or networks of them, whose X-Forwarded-For says who is asking (default: none)")  # fmt: skip
     doors.add_argument("--strict", action="store_true", help="refuse fields of a body that nobody knows; without it they are ignored and named in X-Ignored-Fields")  # fmt: skip
-    doors.add_argument("--ssl-keyfile", metavar="FILE")
-    doors.add_argument("--ssl-certfile", metavar="FILE")
+    doors.add_argument("--ssl-keyfile", metavar="FILE", help="private key for TLS, PEM")
+    doors.add_argument("--ssl-certfile", metavar="FILE", help="its certificates, PEM")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--limit-mm-per-prompt", type=_object, default={}, metavar="JSON", help='pictures and videos of a request (default {"image": 16, "video": 2})')  # fmt: skip
     limits.add_argument("--max-requests-per-minute", type=int, default=0, metavar="N", help="of each key, or of each address without keys (default: any number)")  # fmt: skip

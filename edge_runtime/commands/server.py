@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 JSON_READY = '{{"url": "{url}"}}'  # what a verb that listens prints with --json, for str.format
 
 
+def port(text: str) -> int:
+    """A TCP port of the command line, 0 for a free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535 is expected")
+    return int(text)
+
+
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
@@ -23,11 +30,11 @@ def _header(text: str) -> tuple[str, str]:
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that talk to a server."""
     parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC, or the http(s):// URL of its HTTP port ($EDGE_VLM_TRITON)")  # fmt: skip
-    parser.add_argument("--precision", choices=(*PRECISIONS, "auto"), default="fp16", help="how the embeddings travel; int8 halves the upload and is not exact; auto chooses by the uplink")  # fmt: skip
+    parser.add_argument("--precision", choices=(*PRECISIONS, "auto"), default="fp16", help="how the embeddings travel; int8 halves the upload and is not exact; auto chooses by the uplink (default %(default)s)")  # fmt: skip
     parser.add_argument("--quality", choices=("exact", "close", "small", "least"), default="close", help="the least that --precision auto may take (default %(default)s)")  # fmt: skip
     parser.add_argument("--shared-memory", action="store_true", help="hand embeddings to a server on this machine in shared memory")  # fmt: skip
-    parser.add_argument("--timeout", type=float, default=60.0, help="longest wait for the next piece, in seconds")
-    parser.add_argument("--retry", type=float, default=0.0, help="how long to keep trying while nobody listens, in seconds")  # fmt: skip
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for the next piece, in seconds (default %(default)g)")  # fmt: skip
+    parser.add_argument("--retry", type=float, default=0.0, metavar="S", help="how long to keep trying while nobody listens, in seconds")  # fmt: skip
     parser.add_argument("--tls", action="store_true", help="encrypt the connection to the server")
     parser.add_argument("--tls-ca", metavar="FILE", help="certificates to trust instead of the usual ones (implies --tls)")  # fmt: skip
     parser.add_argument("--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="sent with every request; may be repeated")  # fmt: skip

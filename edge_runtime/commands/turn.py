@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 def add_turn_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that ask."""
-    parser.add_argument("--max-tokens", type=int, default=256)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--deadline", type=float, help="longest time for a whole answer, in seconds")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="longest answer (default %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0, the default, is greedy")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
+    parser.add_argument("--deadline", type=float, metavar="S", help="longest time for a whole answer, in seconds")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import signal
 
 from contract.errors import InvalidInput, MissingExtra
 from edge_runtime.commands.device import add_media_arguments, open_encoder_aloud, open_pipeline
-from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client
+from edge_runtime.commands.server import JSON_READY, add_server_arguments, open_client, port
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.ui.upload_folder import UploadFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default %(default)s: this machine only)")  # fmt: skip
-    parser.add_argument("--port", type=int, default=7860, help="port to listen at (default %(default)s, 0 for a free one from 7860 on)")  # fmt: skip
+    parser.add_argument("--port", type=port, default=7860, help="port to listen at (default %(default)s, 0 for a free one from 7860 on)")  # fmt: skip
     parser.add_argument("--allowed-hosts", nargs="+", default=[], metavar="NAME", help="names that browsers may know this machine by, beside its own")  # fmt: skip
     add_server_arguments(parser)
     add_media_arguments(parser)
@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> None:
         try:
             serve(page, args.host, args.port, ready, args.allowed_hosts, folder.tidy)
         except OSError as error:
-            raise InvalidInput(f"port {args.port} of {args.host} cannot be used: {error}") from error
+            where = f"{args.host}:{args.port}"
+            raise InvalidInput(
+                f"the page cannot listen at {where}: choose another --port, or a --host of this machine"
+            ) from error
         finally:
             pipeline.close()

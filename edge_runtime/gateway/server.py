@@ -83,6 +83,6 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidInput(
-            f"the gateway cannot listen at {host}:{port}: {error.strerror}; choose another port"
+            f"the gateway cannot listen at {host}:{port}: {error.strerror}; choose another port, or a host of this machine"
         ) from error
     return listening

@@ -98,8 +98,10 @@ def frames_item(
         MediaError: there are no frames or too many, they differ in size, or a frame cannot be decoded.
     """
     options.check_source(is_file=False)
-    if not 1 <= len(frames) <= how.max_frames:
-        raise MediaError(f"video has {len(frames)} frames, 1 to {how.max_frames} are allowed: sample fewer")
+    if not frames:
+        raise MediaError("video has no frames: give a list or folder of pictures that holds some")
+    if len(frames) > how.max_frames:
+        raise MediaError(f"video has {len(frames)} frames, up to {how.max_frames} are allowed: sample fewer")
     fps = options.raw_fps or options.sample_fps or DEFAULT_FPS
     rate = options.sample_fps or options.raw_fps or DEFAULT_FPS
     images = _counted(_loaded(frames), len(frames), progress)

@@ -52,7 +52,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
         raise MediaError(
-            f"{name} is no picture ({len(data)} bytes of {_kind(data)}): send JPEG, PNG, WebP …"
+            f"{name} cannot be read: {len(data)} bytes of {_kind(data)}; send JPEG, PNG or WebP"
         ) from error
     except Exception as error:
         raise _unreadable(name, error) from error

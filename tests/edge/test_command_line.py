@@ -226,6 +226,7 @@ def test_exit_codes_and_errors(
     tmp_path: Path, bundle_folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(picture.read_bytes()[:200])
+    (tmp_path / "empty").mkdir()
     out, messages = str(tmp_path / "x.npz"), tmp_path / "messages.json"
     messages.write_text('{"role": "user", "content": "Hello"}')
     cases: list[tuple[list[str], int, str, str]] = [
@@ -240,8 +241,12 @@ def test_exit_codes_and_errors(
         (command("ask", bundle_folder, picture, "Why?", "--timeout", "nan"), 2, "INVALID_ARG", "timeout_s is nan"),
         (command("ask", bundle_folder, picture, "Why?", "--deadline", "-1"), 2, "INVALID_ARG", "deadline_s is -1"),
         (command("inspect", bundle_folder, "--messages", messages), 2, "INVALID_ARG", "messages is dict"),
+        (command("inspect", bundle_folder, "--messages", tmp_path / "none.json"), 2, "INVALID_ARG", "none.json cannot be read: No such"),
+        (command("encode", bundle_folder, "--out", out, tmp_path / "empty"), 2, "INVALID_ARG", "video has no frames"),
         (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
-        (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "is Triton running"),
+        (command("ask", bundle_folder, picture, "Why?", "--triton", "localhost"), 2, "INVALID_ARG", "host:port of Triton's gRPC"),
+        (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "127.0.0.1:9: Failed to connect to remote host: Connection refused: is Triton running"),
+        (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9", "--precision", "int8"), 1, "UNAVAILABLE", "Connection refused: is Triton running at this address, with gRPC on this port?"),
     ]  # fmt: skip
     for args, status, code, says in cases:
         assert main([*args, "--json"]) == status
@@ -250,9 +255,10 @@ def test_exit_codes_and_errors(
         assert error["code"] == code
         assert says in error["error"]
         assert printed.err == f"error: {error['error']}\n"
-    with pytest.raises(SystemExit) as stop:
-        main(["encode"])
-    assert stop.value.code == 2
+    for wrong in (["encode"], ["serve", "--port", "65536"], ["ui", "--port", "-1"]):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
 
 
 def test_progress_is_for_people(tmp_path: Path, bundle_folder: Path, video: Path) -> None:

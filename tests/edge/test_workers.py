@@ -102,7 +102,7 @@ def test_errors_are_those_of_this_process(maker: ItemMaker, workers: Workers) ->
                 make(ANY_FILE(source, "video"), options)
             said.append(str(raised.value))
         assert said[0] == said[1]
-    assert "frame 2 of 4: picture is no picture" in said[0]
+    assert "frame 2 of 4: picture cannot be read: 10 bytes of an unknown format" in said[0]
     assert workers(png(picture(0, 96, 96)), PictureOptions()).grid_thw == (1, 6, 6)
     assert workers._idle[0].num_jobs == 4  # the process lives on
 
@@ -114,7 +114,7 @@ def test_the_error_of_a_frame_has_the_name_of_its_file(maker: ItemMaker, workers
     paths = sorted(tmp_path.iterdir())
     for source in (tmp_path, paths, list(map(str, paths))):
         for make in (maker, workers):
-            with pytest.raises(MediaError, match=r"frame 4 of 4 \(readme\.txt\): picture is no picture"):
+            with pytest.raises(MediaError, match=r"frame 4 of 4 \(readme\.txt\): picture cannot be read"):
                 make(ANY_FILE(source, "video"), VideoOptions())
 
 

@@ -280,7 +280,7 @@ def test_the_command_fills_a_store(made: Made, tmp_path: Path, capsys: pytest.Ca
     assert main(["embed", files[0], *where, str(tmp_path / "nowhere" / "new.db")]) == 2
     assert "new.db cannot be written" in capsys.readouterr().err
     assert main(["embed", str(tmp_path / "text.db"), *where, str(tmp_path / "new.db")]) == 2
-    assert "text.db is no picture" in capsys.readouterr().err
+    assert "text.db cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "new.db").exists()  # a failure leaves no empty store
 
 
