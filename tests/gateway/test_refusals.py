@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Any, int, str | None, str]] = {
         {"messages": [user({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})]},
         400,
         None,
-        "no picture",
+        "cannot be read",
     ),
     "picture cut short": (
         {"messages": [user({"type": "image_url", "image_url": {"url": data_url(drawn(1)[0].image)[: 22 + 400]}})]},
