@@ -2,9 +2,10 @@
 
 import ssl
 from dataclasses import dataclass
+from string import whitespace
 from urllib.parse import urlsplit
 
-from contract.errors import InvalidInput
+from contract.errors import InvalidInput, shown
 from edge_runtime.clients.connection import Connection
 
 
@@ -27,17 +28,18 @@ class HttpAddress:
         url, tls = connection.url, connection.tls
         if "://" not in url:
             url = f"{'http' if tls is None else 'https'}://{url}"
-        parts = urlsplit(url)
+        wrong = InvalidInput(f"url is {shown(connection.url)}, host:port, http://host:port or https://host is expected")
         try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.username:
-            raise InvalidInput(f"url is {connection.url!r}, host:port, http://host:port or https://host is expected")
+            parts = urlsplit(url)
+            port, host = parts.port, parts.hostname
+        except ValueError:  # a port that is no number, or brackets around what is no address
+            raise wrong from None
+        if parts.scheme not in ("http", "https") or not host or parts.username or set(host) & set(whitespace):
+            raise wrong
         if parts.scheme == "http":
             if tls is not None:
                 raise InvalidInput(f"url is {connection.url!r} and tls is given: write https://")
-            return cls(parts.hostname, port or 80, parts.path.rstrip("/"), None)
+            return cls(host, port or 80, parts.path.rstrip("/"), None)
         root, key, chain = tls.names() if tls is not None else (None, None, None)
         try:
             context = ssl.create_default_context(cafile=root)
@@ -45,7 +47,7 @@ class HttpAddress:
                 context.load_cert_chain(chain, key)
         except ssl.SSLError as error:
             raise InvalidInput(f"{root or chain} holds no certificate that can be used: {error}") from error
-        return cls(parts.hostname, port or 443, parts.path.rstrip("/"), context)
+        return cls(host, port or 443, parts.path.rstrip("/"), context)
 
     @property
     def base_url(self) -> str:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,9 +69,17 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
         videos.add_argument(option, type=kind, dest=f"video_{name}", metavar="N", help=about)
 
 
+def _path(source: str) -> str:
+    """The path of a URL or file; a URL with a bracket without its other half is taken as it is, and refused later."""
+    if "://" in source:
+        with suppress(ValueError):
+            return urlsplit(source).path
+    return source
+
+
 def content_part(source: str, args: argparse.Namespace) -> dict[str, Any]:
     """The content part of a source: a folder, or a name that ends like a video's, is a video, all else a picture."""
-    suffix = PurePosixPath(urlsplit(source).path if "://" in source else source).suffix.lower()
+    suffix = PurePosixPath(_path(source)).suffix.lower()
     if not (os.path.isdir(source) or suffix in VIDEO_SUFFIXES):
         return {"type": "image", "image": source}
     given = {name: getattr(args, f"video_{name}", None) for name in ABOUT_VIDEOS}

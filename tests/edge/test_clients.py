@@ -265,7 +265,18 @@ def test_a_server_may_ask_who_we_are(
         assert way.num_asked(door) == 1
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "http://user:word@host", "127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1",
+        "http://",
+        "http://user:word@host",
+        "127.0.0.1:port",
+        "http://[::1",
+        "http://[zz]:80",
+        "http://a b:1",
+    ],
+)
 def test_a_url_that_is_none_is_named(url: str) -> None:
     with pytest.raises(InvalidInput, match="is expected"):
         HttpClient(url)

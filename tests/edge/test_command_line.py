@@ -244,6 +244,7 @@ def test_exit_codes_and_errors(
         (command("inspect", bundle_folder, "--messages", tmp_path / "none.json"), 2, "INVALID_ARG", "none.json cannot be read: No such"),
         (command("encode", bundle_folder, "--out", out, tmp_path / "empty"), 2, "INVALID_ARG", "video has no frames"),
         (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
+        (command("encode", bundle_folder, "--out", out, "http://[::1/x.png", "--fetch"), 2, "INVALID_ARG", "cannot be fetched"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "localhost"), 2, "INVALID_ARG", "host:port of Triton's gRPC"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "127.0.0.1:9: Failed to connect to remote host: Connection refused: is Triton running"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9", "--precision", "int8"), 1, "UNAVAILABLE", "Connection refused: is Triton running at this address, with gRPC on this port?"),
