@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from edge_runtime.encoded_item import PRECISIONS
 
@@ -24,12 +26,29 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is no header, 'name: value' is expected")
-    return name.strip(), value.strip()
+    name, value = name.strip(), value.strip()
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not (value.isascii() and value.isprintable()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no header: use one line of printable ASCII, 'name: value'")
+    return name, value
+
+
+def _address(text: str) -> str:
+    try:
+        is_url = text.startswith(("http://", "https://"))
+        parts = urlsplit(text if is_url else f"//{text}")
+        is_address = bool(parts.hostname) and (parts.port or 0) >= 0 and not re.search(r"\s", text)
+    except ValueError:
+        is_address = not is_url and re.match(r"[a-z0-9]+:[^0-9]", text) is not None  # gRPC has names such as unix:path
+    if not is_address:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address: host:port, http://host:port or https://host is expected"
+        )
+    return text
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verbs that talk to a server."""
-    parser.add_argument("--triton", default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC, or the http(s):// URL of its HTTP port ($EDGE_VLM_TRITON)")  # fmt: skip
+    parser.add_argument("--triton", type=_address, default=os.environ.get("EDGE_VLM_TRITON", "127.0.0.1:8001"), help="host:port of Triton's gRPC, or the http(s):// URL of its HTTP port ($EDGE_VLM_TRITON)")  # fmt: skip
     parser.add_argument("--precision", choices=(*PRECISIONS, "auto"), default="fp16", help="how the embeddings travel; int8 halves the upload and is not exact; auto chooses by the uplink (default %(default)s)")  # fmt: skip
     parser.add_argument("--quality", choices=("exact", "close", "small", "least"), default="close", help="the least that --precision auto may take (default %(default)s)")  # fmt: skip
     parser.add_argument("--shared-memory", action="store_true", help="hand embeddings to a server on this machine in shared memory")  # fmt: skip

@@ -82,10 +82,10 @@ class Door:
                 code="overloaded",
                 retry_after_s=RETRY_AFTER_S,
             )
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        kinds = request.headers.getlist("content-type")
+        if [kind.partition(";")[0].strip().lower() for kind in kinds] != ["application/json"]:
             # this also keeps pages of other origins out: with this type a browser asks first
-            got = request.headers.get("content-type", "")
-            raise Failure(415, f"content-type is {shown(got)}, application/json is expected")
+            raise Failure(415, f"content-type is {shown(', '.join(kinds))}, application/json is expected")
         self._callers.count(caller)
         body, held = await self._bodies.read(exchange.scope, exchange.receive, caller)
         work = asyncio.ensure_future(answer(kind, body, held, exchange, caller))

@@ -5,6 +5,7 @@ browser tells both: the header Host has the name that it used, and Origin has th
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from contract.errors import shown
 from edge_runtime.gateway.failures import Failure
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:@]*)(:[0-9]*)?")
 
 
 def is_loopback(host: str) -> bool:
@@ -27,9 +29,10 @@ def is_loopback(host: str) -> bool:
 
 
 def name_of(host: str) -> str:
-    """The name in a Host header, without its port, in lower case; an IPv6 address keeps its brackets."""
-    host = host.strip().lower()
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    """The name in a Host header, without its port, in lower case; an IPv6 address keeps its brackets.
+    A malformed header has no name ("")."""
+    parts = HOST.fullmatch(host.strip().lower())
+    return parts[1] if parts else ""
 
 
 def is_own_name(name: str) -> bool:

@@ -95,4 +95,4 @@ def carried(text: str, kind: str) -> bytes:
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError as error:
-        raise MediaError(f"data URL is no base64: {error}") from error
+        raise MediaError(f"the data of the {kind} is no base64: {error}") from error

@@ -37,7 +37,8 @@ def matcher(grammar: str, tokenizer: LLTokenizer) -> LLMatcher:
 
 def first_line(text: str) -> str:
     """What an error of llguidance says before it repeats its state."""
-    return text.strip().partition("\n<")[0].replace("\n", " ")
+    words = text.strip().partition("\n<")[0].replace("\n", " ")
+    return "no text satisfies it (such as a schema that only refers to itself)" if words == "NoExtensionBias" else words
 
 
 def _grammar(kind: str, value: Any) -> str:

@@ -1,5 +1,6 @@
 """The verbs as a user types them: files, video, cache, bench, chat with a real server, Ctrl-C, exit codes."""
 
+import argparse
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from transformers import AutoConfig
 from benchmarks.encode import flop
 from edge_runtime import Bundle, GrpcClient, Pipeline, Sampling
 from edge_runtime.__main__ import main
+from edge_runtime.commands.server import add_server_arguments
 from serving.triton.launcher import TritonServer
 from tests.conftest import CHECKPOINT, ROOT
 from tests.edge.grpc_door import Door, certificate
@@ -260,6 +262,35 @@ def test_exit_codes_and_errors(
         with pytest.raises(SystemExit) as stop:
             main(wrong)
         assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("verb", ["ask", "serve", "embed"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(("--triton", url) for url in ("http://[::1", "http://[zz]:80", "http://a b:1", "", ":", "localhost:99999")),
+        ("--header", "a:b\r\nc: d"),
+        ("--header", "\u00e9:b"),
+        ("--header", "a:\u00fc"),
+    ],
+)
+def test_wrong_addresses_and_headers_name_their_option(
+    verb: str, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = {"ask": ["picture.png", "Why?"], "serve": [], "embed": ["picture.png"]}[verb]
+    with pytest.raises(SystemExit) as stop:
+        main([*command(verb, Path("none"), *rest), *wrong])
+    assert stop.value.code == 2
+    assert f"argument {wrong[0]}: {wrong[1]!r} is no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8001", "[::1]:8001", "http://[::1]:80/x", "https://a.b", "unix:/x", "dns:///a:1"]
+)
+def test_addresses_that_pass(url: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_server_arguments(parser)
+    assert parser.parse_args(["--triton", url]).triton == url
 
 
 def test_progress_is_for_people(tmp_path: Path, bundle_folder: Path, video: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_data_url_is_read_as_browsers_read_it(form: str, body: str) -> None:
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:700], "cut short"),
         (encoded(Image.effect_noise((64, 64), 50))[:900], "cut short"),
         ("/no/such/file.png", "cannot be read"),
-        ("data:image/png;base64,@@@", "no base64"),
+        ("data:image/png;base64,@@@", "the data of the picture is no base64"),
         ("data:image/png,abc", "base64"),
         ("data:image/png;base64,AAA\u00e4", "no base64"),
         ("data:image/png;base64,AAAAA", "no base64"),

@@ -233,6 +233,10 @@ def test_a_page_of_another_site_is_kept_out(gateway: Gateway) -> None:
     assert gateway.ask(body={"messages": HELLO}, Content_Type="text/plain")[0] == 415
     status, answer, _ = gateway.ask("/v1/models", Host="evil.example")
     assert (status, answer["error"]["code"]) == (400, "invalid_host")
+    # a second header beside ask's own, whose name it spells with capitals
+    assert gateway.ask(body={"messages": HELLO}, content_type="text/plain")[0] == 415
+    for name in ("localhost:80@evil.example", "[::1]evil.example", "[::1", "localhost:abc"):
+        assert gateway.ask("/v1/models", Host=name)[0] == 400
     for name in ("localhost", "LOCALHOST:1", "[::1]:80", "127.0.0.1"):
         assert gateway.ask("/v1/models", Host=name)[0] == 200
     status, _, headers = gateway.ask("/v1/models", Origin="https://evil.example")

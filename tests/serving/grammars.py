@@ -102,6 +102,7 @@ NO_GRAMMAR: dict[str, dict[str, Any]] = {
     "special token": {"grammar": "start: <|im_end|>"},
     "type": {"json": {"type": "colour"}},
     "keyword": {"json": {"type": "array", "uniqueItems": True}},
+    "itself": {"json": {"$ref": "#"}},
     "reference": {"json": {"$ref": "#/$defs/none"}},
     "impossible": {"json": {"type": "integer", "minimum": 3, "maximum": 1}},
 }
