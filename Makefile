@@ -178,9 +178,9 @@ test-newest: $(READY) ## a part of the suite on the newest transformers and onnx
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(BIN)/python -c "import os, sysconfig; print(sysconfig.get_path('purelib'), os.getcwd(), sep='\n')" \
 	    > $$($(NEWEST)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth
-	$(NEWEST)/bin/python -m pip install --quiet --upgrade transformers onnxruntime
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade setuptools transformers onnxruntime
 	$(NEWEST)/bin/python -m pip list | grep -E "^(transformers|onnxruntime|torch|tokenizers|numpy) "
-	$(NEWEST)/bin/python -m pytest --ignore=tests/arm --ignore=tests/scale $(NEWEST_TESTS)
+	$(NEWEST)/bin/python -m pytest $(patsubst %,--ignore=tests/%,arm clients npu scale vllm) $(NEWEST_TESTS)
 
 # OpenVINO in an environment of its own, which sees the project's packages behind its own.
 $(PEERS)/.ready: $(READY) benchmarks/edge/requirements.txt
