@@ -87,10 +87,10 @@ def test_rows_that_lie_are_refused_alone(served: Served, server: TritonServer) -
 
 
 def test_the_bundle_of_another_family_is_refused(served: Served, server: TritonServer, pipeline: Pipeline) -> None:
-    """A device with the bundle of Qwen3-VL hears that its ids are none here, and the next request is served."""
+    """A device with the bundle of Qwen3-VL hears that it is one of another checkpoint, and the next request is served."""
     other = pipeline.ask(CONVERSATIONS["one picture"][0][0], "What is it?")
     with GrpcClient(server.grpc_url, precision="fp32") as client:
-        with pytest.raises(InvalidInput, match="ids from 0 to 299 are allowed"):
+        with pytest.raises(InvalidInput, match="use the bundle that was exported from the same checkpoint"):
             list(client.stream(other, GREEDY))
         deltas = list(client.stream(served.request(SHOWN), GREEDY))
     assert [token for delta in deltas for token in delta.token_ids] == served.expected(SHOWN)
