@@ -6,7 +6,6 @@ their positions follow the grids. Those of one axis take the embeddings of the w
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,14 @@ class Question:
     def rows(self) -> Rows:
         """The tower's rows."""
         return self.item.main, self.item.deepstack
+
+
+@dataclass
+class _TowerOutput(transformers.utils.ModelOutput):  # type: ignore[misc]
+    """What a tower gives: transformers from 5.24 on asks it for a tuple, too."""
+
+    pooler_output: list[torch.Tensor] | None = None
+    deepstack_features: list[list[torch.Tensor]] | None = None
 
 
 class Listener:
@@ -102,7 +109,7 @@ class Listener:
             "mm_token_type_ids": is_pad * 1,
             "image_grid_thw": torch.tensor([question.item.grid_thw]),
             "mm_encoder_outputs": {
-                "image": SimpleNamespace(pooler_output=[main], deepstack_features=[[one] for one in levels])
+                "image": _TowerOutput(pooler_output=[main], deepstack_features=[[one] for one in levels])
             },
         }
 
