@@ -57,12 +57,12 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-def measure(bundle: Path, count: int, rounds: int) -> dict[str, object]:
-    embedder, files = Embedder.from_bundle(bundle, threads=1), [picture(seed) for seed in range(count)]
+def measure(bundle: Path, count: int, rounds: int, threads: int) -> dict[str, object]:
+    embedder, files = Embedder.from_bundle(bundle, threads=threads), [picture(seed) for seed in range(count)]
     items = [embedder.item(file) for file in files]
     urls = [{"image": "data:image/jpeg;base64," + base64.b64encode(file).decode()} for file in files]
     body = json.dumps({"model": "edge_vlm", "input": urls, "encoding_format": "base64"})
-    serve = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", str(bundle), "--port", "0", "--threads", "1"]
+    serve = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", str(bundle), "--port", "0", "--threads", str(threads)]
     serve += ["--limit-mm-per-prompt", json.dumps({"image": count})]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -100,15 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time embeddings through the gateway against the bare tower.")
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="of a call of the tower on either side, 0 for all cores")
     add_out(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "model")
         export = [sys.executable, "-m", "export.vision", f"{folder}/model", f"{folder}/bundle"]
         subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
-        result = measure(Path(folder) / "bundle", args.pictures, args.rounds)
+        result = measure(Path(folder) / "bundle", args.pictures, args.rounds, args.threads)
     facts = {"benchmark": "embeddings", "model": "CLIP ViT-B/32, random weights, fp32", "machine": machine()}
-    finish(facts | {"threads": 1} | result, args.out)
+    finish(facts | {"threads": args.threads} | result, args.out)
 
 
 if __name__ == "__main__":
