@@ -62,8 +62,8 @@ def measure(bundle: Path, count: int, rounds: int, threads: int) -> dict[str, ob
     items = [embedder.item(file) for file in files]
     urls = [{"image": "data:image/jpeg;base64," + base64.b64encode(file).decode()} for file in files]
     body = json.dumps({"model": "edge_vlm", "input": urls, "encoding_format": "base64"})
-    serve = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", str(bundle), "--port", "0", "--threads", str(threads)]
-    serve += ["--limit-mm-per-prompt", json.dumps({"image": count})]
+    serve = [sys.executable, "-m", "edge_runtime", "serve", "--bundle", str(bundle), "--port", "0"]
+    serve += ["--threads", str(threads), "--limit-mm-per-prompt", json.dumps({"image": count})]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
