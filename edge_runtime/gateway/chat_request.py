@@ -43,7 +43,9 @@ NEUTRAL: dict[str, Any] = {  # the only value, besides null, that the gateway ac
 }  # fmt: skip
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 PIXELS = ("min_pixels", "max_pixels")
-MAX_IGNORED = 16  # unknown fields: a look for the name that is almost one's own takes half a millisecond each
+# Unknown fields: some clients send fifty settings of other engines. A look for a name that is almost one's own takes half
+# a millisecond each.
+MAX_IGNORED = 128
 
 
 Reader = Callable[[dict[str, Any], Settings], Any]
