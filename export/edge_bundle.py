@@ -114,7 +114,8 @@ def write_bundle(
 ) -> VisionExport:
     """See export.vision.export_vision."""
     started = time.monotonic()
-    calibration.pictures(calibration_folder)  # a wrong folder ends the export here, not after minutes
+    if calibration_folder is not None:
+        calibration.pictures(calibration_folder)  # a wrong folder ends the export here, not after minutes
     source = checked_source(model, out, precision, progress, adapter, static)
     checkpoint, tower = source.checkpoint, source.tower
     progress.plan(source.plan.costs)
