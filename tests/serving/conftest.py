@@ -27,6 +27,12 @@ def cases(reference: Reference) -> dict[str, Case]:
 
 
 @pytest.fixture(scope="session")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    torch.set_num_threads(1)
+    return Reference(tmp_path_factory.mktemp("hybrid"), is_hybrid=True)
+
+
+@pytest.fixture(scope="session")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     """The same with a mixture of experts."""
     torch.set_num_threads(1)

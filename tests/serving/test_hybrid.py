@@ -22,12 +22,6 @@ from tests.serving.test_pooling import NEAR, embedding, pooled
 
 
 @pytest.fixture(scope="module")
-def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    torch.set_num_threads(1)
-    return Reference(tmp_path_factory.mktemp("hybrid"), is_hybrid=True)
-
-
-@pytest.fixture(scope="module")
 def cases(hybrid: Reference) -> dict[str, Case]:
     return hybrid.cases()
 

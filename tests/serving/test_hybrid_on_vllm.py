@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from contract.tasks import EMBED, SCORE
 from serving.triton.launcher import TritonServer
@@ -18,12 +17,6 @@ from tests.serving.wire import stream, tensors, unary
 
 pytestmark = pytest.mark.skipif(ENGINE != "vllm", reason="tests/families/test_hybrid.py asks the other engine")
 ROUNDED = 0.05  # bfloat16 against float32
-
-
-@pytest.fixture(scope="module")
-def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    torch.set_num_threads(1)
-    return Reference(tmp_path_factory.mktemp("hybrid"), is_hybrid=True)
 
 
 @pytest.fixture(scope="module")
