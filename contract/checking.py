@@ -1,4 +1,4 @@
-"""A check of files' SHA-256 on a thread, beside other work: a tower's weights take a third of a second a gigabyte."""
+"""A check of files' digests on a thread, beside other work."""
 
 import threading
 from collections.abc import Mapping

@@ -29,7 +29,7 @@ class EmbedderManifest:
         logit_scale, logit_bias: a cosine times the first plus the second is the model's score of a picture and a text.
         parity: rows of pictures and of texts against transformers, as the export measured them.
         gates: one row for each kind of input that the export compared with transformers.
-        files: each file's SHA-256 as 64 hex digits, by name.
+        files: each file's digest, as contract.files.digest makes it, by name.
     """
 
     family: str

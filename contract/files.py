@@ -3,17 +3,31 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import Protocol
+
+from blake3 import blake3
 
 from contract.errors import BundleError
 
 OPENING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Identity = tuple[int, int, int, int, int]  # device, inode, bytes, time of the content, time of the inode
+BLAKE3 = "blake3:"  # in front of a digest; a manifest of an older export has the digits of a SHA-256 alone
+DIGEST = re.compile(f"({BLAKE3})?[0-9a-f]{{64}}")
+
+
+class Hash(Protocol):
+    """What hashlib's hashes have, and blake3."""
+
+    def update(self, data: memoryview, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
 
 
 def is_plain_name(name: str) -> bool:
@@ -59,7 +73,19 @@ def sha256(path: Path) -> str:
     Raises:
         OSError: the process cannot read the file.
     """
-    return _hashed(path)[0]
+    return _hashed(path, hashlib.sha256())[0]
+
+
+def digest(path: Path) -> str:
+    """The digest of a file as a manifest holds it, "blake3:" and 64 hex digits; it reads the file in blocks.
+
+    BLAKE3 (https://github.com/BLAKE3-team/BLAKE3-specs) is as hard to forge as SHA-256, and one core of a device reads
+    weights with it two to five times as fast.
+
+    Raises:
+        OSError: the process cannot read the file.
+    """
+    return BLAKE3 + _hashed(path, blake3())[0]
 
 
 def identity(status: os.stat_result) -> Identity:
@@ -67,13 +93,13 @@ def identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _hashed(path: Path) -> tuple[str, Identity]:
-    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))  # stays in the second cache
+def _hashed(path: Path, made: Hash) -> tuple[str, Identity]:
+    block = memoryview(bytearray(1 << 18))  # stays in the second cache
     with path.open("rb", buffering=0) as file:
         before = identity(os.fstat(file.fileno()))
         while size := file.readinto(block):
-            digest.update(block[:size])
-    return digest.hexdigest(), before
+            made.update(block[:size])
+    return made.hexdigest(), before
 
 
 @contextmanager
@@ -105,10 +131,10 @@ def published(target: Path) -> Iterator[Path]:
 
 
 def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:
-    """Compare every named file with its SHA-256; returns the identity of each file that it compared.
+    """Compare every named file with its digest; returns the identity of each file that it compared.
 
     Args:
-        digests: the 64 hex digits of each file, by its name in `folder`.
+        digests: what `digest` gave for each file, or the 64 hex digits of its SHA-256, by its name in `folder`.
 
     Raises:
         BundleError: a file is missing, cannot be read or has changed.
@@ -118,14 +144,15 @@ def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path} is missing: copy the bundle again")
+        kind, made = ("BLAKE3", blake3()) if expected.startswith(BLAKE3) else ("SHA-256", hashlib.sha256())
         try:
-            digest, found[name] = _hashed(path)
+            digits, found[name] = _hashed(path, made)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-        if digest != expected:
+        if digits != (told := expected.removeprefix(BLAKE3)):
             raise BundleError(
-                f"{path} has SHA-256 {digest}, the manifest says {expected}: the file was changed or cut short, "
-                "copy the bundle again"
+                f"{path} has {kind} {digits}, the manifest says {told}: the file was changed or cut short, copy the "
+                "bundle again"
             )
     return found
 

@@ -1,7 +1,6 @@
 """manifest.json of an edge bundle: everything that the device knows about its model, and the hash of every file."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from contract.card import ModelCard
 from contract.errors import BundleError, shown
-from contract.files import is_plain_name, read_text, sha256, verify
+from contract.files import DIGEST, digest, is_plain_name, read_text, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
 from contract.static_graph import StaticGraph
 from contract.typed import AGAIN, Size, read
@@ -43,8 +42,8 @@ class Manifest:
     `special_tokens` are the tokenizer's by name (`eos_token`, ...), as chat templates read them; `gates` has one row
     for each kind of input that the export compared with transformers. Older bundles lack both. `adapter` names the
     adapter that the export merged into the weights; the file has no such key where it merged none. `static` names the graphs
-    of one picture size each; the file has no such key where there are none. `files` gives each
-    file's SHA-256 as 64 hex digits.
+    of one picture size each; the file has no such key where there are none. `files` gives each file's digest, as contract.files.digest
+    makes it, or in older bundles its SHA-256.
     """
 
     card: ModelCard
@@ -90,8 +89,8 @@ def plain(value: Any) -> dict[str, Any]:
 
 
 def digests(folder: Path, but: str) -> dict[str, str]:
-    """SHA-256 of every file in a folder, except the one named `but`, in the order of their names."""
-    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != but}
+    """The digest of every file in a folder, except the one named `but`, in the order of their names."""
+    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != but}
 
 
 def read_json(path: Path, noun: str, maker: str) -> Any:
@@ -140,18 +139,20 @@ def parse(kind: type[M], values: Any, path: Path, format_version: int, needed: S
     for name in needed:
         if name not in found.files:
             raise BundleError(f"{path}: files has no {name!r}: {AGAIN}")
-    for name, digest in found.files.items():
+    for name, told in found.files.items():
         if not is_plain_name(name) or name == path.name:
             raise BundleError(f"{path}: files names {shown(name)}, only files of the bundle itself are allowed")
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise BundleError(f"{path}: files: {name} is {shown(digest)}, the 64 digits of a SHA-256 are expected")
+        if not DIGEST.fullmatch(told):
+            raise BundleError(
+                f"{path}: files: {name} is {shown(told)}, expected are blake3: and 64 hex digits, or the 64 of a SHA-256"
+            )
     if found.precision not in PRECISIONS:
         raise BundleError(f"{path}: precision is {shown(found.precision)}, supported are {', '.join(PRECISIONS)}")
     return found
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and verify a bundle: format, keys, and the SHA-256 of every file.
+    """Read and verify a bundle: format, keys, and the digest of every file.
 
     Raises:
         BundleError: the manifest is missing, unreadable or incomplete, or has another format version; a file is missing

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 PAGEMAP = Path("/proc/self/pagemap")
 DONTNEED = 4  # madvise's MADV_DONTNEED on Linux
-INTERVAL_S = 0.02
+INTERVAL_S = 0.05
+SMALL = 1 << 16  # bytes of a mapping that is not worth a look: a tower has hundreds, of scales and biases
 OF_FILE, IS_SWAPPED, IS_PRESENT = (np.uint64(1 << bit) for bit in (61, 62, 63))
 
 Place = tuple[int, int]  # first address and one past the last
@@ -42,6 +43,8 @@ def given_back(path: Path) -> Iterator[None]:
             while not is_last:
                 is_last = ended.wait(INTERVAL_S)  # one more turn at the end: onnxruntime may keep mappings
                 for place in mappings(name):
+                    if place[1] - place[0] < SMALL:
+                        continue
                     states = states_of(place, pagemap.fileno())
                     if (states & IS_PRESENT).any() and not is_written(states):
                         _madvise(place, DONTNEED)

@@ -103,7 +103,7 @@ def test_every_key_with_every_kind_of_wrong_value(manifest: dict[str, Any], tmp_
         (("gates",), "all", "gates is 'all'"),
         (("quantisation",), [], "quantisation is"),
         (("files", "vision.onnx"), 7, "files: 'vision.onnx' is 7"),
-        (("files", "vision.onnx"), "ab", "the 64 digits of a SHA-256"),
+        (("files", "vision.onnx"), "ab", "or the 64 of a SHA-256"),
         (("files", "a/b"), "0" * 64, "only files of the bundle itself"),
         (("files", "a\0b"), "0" * 64, "only files of the bundle itself"),
         (("files", "a" * 300), "0" * 64, "only files of the bundle itself"),
@@ -153,7 +153,7 @@ EMBEDDER: dict[str, Any] = {
         ("files", {}, "files has no 'vision.onnx'"),
         ("files", EMBEDDER["files"] | {"../a": "0" * 64}, "only files of the bundle itself"),
         ("files", EMBEDDER["files"] | {"embedder.json": "0" * 64}, "only files of the bundle itself"),
-        ("files", EMBEDDER["files"] | {"text.onnx": "ab"}, "the 64 digits of a SHA-256"),
+        ("files", EMBEDDER["files"] | {"text.onnx": "ab"}, "or the 64 of a SHA-256"),
         ("format_version", 2, "format_version is 2, this version reads 1"),
     ],
 )

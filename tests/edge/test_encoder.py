@@ -12,6 +12,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError, InvalidInput
+from contract.files import sha256
 from edge_runtime import Bundle, Encoder, Pipeline
 from edge_runtime.items.item import Item
 from edge_runtime.items.preparation import frames_item, picture_item
@@ -91,8 +92,19 @@ def test_a_changed_byte_is_found(copied: Path, name: str) -> None:
     data = bytearray((copied / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copied / name).write_bytes(data)
-    with pytest.raises(BundleError, match=f"{name} has SHA-256"):
+    with pytest.raises(BundleError, match=f"{name} has BLAKE3"):
         Bundle.load(copied)
+
+
+def test_a_bundle_of_an_older_export_has_other_digests(copied: Path) -> None:
+    path = copied / "manifest.json"
+    values = json.loads(path.read_text())
+    values["files"] = {name: sha256(copied / name) for name in values["files"]}
+    path.write_text(json.dumps(values))
+    Encoder.from_bundle(copied, threads=1)
+    change(copied / "vision.onnx.data")
+    with pytest.raises(BundleError, match="has SHA-256"):
+        Encoder.from_bundle(copied, threads=1)
 
 
 def test_a_cut_or_missing_file_is_found(copied: Path) -> None:
@@ -117,7 +129,7 @@ def change(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "says"),
-    [(cut, "changed or cut short"), (change, "has SHA-256"), (Path.unlink, "is missing"), (Path.touch, None)],
+    [(cut, "changed or cut short"), (change, "has BLAKE3"), (Path.unlink, "is missing"), (Path.touch, None)],
 )
 def test_weights_are_checked_beside_the_session(copied: Path, damage: Callable[[Path], None], says: str | None) -> None:
     """The session is made while the hash is computed, and nobody gets an encoder before both are there."""

@@ -198,7 +198,7 @@ def test_a_changed_file_is_found(copy: Path, name: str) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    with pytest.raises(BundleError, match="SHA-256"):
+    with pytest.raises(BundleError, match="BLAKE3"):
         Encoder.from_bundle(copy, provider="static")
 
 
@@ -212,9 +212,9 @@ def test_a_file_that_is_no_graph_is_refused(copy: Path) -> None:
 
 def rehashed(folder: Path, values: dict[str, Any]) -> Path:
     """The folder with a manifest whose hashes are those of its files."""
-    from contract.files import sha256
+    from contract.files import digest
 
-    values["files"] = {name: sha256(folder / name) for name in values["files"]}
+    values["files"] = {name: digest(folder / name) for name in values["files"]}
     (folder / "manifest.json").write_text(json.dumps(values))
     return folder
 

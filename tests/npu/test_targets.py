@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from contract.errors import InvalidInput, ParityError
-from contract.files import sha256
+from contract.files import digest
 from contract.manifest import read_manifest
 from edge_runtime import Encoder
 from export.static.choice import StaticChoice
@@ -104,7 +104,7 @@ def test_nodes_left_on_the_processor_are_an_error(tmp_path: Path) -> None:
     model.graph.node.append(onnx.helper.make_node("Acosh", ["rows"], ["image"]))
     (folder / graph.file).write_bytes(model.SerializeToString())
     values = json.loads((folder / "manifest.json").read_text())
-    values["files"][graph.file] = sha256(folder / graph.file)
+    values["files"][graph.file] = digest(folder / graph.file)
     (folder / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(AssertionError, match=r"leaves nodes of static_128x128\.onnx on the processor: allow it"):
         ran("qnn", folder, "qnn", tmp_path / "rows.npz")
