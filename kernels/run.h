@@ -21,7 +21,7 @@ inline size_t NumCores() {
   return count > 1 ? static_cast<size_t>(count) : 1;
 }
 
-constexpr size_t kBatches = 64;  // parts of a loop: many, so that other threads take over from one that is held up
+constexpr size_t kBatches = 256;  // parts of a loop: many, so that other threads take over from one that is held up
 
 class Run {
  public:

@@ -29,11 +29,11 @@ Vector Exp2(Vector x) {
   return _mm512_scalef_ps(p, n);
 }
 
-// Turns scores of one query into shares in their place, and those from `count` on, to the next multiple of kPanel, into
+// Turns scores of one query into shares in their place, and those from `count` on, to the next multiple of kLanes, into
 // zeros. The first block's highest score is the level, which rises where later scores are far above it.
 void Softmax(float* scores, size_t count, bool is_first, float* sums, float* level, float* out, size_t columns) {
   Vector highest = Repeat(-1e30f);
-  size_t padded = RoundUp(count, kPanel);
+  size_t padded = RoundUp(count, kLanes);
   for (size_t i = count; i < padded; ++i) scores[i] = -1e30f;
   for (size_t i = 0; i < padded; i += kLanes) highest = _mm512_max_ps(highest, Load(scores + i));
   if (is_first) {
@@ -113,15 +113,17 @@ void AttendInFloats(const Run& run, const float* packed, const Frames& f, const 
     }
     alignas(64) float scores[kRows * kKeysPerBlock];
     for (size_t k0 = 0; k0 < num_keys; k0 += kKeysPerBlock) {
-      size_t padded = std::min(kKeysPerBlock, num_keys - k0), valid = std::min(padded, f.num_patches - k0);
+      size_t valid = std::min(kKeysPerBlock, f.num_patches - k0), padded = RoundUp(valid, kLanes);
       const float* k_from = keys.get() + (offer * num_keys + k0) * depth;
       const float* v_from = values.get() + offer * num_keys * columns;
       for (size_t q0 = 0; q0 < count; q0 += kRows) {
         Queries& tile = tiles[q0 / kRows];
         float* to = out.get() + q0 * columns;
         for (size_t k = 0; k < padded; k += kPanel)
-          MultiplyTile<kMostVectors>(queries.get() + q0 * depth, depth, kFloatGroup, k_from + k * depth, kPanel, depth,
-                                     scores + k, kKeysPerBlock, false);
+          WithCount<kMostVectors>(static_cast<int>(std::min<size_t>(kPanel, padded - k) / kLanes), [&](auto vectors) {
+            MultiplyTile<vectors>(queries.get() + q0 * depth, depth, kFloatGroup, k_from + k * depth, kPanel, depth,
+                                  scores + k, kKeysPerBlock, false);
+          });
         for (size_t r = 0; r < kRows; ++r)
           Softmax(scores + r * kKeysPerBlock, valid, k0 == 0, tile.sums[r], tile.level + r, to + r * columns, columns);
         for (size_t c = 0; c < columns; c += kPanel)
