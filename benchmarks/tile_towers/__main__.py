@@ -4,7 +4,8 @@ CLIP L/14-336 (LLaVA-1.5's tower and connector, one tile and five) and InternViT
 random weights. `make bench-edge` runs it after the tower of Qwen3-VL, in the environment of the peers. Every engine
 answers the same tiles; the cosine is against transformers in float32, and a peer counts where its mean is at least 0.999.
 Our graphs are those that the export writes, before its gate: the cosine stands in the gate's place. The order of the
-engines changes from round to round. The last line is JSON.
+engines changes from round to round, and a pause lets the threads of the one before fall asleep: onnxruntime's stay awake
+for 50 ms. The last line is JSON.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from benchmarks.tile_towers.tiles import CASES, Rows
 DEPTH = 24
 OPERANDS = {"fp32": "fp32", "fp16": "fp32", "bf16": "bf16", "int8": "int8"}
 OURS = "ours int8"
+PAUSE_S = 0.2
 
 
 def cosine(found: Rows, expected: Rows) -> dict[str, float]:
@@ -45,6 +47,7 @@ def measure(found: Mapping[str, Engine], count: int, rounds: int) -> dict[str, d
     names = list(found)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
+            time.sleep(PAUSE_S)
             started = time.perf_counter()
             found[name](count)
             times[name].append(time.perf_counter() - started)
