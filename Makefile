@@ -49,7 +49,7 @@ demo: $(READY) ## a picture, a real Triton, three questions, streamed answers; M
 
 # Files whose tests start no server and watch no clock: two processes share them. All others run one after the other.
 PAIRED := $(wildcard tests/contract/test_*.py tests/edge/test_kernel*.py) $(patsubst %,tests/edge/test_%.py,bundle_links \
-    chat_template conversations damaged_media encoder jpeg media preprocessing real_media real_vocabulary rows static_tower video wheels) \
+    chat_template command_media conversations damaged_media encoder jpeg media preprocessing real_media real_vocabulary rows static_tower video wheels) \
     $(patsubst %,tests/export/test_%.py,export_errors plan_and_progress precisions) tests/families/test_embedder.py
 test: $(READY) ## the whole suite against real parts, and what matters most of it on vLLM
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PAIRED)

@@ -9,7 +9,8 @@ from typing import Any
 
 from contract.errors import InvalidInput, MediaError
 from edge_runtime.ahead import made_ahead
-from edge_runtime.commands.device import add_media_arguments, open_pipeline, question_about
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.media import add_video_arguments, content_parts, question_about
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.commands.turn import add_turn_arguments, answer_to, make_question
 
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_turn_arguments(parser)
     add_media_arguments(parser)
+    add_video_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,14 +30,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         InvalidInput: there is a picture or video without an answer; its line says why, and the others have theirs.
+            Or an option is for videos, and there is none.
         Unavailable, DeadlineExceeded, ServerError, NotFound: as the clients; the rest is not asked.
     """
+    chats = [question_about(part, args.question) for part in content_parts(args.media, args)]
     pipeline = open_pipeline(args)
     started, num_failed = time.perf_counter(), 0
     with open_client(args) as client:
-        made = made_ahead(
-            partial(make_question, pipeline), (question_about(source, args.question, args) for source in args.media)
-        )
+        made = made_ahead(partial(make_question, pipeline), chats)
         for number, (source, question) in enumerate(zip(args.media, made, strict=True), 1):
             try:
                 told = answer_to(question.result(), client, pipeline.encoder.bundle.manifest.card, args, is_shown=False)

@@ -5,7 +5,8 @@ import json
 import sys
 from typing import Any
 
-from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.media import add_video_arguments, check_files, content_parts
 from edge_runtime.commands.server import add_server_arguments, open_client
 from edge_runtime.commands.turn import add_turn_arguments, answer
 from edge_runtime.prompts.chat_template import Message
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_turn_arguments(parser)
     add_media_arguments(parser)
+    add_video_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,8 +37,9 @@ def run(args: argparse.Namespace) -> None:
     Ctrl-C while an answer comes ends that answer; at the prompt it ends the chat.
     """
     messages: list[Message] = [{"role": "system", "content": args.system}] if args.system else []
-    pipeline, part = open_pipeline(args), content_part(args.media, args)
-    kind = part["type"]
+    [part] = content_parts([args.media], args)
+    check_files([args.media])
+    pipeline, kind = open_pipeline(args), part["type"]
     noun = "picture" if kind == "image" else kind
     shown = [part | {kind: pipeline.access(part[kind], noun)}]  # resolve it once, not with every turn
     with open_client(args) as client:

@@ -4,39 +4,14 @@ import argparse
 import os
 import sys
 import time
-from contextlib import suppress
-from pathlib import PurePosixPath
-from typing import Any
-from urllib.parse import urlsplit
 
-from edge_runtime.items.video_options import WHOLE
 from edge_runtime.items.workers import DecodingLimits
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
-from edge_runtime.prompts.chat_template import Message
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
 from edge_runtime.tower import kernels
 from edge_runtime.tower.encoder import Encoder
 from edge_runtime.tower.session import CPU
-
-VIDEO_SUFFIXES = {
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv", ".wmv", ".3gp",
-}  # fmt: skip
-
-ABOUT_VIDEOS = {  # the help of each of VideoOptions; --max-pixels is for pictures, too
-    "fps": "frames looked at per second of video",
-    "nframes": "frames looked at in all; this or --fps",
-    "min_frames": "least frames that --fps may lead to",
-    "max_frames": "most frames that --fps may lead to",
-    "video_start": "where the part begins that is looked at, in seconds",
-    "video_end": "where it ends",
-    "min_pixels": "least pixels of a resized frame",
-    "total_pixels": "pixels of all frames together",
-    "resized_height": "height of a frame in pixels; with --resized-width",
-    "resized_width": "its width",
-    "sample_fps": "how many frames of a folder make a second",
-    "raw_fps": "the rate that their timestamps count in, where it is another",
-}
 
 
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,33 +37,6 @@ def add_media_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", metavar="DIR", help="folder that keeps embeddings between runs, up to 1 GiB")
     parser.add_argument("--fetch", action="store_true", help="allow http:// and https:// media from public addresses")
     parser.add_argument("--rows", default="copy", metavar="RULE", help="which rows of a video travel: all, equal, copy (hardly changed ones are not sent again), copy:0.1, or drop:0.5 (changes answers)")  # fmt: skip
-    videos = parser.add_argument_group("videos", "which frames are looked at, and how large; names as in qwen-vl-utils")
-    for name, about in ABOUT_VIDEOS.items():
-        kind = int if name in WHOLE else float
-        option = f"--{name.replace('_', '-')}"
-        videos.add_argument(option, type=kind, dest=f"video_{name}", metavar="N", help=about)
-
-
-def _path(source: str) -> str:
-    """The path of a URL or file; a URL with a bracket without its other half is taken as it is, and refused later."""
-    if "://" in source:
-        with suppress(ValueError):
-            return urlsplit(source).path
-    return source
-
-
-def content_part(source: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The content part of a source: a folder, or a name that ends like a video's, is a video, all else a picture."""
-    suffix = PurePosixPath(_path(source)).suffix.lower()
-    if not (os.path.isdir(source) or suffix in VIDEO_SUFFIXES):
-        return {"type": "image", "image": source}
-    given = {name: getattr(args, f"video_{name}", None) for name in ABOUT_VIDEOS}
-    return {"type": "video", "video": source, **{name: value for name, value in given.items() if value is not None}}
-
-
-def question_about(source: str, question: str, args: argparse.Namespace) -> list[Message]:
-    """A conversation of one question about one source."""
-    return [{"role": "user", "content": [content_part(source, args), {"type": "text", "text": question}]}]
 
 
 def _progress(done: int, total: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput
 from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.media import check_files
 from edge_runtime.commands.output_file import output_file
 from edge_runtime.commands.safetensors_file import write_safetensors
 from edge_runtime.commands.server import add_server_arguments, open_client
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if not args.pictures and not args.text:
         raise InvalidInput("nothing was given: name pictures, texts behind --text, or both")
+    check_files(args.pictures)
     is_store = args.out is not None and args.out.suffix in STORES
     if is_store:
         _check_store(args.out)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.commands.device import add_media_arguments, content_part, open_pipeline
+from edge_runtime.commands.device import add_media_arguments, open_pipeline
+from edge_runtime.commands.media import add_video_arguments, check_files, content_parts
 from edge_runtime.commands.output_file import output_file
 from edge_runtime.commands.safetensors_file import write_safetensors
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=["npz", "safetensors"], help="by default what the name of --out ends in, else npz")  # fmt: skip
     add_media_arguments(parser)
+    add_video_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -33,10 +35,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Encode all media together and write the file; it replaces an existing one when it is whole.
 
     Raises:
-        BundleError, MediaError, InvalidInput: as Pipeline; or the file cannot be written.
+        BundleError, MediaError, InvalidInput: as Pipeline; or an option is for videos, and there is none, or the file cannot be
+            written.
     """
+    content = content_parts(args.media, args)
+    check_files(args.media)
     pipeline = open_pipeline(args)
-    content = [content_part(source, args) for source in args.media]
     prepared = pipeline.prepare([{"role": "user", "content": content}])
     started = time.perf_counter()
     encoded = pipeline.encode(prepared)
