@@ -207,6 +207,7 @@ campaign: $(READY) ## damaged files, hostile requests, kills and a soak, MINUTES
 	$(BIN)/python -m tests.edge.test_damaged_media $(CASES)
 	for engine in transformers vllm; do for part in fuzz "soak $(if $(RATE),--rate $(RATE))" kept; do \
 	EDGE_VLM_TEST_ENGINE=$$engine $(BIN)/python -m tests.hostile.campaign $$part --cases $(CASES) --minutes $(MINUTES) || exit 1; done; done
+	for model in hybrid tiny tiny-tiles; do $(BIN)/python -m tests.hostile.campaign fuzz --model $$model --cases $(CASES) --minutes $(MINUTES) || exit 1; done
 	$(BIN)/python -m tests.hostile.campaign chaos
 
 klt: $(READY) ## the codec klt learned for the bundled model from 1,600 drawn pictures: bytes, divergence, one JSON line; 15 minutes

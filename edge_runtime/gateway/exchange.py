@@ -105,7 +105,7 @@ class Exchange:
         """The header that names the ignored fields; this call also writes each name to the log once."""
         if not self.ignored:
             return []
-        names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) for name in self.ignored[:16]]
+        names = [re.sub(r"[^\w.-]", "?", name[:64], flags=re.ASCII) or "?" for name in self.ignored[:16]]
         for name in names:
             if name not in _LOGGED and len(_LOGGED) < MAX_LOGGED:
                 _LOGGED.add(name)

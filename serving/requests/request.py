@@ -87,7 +87,7 @@ class RequestParser:
         """
         check_ranks(tensors, INPUTS)
         task = check_task(text(tensors, "task"), self._tasks)
-        sampling = self._sampling(text(tensors, "sampling_parameters"), parameters)
+        sampling = self._sampling(text(tensors, "sampling_parameters"), parameters, task)
         self._check_length(tensors.get("text_input"))
         prompt_text = text(tensors, "text_input")
         prompt = self._prompt(tensors, prompt_text, sampling, is_wanted)
@@ -202,7 +202,7 @@ class RequestParser:
                 check="keep-off",
             )
 
-    def _sampling(self, json_text: str | None, parameters: Mapping[str, Any]) -> Sampling:
+    def _sampling(self, json_text: str | None, parameters: Mapping[str, Any], task: str) -> Sampling:
         if unknown := sorted(parameters.keys() - SAMPLING_NAMES):
             raise InvalidInput(
                 f"{shown(unknown[0])} is neither an input nor a parameter; inputs are {', '.join(spec.name for spec in INPUTS)}; "
@@ -210,7 +210,7 @@ class RequestParser:
                 check="parameter",
             )
         sampling = Sampling.from_dict(dict(parameters), None if json_text is None else Sampling.from_json(json_text))
-        if sampling.max_tokens > self._limits.max_output_tokens:
+        if task == GENERATE and sampling.max_tokens > self._limits.max_output_tokens:
             raise InvalidInput(
                 f"sampling_parameters.max_tokens is {sampling.max_tokens}, up to {self._limits.max_output_tokens} "
                 "is allowed",

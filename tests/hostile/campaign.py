@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
-from tests.conftest import CHECKPOINT, run_module
+from tests.conftest import CHECKPOINT
 from tests.engine import ENGINE
 from tests.hostile.chaos import FROZEN, PLACES, VICTIMS, chaos
 from tests.hostile.files import added, fuzz_in
 from tests.hostile.fuzzing import fuzz
 from tests.hostile.kept import kept
 from tests.hostile.soak import soak
+from tests.hostile.targets import EXPORTED, REFERENCES, exported, target
 from tests.serving.reference import Reference
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -31,15 +32,11 @@ SERVED = ("fuzz", "chaos", "soak", "kept")
 
 def files(folder: Path, num_cases: int, seconds: float) -> dict[str, Any]:
     """The fuzz of files, over the bundled model, in a process a processor."""
-    run_module("export.vision", CHECKPOINT, folder / "bundle")
-    run_module("export.language", CHECKPOINT, folder / "language", "--bundle", folder / "bundle")
+    bundle, language = exported(CHECKPOINT, folder)
     num_processes = os.cpu_count() or 1
     share = -(-num_cases // num_processes)
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
-        asked = [
-            pool.submit(fuzz_in, folder / "bundle", folder / "language", share, seconds=seconds)
-            for _ in range(num_processes)
-        ]
+        asked = [pool.submit(fuzz_in, bundle, language, share, seconds=seconds) for _ in range(num_processes)]
         return added([one.result() for one in asked])
 
 
@@ -51,6 +48,12 @@ def main() -> int:
     )
     parser.add_argument(
         "--cases", type=int, default=100_000, help="of files, and requests of fuzz, where the time allows"
+    )
+    parser.add_argument(
+        "--model",
+        choices=(*REFERENCES, *EXPORTED),
+        default="reference",
+        help=f"of fuzz: what is served; a gateway stands before {' and '.join(EXPORTED)}",
     )
     parser.add_argument("--rate", type=float, help="the most hostile requests a second of soak; no bound by default")
     parser.add_argument("--requests", type=int, default=2000, help="of kept: of each kind")
@@ -64,15 +67,19 @@ def main() -> int:
         if part == "files":
             found = files(Path(folder), options.cases, options.minutes * 60)
         else:
-            stem = stem.with_name(f"{stem.name}_{ENGINE}")
+            model = f"_{options.model}" if part == "fuzz" and options.model != "reference" else ""
+            stem = stem.with_name(f"{stem.name}_{ENGINE}{model}")
             facts |= {"engine": ENGINE} | ({"minutes": options.minutes} if part in ("fuzz", "soak") else {})
-            run: dict[str, Callable[[Reference], dict[str, Any]]] = {
-                "fuzz": lambda reference: fuzz(reference, options.cases, options.minutes * 60),
-                "chaos": lambda reference: chaos(reference, options.victims),
-                "soak": lambda reference: soak(reference, options.minutes * 60, stem, options.rate),
-                "kept": lambda reference: kept(reference, options.requests, options.kind),
+            place = Path(folder)
+            run: dict[str, Callable[[], dict[str, Any]]] = {
+                "fuzz": lambda: (
+                    {"model": options.model} | fuzz(target(options.model, place), options.cases, options.minutes * 60)
+                ),
+                "chaos": lambda: chaos(Reference(place), options.victims),
+                "soak": lambda: soak(Reference(place), options.minutes * 60, stem, options.rate),
+                "kept": lambda: kept(Reference(place), options.requests, options.kind),
             }
-            found = run[part](Reference(Path(folder)))
+            found = run[part]()
     line = json.dumps({"part": part} | facts | found)
     stem.with_suffix(".json").write_text(line + "\n", encoding="utf-8")
     print(line)

@@ -84,7 +84,7 @@ def layout(name: str) -> Layout:
             good.append(tensors)
             is_one_run = all(runs(one.grid_thw, card)[0] == 1 for one in items)
             if items and card.merge_size == 1 and (is_one_run or "vision_stream" not in tensors):
-                good.append(_counted(tensors))
+                good.append(counted(tensors))
             worded = {key: value for key, value in tensors.items() if key != "input_ids"}
             good.append(worded | {"text_input": np.array([text.encode()], object)})
             if items:
@@ -96,7 +96,7 @@ def layout(name: str) -> Layout:
     return Layout(RequestParser(card, Limits(max_items=8), make_tokenizer(), store, numbers), card, good)
 
 
-def _counted(tensors: dict[str, Any]) -> dict[str, Any]:
+def counted(tensors: dict[str, Any]) -> dict[str, Any]:
     """The same with numbers of rows in the place of grids, where every item is one run."""
     made = dict(tensors)
     for grids, counts in ROW_COUNTS.items():

@@ -15,11 +15,11 @@ from serving.triton.health import fault
 from serving.triton.launcher import TritonServer
 from tests.engine import settings as server_settings
 from tests.hostile.doors import BROKEN, HANG, INTERNAL, REFUSED, SERVED, Doors, Outcome
-from tests.hostile.neighbour import NUM_TOKENS, Neighbour
-from tests.hostile.requests import Hostile, bodies, good, requests
+from tests.hostile.neighbour import Neighbour
+from tests.hostile.requests import Hostile, bodies, requests
+from tests.hostile.targets import of_reference
 from tests.serving.reference import Case, Reference
 from tests.serving.test_health import pid_of
-from tests.serving.wire import tensors
 
 LIMITS = Limits(max_output_tokens=64, max_items=4, max_prompt_tokens=1024, max_embedding_bytes=1 << 22)
 QUICK = settings(
@@ -37,12 +37,11 @@ def target(reference: Reference, cases: dict[str, Case], tmp_path_factory: pytes
     log_file = tmp_path_factory.mktemp("hostile") / "log"
     with TritonServer(server_settings(reference.language, LIMITS, dtype="fp32"), log_file=log_file) as server:
         pid = pid_of(server, "bin/tritonserver")
-        calm = tensors(cases["text"], sampling={"max_tokens": NUM_TOKENS, "ignore_eos": True})
-        neighbour = Neighbour(server.grpc_url, calm)
+        found = of_reference(reference, cases)
+        neighbour = Neighbour(server.grpc_url, found.calm)
         neighbour.start()
         doors = Doors(server.http_url, server.grpc_url)
-        bases = [good(tensors(cases[name])) for name in ("text", "one image", "video")]
-        yield doors, [*bases, good({"text_input": "Tell me something."})]
+        yield doors, found.bases
         doors.close()
         neighbour.end()
         assert fault(server.http_url) is None

@@ -2,8 +2,10 @@
 
 import grpc
 import pytest
+from hypothesis import given
 
 from tests.hostile.doors import BOUND_SECONDS, BROKEN, HANG, INTERNAL, REFUSED, SERVED, TRITON, failed, judged
+from tests.hostile.requests import bodies, drawing
 
 UNAVAILABLE, DEADLINE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -31,6 +33,21 @@ def test_how_a_call_that_ends_with_an_error_counts(
     code: grpc.StatusCode, details: str, seconds: float, kind: str
 ) -> None:
     assert failed(Ended(code, details), seconds).kind == kind
+
+
+def test_the_campaign_draws_new_requests_in_every_round() -> None:
+    """With the profile of the tests it sent the same 250 again and again."""
+    seen: list[bytes] = []
+
+    @drawing(20)
+    @given(body=bodies)
+    def draw(body: bytes) -> None:
+        seen.append(body)
+
+    draw()
+    first = set(seen)
+    draw()
+    assert len(first.intersection(seen[20:])) < 15  # some are as simple as null
 
 
 def test_an_answer_is_served() -> None:

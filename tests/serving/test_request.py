@@ -8,6 +8,7 @@ import pytest
 
 from contract.errors import InvalidInput
 from contract.limits import Limits
+from contract.tasks import EMBED, GENERATE
 from serving.engine import Delta
 from serving.requests.answer import CANCELLED, ERROR, Answer
 from serving.requests.request import RequestParser
@@ -53,6 +54,17 @@ def test_parameters_go_before_the_tensor(parser: Any, good: dict[str, Any]) -> N
         good | {"sampling_parameters": sampling(max_tokens=5, top_k=3)}, {"max_tokens": 7, "stop": "x"}
     )
     assert (request.sampling.max_tokens, request.sampling.top_k, request.sampling.stop) == (7, 3, ("x",))
+
+
+def test_a_task_without_tokens_has_no_longest_answer(reference: Reference, good: dict[str, Any]) -> None:
+    """A server whose answers are shorter than the usual max_tokens refused every embedding that named none."""
+    parser = RequestParser(
+        reference.card, Limits(max_output_tokens=64), reference.tokenizer, ReuseStore(1 << 20), tasks=(GENERATE, EMBED)
+    )
+    usual = {name: value for name, value in good.items() if name != "sampling_parameters"}
+    assert parser.parse(usual | {"task": text(EMBED)}, {}).task == EMBED
+    with pytest.raises(InvalidInput, match="max_tokens is 256, up to 64 is allowed"):
+        parser.parse(usual, {})
 
 
 def test_text_with_one_pad_an_item(
