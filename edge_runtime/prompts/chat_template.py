@@ -12,7 +12,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from contract.errors import InvalidInput
+from contract.errors import BundleError, InvalidInput, shown
+from contract.manifest import CHAT_TEMPLATE
 from edge_runtime.prompts.environment import TooMuch, compiled, written
 
 Message = dict[str, Any]
@@ -46,6 +47,7 @@ def render(
             of special_tokens, the value in `variables` counts.
 
     Raises:
+        BundleError: the template cannot be compiled.
         InvalidInput: the template refuses the messages or runs too long, an argument has no meaning, or a text holds
             half of a surrogate pair, which is no character.
     """
@@ -77,13 +79,22 @@ def render(
 
 
 def _written(template: str, variables: Mapping[str, Any]) -> str:
+    mistakes = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
     try:
-        return written(compiled(template), variables)
+        program = compiled(template)
+    except (SyntaxError, RecursionError, MemoryError, *mistakes) as error:  # the first three are Python's compiler's
+        raise BundleError(
+            f"{CHAT_TEMPLATE} is no template: {shown(str(error))} ({type(error).__name__}): mend it in the checkpoint and export again"
+        ) from error
+    try:
+        return written(program, variables)
     except TooMuch as error:
         raise InvalidInput(f"messages: the chat template is stopped: {error}") from error
     except RecursionError as error:
-        raise InvalidInput("messages: they nest too deeply for the chat template: send flat messages") from error
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise InvalidInput(
+            f"messages: they nest too deeply for the chat template: send flat messages, or mend a {CHAT_TEMPLATE} that calls itself"
+        ) from error
+    except mistakes as error:
         raise InvalidInput(f"messages: the chat template refuses them: {error}") from error
 
 

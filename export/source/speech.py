@@ -78,6 +78,6 @@ def _check_template(checkpoint: Checkpoint) -> None:
             if SAID in render(checkpoint.chat_template, turn, special_tokens=special):
                 return
             wrong.append("it leaves out what the user says")
-        except InvalidInput as error:
+        except (InvalidInput, BundleError) as error:
             wrong.append(str(error))
     raise BundleError(f"{folder}: the chat template writes no turn of a user: {wrong[0]}")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import tests.processor  # noqa: F401  before transformers
-from contract.errors import InvalidInput
+from contract.errors import BundleError, InvalidInput
 from edge_runtime.prompts import environment
 from edge_runtime.prompts.chat_template import render
 from edge_runtime.prompts.content import plain
@@ -142,7 +142,6 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
     ("template", "messages"),
     [
         ("{{ raise_exception('roles must alternate') }}", lambda: MESSAGES),
-        ("{% if %}", lambda: MESSAGES),
         ("{{ messages.clear() }}", lambda: MESSAGES),
         ("{{ namespace(_x=1) }}", lambda: MESSAGES),
         ("{{ ''.__class__ }}{{ 1 / 0 }}", lambda: MESSAGES),
@@ -153,6 +152,17 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
 def test_a_refusal_is_typed(template: str, messages: Callable[[], Any]) -> None:
     with pytest.raises(InvalidInput, match="messages"):
         render(template, messages())
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% if %}", "{{" + "(" * 3000, "{{" + "(" * 3000 + "1" + ")" * 3000 + "}}", "{% if x %}" * 3000 + "{% endif %}" * 3000,
+     "{% for x in y %}" * 30 + "{% endfor %}" * 30],
+    ids=["syntax", "open brackets", "brackets", "conditions", "loops"],
+)  # fmt: skip
+def test_a_template_that_cannot_be_compiled_is_blamed_itself(template: str) -> None:
+    with pytest.raises(BundleError, match=r"^chat_template\.jinja is no template: .*: mend it"):
+        render(template, MESSAGES)
 
 
 def test_links_are_the_pictures_and_videos_that_templates_know() -> None:
