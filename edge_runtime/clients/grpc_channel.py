@@ -21,9 +21,9 @@ from contract.errors import (
     ServerError,
     Unavailable,
     from_wire,
-    shown,
 )
 from contract.names import MODEL
+from edge_runtime.clients.address import check_grpc
 from edge_runtime.clients.connection import Connection
 from edge_runtime.clients.http_steps import http_error
 from edge_runtime.clients.idle import IDLE_S
@@ -110,7 +110,7 @@ class GrpcConnection(Connection):
     """A way to Triton's gRPC port; see Connection for the arguments.
 
     Raises:
-        InvalidInput: as Connection, or the url has no port, or is one of HTTP.
+        InvalidInput: as Connection, or as check_grpc.
     """
 
     url: str = "127.0.0.1:8001"
@@ -118,10 +118,7 @@ class GrpcConnection(Connection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if ":" not in self.url or self.url.startswith(("http://", "https://")):  # gRPC would take port 443, or no host
-            raise InvalidInput(
-                f"url is {shown(self.url)}, the host:port of Triton's gRPC is expected (its port is 8001)"
-            )
+        check_grpc(self.url)
         finalize(self, self.channels.close)  # a client that nobody closes leaves nothing open
 
 

@@ -1,11 +1,10 @@
-"""Where an HTTP server is: a URL, or host:port as tritonclient writes it."""
+"""How a client reaches an HTTP server: the parts of its address, and its certificates."""
 
 import ssl
 from dataclasses import dataclass
-from string import whitespace
-from urllib.parse import urlsplit
 
-from contract.errors import InvalidInput, shown
+from contract.errors import InvalidInput
+from edge_runtime.clients.address import split
 from edge_runtime.clients.connection import Connection
 
 
@@ -25,17 +24,9 @@ class HttpAddress:
         Raises:
             InvalidInput: the URL has another form, or TLS cannot use a certificate.
         """
-        url, tls = connection.url, connection.tls
-        if "://" not in url:
-            url = f"{'http' if tls is None else 'https'}://{url}"
-        wrong = InvalidInput(f"url is {shown(connection.url)}, host:port, http://host:port or https://host is expected")
-        try:
-            parts = urlsplit(url)
-            port, host = parts.port, parts.hostname
-        except ValueError:  # a port that is no number, or brackets around what is no address
-            raise wrong from None
-        if parts.scheme not in ("http", "https") or not host or parts.username or set(host) & set(whitespace):
-            raise wrong
+        tls = connection.tls
+        parts = split(connection.url, "http" if tls is None else "https")
+        host, port = parts.hostname or "", parts.port
         if parts.scheme == "http":
             if tls is not None:
                 raise InvalidInput(f"url is {connection.url!r} and tls is given: write https://")

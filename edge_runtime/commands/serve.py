@@ -11,6 +11,7 @@ from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput, MissingExtra
 from contract.names import GATEWAY_NAMES
 from contract.sampling import Sampling
+from edge_runtime.clients.address import is_url
 from edge_runtime.commands.device import open_encoder_aloud
 from edge_runtime.commands.server import JSON_READY, add_server_arguments, connection_options, port
 from edge_runtime.embedder import Embedder
@@ -145,6 +146,6 @@ def run(args: argparse.Namespace) -> None:
         allowed_local_media_path=args.allowed_local_media_path,
         decoding=decoding,
     )
-    kind = AsyncHttpClient if args.triton.startswith(("http://", "https://")) else AsyncGrpcClient
+    kind = AsyncHttpClient if is_url(args.triton) else AsyncGrpcClient
     client = kind(args.triton, **connection_options(args))
     serve(create_app(pipeline, client, settings), *where, args.trusted_proxies)

@@ -4,8 +4,9 @@ import argparse
 import os
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from contract.errors import InvalidInput
+from edge_runtime.clients.address import EXPECTED, check_grpc, is_url, split
 from edge_runtime.encoded_item import PRECISIONS
 
 if TYPE_CHECKING:
@@ -34,15 +35,9 @@ def _header(text: str) -> tuple[str, str]:
 
 def _address(text: str) -> str:
     try:
-        is_url = text.startswith(("http://", "https://"))
-        parts = urlsplit(text if is_url else f"//{text}")
-        is_address = bool(parts.hostname) and (parts.port or 0) >= 0 and not re.search(r"\s", text)
-    except ValueError:
-        is_address = not is_url and re.match(r"[a-z0-9]+:[^0-9]", text) is not None  # gRPC has names such as unix:path
-    if not is_address:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no address: host:port, http://host:port or https://host is expected"
-        )
+        split(text) if is_url(text) else check_grpc(text)
+    except InvalidInput as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address: {EXPECTED}") from error
     return text
 
 
@@ -86,5 +81,5 @@ def open_client(args: argparse.Namespace) -> "GrpcClient | HttpClient":
     """
     from edge_runtime import GrpcClient, HttpClient  # need the extra `client`
 
-    kind = HttpClient if args.triton.startswith(("http://", "https://")) else GrpcClient
+    kind = HttpClient if is_url(args.triton) else GrpcClient
     return kind(args.triton, **connection_options(args))

@@ -278,8 +278,9 @@ def test_a_server_may_ask_who_we_are(
     ],
 )
 def test_a_url_that_is_none_is_named(url: str) -> None:
-    with pytest.raises(InvalidInput, match="is expected"):
-        HttpClient(url)
+    for client in (HttpClient, GrpcClient):
+        with pytest.raises(InvalidInput, match="is expected"):
+            client(url)
 
 
 def test_an_http_url_may_have_a_prefix(server: TritonServer) -> None:

@@ -247,7 +247,6 @@ def test_exit_codes_and_errors(
         (command("encode", bundle_folder, "--out", out, tmp_path / "empty"), 2, "INVALID_ARG", "video has no frames"),
         (command("encode", tmp_path, "--out", out, picture), 2, "INTERNAL", "no edge bundle"),
         (command("encode", bundle_folder, "--out", out, "http://[::1/x.png", "--fetch"), 2, "INVALID_ARG", "cannot be fetched"),
-        (command("ask", bundle_folder, picture, "Why?", "--triton", "localhost"), 2, "INVALID_ARG", "host:port of Triton's gRPC"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9"), 1, "UNAVAILABLE", "127.0.0.1:9: Failed to connect to remote host: Connection refused: is Triton running"),
         (command("ask", bundle_folder, picture, "Why?", "--triton", "127.0.0.1:9", "--precision", "int8"), 1, "UNAVAILABLE", "Connection refused: is Triton running at this address, with gRPC on this port?"),
     ]  # fmt: skip
@@ -268,7 +267,21 @@ def test_exit_codes_and_errors(
 @pytest.mark.parametrize(
     "wrong",
     [
-        *(("--triton", url) for url in ("http://[::1", "http://[zz]:80", "http://a b:1", "", ":", "localhost:99999")),
+        *(
+            ("--triton", url)
+            for url in (
+                "http://[::1",
+                "http://[zz]:80",
+                "http://a b:1",
+                "",
+                ":",
+                "localhost",
+                "localhost:99999",
+                "localhost:abc",
+                "a b:1",
+                "ftp://a:1",
+            )
+        ),
         ("--header", "a:b\r\nc: d"),
         ("--header", "\u00e9:b"),
         ("--header", "a:\u00fc"),
@@ -285,7 +298,17 @@ def test_wrong_addresses_and_headers_name_their_option(
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8001", "[::1]:8001", "http://[::1]:80/x", "https://a.b", "unix:/x", "dns:///a:1"]
+    "url",
+    [
+        "localhost:8001",
+        "[::1]:8001",
+        "http://[::1]:80/x",
+        "https://a.b",
+        "unix:/x",
+        "dns:///a:1",
+        "dns:8001",
+        "ipv4:127.0.0.1:80",
+    ],
 )
 def test_addresses_that_pass(url: str) -> None:
     parser = argparse.ArgumentParser()
