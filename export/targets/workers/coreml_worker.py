@@ -4,11 +4,9 @@ So the answers are those of the converted program by coremltools' own definition
 rounded to the 16 bits in which the program stores it, sums are in 32 bits. That proves the conversion, and no chip.
 """
 
-import json
 import sys
 import time
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ import numpy as np
 import onnx2coreml
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.mil import Function, types
+from job_files import answer_all, read_job
 
 SYSTEM = coremltools.target.iOS17  # and macOS 14
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    with np.load(job["pictures"]) as held:
-        pictures = [held[f"p{i}"] for i in range(len(held.files))]
+    job, pictures = read_job()
     started, package = time.monotonic(), Path(Path(job["graph"]).stem + ".mlpackage")
     model = onnx2coreml.convert(job["graph"], minimum_deployment_target=SYSTEM.name, compute_precision="fp16")
     model.save(str(package))
@@ -32,18 +29,13 @@ def main() -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(package.rglob("*")):
             archive.write(path)
-    seconds = time.monotonic() - started
     program = model._mil_program.functions["main"]
-    answers: dict[str, Any] = {}
-    for number, picture in enumerate(pictures):
+
+    def answer(picture: Any) -> list[Any]:
         outputs = values(program, picture)
-        for place, name in enumerate(job["outputs"]):
-            answers[f"a{number}_{place}"] = outputs[name]
-    answering = time.monotonic() - started - seconds
-    np.savez(job["answers"], **answers)
-    toolchain = {name: version(name) for name in ("coremltools", "onnx2coreml")}
-    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
-    Path(job["result"]).write_text(json.dumps(result))
+        return [outputs[name] for name in job["outputs"]]
+
+    answer_all(job, pictures, started, file, answer, ("coremltools", "onnx2coreml"))
 
 
 def values(program: Any, patches: Any) -> dict[str, Any]:

@@ -4,44 +4,35 @@ Google's converter takes PyTorch modules and no ONNX graphs, so this script make
 torch, which comes from this project's packages.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from job_files import answer_all, read_job
 from onnx import numpy_helper
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
+    job, pictures = read_job()
     sys.path.append(job["packages"])
     import litert_torch
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
-    with np.load(job["pictures"]) as held:
-        pictures = [held[f"p{i}"] for i in range(len(held.files))]
     started, file = time.monotonic(), f"{job['file']}.tflite"
     module = module_of(onnx.load(job["graph"]), job["outputs"])
     litert_torch.convert(module.eval(), (torch.from_numpy(pictures[0]),)).export(file)
     runner = Interpreter(file, num_threads=2).get_signature_runner()
     (entry,) = runner.get_input_details()
-    seconds = time.monotonic() - started
-    answers: dict[str, Any] = {}
-    for number, picture in enumerate(pictures):
+
+    def answer(picture: Any) -> list[Any]:
         outputs = runner(**{entry: picture})
-        for place in range(len(job["outputs"])):
-            answers[f"a{number}_{place}"] = outputs[f"output_{place}"]
-    answering = time.monotonic() - started - seconds
-    np.savez(job["answers"], **answers)
-    toolchain = {name: version(name) for name in ("litert-torch", "ai-edge-litert", "torch")}
-    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
-    Path(job["result"]).write_text(json.dumps(result))
+        return [outputs[f"output_{place}"] for place in range(len(job["outputs"]))]
+
+    answer_all(job, pictures, started, file, answer, ("litert-torch", "ai-edge-litert", "torch"))
 
 
 def module_of(model: onnx.ModelProto, outputs: list[str]) -> Any:

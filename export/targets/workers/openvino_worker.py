@@ -1,23 +1,18 @@
 """Intel's OpenVINO: fp16 from the ONNX graph itself, or 8-bit integers by nncf as a file of its own."""
 
-import json
-import sys
 import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
+from job_files import answer_all, read_job
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    with np.load(job["pictures"]) as held:
-        pictures = [held[f"p{i}"] for i in range(len(held.files))]
+    job, pictures = read_job()
     started, core, file = time.monotonic(), openvino.Core(), None
     model = core.read_model(job["graph"])
-    toolchain = {"openvino": version("openvino")}
+    packages = ["openvino"]
     settings = {"INFERENCE_PRECISION_HINT": "f16"} if job["precision"] == "fp16" else {}
     if job["precision"] == "int8":
         import nncf
@@ -32,20 +27,16 @@ def main() -> None:
         model = nncf.quantize(
             model, nncf.Dataset(chosen), subset_size=len(chosen), model_type=kind, advanced_parameters=advanced
         )
-        toolchain["nncf"] = version("nncf")
+        packages.append("nncf")
         file = f"{job['file']}.xml"
         openvino.save_model(model, file, compress_to_fp16=False)
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    seconds = time.monotonic() - started
-    answers: dict[str, Any] = {}
-    for number, picture in enumerate(pictures):
+
+    def answer(picture: Any) -> list[Any]:
         request.infer({"patches": picture})
-        for place, name in enumerate(job["outputs"]):
-            answers[f"a{number}_{place}"] = np.array(request.get_tensor(name).data)
-    answering = time.monotonic() - started - seconds
-    np.savez(job["answers"], **answers)
-    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
-    Path(job["result"]).write_text(json.dumps(result))
+        return [np.array(request.get_tensor(name).data) for name in job["outputs"]]
+
+    answer_all(job, pictures, started, file, answer, packages)
 
 
 if __name__ == "__main__":

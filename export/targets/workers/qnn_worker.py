@@ -4,17 +4,13 @@ The session is strict: a node that the HTP does not take is an error. The weight
 16-bit activations the HTP refuses every LayerNormalization.
 """
 
-import json
-import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import onnxruntime_qnn
+from job_files import answer_all, read_job
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config, qnn_preprocess_model
 
@@ -33,9 +29,7 @@ class Pictures(CalibrationDataReader):  # type: ignore[misc]
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    with np.load(job["pictures"]) as held:
-        pictures = [held[f"p{i}"] for i in range(len(held.files))]
+    job, pictures = read_job()
     started, graph, file = time.monotonic(), job["graph"], None
     if job["precision"] in ACTIVATIONS:
         plain, file = "plain.onnx", f"{job['file']}.onnx"
@@ -51,16 +45,11 @@ def main() -> None:
         quantize(graph, file, config)
         graph = file
     session = strict_session(graph, job["chip"])
-    seconds = time.monotonic() - started
-    answers: dict[str, Any] = {}
-    for number, picture in enumerate(pictures):
-        for place, rows in enumerate(session.run(job["outputs"], {"patches": picture})):
-            answers[f"a{number}_{place}"] = rows
-    answering = time.monotonic() - started - seconds
-    np.savez(job["answers"], **answers)
-    toolchain = {name: version(name) for name in ("onnxruntime", "onnxruntime-qnn")}
-    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
-    Path(job["result"]).write_text(json.dumps(result))
+
+    def answer(picture: Any) -> Any:
+        return session.run(job["outputs"], {"patches": picture})
+
+    answer_all(job, pictures, started, file, answer, ("onnxruntime", "onnxruntime-qnn"))
 
 
 def strict_session(graph: str, chip: str) -> Any:

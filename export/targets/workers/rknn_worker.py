@@ -4,23 +4,20 @@ The toolkit's calls return a number other than 0 where they fail. It needs torch
 its own pin would download 5 GB.
 """
 
-import json
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from job_files import answer_all, read_job
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
+    job, pictures = read_job()
     sys.path.append(job["packages"])
     from rknn.api import RKNN
 
-    with np.load(job["pictures"]) as held:
-        pictures = [held[f"p{i}"] for i in range(len(held.files))]
     started, file, is_integer = time.monotonic(), f"{job['file']}", job["precision"] == "int8"
     toolkit = RKNN(verbose=False)
     integers = {"quantized_dtype": "w8a8", "quantized_algorithm": "normal"} if is_integer else {}
@@ -35,20 +32,15 @@ def main() -> None:
     require("build", toolkit.build(do_quantization=is_integer, dataset=listed))
     require("export_rknn", toolkit.export_rknn(file))
     require("init_runtime", toolkit.init_runtime())  # without a target it is the simulator
-    seconds = time.monotonic() - started
-    answers: dict[str, Any] = {}
-    for number, picture in enumerate(pictures):
+
+    def answer(picture: Any) -> list[Any]:
         outputs = toolkit.inference(inputs=[picture])
         if outputs is None or len(outputs) != len(job["outputs"]):
             sys.exit(f"inference gave {outputs and len(outputs)} outputs, {len(job['outputs'])} are expected")
-        for place, rows in enumerate(outputs):
-            answers[f"a{number}_{place}"] = np.asarray(rows, np.float32)
-    answering = time.monotonic() - started - seconds
+        return [np.asarray(rows, np.float32) for rows in outputs]
+
+    answer_all(job, pictures, started, file, answer, ("rknn-toolkit2", "torch"))
     toolkit.release()
-    np.savez(job["answers"], **answers)
-    toolchain = {name: version(name) for name in ("rknn-toolkit2", "torch")}
-    result = {"file": file, "toolchain": toolchain, "seconds": seconds, "answering": answering}
-    Path(job["result"]).write_text(json.dumps(result))
 
 
 def require(call: str, returned: int) -> None:
