@@ -96,7 +96,7 @@ def test_a_word_means_one_thing() -> None:
 FAMILY = re.compile(r"qwen|llava|internvl|internvit|siglip|smolvlm|clip_vision", re.IGNORECASE)
 ALLOWED = {  # what is no family: names of services, and of a package whose options are ours
     "contract/names.py": {'"qwen3_vl"', '"qwen3_vl_unary"', '"qwen3_vl_vision"'},
-    "edge_runtime/commands/device.py": {'"which frames are looked at, and how large; names as in qwen-vl-utils"'},
+    "edge_runtime/commands/media.py": {'"which frames are looked at, and how large; names as in qwen-vl-utils"'},
 }
 
 
