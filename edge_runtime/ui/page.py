@@ -18,6 +18,7 @@ from edge_runtime.pipeline import Pipeline
 from edge_runtime.ui import layout, panel
 from edge_runtime.ui.conversation import Conversation, Media, Turn
 from edge_runtime.ui.look import look
+from edge_runtime.ui.malformed import GuardedBlocks, reading
 from edge_runtime.ui.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -130,15 +131,18 @@ class Page:
         unanswered = conversation.settle()
         return question or unanswered, history(conversation), gr.update(visible=False)
 
-    def retry(self, conversation: Conversation, event: gr.RetryData) -> str:
+    def retry(self, conversation: Conversation, event: gr.EventData) -> str:
         """Take back the turn whose answer the visitor wants anew; the page then asks its question again."""
-        taken = conversation.take_back(_turn_at(conversation, event.index))
+        taken = conversation.take_back(_turn_at(conversation, event))
         return taken.question if taken else ""
 
-    def edit(self, conversation: Conversation, event: gr.EditData) -> str:
+    def edit(self, conversation: Conversation, event: gr.EventData) -> str:
         """Take back the edited turn and all turns behind it; the page then asks what the visitor wrote instead."""
-        conversation.take_back(_turn_at(conversation, event.index))
-        return str(event.value)
+        turn = _turn_at(conversation, event)
+        with reading("edit"):
+            said = str(event._data["value"])
+        conversation.take_back(turn)
+        return said
 
     def add(self, picture: str | None, conversation: Conversation) -> tuple[None, Any]:
         """Keep the picture beside the chat, and make room for another."""
@@ -156,9 +160,11 @@ def _beside(conversation: Conversation) -> Any:
     return gr.update(value=[str(path) for path in conversation.beside], visible=bool(conversation.beside))
 
 
-def _turn_at(conversation: Conversation, index: Any) -> int:
-    """The turn that a message of `history` belongs to."""
-    place = int(index[0] if isinstance(index, list | tuple) else index)
+def _turn_at(conversation: Conversation, event: gr.EventData) -> int:
+    """The turn that the message of an event belongs to, a message of `history`."""
+    with reading("of a turn"):
+        index = event._data["index"]
+        place = int(index[0] if isinstance(index, list | tuple) else index)
     for turn, said in enumerate(conversation.said):
         place -= len(said.media) + 2
         if place < 0:
@@ -166,8 +172,9 @@ def _turn_at(conversation: Conversation, index: Any) -> int:
     return len(conversation.said)
 
 
-def _example(event: gr.SelectData) -> str:
-    return str(event.value["text"])
+def _example(event: gr.EventData) -> str:
+    with reading("of an example"):
+        return str(event._data["value"]["text"])
 
 
 def history(conversation: Conversation) -> History:
@@ -188,7 +195,7 @@ def create_page(
 ) -> gr.Blocks:
     """The page over one bundle and one server at `url`; files come from `uploads` only."""
     page, manifest = Page(pipeline, client, url), pipeline.encoder.bundle.manifest
-    blocks = gr.Blocks(title=layout.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600))
+    blocks = GuardedBlocks(title=layout.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600))
     with blocks:
         conversation = gr.State(lambda: Conversation())  # each visitor gets a new one
         theme = layout.head()

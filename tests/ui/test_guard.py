@@ -17,6 +17,7 @@ from edge_runtime.ui.page import Page
 from edge_runtime.ui.uploads import Uploads
 from tests.conftest import ROOT
 from tests.gateway.drawings import drawn
+from tests.ui.ui_process import ui_process
 
 
 def call(url: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
@@ -106,6 +107,22 @@ def test_what_gradio_cannot_read_is_the_callers_fault(page_url: str) -> None:
     status, said = call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0,0-0")
     assert (status, "cannot read this request" in said) == (400, True)
     assert call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0") == (206, "x")
+
+
+def test_a_malformed_event_is_one_line_in_the_log(bundle_folder: Path) -> None:
+    """Each of these was a traceback of Gradio."""
+    log: list[str] = []
+    with ui_process(bundle_folder, "127.0.0.1:1", log=log) as url:
+        for one in json.loads(call(url, "/config")[1])["dependencies"]:
+            for data in ([], [{"path": 5}] * len(one["inputs"]), ["x"] * len(one["inputs"])):
+                for event in (None, {"index": "x", "value": {}}):
+                    body = {"data": data, "fn_index": one["id"], "event_data": event, "session_hash": uuid4().hex}
+                    if call(url, "/gradio_api/queue/join", body)[0] == 200:
+                        call(url, f"/gradio_api/queue/data?session_hash={body['session_hash']}")
+    said = "".join(log)
+    assert "Traceback" not in said
+    for name in ("ask", "size", "of a turn", "of an example"):
+        assert f"the event '{name}' cannot be read: " in said
 
 
 def test_the_prompt_holds_what_is_shown() -> None:

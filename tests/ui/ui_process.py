@@ -14,16 +14,27 @@ from tests.conftest import ROOT
 
 @contextmanager
 def ui_process(
-    bundle: Path, triton: str, *flags: str, end: signal.Signals = signal.SIGINT, **environment: str
+    bundle: Path,
+    triton: str,
+    *flags: str,
+    end: signal.Signals = signal.SIGINT,
+    log: list[str] | None = None,
+    **environment: str,
 ) -> Iterator[str]:
-    """`python -m edge_runtime ui` until the block ends, which sends it the signal `end`; yields its address."""
+    """`python -m edge_runtime ui` until the block ends, which sends it the signal `end`; yields its address.
+
+    Args:
+        log: gets the lines that the page writes.
+    """
     line = [sys.executable, "-m", "edge_runtime", "ui", "--bundle", str(bundle), "--triton", triton, "--port", "0"]
     process = subprocess.Popen(
         [*line, "--threads", "1", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"} | environment,
     )  # fmt: skip
     assert process.stdout is not None
-    reader = Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the page
+    reader = Thread(
+        target=([] if log is None else log).extend, args=(process.stdout,), daemon=True
+    )  # a full pipe would stop the page
     try:
         said = ""
         for row in process.stdout:
