@@ -5,7 +5,7 @@ import ipaddress
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.embedder import NAME as EMBEDDER
 from contract.errors import InvalidInput, MissingExtra
@@ -20,6 +20,9 @@ from edge_runtime.media.access import MediaAccess
 from edge_runtime.media.fetch import Fetcher
 from edge_runtime.pipeline import DEVICE_MAX_PIXELS, Pipeline
 from edge_runtime.reuse.embedding_cache import EmbeddingCache
+
+if TYPE_CHECKING:
+    from edge_runtime.gateway.settings import Settings
 
 
 def _json(text: str) -> Any:
@@ -100,32 +103,9 @@ def run(args: argparse.Namespace) -> None:
     from edge_runtime.clients.async_http_client import AsyncHttpClient
     from edge_runtime.gateway.app import create_app
     from edge_runtime.gateway.device_embeddings import create_embedder_app
-    from edge_runtime.gateway.hosts import LOOPBACK_NAMES, is_loopback
     from edge_runtime.gateway.server import serve
-    from edge_runtime.gateway.settings import DEFAULTS, Settings
 
-    keys = tuple(args.api_key or filter(None, [os.environ.get("EDGE_VLM_API_KEY")]))
-    allowed = {"image": Settings.max_images, "video": Settings.max_videos} | args.limit_mm_per_prompt
-    if len(allowed) > 2 or not all(isinstance(count, int) for count in allowed.values()):
-        raise InvalidInput(
-            f"limit_mm_per_prompt is {args.limit_mm_per_prompt}, whole numbers for image and video are expected"
-        )
-    settings = Settings(
-        served_model_names=tuple(args.served_model_name),
-        defaults=Sampling.from_dict(args.override_generation_config, DEFAULTS),
-        api_keys=keys,
-        max_requests_per_minute=args.max_requests_per_minute,
-        allowed_origins=tuple(args.allowed_origins),
-        # a page of any site may make its own name mean this machine: without a key only loopback names may address it
-        allowed_hosts=LOOPBACK_NAMES if is_loopback(args.host) and not keys else (),
-        strict=args.strict,
-        max_images=allowed["image"],
-        max_videos=allowed["video"],
-        max_body_bytes=args.max_body_bytes,
-        max_pending_bytes=max(args.max_pending_bytes, args.max_body_bytes),
-        max_concurrency=args.max_concurrency,
-        max_waiting=args.max_waiting,
-    )
+    settings = _settings(args)
     domains = args.allowed_media_domains
     fetch = None if domains is None else Fetcher(allowed_media_domains=frozenset(domains))
     decoding = DecodingLimits(args.max_decode_seconds, args.max_decode_bytes, args.num_decoders)
@@ -149,3 +129,36 @@ def run(args: argparse.Namespace) -> None:
     kind = AsyncHttpClient if is_url(args.triton) else AsyncGrpcClient
     client = kind(args.triton, **connection_options(args))
     serve(create_app(pipeline, client, settings), *where, args.trusted_proxies)
+
+
+def _settings(args: argparse.Namespace) -> "Settings":
+    """What the gateway allows its callers.
+
+    Raises:
+        InvalidInput: limit_mm_per_prompt names another kind or holds no whole number, or a value is out of its range.
+    """
+    from edge_runtime.gateway.hosts import LOOPBACK_NAMES, is_loopback  # need the extra `serve`
+    from edge_runtime.gateway.settings import DEFAULTS, Settings
+
+    keys = tuple(args.api_key or filter(None, [os.environ.get("EDGE_VLM_API_KEY")]))
+    allowed = {"image": Settings.max_images, "video": Settings.max_videos} | args.limit_mm_per_prompt
+    if len(allowed) > 2 or not all(isinstance(count, int) for count in allowed.values()):
+        raise InvalidInput(
+            f"limit_mm_per_prompt is {args.limit_mm_per_prompt}, whole numbers for image and video are expected"
+        )
+    return Settings(
+        served_model_names=tuple(args.served_model_name),
+        defaults=Sampling.from_dict(args.override_generation_config, DEFAULTS),
+        api_keys=keys,
+        max_requests_per_minute=args.max_requests_per_minute,
+        allowed_origins=tuple(args.allowed_origins),
+        # a page of any site may make its own name mean this machine: without a key only loopback names may address it
+        allowed_hosts=LOOPBACK_NAMES if is_loopback(args.host) and not keys else (),
+        strict=args.strict,
+        max_images=allowed["image"],
+        max_videos=allowed["video"],
+        max_body_bytes=args.max_body_bytes,
+        max_pending_bytes=max(args.max_pending_bytes, args.max_body_bytes),
+        max_concurrency=args.max_concurrency,
+        max_waiting=args.max_waiting,
+    )
