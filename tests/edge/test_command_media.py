@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.__main__ import main
-from tests.edge.test_command_line import command
+from tests.edge.verbs import command
 
 WORDS = {"ask": ["Why?"], "chat": [], "encode": ["--out", "x.npz"], "embed": []}
 
@@ -47,7 +47,7 @@ def test_what_is_there_goes_on_to_the_bundle(
 def test_options_for_videos_need_one(
     capsys: pytest.CaptureFixture[str], picture: Path, verb: str, option: tuple[str, str]
 ) -> None:
-    words = ["Why?", picture] if verb == "batch" else [picture, *WORDS[verb]]
+    words: list[str | Path] = ["Why?", picture] if verb == "batch" else [picture, *WORDS[verb]]
     assert refusal(capsys, verb, *words, *option).startswith(f"{' '.join(option)}: for videos only, and none is given")
     (picture.parent / "frames").mkdir()
     last = picture.parent / "frames"
