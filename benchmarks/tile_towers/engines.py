@@ -1,6 +1,6 @@
 """The engines of the benchmark: transformers, onnxruntime, OpenVINO, and our graphs on our kernels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ Engine = Callable[[int], Rows]  # a number of tiles to their rows (N, H)
 WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "patch_size": 14}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-REFERENCE = "transformers fp32"
+REFERENCE, HALF_TORCH, STOCK = "transformers fp32", "transformers bf16", "onnxruntime stock"
+NAMES = (
+    REFERENCE,
+    STOCK,
+    *(f"OpenVINO {name}" for name in HINTS),
+    HALF_TORCH,
+    *(f"ours {name}" for name in PRECISIONS),
+)
 
 
 class Tower(torch.nn.Module):
@@ -38,8 +45,10 @@ class Tower(torch.nn.Module):
         return rows.reshape(-1, rows.shape[-1])
 
 
-def engines(folder: Path, case: Case, depth: int, threads: int) -> tuple[Tiles, dict[str, Engine]]:
-    """The tiles, and the engines by name; files stay in the folder."""
+def engines(
+    folder: Path, case: Case, depth: int, threads: int, names: Sequence[str] = NAMES
+) -> tuple[Tiles, dict[str, Engine]]:
+    """The tiles, and the engines by name, REFERENCE among them; files stay in the folder."""
     import transformers
 
     model = folder / "model"
@@ -47,17 +56,23 @@ def engines(folder: Path, case: Case, depth: int, threads: int) -> tuple[Tiles, 
         shape = WIDE | {"image_size": case.side, "num_hidden_layers": depth}
         models.write(case.family, model, **shape)
     tiles = Tiles(model, case)
-    whole = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    found = dict[str, Engine]()
-    found[REFERENCE] = _torch(whole, tiles, torch.float32)
-    stock = {count: _stock(Tower(whole), tiles, count, folder) for count in case.counts}
-    found["onnxruntime stock"] = _onnxruntime(stock, tiles, threads)
-    for precision in HINTS:
-        found[f"OpenVINO {precision}"] = _openvino(stock, tiles, precision, threads)
-    half = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=torch.bfloat16).eval()
-    found["transformers bf16"] = _torch(half, tiles, torch.bfloat16)
-    for precision in PRECISIONS:
-        found[f"ours {precision}"] = _ours(folder / f"ours-{precision}.onnx", tiles, precision, threads)
+
+    def whole(dtype: torch.dtype) -> Any:
+        return transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).eval()
+
+    reference = whole(torch.float32)
+    found = {REFERENCE: _torch(reference, tiles, torch.float32)}
+    stock = {count: _stock(Tower(reference), tiles, count, folder) for count in case.counts}
+    for name in names:
+        kind, _, precision = name.partition(" ")
+        if name == STOCK:
+            found[name] = _onnxruntime(stock, tiles, threads)
+        elif kind == "OpenVINO":
+            found[name] = _openvino(stock, tiles, precision, threads)
+        elif name == HALF_TORCH:
+            found[name] = _torch(whole(torch.bfloat16), tiles, torch.bfloat16)
+        elif kind == "ours":
+            found[name] = _ours(folder / f"ours-{precision}.onnx", tiles, precision, threads)
     return tiles, found
 
 
