@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.tower.processor import instruction_sets
-from export.graph.operators import BF16, FLOAT32
+from export.graph.operators import BF16, FLOAT32, FUSED
 from tests.edge.kernel_sessions import every_kernel, every_way, session
 from tests.edge.operators import (  # fmt: skip
     ACTIVATIONS,
@@ -80,6 +80,20 @@ def test_floats_of_another_norm_and_activation(
     got = session(f"NormMlpAdd{bits}", ROWS, constants, library, **of_mlp).run(None, {"rows": x})[0]
     wide = ACTIVATIONS[activation](product(norm(x, 2 * weight, bias, epsilon), first, "_1"))
     close(got, x + product(wide, second, "_2"), 1e-5)
+
+
+@every_way
+@pytest.mark.parametrize("activation", FUSED)
+def test_activations_give_no_denormal_numbers(library: Path | None, activation: str) -> None:
+    """Each of them costs the next product a hundred cycles. The second layer lifts them to numbers that can be told apart."""
+    lift, width, zeros = np.float32(1e30), 64, np.zeros(64, np.float32)
+    first = {"weight_1": np.zeros((width, width), np.float32), "bias_1": np.linspace(-60, -8, width, dtype=np.float32)}
+    second = {"weight_2": lift * np.eye(width, dtype=np.float32), "bias_2": zeros}
+    constants = first | second | {"norm_weight": zeros, "norm_bias": zeros}
+    made = session("NormMlpAdd32", ROWS, constants, library, **attributes_of(1e-6, activation)[1])
+    got = np.abs(made.run(None, {"rows": np.zeros((3, width), np.float32)})[0].astype(np.float64) / lift)
+    assert ((got == 0) | (got >= np.finfo(np.float32).tiny)).all()
+    assert got.max() < 1e-4
 
 
 @every_way
