@@ -18,6 +18,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 LIMITS = LLParserLimits(
     max_lexer_states=20_000,  # each of up to 2 kB
     max_grammar_size=200_000,
+    step_max_items=5_000,  # of a mask; an ambiguous grammar has ever more, and half a second goes into 50,000
     precompute_large_lexemes=False,  # costs by the size of the vocabulary, not of the grammar
     verbose_errors=False,  # they would repeat the whole grammar
 )

@@ -12,15 +12,15 @@ from serving.families import vllm_classes
 
 def register() -> None:
     """Put the families' classes in place of vLLM's own, serving.vllm.waiting in place of its busy wait, and
-    serving.vllm.grammar_ends in place of the beginning of its grammars."""
+    serving.vllm.grammars in place of the beginning of its grammars."""
     from vllm import ModelRegistry
 
-    from serving.vllm.grammar_ends import allow_every_end
+    from serving.vllm.grammars import as_in_transformers_engine
     from serving.vllm.waiting import sleep_while_waiting
 
     ask_for_amx()
     sleep_while_waiting()
-    allow_every_end()
+    as_in_transformers_engine()
     for name, where in vllm_classes().items():
         ModelRegistry.register_model(name, where)
 

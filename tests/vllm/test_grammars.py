@@ -35,3 +35,13 @@ def test_the_same_is_refused_alone(reference: Reference, cases: dict[str, Case],
         answer(engine, case.prompt(reference.card), Sampling(structured_outputs=(WRONG | NO_GRAMMAR)[name]))
     assert caught.value.check == ("constraint" if name in WRONG else "grammar")
     assert answer(engine, case.prompt(reference.card))[0] == case.expected
+
+
+def test_an_ambiguous_grammar_ends_its_answer_early(
+    reference: Reference, cases: dict[str, Case], engine: VllmEngine
+) -> None:
+    """Without limits its masks take ever longer, and all answers wait for them."""
+    grammar = {"grammar": "start: s\ns: s s | A | B\nA: /[a-z ]/\nB: /[a-m0-9]+/"}
+    sampling = Sampling(max_tokens=200, temperature=1.5, seed=1, ignore_eos=True, structured_outputs=grammar)
+    ids, *_ = answer(engine, cases["text"].prompt(reference.card), sampling)
+    assert len(set(ids[20:])) == 1  # the end, again and again
