@@ -77,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument("--limit-mm-per-prompt", type=_object, default={}, metavar="JSON", help='pictures and videos of a request (default {"image": 16, "video": 2})')  # fmt: skip
     limits.add_argument("--max-requests-per-minute", type=int, default=0, metavar="N", help="of each key, or of each address without keys (default: any number)")  # fmt: skip
-    limits.add_argument("--max-concurrency", type=int, default=64, metavar="N", help="requests at once (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-concurrency", type=int, default=64, metavar="N", help="requests at once; one client holds three quarters of them at most (default %(default)s)")  # fmt: skip
+    limits.add_argument("--max-answers-per-client", type=int, default=0, metavar="N", help="answers that the server writes for one client at once (default: seven eighths of its places)")  # fmt: skip
     limits.add_argument("--max-waiting", type=int, default=32, metavar="N", help="requests that wait for the encoder (default %(default)s)")  # fmt: skip
     limits.add_argument("--max-decode-seconds", type=float, default=DecodingLimits.max_seconds, metavar="S", help="time for one picture or video (default %(default)g)")  # fmt: skip
     limits.add_argument("--max-decode-bytes", type=int, default=DecodingLimits.max_bytes, metavar="N", help="memory for one picture or video (default %(default)s)")  # fmt: skip
@@ -160,5 +161,6 @@ def _settings(args: argparse.Namespace) -> "Settings":
         max_body_bytes=args.max_body_bytes,
         max_pending_bytes=max(args.max_pending_bytes, args.max_body_bytes),
         max_concurrency=args.max_concurrency,
+        max_answers_per_client=args.max_answers_per_client,
         max_waiting=args.max_waiting,
     )

@@ -62,7 +62,6 @@ class Bodies:
     def __init__(self, settings: Settings) -> None:
         self._settings, self.num_bytes = settings, 0
         self.by_caller: Counter[bytes] = Counter()
-        self._reading: Counter[bytes] = Counter()
 
     async def read(self, scope: Scope, receive: Receive, caller: bytes) -> tuple[bytearray, Held]:
         """A whole body, unpacked, and the memory that it holds: whoever gets it releases that when the work is done.
@@ -75,15 +74,8 @@ class Bodies:
         headers = dict(scope["headers"])
         held, body = Held(self, caller), bytearray()
         is_whole = [False]
-        self._reading[caller] += 1
         try:
             is_gzip = self._check_headers(headers)
-            if self._reading[caller] > (most := max(1, self._settings.max_concurrency // 2)):
-                raise Failure(
-                    429,
-                    f"the gateway reads {most} of your requests, which is the most at once: try again later",
-                    retry_after_s=RETRY_AFTER_S,
-                )
             await self._receive(receive, body, held, is_whole)
             if is_gzip:
                 body = await self._unpacked(body, held)
@@ -93,10 +85,6 @@ class Bodies:
                 body.clear()
                 await _drop(receive)
             raise
-        finally:
-            self._reading[caller] -= 1
-            if not self._reading[caller]:
-                del self._reading[caller]
         return body, held
 
     async def _receive(self, receive: Receive, body: bytearray, held: Held, is_whole: list[bool]) -> None:

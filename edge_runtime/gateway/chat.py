@@ -58,6 +58,7 @@ class Chat:
         self._preparation, self._door, self.metrics = preparation, door, door.metrics
         self._counters = ThreadPoolExecutor(1, "jpeg")
         self._grammars = Shares(NUM_GRAMMARS, GRAMMARS_OF_ONE)
+        self._answers: Shares | None = None
         self._keeping = set[int]()  # the requests, by id, that keep their pixels
 
     def close(self) -> None:
@@ -89,7 +90,11 @@ class Chat:
         count_prompt(self.metrics, prepared, tokens)
         last, counting = None, None
         sampling = bound(chat.sampling, chat.tools, thinking, self._bundle.chat_template)
-        async with AsyncExitStack() as turn, aclosing(self._client.stream(prepared.request, sampling)) as deltas:
+        async with (
+            (await self._answer_places()).of(caller),
+            AsyncExitStack() as turn,
+            aclosing(self._client.stream(prepared.request, sampling)) as deltas,
+        ):
             if sampling.structured_outputs is not None:
                 await turn.enter_async_context(self._grammars.of(caller))
             async for delta in deltas:
@@ -107,6 +112,14 @@ class Chat:
             raise ServerError(f"the server ended the answer with {reason!r}, stop or length is expected: ask again")
         if counting is not None:  # the request counts as running until then
             await counting
+
+    async def _answer_places(self) -> Shares:
+        """Places for answers on the server, of which one client leaves an eighth to others where nobody said a number."""
+        active = await self._triton.limit("max_active") or Limits.max_active
+        if self._answers is None:
+            share = self._settings.max_answers_per_client or max(1, active - max(1, active // 8))
+            self._answers = Shares(self._settings.max_concurrency, share)
+        return self._answers
 
     async def _prepared(self, chat: ChatRequest, caller: bytes) -> Prepared:
         if chat.prompt is None:

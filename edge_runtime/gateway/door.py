@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +36,8 @@ class Door:
     def __init__(self, settings: Settings, callers: Callers, num_waiting: Callable[[], float]) -> None:
         self._settings, self._callers = settings, callers
         self._bodies, self._num_running = Bodies(settings), 0
+        self._running: Counter[bytes] = Counter()  # by client
+        self._most_of_one = max(1, settings.max_concurrency * 3 // 4)
         self._parsers = ThreadPoolExecutor(NUM_PARSERS, "body")
         self._turns = Shares(NUM_PARSERS, NUM_PARSERS // 2)
         self.metrics = Metrics(lambda: self._num_running, num_waiting, lambda: self._bodies.num_bytes)
@@ -75,11 +78,28 @@ class Door:
 
     async def _serve(self, kind: Kind, answer: Answer, request: Request, exchange: Exchange) -> None:
         caller = self._callers.key(request)
+        self._running[caller] += 1
+        try:
+            await self._admitted(kind, answer, request, exchange, caller)
+        finally:
+            self._running[caller] -= 1
+            if not self._running[caller]:
+                del self._running[caller]
+
+    async def _admitted(self, kind: Kind, answer: Answer, request: Request, exchange: Exchange, caller: bytes) -> None:
+        """Read and answer a request, where there is a place for it."""
         if self._num_running > self._settings.max_concurrency:
             raise Failure(
                 503,
                 f"{self._settings.max_concurrency} requests are under way, which is the most (--max-concurrency): try again later",
                 code="overloaded",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if self._running[caller] > self._most_of_one:
+            raise Failure(
+                429,
+                f"{self._most_of_one} of your requests are under way, which is the most of one client (three quarters of "
+                "--max-concurrency): try again later",
                 retry_after_s=RETRY_AFTER_S,
             )
         kinds = request.headers.getlist("content-type")

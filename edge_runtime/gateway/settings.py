@@ -25,7 +25,10 @@ class Settings:
         max_images, max_videos: the most pictures and videos of one request, all turns together.
         max_body_bytes: the most bytes of one request, and of all that its URLs lead to.
         max_pending_bytes: the most bytes of all bodies that the gateway holds at once.
-        max_concurrency: the most requests at once, whatever they wait for.
+        max_concurrency: the most requests at once, whatever they wait for. One client holds three quarters of these
+            places at most.
+        max_answers_per_client: the most answers that the server writes for one client at once; its other requests wait
+            for their turn. 0 is seven eighths of the places that the server publishes (max_active).
         max_waiting: the most requests that wait for the tower.
 
     Raises:
@@ -44,12 +47,13 @@ class Settings:
     max_body_bytes: int = 64 << 20
     max_pending_bytes: int = 256 << 20
     max_concurrency: int = 64
+    max_answers_per_client: int = 0
     max_waiting: int = 32
 
     def __post_init__(self) -> None:
         lows = {
             "max_requests_per_minute": 0, "max_images": 0, "max_videos": 0, "max_body_bytes": 1,
-            "max_concurrency": 1, "max_waiting": 1,
+            "max_concurrency": 1, "max_answers_per_client": 0, "max_waiting": 1,
         }  # fmt: skip
         for name, low in lows.items():
             if (value := getattr(self, name)) < low:

@@ -23,6 +23,7 @@ from serving.triton.launcher import TritonServer
 from tests.gateway.drawings import drawn, picture_part, user
 from tests.gateway.gateway_process import Gateway, gateway_process
 from tests.gateway.test_leaving import SHORT_PATIENCE
+from tests.waiting import wait_for
 
 MB = 1 << 20
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "How many shapes are there?"}], "max_tokens": 2}
@@ -70,19 +71,40 @@ def test_announced_bytes_are_nobodys(impatient: Gateway) -> None:
 
 
 def test_one_caller_leaves_room_for_others(bundle_folder: Path, server: TritonServer) -> None:
-    """Half of what may be read at once is one caller's share."""
+    """Three quarters of the places are one caller's share, also for bodies that never end."""
     flags = ["--api-key", "one", "two", "--max-concurrency", "8"]
     with gateway_process(bundle_folder, server.grpc_url, *flags) as gateway:
-        senders = [connected(gateway) for _ in range(5)]
+        senders = [connected(gateway) for _ in range(20)]
         try:
             for sender in senders:
                 sender.sendall(HEAD + b"Authorization: Bearer one\r\nContent-Length: 100\r\n\r\n{")
-            assert status(senders[-1]) == b"429"
-            assert gateway.ask(body=HELLO, Authorization="Bearer one")[0] == 429
+            assert status(senders[-1]) in (b"429", b"503")
+            wait_for(lambda: gateway.counted("requests_running") == 6)  # nobody waits for the rest of a refused body
+            code, answer, headers = gateway.ask(body=HELLO, Authorization="Bearer one")
+            assert (code, headers["Retry-After"]) == (429, "1")
+            assert "6 of your requests are under way, which is the most of one client" in answer["error"]["message"]
             assert gateway.ask(body=HELLO, Authorization="Bearer two")[0] == 200
         finally:
             for sender in senders:
                 sender.close()
+
+
+def test_one_callers_answers_leave_the_server_to_others(bundle_folder: Path, server: TritonServer) -> None:
+    """Two of its answers are written, the third waits; another caller's comes while those go on."""
+    flags = ["--api-key", "one", "two", "--max-answers-per-client", "2"]
+    long = {"messages": HELLO["messages"], "max_tokens": 1900, "extra_body": {"ignore_eos": True}, "stream": True}
+    with gateway_process(bundle_folder, server.grpc_url, *flags) as gateway, ThreadPoolExecutor(1) as pool:
+        client = gateway.client("one").chat.completions
+        first, second = (client.create(model="edge_vlm", **long) for _ in range(2))
+        next(first), next(second)
+        third = pool.submit(client.create, model="edge_vlm", **long)
+        wait_for(lambda: gateway.counted("requests_running") == 3)
+        assert gateway.ask(body=HELLO, Authorization="Bearer two")[0] == 200
+        assert not third.done()
+        first.close()
+        next(third.result())
+        second.close(), third.result().close()
+        wait_for(lambda: gateway.counted("requests_running") == 0)
 
 
 @pytest.mark.parametrize("rest", [b"GET /hea", HEAD + b"Content-Length: 1000\r\n\r\n"])
