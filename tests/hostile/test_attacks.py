@@ -9,6 +9,8 @@ FOUND = {
     "a prompt of no tokens": ("serving/test_triton.py::test_a_prompt_of_no_tokens", "serving/test_stall.py::test_a_stalled_engine_is_found_and_replaced"),
     "the page reads what is not its visitor's": ("ui/test_guard.py::test_a_crafted_call_reads_no_file_of_the_machine", "ui/test_guard.py::test_another_name_is_not_answered", "ui/test_guard.py::test_a_page_of_another_site_may_not_upload"),
     "bytes that are only announced": ("gateway/test_hostile.py::test_both_lengths_are_refused_and_nothing_is_held", "gateway/test_hostile.py::test_announced_bytes_are_nobodys", "gateway/test_body.py::test_a_body_comes_at_a_least_rate"),
+    "a grammar that compiles at once and whose masks take ever longer": ("serving/test_mask_limits.py::test_an_ambiguous_grammar_ends_its_answer_before_its_masks_are_large", "serving/test_mask_limits.py::test_masks_that_take_too_long_end_the_answer"),
+    "one key in all places": ("gateway/test_hostile.py::test_one_caller_leaves_room_for_others", "gateway/test_hostile.py::test_one_callers_answers_leave_the_server_to_others"),
     "work before the size is judged": ("serving/test_tokens.py::test_reading_ends_where_the_text_is_too_long", "serving/test_errors.py::test_rows_over_every_door", "gateway/test_hostile.py::test_all_that_a_template_may_write_is_bounded_before_it_runs", "edge/test_tokens.py::test_other_threads_go_on", "ui/test_guard.py::test_a_text_that_no_context_holds_is_refused_unread"),
     "a cancel without an id": ("serving/test_triton.py::test_cancel_without_an_id",),
     "a thread for each caller that left": ("gateway/test_leaks.py::test_callers_who_left_hold_nothing",),
