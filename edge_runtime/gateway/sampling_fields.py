@@ -54,8 +54,16 @@ def sampling_of(given: dict[str, Any], defaults: Sampling, schema: dict[str, Any
         values["logprobs"] = top or 0
     elif top:
         raise Failure(400, f"top_logprobs is {top} without logprobs: set logprobs to true", param="top_logprobs")
-    outputs = structured(mapping(given, "response_format")) if schema is None else {"json": schema}
+    form = mapping(given, "response_format")
+    outputs = structured(form) if schema is None else {"json": schema}
     if outputs is not None:
+        if schema is None and "structured_outputs" in values:
+            raise Failure(
+                400,
+                f"response_format and structured_outputs were both sent, {shown(form)} and "
+                f"{shown(values['structured_outputs'])}: an answer has one form, send one of them",
+                param="structured_outputs",
+            )
         values["structured_outputs"] = outputs
     return Sampling.from_dict(values, defaults)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from contract.errors import MediaError, shown
 
 Options = TypeVar("Options")
+LEAST, MOST = 1e-9, 1e20  # of an option: products and quotients with a video's own numbers stay finite
 
 
 def check_numbers(options: Any, whole: Collection[str], from_zero: Collection[str] = ()) -> None:
@@ -23,7 +24,7 @@ def check_numbers(options: Any, whole: Collection[str], from_zero: Collection[st
         from_zero: names of the fields that may be 0; all others must be above 0.
 
     Raises:
-        MediaError: a value is no such number, or one of resized_height and resized_width is missing.
+        MediaError: a value is no such number or beyond MOST or LEAST, or one of resized_height and resized_width is missing.
     """
     for field in fields(options):
         value = getattr(options, field.name)
@@ -31,9 +32,13 @@ def check_numbers(options: Any, whole: Collection[str], from_zero: Collection[st
             continue
         kinds, low = (int,) if field.name in whole else (int, float), field.name in from_zero
         right = isinstance(value, kinds) and not isinstance(value, bool) and (value >= 0 if low else value > 0)
+        noun = "whole number" if field.name in whole else "number"
         if not right or (isinstance(value, float) and not math.isfinite(value)):
-            noun = "whole number" if field.name in whole else "number"
             raise MediaError(f"{field.name} is {shown(value)}, a {noun} {'from' if low else 'above'} 0 is expected")
+        if value > MOST or 0 < value < LEAST:
+            raise MediaError(
+                f"{field.name} is {shown(value)}, a {noun} from {0 if low else 1 if field.name in whole else LEAST:g} to {MOST:g} is expected"
+            )
     if (options.resized_height is None) != (options.resized_width is None):
         raise MediaError(
             f"resized_height is {options.resized_height} and resized_width is {options.resized_width}: give both or none"

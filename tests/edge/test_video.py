@@ -180,6 +180,13 @@ def test_start_and_end_bound_the_part(bundle: Bundle, files: dict[str, Path]) ->
         VideoOptions(video_start=9).indices(27, 10.0, how)
 
 
+@pytest.mark.parametrize("name", ["fps", "video_start", "video_end", "sample_fps", "raw_fps"])
+@pytest.mark.parametrize("value", [1.7e308, 10**400, 5e-324])
+def test_a_number_whose_arithmetic_overflows_is_refused(name: str, value: float) -> None:
+    with pytest.raises(MediaError, match=rf"{name} is .*, a number from .* to 1e\+20 is expected"):
+        VideoOptions(**{name: value})
+
+
 def test_min_and_max_frames_bound_the_number(bundle: Bundle) -> None:
     how = bundle.manifest.video
     assert len(VideoOptions(max_frames=6).indices(300, 10.0, how)) == 6

@@ -229,6 +229,13 @@ def test_fields_become_sampling() -> None:
     assert chat().sampling == Settings().defaults
 
 
+def test_an_answer_has_one_form() -> None:
+    form = {"choice": ["yes", "no"]}
+    with pytest.raises(Failure, match=r"response_format and structured_outputs were both sent.*send one"):
+        chat(response_format={"type": "json_object"}, structured_outputs=form)
+    assert chat(response_format={"type": "text"}, structured_outputs=form).sampling.structured_outputs == form
+
+
 @pytest.mark.parametrize("value", [
     {"role": "user", "content": [{"type": "text", "text": "x", "image": "/etc/passwd"}]},
     {"role": "user", "content": "x", "path": "/etc"},
