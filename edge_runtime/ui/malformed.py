@@ -7,6 +7,7 @@ comes through is the request's own. An event gets an error that the page shows.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import gradio as gr
@@ -16,12 +17,16 @@ from contract.errors import EdgeVlmError, shown
 from edge_runtime.gateway.failures import Failure, is_exhausted
 
 LOG = logging.getLogger("uvicorn.error")
-PATHS = tuple(f"/gradio_api/{name}" for name in ("queue/join", "call/", "run/", "upload", "file"))
+PATHS = tuple(f"/gradio_api/{name}" for name in ("queue/join", "call/", "run/", "api/", "upload", "file"))
+# of a direct call, which Gradio answers with 500 whatever its handler raised: gets True where the event is refused
+REFUSALS: ContextVar[set[bool] | None] = ContextVar("REFUSALS", default=None)
 
 
 def refused(what: str, error: Exception) -> gr.Error:
     """An event's error for the page, and its line in the log."""
     LOG.warning("the event %s cannot be read: %s %s", shown(what), type(error).__name__, shown(str(error)))
+    if (refusals := REFUSALS.get()) is not None:
+        refusals.add(True)
     return gr.Error("the page cannot read this event: reload the page", print_exception=False)
 
 
@@ -66,11 +71,15 @@ class MalformedGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(PATHS):
             return await self._app(scope, receive, send)
-        is_begun = False
+        is_begun, refusals = False, set[bool]()
+        REFUSALS.set(refusals)
 
         async def noted(message: Any) -> None:
             nonlocal is_begun
-            is_begun = is_begun or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                is_begun = True
+                if refusals and message["status"] == 500:
+                    message = message | {"status": 400}
             await send(message)
 
         try:

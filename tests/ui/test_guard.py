@@ -102,8 +102,10 @@ def test_what_gradio_cannot_read_is_the_callers_fault(page_url: str) -> None:
     for fn_index in (9999, -1, 1 << 70, "x", None):
         body = {"fn_index": fn_index, "data": [], "session_hash": "a"}
         assert 400 <= call(page_url, "/gradio_api/queue/join", body)[0] < 500, fn_index
-    for way in ("call", "run"):
+    for way in ("call", "run", "api"):
         assert call(page_url, f"/gradio_api/{way}/nothing", {"data": []})[0] == 400
+    for body in ({"data": []}, {"data": [1], "fn_index": 999}):
+        assert call(page_url, "/gradio_api/api/predict", body)[0] == 400
     status, said = call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0,0-0")
     assert (status, "cannot read this request" in said) == (400, True)
     assert call(page_url, f"/gradio_api/file={path}", Range="bytes=0-0") == (206, "x")
@@ -119,6 +121,12 @@ def test_a_malformed_event_is_one_line_in_the_log(bundle_folder: Path) -> None:
                     body = {"data": data, "fn_index": one["id"], "event_data": event, "session_hash": uuid4().hex}
                     if call(url, "/gradio_api/queue/join", body)[0] == 200:
                         call(url, f"/gradio_api/queue/data?session_hash={body['session_hash']}")
+        file = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
+        for way in ("run", "api"):
+            for data in ([], [file]):
+                body = {"data": data, "fn_index": 1, "session_hash": "x"}
+                status, words = call(url, f"/gradio_api/{way}/predict", body)
+                assert (status, "cannot read this event" in words) == (400, True), words
     said = "".join(log)
     assert "Traceback" not in said
     for name in ("ask", "size", "of a turn", "of an example"):
