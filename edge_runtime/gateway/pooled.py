@@ -18,12 +18,14 @@ from edge_runtime.gateway.exchange import Exchange
 from edge_runtime.gateway.kinds import Kind
 from edge_runtime.gateway.preparation import Preparation
 from edge_runtime.gateway.settings import Settings
+from edge_runtime.gateway.shares import Shares
 from edge_runtime.gateway.triton import Client, Triton
 from edge_runtime.gateway.usage import PromptTokens
 from edge_runtime.prompts.chat_template import Message
 from edge_runtime.vectors import Vectors
 
 AT_ONCE = 4  # of one body: while one is in the tower, others are on the way to the server and back
+NUM_PLACES, OF_ONE = 32, 8  # entries at once, of all bodies and of one caller's: another's single entry waits for few
 
 
 class PooledRequest(Protocol):
@@ -58,6 +60,7 @@ class Pooled:
     ) -> None:
         self._card, self._client, self._settings, self._triton = card, client, settings, triton
         self._door, self._preparation = door, preparation
+        self._shares = Shares(NUM_PLACES, OF_ONE)
 
     async def answer(self, kind: Kind, body: bytearray, held: Held, exchange: Exchange, caller: bytes) -> None:
         """Answer a request whose body has come; where one entry fails, the request does."""
@@ -91,7 +94,7 @@ class Pooled:
         places: asyncio.Semaphore,
     ) -> tuple[Vectors, int]:
         """What the model gives for one chat, float32 (W,), and the number of tokens it read."""
-        async with places:
+        async with places, self._shares.of(caller):
             if isinstance(chat, tuple):
                 prepared = await self._preparation.prompt(chat)
             else:
