@@ -4,6 +4,7 @@ Frames come one at a time, so that memory holds only resized ones. This module o
 a stream, and admits only plain containers: a playlist could name other files and addresses.
 """
 
+import gc
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ except ImportError as error:
     raise MissingExtra("video files", "video") from error
 
 CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,m4v,flv,ogg,asf,gif,ivf,h264,hevc"
+MAX_THREADS = 4  # of one decoder
 MAX_SOURCE_FRAMES = 1 << 20  # 9.7 hours at 30 a second
 # Signs of a, b, c, d in a display matrix (x' = a x + c y, y' = b x + d y); Pillow's rotations count anticlockwise.
 TURNS: dict[tuple[int, ...], Image.Transpose] = {
@@ -100,8 +102,9 @@ class VideoFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and end FFmpeg's threads: PyAV frees a decoder only with the cycle that holds it."""
         self._file.close()
+        gc.collect()
 
     @contextmanager
     def _stream(self) -> Iterator[tuple[Any, Any]]:
@@ -139,6 +142,7 @@ class VideoFile:
         wanted, last, seen = set(indices.tolist()), int(indices[-1]), -1
         with self._stream() as (container, stream):
             stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = MAX_THREADS
             stream.codec_context.options = {"max_pixels": str(MAX_DECODED_PIXELS)}  # a later frame may be larger
             for seen, frame in enumerate(container.decode(stream)):
                 if seen in wanted:

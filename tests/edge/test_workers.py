@@ -55,6 +55,23 @@ def workers(maker: ItemMaker) -> Iterator[Workers]:
     workers.close()
 
 
+def held(workers: Workers) -> tuple[int, int]:
+    """The threads of the process that waits for work, and its kB of address space."""
+    (worker,) = workers._idle
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{worker.process.pid}/status").read_text().splitlines())
+    return int(lines["Threads"]), int(lines["VmSize"].split()[0])
+
+
+def test_a_worker_holds_nothing_of_the_videos_it_has_read(workers: Workers, tmp_path: Path) -> None:
+    seen = []
+    for index in range(40):
+        video = write_video(tmp_path / f"{index}.mp4", 8 + index % 3, 4, 64, 64)
+        workers(ANY_FILE(video, "video"), VideoOptions(nframes=4))
+        seen.append(held(workers))
+    assert max(threads for threads, _ in seen) == seen[0][0]
+    assert max(kilobytes for _, kilobytes in seen) - seen[0][1] < 64 << 10
+
+
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 2^20 frames: one small VP8 frame again and again, under 100 MB."""
