@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from contract.manifest import GRAPH, TOKENIZER, digests, parse, read_json
+from contract.manifest import GRAPH, TOKENIZER, WEIGHTS, digests, parse, read_json
 from contract.preprocessing import ImageProcessing
 from contract.tiles import Tiles
 from contract.typed import Between, Size, TokenId
@@ -13,6 +13,7 @@ from contract.typed import Between, Size, TokenId
 FORMAT_VERSION = 1
 NAME = "embedder.json"
 TEXT_GRAPH = "text.onnx"
+OPENED = (WEIGHTS, f"{TEXT_GRAPH}.data")  # where they lie in the folder
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -128,6 +128,23 @@ def published(target: Path) -> Iterator[Path]:
             os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def check_named(folder: Path, digests: Mapping[str, str], opened: Iterable[str]) -> None:
+    """Make sure that nobody opens a file of a bundle without a digest; a bundle may lack the file itself.
+
+    Args:
+        digests: as `verify`.
+        opened: names of files that a reader opens where they lie in the folder.
+
+    Raises:
+        BundleError: such a file lies in the folder, and `digests` does not name it.
+    """
+    for name in opened:
+        if name not in digests and os.path.lexists(folder / name):
+            raise BundleError(
+                f"{folder / name} has no digest: the manifest's files has no {name!r}: export the bundle again"
+            )
 
 
 def verify(folder: Path, digests: Mapping[str, str]) -> dict[str, Identity]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from contract.card import ModelCard
+from contract.codecs.numbers import NAME as CODEC_NUMBERS
 from contract.errors import BundleError, shown
-from contract.files import DIGEST, digest, is_plain_name, read_text, verify
+from contract.files import DIGEST, check_named, digest, is_plain_name, read_text, verify
 from contract.preprocessing import ImageProcessing, VideoProcessing
+from contract.static_graph import WEIGHTS as STATIC_WEIGHTS
 from contract.static_graph import StaticGraph
 from contract.typed import AGAIN, Size, read
 
@@ -17,6 +19,7 @@ FORMAT_VERSION = 2  # 1 had graphs of normalised pixels
 NAME = "manifest.json"
 GRAPH, WEIGHTS, TOKENIZER, CHAT_TEMPLATE = "vision.onnx", "vision.onnx.data", "tokenizer.json", "chat_template.jinja"
 NEWLINE = "image_newline.npy"  # only in bundles of families that have one
+OPENED = (WEIGHTS, NEWLINE, CODEC_NUMBERS, STATIC_WEIGHTS)  # where they lie in the folder
 INTEGERS = ("int8", "int4")  # precisions whose layers multiply integers
 PRECISIONS = ("fp32", "fp16", "bf16", *INTEGERS)
 
@@ -156,9 +159,10 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         BundleError: the manifest is missing, unreadable or incomplete, or has another format version; a file is missing
-            or changed.
+            or changed, or lies there without a digest.
     """
     manifest = parse_manifest(folder)
+    check_named(folder, manifest.files, OPENED)
     verify(folder, manifest.files)
     return manifest
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from contract.checking import Checking
 from contract.codecs.numbers import CodecNumbers, read_numbers
 from contract.errors import BundleError
-from contract.files import Identity, check_unchanged, read_regular, read_text, verify
-from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, TOKENIZER, WEIGHTS, Manifest, parse_manifest
+from contract.files import Identity, check_named, check_unchanged, read_regular, read_text, verify
+from contract.manifest import CHAT_TEMPLATE, GRAPH, NEWLINE, OPENED, TOKENIZER, WEIGHTS, Manifest, parse_manifest
 from contract.npy import read_array
 
 
@@ -116,6 +116,7 @@ class Bundle:
         """
         path = Path(folder)
         manifest = parse_manifest(path)
+        check_named(path, manifest.files, OPENED)
         weights = {name: digest for name, digest in manifest.files.items() if name == WEIGHTS}
         checking = Checking(path, weights)
         verified = verify(path, {name: digest for name, digest in manifest.files.items() if name != WEIGHTS})

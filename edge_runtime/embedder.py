@@ -10,9 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from contract.embedder import TEXT_GRAPH, EmbedderManifest, parse_embedder
+from contract.embedder import OPENED, TEXT_GRAPH, EmbedderManifest, parse_embedder
 from contract.errors import BundleError, InvalidInput
-from contract.files import check_unchanged, verify
+from contract.files import check_named, check_unchanged, verify
 from contract.manifest import GRAPH, TOKENIZER
 from edge_runtime.items.item import Item
 from edge_runtime.items.one_tile_maker import OneTileMaker
@@ -71,6 +71,7 @@ class Embedder:
         check_provider(provider, threads)
         path = Path(folder)
         manifest = parse_embedder(path)
+        check_named(path, manifest.files, OPENED)
         verified = verify(path, manifest.files)
         try:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))

@@ -13,6 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from contract.errors import BundleError, InvalidInput
 from contract.files import sha256
+from contract.manifest import read_manifest
 from edge_runtime import Bundle, Encoder, Pipeline
 from edge_runtime.items.item import Item
 from edge_runtime.items.preparation import frames_item, picture_item
@@ -94,6 +95,18 @@ def test_a_changed_byte_is_found(copied: Path, name: str) -> None:
     (copied / name).write_bytes(data)
     with pytest.raises(BundleError, match=f"{name} has BLAKE3"):
         Bundle.load(copied)
+
+
+@pytest.mark.parametrize("name", ["vision.onnx.data", "image_newline.npy", "codec.npz", "static.onnx.data"])
+def test_a_file_that_the_manifest_does_not_name_is_refused(copied: Path, name: str) -> None:
+    (copied / name).touch()
+    path = copied / "manifest.json"
+    values = json.loads(path.read_text())
+    values["files"].pop(name, None)
+    path.write_text(json.dumps(values))
+    for read in (Bundle.open, read_manifest):
+        with pytest.raises(BundleError, match=f"files has no '{name}'"):
+            read(copied)
 
 
 def test_a_bundle_of_an_older_export_has_other_digests(copied: Path) -> None:

@@ -313,10 +313,22 @@ def test_what_cannot_be_embedded_is_refused(
     damaged = Path(shutil.copytree(made.bundle, tmp_path / "damaged"))
     with (damaged / "text.onnx").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(BundleError, match=r"text\.onnx has SHA-256"):
+    with pytest.raises(BundleError, match=r"text\.onnx has BLAKE3"):
         Embedder.from_bundle(damaged)
     assert main(["embed", "--bundle", str(made.bundle)]) == 2
     assert "nothing was given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vision.onnx.data", "text.onnx.data"])
+def test_weights_that_the_manifest_does_not_name_are_refused(made: Made, tmp_path: Path, name: str) -> None:
+    copied = Path(shutil.copytree(made.bundle, tmp_path / "copied"))
+    (copied / name).touch()
+    path = copied / "embedder.json"
+    values = json.loads(path.read_text())
+    values["files"].pop(name, None)
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=f"files has no '{name}'"):
+        Embedder.from_bundle(copied)
 
 
 def test_tokens_that_the_device_writes_otherwise_stop_the_export(
