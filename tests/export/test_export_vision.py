@@ -126,7 +126,7 @@ def test_a_changed_byte_is_found(bundle: Path, tmp_path: Path, name: str) -> Non
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
-    with pytest.raises(BundleError, match="SHA-256"):
+    with pytest.raises(BundleError, match="BLAKE3"):
         read_manifest(copy)
 
 
