@@ -66,14 +66,16 @@ inline float QuickGelu(float x) { return x / (1.0f + Exp2(-1.702f / kLog2 * x));
 
 // 0.5 x (1 + erf(x / sqrt(2))) to 1.5e-7 |x|: erf by formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical
 // Functions, with z = |x| / sqrt(2) and e^(-z^2) = 2^(-z^2 / log 2). The complement is half the factor of a negative x.
-// Its power of 2 ends at 2^-64, which is nothing beside the error: far smaller ones make denormal numbers, each of which
+// z ends where that is 2^-64, which is nothing beside the error: far smaller ones make denormal numbers, each of which
 // costs the next product a hundred cycles.
 inline float Gelu(float x) {
   constexpr float kCoefficients[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
-  float z = std::fabs(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z), p = 1.061405429f;
+  constexpr float kEnd = 6.66f;  // the root of 64 log 2
+  float z = std::fabs(x) * 0.70710678f;
+  z = z > kEnd ? kEnd : z;
+  float t = 1.0f / (1.0f + 0.3275911f * z), p = 1.061405429f;
   for (float coefficient : kCoefficients) p = p * t + coefficient;
-  float power = -z * z / kLog2;
-  float complement = 0.5f * p * t * Exp2(power < -64.0f ? -64.0f : power);
+  float complement = 0.5f * p * t * Exp2(-z * z / kLog2);
   return x * (x < 0 ? complement : 1.0f - complement);
 }
 

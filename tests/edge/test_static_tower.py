@@ -45,14 +45,14 @@ def turn(*media: Any) -> list[dict[str, Any]]:
 def static_folder(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model's bundle with three static graphs."""
     folder = Path(shutil.copytree(bundle_folder, tmp_path_factory.mktemp("static") / "bundle"))
-    checkpoint = Checkpoint(CHECKPOINT)
+    checkpoint, manifest = Checkpoint(CHECKPOINT), read_manifest(folder)
     tower, held = checkpoint.family.tower(checkpoint.facts), []
     with DataFile(folder / WEIGHTS) as data:
         for grid in grids_of(SIZES, tower):
             path = folder / f"static_{grid}.onnx"
             write_static_graph(checkpoint.family, tower, checkpoint.tower_tensor, checkpoint.image, grid, path, data)
             held.append(StaticGraph(grid.height, grid.width, "onnx", "fp32", path.name))
-    replace(read_manifest(folder), static=held).write(folder)
+    replace(manifest, static=held).write(folder)
     return folder
 
 
