@@ -46,7 +46,7 @@ class Tower(torch.nn.Module):
 
 
 def engines(
-    folder: Path, case: Case, depth: int, threads: int, names: Sequence[str] = NAMES
+    folder: Path, case: Case, depth: int, threads: int, names: Sequence[str]
 ) -> tuple[Tiles, dict[str, Engine]]:
     """The tiles, and the engines by name, REFERENCE among them; files stay in the folder."""
     import transformers

@@ -68,7 +68,7 @@ class Mask:
             self._matcher = matcher(grammar, tokenizer)
         except ValueError as error:
             raise _wrong(str(error)) from error
-        self._cpu_s = -CPU_S
+        self._over_s = -CPU_S  # above 0, the masks took more than they may
 
     @property
     def is_over(self) -> bool:
@@ -79,10 +79,10 @@ class Mask:
         """logits (V,) with minus infinity at each token that may not follow."""
         begun = time.thread_time()
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._cpu_s += time.thread_time() - begun - CPU_S_A_TOKEN
+        self._over_s += time.thread_time() - begun - CPU_S_A_TOKEN
         if self._matcher.is_error():
             raise _wrong(first_line(self._matcher.get_error()))
-        if self._cpu_s > 0:
+        if self._over_s > 0:
             raise _wrong(
                 f"its masks take more than {CPU_S:g} s and {1e3 * CPU_S_A_TOKEN:g} ms a token: make it less ambiguous"
             )

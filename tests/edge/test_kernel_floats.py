@@ -85,7 +85,7 @@ def test_floats_of_another_norm_and_activation(
 @every_way
 @pytest.mark.parametrize("activation", FUSED)
 def test_activations_give_no_denormal_numbers(library: Path | None, activation: str) -> None:
-    """Each of them costs the next product a hundred cycles. The second layer lifts them to numbers that can be told apart."""
+    """A denormal number costs the next product a hundred cycles. The second layer lifts the activations, so that one shows."""
     lift, width, zeros = np.float32(1e30), 64, np.zeros(64, np.float32)
     first = {"weight_1": np.zeros((width, width), np.float32), "bias_1": np.linspace(-60, -8, width, dtype=np.float32)}
     second = {"weight_2": lift * np.eye(width, dtype=np.float32), "bias_2": zeros}

@@ -91,18 +91,33 @@ class Doors:
     def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> Outcome:
         """Any body to any of the models' paths over HTTP."""
         begun = time.monotonic()
-        connection = http.client.HTTPConnection(self.http_url, timeout=BOUND_SECONDS)
-        try:
-            connection.request("POST", f"/v2/models/{path}", body, headers or {})
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-        except TimeoutError:
-            return Outcome(HANG, path, time.monotonic() - begun)
-        except (OSError, http.client.HTTPException) as error:
-            return Outcome(BROKEN, repr(error), time.monotonic() - begun)
-        finally:
-            connection.close()
+        answered = posted(self.http_url, f"/v2/models/{path}", body, headers or {})
+        if isinstance(answered, Outcome):
+            return answered
+        answer, text = answered
         return judged(text, time.monotonic() - begun, is_error=answer.status != 200 or '"error":' in text)
+
+
+def posted(
+    address: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, str] | Outcome:
+    """An answer and its text, or how there was none: a hang, or a connection that broke.
+
+    Args:
+        address: host:port.
+    """
+    begun = time.monotonic()
+    connection = http.client.HTTPConnection(address, timeout=BOUND_SECONDS)
+    try:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer, answer.read().decode("utf-8", "replace")
+    except TimeoutError:
+        return Outcome(HANG, path, time.monotonic() - begun)
+    except (OSError, http.client.HTTPException) as error:
+        return Outcome(BROKEN, repr(error), time.monotonic() - begun)
+    finally:
+        connection.close()
 
 
 def message(model: str, request: Hostile) -> Any:

@@ -20,7 +20,7 @@ from edge_runtime.gateway.app import KINDS, POOLED
 from edge_runtime.gateway.sampling_fields import PASSED
 from tests.gateway.drawings import data_url, drawn
 from tests.gateway.gateway_process import Gateway
-from tests.hostile.doors import BOUND_SECONDS, BROKEN, HANG, INTERNAL, REFUSED, SERVED, Outcome
+from tests.hostile.doors import BROKEN, INTERNAL, REFUSED, SERVED, Outcome, posted
 from tests.hostile.files import changed, damaged
 from tests.hostile.requests import MAX_TOKENS, values
 
@@ -147,17 +147,10 @@ def bodies(door: str) -> st.SearchStrategy[bytes]:
 def ask(gateway: Gateway, door: str, body: bytes) -> Outcome:
     """What the gateway answers. Every error is a typed one, in the form of the door, and names what is wrong."""
     begun = time.monotonic()
-    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=BOUND_SECONDS)
-    try:
-        connection.request("POST", door, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode("utf-8", "replace")
-    except TimeoutError:
-        return Outcome(HANG, door, time.monotonic() - begun)
-    except (OSError, http.client.HTTPException) as error:
-        return Outcome(BROKEN, repr(error), time.monotonic() - begun)
-    finally:
-        connection.close()
+    answered = posted(f"{gateway.host}:{gateway.port}", door, body, {"Content-Type": "application/json"})
+    if isinstance(answered, Outcome):
+        return answered
+    answer, text = answered
     return Outcome(judged(door, body, answer, text), f"{answer.status} {text}", time.monotonic() - begun)
 
 
